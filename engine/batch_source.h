@@ -1,0 +1,33 @@
+// What the trainer needs of a data set: batches of pixels and labels, in a reproducible order.
+#pragma once
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace gm {
+
+/// One batch in host memory. `count` rows are real; rows past it are zero padding (only ever in evaluation).
+struct HostBatch {
+  int64_t count = 0;
+  std::vector<float> pixels;    // (N, H, W, 3), values 0..255: the model does its own input scaling
+  std::vector<int32_t> labels;  // (N) class index
+  std::vector<int64_t> rows;    // (N) row of the sample in the whole data set, for ids and predictions
+};
+
+/// A finite, ordered sequence of batches. Thread-compatible: one consumer.
+class BatchSource {
+ public:
+  virtual ~BatchSource() = default;
+  /// Samples in this source (one epoch visits each at most once).
+  virtual int64_t samples() const = 0;
+  /// Batches of one epoch: floor(samples/batch) when training, ceil when evaluating.
+  virtual int64_t batches() const = 0;
+  /// Starts epoch `epoch` (0-based; sets order and augmentation) at batch `first_batch` (resume in mid-epoch).
+  virtual void start_epoch(int64_t epoch, int64_t first_batch) = 0;
+  /// Fills `batch`; returns false at the end of the epoch. Throws gm::Error when a sample cannot be read.
+  virtual bool next(HostBatch& batch) = 0;
+  /// Seconds this source made its consumer wait since start_epoch.
+  virtual double wait_seconds() const = 0;
+};
+
+}  // namespace gm
