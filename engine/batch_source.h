@@ -22,7 +22,8 @@ class BatchSource {
   virtual int64_t samples() const = 0;
   /// Batches of one epoch: floor(samples/batch) when training, ceil when evaluating.
   virtual int64_t batches() const = 0;
-  /// Starts epoch `epoch` (0-based; sets order and augmentation) at batch `first_batch` (resume in mid-epoch).
+  /// Starts epoch `epoch` (0-based; sets order and augmentation) at batch `first_batch` (resume in
+  /// mid-epoch).
   virtual void start_epoch(int64_t epoch, int64_t first_batch) = 0;
   /// Fills `batch`; returns false at the end of the epoch. Throws gm::Error when a sample cannot be read.
   virtual bool next(HostBatch& batch) = 0;

@@ -13,10 +13,11 @@ struct Error : std::runtime_error {
 [[noreturn]] inline void fail(const std::string& message) { throw Error(message); }
 
 /// Internal contract of a kernel or a graph; names file and line because a user cannot act on it.
-#define GM_CHECK(condition, message)                                                                    \
-  do {                                                                                                  \
-    if (!(condition))                                                                                   \
-      ::gm::fail(std::string(message) + " (" #condition ", " + __FILE__ + ":" + std::to_string(__LINE__) + ")"); \
+#define GM_CHECK(condition, message)                                                                       \
+  do {                                                                                                     \
+    if (!(condition))                                                                                      \
+      ::gm::fail(std::string(message) + " (" #condition ", " + __FILE__ + ":" + std::to_string(__LINE__) + \
+                 ")");                                                                                     \
   } while (0)
 
 }  // namespace gm

@@ -56,7 +56,8 @@ struct View {
   int64_t numel() const { return spec.shape.numel(); }
   template <class T>
   T* as() const {
-    GM_CHECK(data == nullptr || DTypeOf<T>::value == spec.dtype, "view read as the wrong type: " + spec.str());
+    GM_CHECK(data == nullptr || DTypeOf<T>::value == spec.dtype,
+             "view read as the wrong type: " + spec.str());
     return static_cast<T*>(data);
   }
 };

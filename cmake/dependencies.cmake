@@ -1,0 +1,32 @@
+# System packages (tools/setup.sh installs them). HDF5 is linked by path: its own CMake package drags in curl.
+find_package(Threads REQUIRED)
+find_package(yaml-cpp REQUIRED)
+find_package(nlohmann_json REQUIRED)
+find_package(CLI11 REQUIRED)
+find_package(fmt REQUIRED)
+
+# hdf5::c comes from the serial build of libhdf5-dev.
+find_path(HDF5_INCLUDE hdf5.h PATH_SUFFIXES hdf5/serial)
+find_library(HDF5_LIB NAMES hdf5_serial hdf5 PATH_SUFFIXES hdf5/serial)
+if(NOT HDF5_INCLUDE OR NOT HDF5_LIB)
+  message(FATAL_ERROR "HDF5 not found: run tools/setup.sh")
+endif()
+add_library(gm_hdf5 INTERFACE)
+target_include_directories(gm_hdf5 SYSTEM INTERFACE ${HDF5_INCLUDE})
+target_link_libraries(gm_hdf5 INTERFACE ${HDF5_LIB})
+
+find_path(STB_INCLUDE stb/stb_image.h)
+if(NOT STB_INCLUDE)
+  message(FATAL_ERROR "stb_image not found: run tools/setup.sh")
+endif()
+
+# oneDNN: by path too, because its CMake package wants OpenCL. Version 2 and 3 are both accepted.
+set(GM_WITH_ONEDNN OFF)
+if(GM_ONEDNN)
+  find_path(DNNL_INCLUDE dnnl.hpp)
+  find_library(DNNL_LIB dnnl)
+  if(DNNL_INCLUDE AND DNNL_LIB)
+    set(GM_WITH_ONEDNN ON)
+  endif()
+endif()
+message(STATUS "oneDNN: ${GM_WITH_ONEDNN}")

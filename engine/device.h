@@ -1,0 +1,47 @@
+// Where tensors live and kernels run: the CPU (default), one CUDA card, or simt (CUDA sources on fibers;
+// tests).
+#pragma once
+#include <cstddef>
+#include <memory>
+#include <string>
+
+#include "kernels/common/context.h"
+
+namespace gm {
+
+class Device {
+ public:
+  virtual ~Device() = default;
+
+  virtual Backend backend() const = 0;
+  /// "cpu (2 threads, avx512)" or "NVIDIA A100-SXM4-80GB (cuda:0, 79.1 GiB, driver 580.65)".
+  virtual std::string description() const = 0;
+  /// 256-byte aligned; throws gm::Error that names the size and what is free when there is no room.
+  virtual void* allocate(size_t bytes) = 0;
+  virtual void release(void* data) noexcept = 0;
+  /// Host to device and back. Ordered with kernels of this device; download returns when the data is there.
+  virtual void upload(void* device, const void* host, size_t bytes) = 0;
+  virtual void download(void* host, const void* device, size_t bytes) = 0;
+  virtual void copy(void* to, const void* from, size_t bytes) = 0;
+  virtual void fill(void* data, unsigned char byte, size_t bytes) = 0;
+  /// Waits for all work; throws gm::Error if a kernel failed.
+  virtual void synchronize() = 0;
+  /// Handles for kernel calls on this device.
+  virtual Context context() const = 0;
+  /// Bytes of helper memory the device keeps besides allocations (thread scratch, library workspaces).
+  virtual size_t overhead_bytes() const { return 0; }
+};
+
+struct DeviceOptions {
+  int threads = 0;            // cpu: 0 = all processors of this process
+  bool deterministic = true;  // cuda: refuse engines whose sums depend on timing
+};
+
+/// "auto" (a CUDA card if there is one, else the CPU), "cpu", "cuda", "cuda:1", and in tests "simt".
+/// Throws gm::Error when the named device does not exist. With "auto" on a machine without a usable card the
+/// reason is available from no_cuda_reason().
+std::unique_ptr<Device> open_device(const std::string& name, const DeviceOptions& options = {});
+/// Why CUDA is not available ("built without CUDA", "no driver", "driver too old ..."); empty when it is.
+std::string no_cuda_reason();
+
+}  // namespace gm

@@ -1,0 +1,65 @@
+// Activations for device code, and the switches from run-time attributes to template arguments.
+#pragma once
+#include "kernels/activation/activation.h"
+#include "kernels/common/context.h"
+#include "kernels/common/math.cuh"
+#include "kernels/common/simt.h"
+
+namespace gm::GM_BACKEND_NS {
+
+template <Act A>
+__device__ inline float act_value(float x) {
+  if constexpr (A == Act::silu) return silu(x);
+  if constexpr (A == Act::relu) return fmaxf(x, 0.f);
+  if constexpr (A == Act::relu6) return fminf(fmaxf(x, 0.f), 6.f);
+  if constexpr (A == Act::sigmoid) return sigmoid(x);
+  return x;
+}
+/// d act(x) / dx
+template <Act A>
+__device__ inline float act_slope(float x) {
+  if constexpr (A == Act::silu) return silu_grad(x);
+  if constexpr (A == Act::relu) return x > 0.f ? 1.f : 0.f;
+  if constexpr (A == Act::relu6) return x > 0.f && x < 6.f ? 1.f : 0.f;
+  if constexpr (A == Act::sigmoid) {
+    const float s = sigmoid(x);
+    return s * (1.f - s);
+  }
+  return 1.f;
+}
+
+template <Act A>
+struct ActTag {
+  static constexpr Act value = A;
+};
+/// Calls f with the activation as a compile-time constant: act_switch(act, [&](auto a) { ... a.value ... }).
+template <class F>
+void act_switch(Act act, F&& f) {
+  switch (act) {
+    case Act::none:
+      return f(ActTag<Act::none>{});
+    case Act::silu:
+      return f(ActTag<Act::silu>{});
+    case Act::relu:
+      return f(ActTag<Act::relu>{});
+    case Act::relu6:
+      return f(ActTag<Act::relu6>{});
+    case Act::sigmoid:
+      return f(ActTag<Act::sigmoid>{});
+  }
+}
+/// Calls f with a value of the element type: float or bf16.
+template <class F>
+void float_switch(DType t, F&& f) {
+  if (t == DType::bf16) return f(bf16{});
+  return f(float{});
+}
+
+/// Blocks of a grid-stride loop over n items: enough to fill the card, never more than the work.
+inline unsigned grid_for(int64_t n, int threads, const Context& ctx) {
+  const int64_t blocks = (n + threads - 1) / threads,
+                most = int64_t{8} * (ctx.sm_count > 0 ? ctx.sm_count : 128);
+  return static_cast<unsigned>(blocks < 1 ? 1 : blocks < most ? blocks : most);
+}
+
+}  // namespace gm::GM_BACKEND_NS

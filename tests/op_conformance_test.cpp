@@ -1,0 +1,195 @@
+// Walks op_list.inc: every op, every case, every backend against the double-precision reference.
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "kernels/common/philox.h"
+#include "kernels/common/simt_control.h"
+#include "tests/op_harness.h"
+
+namespace gm::test {
+
+namespace {
+
+struct Param {
+  const OpDef* op;
+  std::string backend;
+};
+std::vector<Param> params() {
+  std::vector<Param> list;
+  for (const OpDef* op : all_ops())
+    for (const char* backend : {"cpu", "simt", "cuda"}) list.push_back({op, backend});
+  return list;
+}
+std::string param_name(const testing::TestParamInfo<Param>& info) {
+  return std::string(info.param.op->name) + "_" + info.param.backend;
+}
+
+// Null when the backend is not usable here; the caller skips.
+Device* device_for(const std::string& name) {
+  static auto cpu = open_device("cpu"), simt = open_device("simt");
+  static auto cuda = no_cuda_reason().empty() ? open_device("cuda") : nullptr;
+  return name == "cpu" ? cpu.get() : name == "simt" ? simt.get() : cuda.get();
+}
+
+void expect_result(const Result& got, const Result& want, double tolerance, const std::string& what) {
+  for (size_t i = 0; i < want.out.size(); ++i)
+    expect_close(got.out[i], want.out[i], tolerance, what + " out" + std::to_string(i));
+  for (size_t i = 0; i < want.state.size(); ++i)
+    expect_close(got.state[i], want.state[i], tolerance, what + " state" + std::to_string(i));
+  for (size_t i = 0; i < want.din.size(); ++i)
+    if (!want.din[i].empty())
+      expect_close(got.din[i], want.din[i], tolerance, what + " din" + std::to_string(i));
+}
+
+bool same_bits(const Result& a, const Result& b) {
+  auto equal = [](const auto& x, const auto& y) {
+    for (size_t i = 0; i < x.size(); ++i)
+      for (size_t k = 0; k < x[i].size(); ++k)
+        if (!(x[i][k] == y[i][k] || (std::isnan(x[i][k]) && std::isnan(y[i][k])))) return false;
+    return true;
+  };
+  return equal(a.out, b.out) && equal(a.state, b.state) && equal(a.din, b.din);
+}
+
+}  // namespace
+
+class OpConformance : public testing::TestWithParam<Param> {};
+
+TEST_P(OpConformance, MatchesReference) {
+  const OpDef& op = *GetParam().op;
+  Device* device = device_for(GetParam().backend);
+  if (!device) {
+    if (std::getenv("GM_REQUIRE_GPU")) FAIL() << "no GPU: " << no_cuda_reason();
+    GTEST_SKIP() << "no GPU: " << no_cuda_reason();
+  }
+  const bool simt = device->backend() == Backend::simt;
+  int ran = 0;
+  for (const OpCase& c : op.cases()) {
+    if (simt && c.large) continue;
+    SCOPED_TRACE(case_name(op, c));
+    const CaseData data = make_data(op, c);
+    for (bool accumulate : {false, true}) {
+      if (accumulate && op.differentiable.empty()) continue;
+      const Result want = run_reference(op, c, data, accumulate);
+      Result first;
+      // simt: every order of threads must give the same bits, or a barrier is missing.
+      for (int repeat = 0; repeat < (simt ? 3 : 2); ++repeat) {
+        if (simt) simt::set_schedule({static_cast<simt::Order>(repeat), 7});
+        const Result got = run(*device, op, c, data, accumulate);
+        if (repeat == 0) {
+          expect_result(got, want, tolerance_of(c), accumulate ? "accumulate" : "overwrite");
+          first = got;
+        } else {
+          EXPECT_TRUE(same_bits(got, first)) << "two runs differ";
+        }
+      }
+    }
+    ++ran;
+    if (HasFailure()) break;
+  }
+  EXPECT_GT(ran, 0) << "op without a case for this backend";
+}
+INSTANTIATE_TEST_SUITE_P(Ops, OpConformance, testing::ValuesIn(params()), param_name);
+
+using Ops = std::vector<const OpDef*>;
+Ops ops_where(bool (*keep)(const OpDef&)) {
+  Ops list;
+  for (const OpDef* op : all_ops())
+    if (keep(*op)) list.push_back(op);
+  return list;
+}
+std::string op_name(const testing::TestParamInfo<const OpDef*>& info) {
+  return std::string(info.param->name);
+}
+
+class OpRails : public testing::TestWithParam<const OpDef*> {};
+class OpGradient : public testing::TestWithParam<const OpDef*> {};
+class OpFusion : public testing::TestWithParam<const OpDef*> {};
+GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(OpFusion);
+
+TEST_P(OpRails, IsComplete) {
+  const OpDef& op = *GetParam();
+  EXPECT_FALSE(op.summary.empty());
+  ASSERT_TRUE(op.infer && op.cost && op.cases) << "infer, cost and cases are required";
+  bool odd_channels = false;
+  for (const OpCase& c : op.cases()) {
+    for (const auto& in : c.in) odd_channels |= in.spec.shape.rank > 0 && in.spec.shape.channels() % 8 != 0;
+    if (c.tolerance > 0) EXPECT_STRNE(c.why, "") << case_name(op, c) << ": a tolerance needs its reason";
+    Specs in;
+    for (const auto& i : c.in) in.push_back(i.spec);
+    const Cost cost = op.cost(Pass::forward, c.attrs, in);
+    EXPECT_GT(cost.bytes, 0) << case_name(op, c);
+  }
+  EXPECT_TRUE(odd_channels) << "needs a case whose channel count is not a multiple of 8";
+  const bool has_backward = kernel_table(Backend::ref)[op_index(op)].backward != nullptr;
+  EXPECT_EQ(has_backward, !op.differentiable.empty())
+      << "GM_OP needs a gradient rule, GM_OP_FORWARD must have none";
+}
+
+// Central differences of the reference forward with a random cotangent against the reference backward. A
+// plain sum as the loss would hide every error that batch norm's gradient annihilates.
+TEST_P(OpGradient, ReferenceMatchesFiniteDifferences) {
+  const OpDef& op = *GetParam();
+  int checked = 0;
+  for (const OpCase& c : op.cases()) {
+    bool half = false;
+    int64_t elements = 0;
+    for (const auto& in : c.in) half |= in.spec.dtype == DType::bf16, elements += in.spec.shape.numel();
+    if (half || !c.smooth || c.large || c.exact || elements > 20000) continue;
+    SCOPED_TRACE(case_name(op, c));
+    CaseData data = make_data(op, c);
+    const Result base = run_reference(op, c, data, false);
+    auto loss = [&](const CaseData& d) {
+      const Result r = run_reference(op, c, d, false);
+      double sum = 0;
+      for (size_t o = 0; o < r.out.size(); ++o)
+        for (size_t k = 0; k < r.out[o].size(); ++k) sum += r.out[o][k] * data.dout_values[o][k];
+      return sum;
+    };
+    PhiloxStream pick(elements, RngUse::sample);
+    for (int i : op.differentiable) {
+      if (base.din[i].empty()) continue;
+      double square = 0;
+      for (double g : base.din[i]) square += g * g;
+      const double rms = std::sqrt(square / base.din[i].size());
+      for (int n = 0; n < 5; ++n) {
+        const size_t k = pick.below(static_cast<uint32_t>(base.din[i].size()));
+        const double h = 1e-4;
+        CaseData plus = data, minus = data;
+        plus.in_values[i][k] += h;
+        minus.in_values[i][k] -= h;
+        const double numeric = (loss(plus) - loss(minus)) / (2 * h);
+        EXPECT_NEAR(base.din[i][k], numeric, 2e-5 * (std::abs(numeric) + rms) + 1e-7)
+            << "din" << i << "[" << k << "]";
+      }
+    }
+    if (++checked == 4) break;
+  }
+  EXPECT_GT(checked, 0) << "no smooth small f32 case: the gradient was never checked";
+}
+
+TEST_P(OpFusion, EqualsComposition) {
+  const OpDef& op = *GetParam();
+  for (const OpCase& c : op.cases()) {
+    if (c.large) continue;
+    SCOPED_TRACE(case_name(op, c));
+    const CaseData data = make_data(op, c);
+    const Result fused = run_reference(op, c, data, false);
+    const auto parts = run_composition(op, c, data);
+    for (size_t i = 0; i < parts.size(); ++i)
+      expect_close(fused.out[i], parts[i], 1e-12, "out" + std::to_string(i));
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Ops, OpRails, testing::ValuesIn(ops_where([](const OpDef&) { return true; })),
+                         op_name);
+INSTANTIATE_TEST_SUITE_P(Ops, OpGradient, testing::ValuesIn(ops_where([](const OpDef& op) {
+                           return !op.differentiable.empty();
+                         })),
+                         op_name);
+INSTANTIATE_TEST_SUITE_P(Ops, OpFusion,
+                         testing::ValuesIn(ops_where([](const OpDef& op) { return bool(op.composition); })),
+                         op_name);
+
+}  // namespace gm::test
