@@ -195,7 +195,7 @@ TEST(SimtDevice, SiluWithinStatedError) {
   for (int i = 0; i < n; ++i) {
     const double v = x[i], s = 1.0 / (1.0 + std::exp(-v));
     ASSERT_LE(std::abs(y[i] - v * s), 4e-7 * std::abs(v * s)) << v;
-    ASSERT_LE(std::abs(g[i] - (s + v * s * (1.0 - s))), 8e-7) << v;
+    ASSERT_LE(std::abs(g[i] - (s + v * s * (1.0 - s))), 3e-7) << v;
   }
   std::vector<float> far = {-200, -100, 100, 200, -0.0f, 0, 1, -1}, fy(8), fg(8);
   kernels().silu_f32(far.data(), fy.data(), fg.data(), 8, nullptr);
@@ -287,8 +287,8 @@ TEST(SimtDeviceBugs, SharedArrayOverrun) {
   if (kAsan) {
     std::vector<float> y(64, 0.0f);
     GTEST_FLAG_SET(death_test_style, "threadsafe");
-    EXPECT_DEATH(kernels().shared_overrun(y.data(), nullptr), "heap-buffer-overflow");
-    EXPECT_DEATH(kernels().dynamic_overrun(y.data(), nullptr), "heap-buffer-overflow");
+    EXPECT_DEATH(kernels().shared_overrun(y.data(), nullptr), "heap-buffer-overflow|out of bounds");
+    EXPECT_DEATH(kernels().dynamic_overrun(y.data(), nullptr), "heap-buffer-overflow|out of bounds");
     return;
   }
   std::vector<float> y(64, 0.0f);

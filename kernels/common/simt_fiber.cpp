@@ -6,6 +6,9 @@
 
 #include "kernels/common/error.h"
 
+#if defined(__SSE__)
+#include <xmmintrin.h>
+#endif
 #if defined(GM_SIMT_ASAN)
 #include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
@@ -41,6 +44,7 @@ struct FiberStart {
     Fiber* f = static_cast<Fiber*>(from.data);
     f->outside_ = from.fctx;
     asan_arrive(nullptr, &f->caller_low_, &f->caller_bytes_);
+    UniformFloatFlags::raise();
     f->entry_();
   }
 };
@@ -61,6 +65,16 @@ void Fiber::suspend() {
   outside_ = jump_fcontext(outside_, this).fctx;
   asan_arrive(fake_inside_, &caller_low_, &caller_bytes_);
 }
+
+#if defined(__SSE__)
+UniformFloatFlags::UniformFloatFlags() : before_(_mm_getcsr()) { raise(); }
+UniformFloatFlags::~UniformFloatFlags() { _mm_setcsr(before_); }
+void UniformFloatFlags::raise() { _mm_setcsr(_mm_getcsr() | _MM_EXCEPT_MASK); }
+#else
+UniformFloatFlags::UniformFloatFlags() : before_(0) {}
+UniformFloatFlags::~UniformFloatFlags() = default;
+void UniformFloatFlags::raise() {}
+#endif
 
 Fiber* FiberPool::take() {
   if (idle_.empty()) {

@@ -43,6 +43,19 @@ class Fiber {
   size_t caller_bytes_ = 0;
 };
 
+/// Keeps all sticky floating-point exception flags set on this OS thread while it lives. A switch restores
+/// the control word of the fiber; when that differs from the current one by a flag that only one side has
+/// raised, the processor serialises, and a switch costs 60 ns instead of 4.
+class UniformFloatFlags {
+ public:
+  UniformFloatFlags();
+  ~UniformFloatFlags();
+  static void raise();
+
+ private:
+  unsigned before_;
+};
+
 /// Grows on demand and hands out the most recently returned fiber first, whose stack is still in the cache.
 class FiberPool {
  public:

@@ -206,6 +206,7 @@ void Machine::run(const LaunchSite& site, dim3 g, dim3 b, size_t dynamic_bytes, 
   block_number_ = 0xffffffffu;
   arrange(block_order_, 0);
   arrange(order_, 0);
+  const UniformFloatFlags flags;
   running_ = true;
   active = this;
   for (unsigned i : block_order_) {
