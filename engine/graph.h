@@ -1,4 +1,5 @@
-// A network for one batch size as a list of ops in execution order. Static: shapes are known when it is built.
+// A network for one batch size as a list of ops in execution order. Static: shapes are known when it is
+// built.
 #pragma once
 #include <string>
 #include <vector>
@@ -15,8 +16,8 @@ struct Value {
   enum Kind { activation, input, parameter } kind = activation;
   TensorSpec spec;
   std::string name;
-  int param = -1;             // index into the ParameterTable when kind == parameter
-  int producer = -1;          // node that writes it; -1 for inputs and parameters
+  int param = -1;               // index into the ParameterTable when kind == parameter
+  int producer = -1;            // node that writes it; -1 for inputs and parameters
   bool wants_gradient = false;  // inputs only: gradient asked for by the user (saliency)
 };
 
@@ -33,13 +34,13 @@ class Graph {
 
   ValueId input(const std::string& name, const TensorSpec& spec);
   /// A parameter value in `dtype` (its master is always f32).
-  ValueId parameter(const std::string& name, const Shape& shape, const Initializer& init, DType dtype = DType::f32,
-                    bool trainable = true, bool decay = false);
+  ValueId parameter(const std::string& name, const Shape& shape, const Initializer& init,
+                    DType dtype = DType::f32, bool trainable = true, bool decay = false);
   /// Appends a node; outputs get their shapes from the op's shape rule. Errors name `name` and the shapes.
   std::vector<ValueId> add(const std::string& op, const Attrs& attrs, const std::vector<ValueId>& in,
                            const std::string& name, const std::vector<ValueId>& state = {});
-  ValueId add1(const std::string& op, const Attrs& attrs, const std::vector<ValueId>& in, const std::string& name,
-               const std::vector<ValueId>& state = {}) {
+  ValueId add1(const std::string& op, const Attrs& attrs, const std::vector<ValueId>& in,
+               const std::string& name, const std::vector<ValueId>& state = {}) {
     return add(op, attrs, in, name, state).at(0);
   }
 

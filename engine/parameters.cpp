@@ -54,8 +54,12 @@ void Weights::initialize(const ParameterTable& table, uint64_t seed) {
     PhiloxStream rng(seed, RngUse::init, static_cast<uint32_t>(i));
     const double variance = p.init.scale / std::max(1.0, p.init.fan);
     for (float& x : v) switch (p.init.kind) {
-        case Initializer::zeros: x = 0; break;
-        case Initializer::ones: x = 1; break;
+        case Initializer::zeros:
+          x = 0;
+          break;
+        case Initializer::ones:
+          x = 1;
+          break;
         case Initializer::uniform: {
           const double limit = std::sqrt(3 * variance);
           x = static_cast<float>(rng.uniform(-limit, limit));
@@ -93,7 +97,8 @@ std::vector<float> Weights::download(const Parameter& p) const {
 }
 
 void Weights::upload(const Parameter& p, const std::vector<float>& values) {
-  GM_CHECK(static_cast<int64_t>(values.size()) == p.shape.numel(), "wrong number of values for '" + p.name + "'");
+  GM_CHECK(static_cast<int64_t>(values.size()) == p.shape.numel(),
+           "wrong number of values for '" + p.name + "'");
   device_.upload(value(p, DType::f32).data, values.data(), values.size() * sizeof(float));
 }
 

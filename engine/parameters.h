@@ -35,8 +35,8 @@ struct Parameter {
 /// parameter starts at a multiple of 64 elements so that vector loads stay aligned in f32 and bf16.
 class ParameterTable {
  public:
-  /// Registers a parameter, or returns the existing one of that name after checking its shape: graphs of other
-  /// batch sizes share one table.
+  /// Registers a parameter, or returns the existing one of that name after checking its shape: graphs of
+  /// other batch sizes share one table.
   int add(const std::string& name, const Shape& shape, const Initializer& init, bool trainable, bool decay);
   int find(const std::string& name) const;  // -1 when absent
   const Parameter& operator[](int i) const { return items_[i]; }

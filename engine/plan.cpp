@@ -11,13 +11,15 @@ constexpr int kForever = 1 << 30;
 
 size_t aligned(size_t bytes) { return (bytes + kAlign - 1) / kAlign * kAlign; }
 
-// Which values get a gradient: those that lead from a trainable parameter (or an input that asks) to the loss.
+// Which values get a gradient: those that lead from a trainable parameter (or an input that asks) to the
+// loss.
 std::vector<char> gradient_flow(const Graph& graph, ValueId loss) {
   const auto& values = graph.values();
   std::vector<char> from(values.size(), 0), to(values.size(), 0);
   for (size_t i = 0; i < values.size(); ++i) {
     const Value& v = values[i];
-    if (v.kind == Value::parameter) from[i] = graph.table()[v.param].trainable && !graph.table()[v.param].frozen;
+    if (v.kind == Value::parameter)
+      from[i] = graph.table()[v.param].trainable && !graph.table()[v.param].frozen;
     if (v.kind == Value::input) from[i] = v.wants_gradient;
   }
   for (const Node& n : graph.nodes())
@@ -81,7 +83,8 @@ class Planner {
     for (size_t i = 0; i < graph_.nodes().size(); ++i) {
       const Node& n = graph_.nodes()[i];
       const int at = static_cast<int>(plan_.steps.size());
-      Step s{static_cast<int>(i), Pass::forward, slots_of(n.in, plan_.value_slot), {}, {}, {}, {}, {}, scratch(n, Pass::forward)};
+      Step s{static_cast<int>(i),      Pass::forward, slots_of(n.in, plan_.value_slot), {}, {}, {}, {}, {},
+             scratch(n, Pass::forward)};
       for (int slot : s.in) touch(slot, at);
       for (ValueId o : n.out) {
         plan_.value_slot[o] = new_slot(graph_.spec(o), at);
@@ -112,9 +115,15 @@ class Planner {
       if (!reached || !wanted) continue;
 
       const int at = static_cast<int>(plan_.steps.size());
-      Step s{i, Pass::backward, std::vector<int>(n.in.size(), -1), std::vector<int>(n.out.size(), -1),
-             plan_.saved_slot[i], {}, std::vector<int>(n.in.size(), -1),
-             std::vector<GradMode>(n.in.size(), GradMode::none), scratch(n, Pass::backward)};
+      Step s{i,
+             Pass::backward,
+             std::vector<int>(n.in.size(), -1),
+             std::vector<int>(n.out.size(), -1),
+             plan_.saved_slot[i],
+             {},
+             std::vector<int>(n.in.size(), -1),
+             std::vector<GradMode>(n.in.size(), GradMode::none),
+             scratch(n, Pass::backward)};
       const BackwardReads reads = n.op->backward_reads ? n.op->backward_reads(n.attrs) : BackwardReads{};
       for (int k : reads.in)
         if (k < static_cast<int>(n.in.size()) && n.in[k] != kAbsent) s.in[k] = plan_.value_slot[n.in[k]];
@@ -154,7 +163,8 @@ class Planner {
       }
       if (from < 0 || to < 0) continue;
       Slot &a = plan_.slots[from], &b = plan_.slots[to];
-      if (a.last == static_cast<int>(at) && b.first == static_cast<int>(at) && a.spec.bytes() == b.spec.bytes())
+      if (a.last == static_cast<int>(at) && b.first == static_cast<int>(at) &&
+          a.spec.bytes() == b.spec.bytes())
         b.shares = from;
     }
   }
@@ -176,13 +186,15 @@ class Planner {
       const int r = root(static_cast<int>(i));
       if (block_of[r] < 0) {
         block_of[r] = static_cast<int>(blocks.size());
-        blocks.push_back({r, plan_.slots[r].first, plan_.slots[r].last, aligned(plan_.slots[r].spec.bytes())});
+        blocks.push_back(
+            {r, plan_.slots[r].first, plan_.slots[r].last, aligned(plan_.slots[r].spec.bytes())});
       }
       Block& b = blocks[block_of[r]];
       b.first = std::min(b.first, plan_.slots[i].first);
       b.last = std::max(b.last, plan_.slots[i].last);
     }
-    std::stable_sort(blocks.begin(), blocks.end(), [](const Block& a, const Block& b) { return a.bytes > b.bytes; });
+    std::stable_sort(blocks.begin(), blocks.end(),
+                     [](const Block& a, const Block& b) { return a.bytes > b.bytes; });
     std::vector<const Block*> placed;
     for (const Block& b : blocks) {
       std::vector<std::pair<size_t, size_t>> busy;
@@ -201,8 +213,10 @@ class Planner {
       plan_.arena_bytes = std::max(plan_.arena_bytes, offset + b.bytes);
       placed.push_back(&b);
     }
-    for (size_t i = 0; i < plan_.slots.size(); ++i) plan_.slots[i].offset = plan_.slots[root(static_cast<int>(i))].offset;
-    for (const Step& s : plan_.steps) plan_.workspace_bytes = std::max(plan_.workspace_bytes, aligned(s.workspace));
+    for (size_t i = 0; i < plan_.slots.size(); ++i)
+      plan_.slots[i].offset = plan_.slots[root(static_cast<int>(i))].offset;
+    for (const Step& s : plan_.steps)
+      plan_.workspace_bytes = std::max(plan_.workspace_bytes, aligned(s.workspace));
   }
 
   const Graph& graph_;

@@ -22,11 +22,16 @@ constexpr uint64_t kMaxHeader = 100u << 20;  // the format's own limit
 
 const char* format_name(DType t) {
   switch (t) {
-    case DType::f32: return "F32";
-    case DType::bf16: return "BF16";
-    case DType::i32: return "I32";
-    case DType::u8: return "U8";
-    case DType::f64: return "F64";
+    case DType::f32:
+      return "F32";
+    case DType::bf16:
+      return "BF16";
+    case DType::i32:
+      return "I32";
+    case DType::u8:
+      return "U8";
+    case DType::f64:
+      return "F64";
   }
   return "?";
 }
@@ -46,7 +51,8 @@ StoredTensor decode(const std::string& type, const Shape& shape, const char* dat
                     const std::string& where) {
   const size_t n = static_cast<size_t>(shape.numel());
   auto expect = [&](size_t element) {
-    if (bytes != n * element) fail(where + ": " + std::to_string(bytes) + " bytes do not fit shape " + shape.str());
+    if (bytes != n * element)
+      fail(where + ": " + std::to_string(bytes) + " bytes do not fit shape " + shape.str());
   };
   StoredTensor t;
   t.spec.shape = shape;
@@ -66,10 +72,14 @@ StoredTensor decode(const std::string& type, const Shape& shape, const char* dat
     }
     return StoredTensor::of(shape, values);
   }
-  if (type == "F32") t.spec.dtype = DType::f32;
-  else if (type == "BF16") t.spec.dtype = DType::bf16;
-  else if (type == "I32") t.spec.dtype = DType::i32;
-  else if (type == "U8") t.spec.dtype = DType::u8;
+  if (type == "F32")
+    t.spec.dtype = DType::f32;
+  else if (type == "BF16")
+    t.spec.dtype = DType::bf16;
+  else if (type == "I32")
+    t.spec.dtype = DType::i32;
+  else if (type == "U8")
+    t.spec.dtype = DType::u8;
   else if (type == "I64") {  // PyTorch's num_batches_tracked and the like
     expect(8);
     t.spec.dtype = DType::i32;
@@ -97,14 +107,16 @@ StoredTensor decode(const std::string& type, const Shape& shape, const char* dat
 
 std::vector<float> StoredTensor::floats() const {
   std::vector<float> v(spec.shape.numel());
-  if (spec.dtype == DType::f32) std::memcpy(v.data(), bytes.data(), bytes.size());
+  if (spec.dtype == DType::f32)
+    std::memcpy(v.data(), bytes.data(), bytes.size());
   else if (spec.dtype == DType::bf16)
     for (size_t i = 0; i < v.size(); ++i) {
       bf16 b;
       std::memcpy(&b, bytes.data() + 2 * i, 2);
       v[i] = to_float(b);
     }
-  else fail("tensor of type " + std::string(dtype_name(spec.dtype)) + " read as floats");
+  else
+    fail("tensor of type " + std::string(dtype_name(spec.dtype)) + " read as floats");
   return v;
 }
 
@@ -193,7 +205,9 @@ void write_safetensors(const std::string& path, const TensorFile& file) {
   uint64_t offset = 0;
   for (const auto& [name, t] : file.tensors) {
     std::vector<int64_t> dims(t.spec.shape.dims.begin(), t.spec.shape.dims.begin() + t.spec.shape.rank);
-    root[name] = {{"dtype", format_name(t.spec.dtype)}, {"shape", dims}, {"data_offsets", {offset, offset + t.bytes.size()}}};
+    root[name] = {{"dtype", format_name(t.spec.dtype)},
+                  {"shape", dims},
+                  {"data_offsets", {offset, offset + t.bytes.size()}}};
     offset += t.bytes.size();
   }
   std::string header = root.dump();

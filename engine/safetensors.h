@@ -9,7 +9,7 @@
 namespace gm {
 
 struct StoredTensor {
-  TensorSpec spec;          // f32, bf16, i32 or u8; f16 and f64 files are widened or narrowed to f32 on reading
+  TensorSpec spec;  // f32, bf16, i32 or u8; f16 and f64 files are widened or narrowed to f32 on reading
   std::vector<char> bytes;  // row-major
   std::vector<float> floats() const;
   static StoredTensor of(const Shape& shape, const std::vector<float>& values);

@@ -14,7 +14,8 @@ Session::Session(Device& device, const Graph& graph, Weights& weights, PlanOptio
     const Node& n = graph_.nodes()[s.node];
     const KernelPair kernels = table[op_index(*n.op)];
     Prepared p{s.pass == Pass::forward ? kernels.forward : kernels.backward, &n, {}, {}, {}, {}, {}, {}};
-    GM_CHECK(p.kernel, "op '" + std::string(n.op->name) + "' has no kernel on " + backend_name(device.backend()));
+    GM_CHECK(p.kernel,
+             "op '" + std::string(n.op->name) + "' has no kernel on " + backend_name(device.backend()));
     for (size_t i = 0; i < n.in.size(); ++i) p.in.push_back(operand(n.in[i], s.in[i]));
     for (int slot : s.out) p.out.push_back(slot_view(slot));
     for (int slot : s.saved) p.saved.push_back(slot_view(slot));
