@@ -1,0 +1,52 @@
+// Shared memory of the running block: exact sizes, poison, limits.
+#include <cstring>
+#include <new>
+
+#include "kernels/common/simt_machine.h"
+
+namespace gm::simt {
+namespace {
+
+#if defined(GM_SIMT_ASAN)
+constexpr size_t kCanary = 0;  // redzones report the very store that overruns
+#else
+constexpr size_t kCanary = 64;
+#endif
+constexpr unsigned char kPoison = 0xFF, kCanaryByte = 0xA5;
+
+}  // namespace
+
+void* Machine::allocate_shared(const char* name, size_t bytes, size_t alignment) {
+  if (name) shared_bytes_ += bytes;
+  const size_t limit = dynamic_bytes_ > kSharedLimit ? kSharedOptInLimit : kSharedLimit;
+  if (shared_bytes_ > limit)
+    fault(std::to_string(shared_bytes_) + " bytes of static and dynamic shared memory, the limit is " +
+          std::to_string(limit));
+  alignment = std::max<size_t>(alignment, 16);
+  auto* p = static_cast<unsigned char*>(::operator new (bytes + kCanary, std::align_val_t{alignment}));
+  std::memset(p, kPoison, bytes);
+  std::memset(p + bytes, kCanaryByte, kCanary);
+  shared_.push_back({name ? name : "dynamic", p, bytes, alignment});
+  return p;
+}
+
+void* Machine::shared_dynamic() {
+  if (!dynamic_) dynamic_ = allocate_shared(nullptr, dynamic_bytes_, 16);
+  return dynamic_;
+}
+
+void Machine::free_shared() {
+  std::string overrun;
+  for (const SharedBlock& s : shared_) {
+    for (size_t i = 0; i < kCanary; ++i)
+      if (s.data[s.bytes + i] != kCanaryByte)
+        overrun =
+            "shared array '" + s.name + "' of " + std::to_string(s.bytes) + " bytes was written past its end";
+    ::operator delete (s.data, std::align_val_t{s.alignment});
+  }
+  shared_.clear();
+  current_ = nullptr;
+  if (!overrun.empty()) fault(overrun);
+}
+
+}  // namespace gm::simt
