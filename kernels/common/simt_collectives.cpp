@@ -69,6 +69,7 @@ void Machine::release_barrier() {
       break;
   }
   for (Thread& t : threads_) t.state = State::ready;
+  ++phase_;
   ready_ = n;
   at_block_ = 0;
 }
@@ -136,6 +137,7 @@ uint64_t Machine::warp_collective(WarpOp op, unsigned mask, uint64_t value, int 
   if (group->arrived == mask) {
     *group = w.groups.back();
     w.groups.pop_back();
+    if (op == WarpOp::sync) ++w.phase;  // shuffles and ballots order no memory
     complete(first, mask);
     t.state = State::ready;
   } else {

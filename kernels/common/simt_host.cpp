@@ -92,6 +92,7 @@ void Machine::run(const LaunchSite& site, dim3 g, dim3 b, size_t dynamic_bytes, 
 
 void Machine::run_block() {
   ++block_serial;
+  ++phase_;
   ++stats.blocks;
   stats.threads += threads_.size();
   for (Thread& t : threads_) t.state = State::fresh;
@@ -99,10 +100,12 @@ void Machine::run_block() {
   live_ = static_cast<unsigned>(threads_.size());
   ready_ = at_block_ = votes_ = 0;
   started_ = 0;
+  race_.clear();
   dynamic_ = nullptr;
   shared_bytes_ = dynamic_bytes_;
   try {
     run_phases();
+    check_race_found();
     free_shared();
   } catch (...) {
     if (!error_) error_ = std::current_exception();
@@ -163,7 +166,9 @@ void Machine::work() {
       threadIdx = t.index;
       t.state = State::ready;
       try {
+        in_kernel_code_ = true;
         body_(context_);
+        in_kernel_code_ = false;
         retire(t);
       } catch (const Cancelled&) {
         t.state = State::done;
@@ -172,6 +177,7 @@ void Machine::work() {
         if (!error_) error_ = std::current_exception();
       }
     }
+    in_kernel_code_ = false;
     Fiber* self = current_->fiber;
     pool_.give_back(self);
     self->suspend();
@@ -197,17 +203,23 @@ Machine& in_kernel() {
 }  // namespace
 
 int block_collective(BlockOp op, bool predicate, const Site& at) {
+  const Machine::Aside aside(in_kernel());
   return in_kernel().block_collective(op, predicate, at);
 }
 uint64_t warp_collective(WarpOp op, unsigned mask, uint64_t value, int source, const Site& at) {
+  const Machine::Aside aside(in_kernel());
   return in_kernel().warp_collective(op, mask, value, source, at);
 }
 int lane_in_warp() { return in_kernel().lane(); }
 void kernel_fault(const std::string& what, const Site& at) { in_kernel().fault(what + " (" + str(at) + ")"); }
 void* allocate_shared(const char* name, size_t bytes, size_t alignment) {
+  const Machine::Aside aside(in_kernel());
   return in_kernel().allocate_shared(name, bytes, alignment);
 }
-void* shared_dynamic() { return in_kernel().shared_dynamic(); }
+void* shared_dynamic() {
+  const Machine::Aside aside(in_kernel());
+  return in_kernel().shared_dynamic();
+}
 void run_grid(const LaunchSite& site, dim3 grid, dim3 block, size_t dynamic_bytes, void (*body)(const void*),
               const void* context) {
   Machine::instance().run(site, grid, block, dynamic_bytes, body, context);

@@ -40,6 +40,7 @@ struct Group {
 
 struct Warp {
   unsigned exists = 0, exited = 0;
+  uint64_t phase = 0;
   std::vector<Group> groups;
 };
 
@@ -49,10 +50,26 @@ struct SharedBlock {
   size_t bytes, alignment;
 };
 
+/// Where in the order of a launch an access happens: phases end at __syncthreads, warp phases at __syncwarp.
+struct Moment {
+  uint64_t phase = 0, warp_phase = 0;
+  unsigned thread = 0;
+};
+
 struct Cancelled {};  // unwinds a suspended thread after another one failed
 
 class Machine {
  public:
+  /// While it lives the device's own code runs on the kernel's behalf.
+  class Aside {
+   public:
+    explicit Aside(Machine& m) : m_(m) { m_.in_kernel_code_ = false; }
+    ~Aside() { m_.in_kernel_code_ = true; }
+
+   private:
+    Machine& m_;
+  };
+
   void run(const LaunchSite& site, dim3 grid, dim3 block, size_t dynamic_bytes, void (*body)(const void*),
            const void* context);
   int block_collective(BlockOp op, bool predicate, const Site& at);
@@ -61,6 +78,9 @@ class Machine {
   void* shared_dynamic();
   int lane() const { return static_cast<int>(number(*current_) % 32); }
   [[noreturn]] void fault(const std::string& what) const;
+  /// False where an access at p cannot race: outside of kernel code, or on the stack of the running thread.
+  bool moment(const void* p, Moment* now) const;
+  void note_race(const void* p, unsigned other_thread, bool other_wrote, bool writes);
 
   Schedule schedule;
   Stats stats;
@@ -82,6 +102,7 @@ class Machine {
   void complete(unsigned first, unsigned mask);
   void release_barrier();
   [[noreturn]] void stuck() const;
+  void check_race_found();
   void free_shared();
   void arrange(std::vector<unsigned>& order, uint32_t phase);
   unsigned number(const Thread& t) const { return static_cast<unsigned>(&t - threads_.data()); }
@@ -107,6 +128,10 @@ class Machine {
   Site barrier_;
   BlockOp barrier_op_{};
   int barrier_result_ = 0;
+
+  bool in_kernel_code_ = false;
+  uint64_t phase_ = 0;  // never repeats, also across launches
+  std::string race_;    // the first one of the block
 
   std::vector<SharedBlock> shared_;
   size_t dynamic_bytes_ = 0, shared_bytes_ = 0;

@@ -1,6 +1,7 @@
 // Shared memory of the running block: exact sizes, poison, limits.
 #include <cstring>
 #include <new>
+#include <utility>
 
 #include "kernels/common/simt_machine.h"
 
@@ -47,6 +48,31 @@ void Machine::free_shared() {
   shared_.clear();
   current_ = nullptr;
   if (!overrun.empty()) fault(overrun);
+}
+
+bool Machine::moment(const void* p, Moment* now) const {
+  if (!in_kernel_code_ || current_->fiber->owns(p)) return false;
+  const unsigned i = number(*current_);
+  *now = {phase_, warps_[i / 32].phase, i};
+  return true;
+}
+
+void Machine::note_race(const void* p, unsigned other_thread, bool other_wrote, bool writes) {
+  const Aside aside(*this);
+  if (!race_.empty()) return;
+  std::string place = "global memory";
+  for (const SharedBlock& s : shared_)
+    if (p >= s.data && p < s.data + s.bytes)
+      place = "shared array '" + s.name + "' at byte " +
+              std::to_string(static_cast<const unsigned char*>(p) - s.data);
+  race_ = "race on " + place + ": thread " + str(threads_[other_thread].index) +
+          (other_wrote ? " wrote" : " read") + " and thread " + str(current_->index) +
+          (writes ? " writes" : " reads") + " with no barrier between";
+}
+
+void Machine::check_race_found() {
+  current_ = nullptr;
+  if (!race_.empty()) fault(std::exchange(race_, {}));
 }
 
 }  // namespace gm::simt
