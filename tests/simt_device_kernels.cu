@@ -188,6 +188,17 @@ __global__ void missing_barrier_reuse_kernel(const float* x, float* y) {
   y[threadIdx.x] = s[63 - threadIdx.x];
   s[threadIdx.x] = -1.0f;
 }
+template <bool kSync>
+__global__ void swap_in_warp_kernel(const float* x, float* y) {
+  GM_SHARED(float, s, [64]);
+  s[threadIdx.x] = x[threadIdx.x];
+  if (kSync) __syncwarp();
+  y[threadIdx.x] = s[threadIdx.x ^ 1];
+}
+__global__ void neighbours_write_kernel(const float* x, float* y) {
+  y[threadIdx.x] = x[threadIdx.x];
+  y[threadIdx.x + 1] = x[threadIdx.x];
+}
 __global__ void divergent_barrier_kernel(float* y) {
   if (threadIdx.x < 32)
     __syncthreads();
@@ -291,6 +302,9 @@ const SimtTestKernels& simt_test_kernels() {
       .warp_steps = warp_steps,
       .missing_barrier = once2<missing_barrier_kernel>,
       .missing_barrier_reuse = once2<missing_barrier_reuse_kernel>,
+      .missing_syncwarp = once2<swap_in_warp_kernel<false>>,
+      .with_syncwarp = once2<swap_in_warp_kernel<true>>,
+      .neighbours_write = once2<neighbours_write_kernel>,
       .divergent_barrier = once<divergent_barrier_kernel>,
       .barrier_against_warp = once<barrier_against_warp_kernel>,
       .early_return = once<early_return_kernel>,

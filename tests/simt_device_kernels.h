@@ -42,6 +42,10 @@ struct SimtTestKernels {
   void (*missing_barrier)(const float* x, float* y, void* stream);  // y[i] = x[63-i] if there were a barrier
   void (*missing_barrier_reuse)(const float* x, float* y,
                                 void* stream);  // the second use of a tile overtakes
+  void (*missing_syncwarp)(const float* x, float* y,
+                           void* stream);  // y[i] = x[i^1] by a tile, one warp at a time
+  void (*with_syncwarp)(const float* x, float* y, void* stream);     // the same made right
+  void (*neighbours_write)(const float* x, float* y, void* stream);  // threads i and i+1 both write y[i+1]
   void (*divergent_barrier)(float* y, void* stream);
   void (*barrier_against_warp)(float* y, void* stream);
   void (*early_return)(float* y, void* stream);  // 50 of 64 threads reach the barrier

@@ -1,14 +1,24 @@
 // What every .cu and .cuh includes, and nothing else does. One kernel text, two compilers:
-//   nvcc  -> the GPU;                  launchers live in gm::cuda
-//   g++   -> fibers on the CPU (tests); launchers live in gm::simt_dev
-// Kernels are ordinary CUDA (__global__, threadIdx, __syncthreads, __shfl_xor_sync, atomicAdd ...; the
-// supported words are the using-declarations at the end of simt_host.h) except for three house macros:
-//   GM_SHARED(T, name, dims...)   static shared memory:  GM_SHARED(float, tile, [8][33]);  GM_SHARED(int,
-//   flag); GM_DYN_SHARED(T, name)        dynamic shared memory as a T*, aligned to 16 bytes GM_LAUNCH(kernel,
-//   grid, block, smem_bytes, stream, args...)   throws gm::Error when the launch is refused;
-//                                 a kernel with commas in its template arguments goes in parentheses
-// Tensor cores, cp.async, PTX, cub and cooperative groups stay behind #ifdef __CUDACC__ with a plain twin
-// beside.
+//   nvcc -> the GPU; launchers live in gm::cuda
+//   g++  -> fibers on the CPU, for tests; launchers live in gm::simt_dev
+//
+// Kernels are ordinary CUDA (__global__, threadIdx, __syncthreads, __shfl_xor_sync, atomicAdd ...; the words
+// supported are the using-declarations at the end of simt_host.h), except for three macros:
+//
+//   GM_SHARED(T, name, dims...)   static shared memory:
+//                                 GM_SHARED(float, tile, [8][33]);  GM_SHARED(int, flag);
+//   GM_DYN_SHARED(T, name)        dynamic shared memory as a T*, aligned to 16 bytes
+//   GM_LAUNCH(kernel, grid, block, smem_bytes, stream, args...)
+//                                 throws gm::Error when the launch is refused; a kernel with
+//                                 commas in its template arguments goes in parentheses
+//
+// Kernels and launchers live in namespace gm::GM_BACKEND_NS; a launcher takes the stream as void*.
+// The host build is a one-line <op>.simt.cpp that includes the .cu, compiled with -Wno-unknown-pragmas.
+//
+// A barrier must be reached by all threads of the block, at the same place in the text, also by those
+// with nothing to do: no early return before it. Blocks that use full-mask warp operations are a multiple
+// of 32 threads. Tensor cores, cp.async, PTX, cub and cooperative groups stay behind #ifdef __CUDACC__
+// with a plain twin beside.
 #pragma once
 
 #if defined(__CUDACC__)

@@ -27,6 +27,10 @@ struct Stats {
 };
 const Stats& stats();
 
+/// Race detection in kernels whose .simt.cpp was compiled with -fsanitize=thread; defined in simt_race.cpp,
+/// which only the race-checked test links. A race is an error at the end of its block.
+void check_races(bool on);
+
 /// What a green run on this device does not show; printed by the test report.
 const char* not_modelled();
 

@@ -28,6 +28,7 @@ class Fiber {
   void resume();
   /// Called on the fiber: back to whoever resumed it.
   void suspend();
+  bool owns(const void* p) const { return p >= stack_low_ && p < stack_low_ + stack_bytes_; }
 
  private:
   friend struct FiberStart;

@@ -26,6 +26,13 @@
 #define __constant__ __attribute__((unused))  // not const: const is the kernel author's word to add
 #define __align__(n) alignas(n)
 
+// Atomics and the bookkeeping of shared arrays are no accesses of the kernel to the race checker.
+#if defined(__SANITIZE_THREAD__)
+#define GM_SIMT_UNCHECKED __attribute__((noinline, no_sanitize("thread")))
+#else
+#define GM_SIMT_UNCHECKED
+#endif
+
 namespace gm::simt {
 
 // ---- types. may_alias: kernels read float or bf16 arrays through int4 and friends, as CUDA allows.
@@ -143,7 +150,7 @@ T __shfl_xor_sync(unsigned mask, T v, int lane_mask, int width = 32, Site at = S
 
 // ---- atomics. One OS thread runs the whole grid, so a plain read-modify-write is indivisible.
 template <class T, class F>
-T read_modify_write(T* p, F update) {
+GM_SIMT_UNCHECKED T read_modify_write(T* p, F update) {
   const T old = *p;
   *p = update(old);
   return old;
@@ -240,7 +247,8 @@ struct SharedArray {
 };
 extern constinit thread_local uint64_t block_serial;  // counts blocks from 1
 void* allocate_shared(const char* name, size_t bytes, size_t alignment);
-inline void* shared_static(SharedArray& slot, const char* name, size_t bytes, size_t alignment) {
+GM_SIMT_UNCHECKED inline void* shared_static(SharedArray& slot, const char* name, size_t bytes,
+                                             size_t alignment) {
   if (slot.block != block_serial) {
     slot.data = allocate_shared(name, bytes, alignment);
     slot.block = block_serial;
