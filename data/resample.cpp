@@ -14,16 +14,16 @@ typedef float Float4Unaligned __attribute__((vector_size(16), aligned(4), may_al
 inline Float4 load(const float* p) { return *reinterpret_cast<const Float4Unaligned*>(p); }
 
 /// Index inside [0, n) that stands for `i`, or -1 for black.
-int64_t outside(int64_t i, int64_t n, Fill fill) {
+int64_t outside(int64_t i, int64_t n, Border fill) {
   if (i >= 0 && i < n) return i;
-  if (fill == Fill::zero) return -1;
-  if (fill == Fill::edge) return i < 0 ? 0 : n - 1;
+  if (fill == Border::zero) return -1;
+  if (fill == Border::edge) return i < 0 ? 0 : n - 1;
   int64_t period = 2 * n, m = ((i % period) + period) % period;  // d c b a | a b c d | d c b a
   return m < n ? m : period - 1 - m;
 }
 
 /// `count` source pixels of row y from column x on as floats, outside ones by the fill rule.
-void expand_row(const Image& image, int64_t y, int64_t x, int64_t count, Fill fill, float* out) {
+void expand_row(const Image& image, int64_t y, int64_t x, int64_t count, Border fill, float* out) {
   int64_t width = image.width;
   y = outside(y, image.height, fill);
   if (y < 0) {
@@ -53,7 +53,7 @@ struct Window {
   int64_t step_x, step_y;  // source pixels per pixel of its own
   std::vector<float> rgb, line, sum;
 
-  const float* fill_from(const Image& image, Fill fill) {
+  const float* fill_from(const Image& image, Border fill) {
     size_t row = static_cast<size_t>(width) * 3;
     rgb.resize(row * height + 4);  // + 4: the last pixel is loaded with a lane to spare
     if (step_x == 1 && step_y == 1) {
@@ -86,7 +86,7 @@ int taps_for(double ratio) { return std::max(1, static_cast<int>(std::ceil(ratio
 
 }  // namespace
 
-void resample(const Image& image, const Affine& affine, double ratio_x, double ratio_y, Fill fill, int size,
+void resample(const Image& image, const Affine& affine, double ratio_x, double ratio_y, Border fill, int size,
               float* out) {
   // One window a thread: the worker's memory is reused from image to image.
   static thread_local Window window;

@@ -5,7 +5,7 @@
 namespace gm {
 
 /// What lies outside an image: its edge pixel repeated, the image mirrored about its edge, or black.
-enum class Fill { edge, reflect, zero };
+enum class Border { edge, reflect, zero };
 
 /// Source position (x, y) of the output position (u, v), both in pixels with pixel k spanning [k, k+1):
 /// x = xx u + xy v + x0, y = yx u + yy v + y0.
@@ -19,7 +19,7 @@ struct Affine {
 /// pixels per output pixel along each axis. That is bilinear interpolation at ratio <= 1, exact area
 /// averaging at whole ratios without rotation, and area averaging up to sampling elsewhere. Above a ratio of
 /// 4 whole source pixels are averaged first, so that the cost stays bounded.
-void resample(const Image& image, const Affine& affine, double ratio_x, double ratio_y, Fill fill, int size,
+void resample(const Image& image, const Affine& affine, double ratio_x, double ratio_y, Border fill, int size,
               float* out);
 
 }  // namespace gm

@@ -111,7 +111,7 @@ TransformConfig TransformConfig::gz(int size) {
   c.brightness = c.contrast = c.saturation = 0.2;
   c.hue = 0.02;
   c.shift_px = 3;
-  c.fill = Fill::reflect;
+  c.fill = Border::reflect;
   return c;
 }
 

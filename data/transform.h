@@ -33,7 +33,7 @@ struct TransformConfig {
   double brightness = 0, contrast = 0, saturation = 0, hue = 0;
 
   int shift_px = 0;  ///< whole px of the output, x and y independently uniform in {-s .. s}
-  Fill fill = Fill::edge;
+  Border fill = Border::edge;
 
   /// Resize only: the whole image, stretched.
   static TransformConfig none(int size);

@@ -46,9 +46,9 @@ TEST(DataTransform, ImageOfTheRightSizeIsUsedAsIs) {
 TEST(DataTransform, IdentityAndQuarterTurnAreExact) {
   Image image = noise(9, 9);
   std::vector<float> out(9 * 9 * 3);
-  resample(image, Affine{}, 1, 1, Fill::zero, 9, out.data());
+  resample(image, Affine{}, 1, 1, Border::zero, 9, out.data());
   each(out, [&](int x, int y, int c, float v) { ASSERT_EQ(v, at(image, x, y, c)); });
-  resample(image, Affine{0, -1, 9, 1, 0, 0}, 1, 1, Fill::zero, 9, out.data());  // x = 9 - v, y = u
+  resample(image, Affine{0, -1, 9, 1, 0, 0}, 1, 1, Border::zero, 9, out.data());  // x = 9 - v, y = u
   each(out, [&](int x, int y, int c, float v) { ASSERT_EQ(v, at(image, 8 - y, x, c)); });
 }
 
@@ -95,12 +95,12 @@ TEST(DataTransform, EnlargingIsBilinear) {
 
 TEST(DataTransform, FillRules) {
   Image image = noise(4, 4);
-  auto index = [](int i, Fill fill) {
+  auto index = [](int i, Border fill) {
     if (i >= 0 && i < 4) return i;
-    if (fill == Fill::zero) return -1;
-    return fill == Fill::edge ? std::clamp(i, 0, 3) : i < 0 ? -1 - i : 7 - i;
+    if (fill == Border::zero) return -1;
+    return fill == Border::edge ? std::clamp(i, 0, 3) : i < 0 ? -1 - i : 7 - i;
   };
-  for (Fill fill : {Fill::edge, Fill::reflect, Fill::zero}) {
+  for (Border fill : {Border::edge, Border::reflect, Border::zero}) {
     std::vector<float> out(8 * 8 * 3);
     resample(image, Affine{1, 0, -2, 0, 1, -2}, 1, 1, fill, 8, out.data());
     each(out, [&](int u, int v, int c, float value) {
