@@ -87,6 +87,8 @@ Trainer::Outcome Trainer::run(BatchSource& train, BatchSource& validation, const
   const int64_t batches = train.batches(), total = batches * config_.epochs;
   const int64_t warmup = std::llround(schedule_.warmup_epochs * static_cast<double>(batches));
   HostBatch batch;
+  // A checkpoint before the first step: a run killed in its first epoch can be resumed too.
+  if (state_.step == 0) save("last.safetensors", true);
   for (; state_.epoch < config_.epochs; ++state_.epoch) {
     const auto start = std::chrono::steady_clock::now();
     const int64_t first = state_.batch;

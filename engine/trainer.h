@@ -71,6 +71,7 @@ class Trainer {
 
   int64_t step() const { return state_.step; }
   double best_loss() const { return state_.best_loss; }
+  double best_accuracy() const { return state_.best_accuracy; }
   int64_t best_epoch() const { return state_.best_epoch; }
   /// One line per kind of memory, in MiB.
   std::string budget() const;

@@ -36,8 +36,9 @@ double training_mib(const Architecture& a, int64_t batch, int size, bool bf16) {
 
 int main(int argc, char** argv) {
   return gm::run_tool(argc, argv, [](int argc, char** argv) {
-    CLI::App app{"Prints a network: layers, parameters, multiply-accumulates (MACs), the second paper's Eq. 13 FLOPs "
-                 "and activation memory."};
+    CLI::App app{
+        "Prints a network: layers, parameters, multiply-accumulates (MACs), the second paper's Eq. 13 FLOPs "
+        "and activation memory."};
     std::string config;
     std::vector<std::string> sets;
     int size = 0, classes = 0;
@@ -45,14 +46,16 @@ int main(int argc, char** argv) {
     bool as_json = false;
     app.add_option("config", config, "model YAML, run folder or weight file")->required();
     app.add_option("--res", size, "input size in px instead of the model's own")->check(CLI::Range(8, 4096));
-    app.add_option("--classes", classes, "number of classes instead of the model's own")->check(CLI::Range(2, 100000));
+    app.add_option("--classes", classes, "number of classes instead of the model's own")
+        ->check(CLI::Range(2, 100000));
     app.add_option("--batch", batch, "batch size for the memory estimate")->check(CLI::PositiveNumber);
     app.add_option("--set", sets, "override one key, e.g. --set model.se=0.25");
     app.add_flag("--json", as_json, "print JSON");
     app.parse(argc, argv);
 
     const bool yaml = config.ends_with(".yaml") || config.ends_with(".yml");
-    Architecture a = yaml ? read_architecture(load_config(config, sets), config) : read_model(config).architecture;
+    Architecture a =
+        yaml ? read_architecture(load_config(config, sets), config) : read_model(config).architecture;
     if (size) a.input_size = size;
     if (classes && classes != a.classes) {
       a.classes = classes;
@@ -87,12 +90,13 @@ int main(int argc, char** argv) {
     fmt::print("{}  input {}x{}x3, {} classes\n\n", a.name, a.input_size, a.input_size, a.classes);
     fmt::print("{:<28} {:<17} {:>15} {:>12} {:>12}\n", "layer", "op", "output", "parameters", "MACs");
     for (const auto& l : count.layers)
-      fmt::print("{:<28} {:<17} {:>15} {:>12} {:>12}\n", l.name, l.op, l.output.str(), l.params ? fmt::format("{}", l.params) : "",
-                 l.macs ? si(static_cast<double>(l.macs)) : "");
+      fmt::print("{:<28} {:<17} {:>15} {:>12} {:>12}\n", l.name, l.op, l.output.str(),
+                 l.params ? fmt::format("{}", l.params) : "", l.macs ? si(static_cast<double>(l.macs)) : "");
     fmt::print("\nparameters   {} total, {} trainable\n", count.params_total, count.params_trainable);
     fmt::print("MACs         {} ({})\n", count.macs, si(static_cast<double>(count.macs)));
     fmt::print("FLOPs eq. 13 {} ({})\n", count.flops_eq13, si(static_cast<double>(count.flops_eq13)));
     fmt::print("activations  {:.0f} MiB in f32, {:.0f} MiB in bf16 for training at batch {}\n",
-               training_mib(a, batch, a.input_size, false), training_mib(a, batch, a.input_size, true), batch);
+               training_mib(a, batch, a.input_size, false), training_mib(a, batch, a.input_size, true),
+               batch);
   });
 }

@@ -9,7 +9,9 @@ namespace {
 OptimizerConfig read_optimizer(Section s) {
   OptimizerConfig o;
   const std::string name = s.text("name", "adamw", {"adam", "adamw", "sgd"});
-  o.kind = name == "adam" ? OptimizerConfig::adam : name == "sgd" ? OptimizerConfig::sgd : OptimizerConfig::adamw;
+  o.kind = name == "adam"  ? OptimizerConfig::adam
+           : name == "sgd" ? OptimizerConfig::sgd
+                           : OptimizerConfig::adamw;
   o.lr = s.number("lr", o.lr, 0, 1000);
   o.beta1 = s.number("beta1", o.beta1, 0, 0.999999999);
   o.beta2 = s.number("beta2", o.beta2, 0, 0.999999999);
@@ -96,7 +98,8 @@ RunConfig read_run_config(const YAML::Node& config, const std::string& where) {
   r.split.val = data.number("val_fraction", 0.1, 0, 0.9);
   r.split.test = data.number("test_fraction", 0, 0, 0.9);
   r.workers = static_cast<int>(data.integer("workers", 0, 0, 256));
-  r.cache_bytes = static_cast<size_t>(data.integer("cache_mib", ImageCache::kDefaultBytes >> 20, 0, 1 << 30)) << 20;
+  r.cache_bytes = static_cast<size_t>(data.integer("cache_mib", ImageCache::kDefaultBytes >> 20, 0, 1 << 30))
+                  << 20;
   data.finish();
   return r;
 }
