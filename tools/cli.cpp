@@ -23,15 +23,23 @@ int run_tool(int argc, char** argv, const std::function<void(int, char**)>& body
   try {
     body(argc, argv);
     return std::fflush(stdout) == 0 ? 0 : report("cannot write to standard output", 1);
-  } catch (const CLI::Success& help) {  // --help
-    CLI::App app;
-    return app.exit(help);
+  } catch (const CLI::Success&) {  // --help, printed by parse_arguments
+    return 0;
   } catch (const CLI::ParseError& e) {
     return report(std::string(e.what()) + " (see " + name + " --help)", 2);
   } catch (const std::bad_alloc&) {
     return report("out of memory", 1);
   } catch (const std::exception& e) {
     return report(e.what(), 1);
+  }
+}
+
+void parse_arguments(CLI::App& app, int argc, char** argv) {
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::Success& help) {
+    app.exit(help);
+    throw;
   }
 }
 

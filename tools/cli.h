@@ -3,11 +3,18 @@
 #include <functional>
 #include <string>
 
+namespace CLI {
+class App;
+}
+
 namespace gm {
 
 /// Runs a tool's body. Returns 0 on success and for --help, 2 after a usage error, 1 after a failure; each
 /// error is one line on standard error, starting with the tool's name.
 int run_tool(int argc, char** argv, const std::function<void(int, char**)>& body);
+
+/// app.parse with --help printed here, where the app is known. run_tool handles what it throws.
+void parse_arguments(CLI::App& app, int argc, char** argv);
 
 /// One line that redraws itself on a terminal; silent when standard error is not a terminal.
 class Progress {

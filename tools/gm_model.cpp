@@ -51,7 +51,7 @@ int main(int argc, char** argv) {
     app.add_option("--batch", batch, "batch size for the memory estimate")->check(CLI::PositiveNumber);
     app.add_option("--set", sets, "override one key, e.g. --set model.se=0.25");
     app.add_flag("--json", as_json, "print JSON");
-    app.parse(argc, argv);
+    parse_arguments(app, argc, argv);
 
     const bool yaml = config.ends_with(".yaml") || config.ends_with(".yml");
     Architecture a =

@@ -49,7 +49,7 @@ Arguments parse(int argc, char** argv) {
   app.add_option("--threads", a.threads, "CPU threads; 0: all")->capture_default_str();
   app.add_option("--seed", a.seed, "same as --set train.seed=N")->check(CLI::NonNegativeNumber);
   app.add_flag("--quiet", a.quiet, "print errors only");
-  app.parse(argc, argv);
+  parse_arguments(app, argc, argv);
   if (a.epochs) a.sets.push_back("train.epochs=" + std::to_string(a.epochs));
   if (a.batch) a.sets.push_back("train.batch=" + std::to_string(a.batch));
   if (a.seed >= 0) a.sets.push_back("train.seed=" + std::to_string(a.seed));
