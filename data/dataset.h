@@ -33,6 +33,8 @@ struct OpenOptions {
   /// When set, label names are looked up here and integer labels must be below its size: for a model that
   /// knows its classes. Otherwise classes come from the data.
   std::vector<std::string> classes;
+  /// False: labels are not read at all, so a catalog of another labelling can be classified.
+  bool labels = true;
 };
 
 /// Opens what `path` is: .h5/.hdf5 (Galaxy10 layout), .csv (catalog), a folder with labels.csv (catalog), a

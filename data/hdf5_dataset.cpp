@@ -53,7 +53,10 @@ Hdf5Dataset::Hdf5Dataset(const std::string& path, const OpenOptions& options) : 
     block_rows_ = static_cast<int64_t>(std::min(chunk[0], shape_[0]));
     block_lines_ = static_cast<int64_t>(std::min(chunk[1], shape_[1]));
   }
-  read_labels(options);
+  if (options.labels)
+    read_labels(options);
+  else
+    labels_.assign(shape_[0], -1);
   ra_ = read_column("ra");
   dec_ = read_column("dec");
   h5::Handle ids = h5::open_dataset(file_, "id_str");

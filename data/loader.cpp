@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstring>
 
+#include "data/parallel.h"
 #include "kernels/common/error.h"
 #include "kernels/common/philox.h"
 
@@ -45,7 +46,7 @@ Loader::Loader(std::shared_ptr<const Dataset> data, std::vector<int64_t> rows, L
   if (!cache_) cache_ = std::make_shared<ImageCache>(data_, config_.cache_bytes);
   slots_.resize(static_cast<size_t>(std::min<int64_t>(config_.prefetch, batches())));
   int workers = config_.workers;
-  if (workers == 0) workers = static_cast<int>(std::clamp(std::thread::hardware_concurrency(), 1u, 16u));
+  if (workers == 0) workers = default_workers();
   for (int i = 0; i < workers; ++i) threads_.emplace_back([this] { work(); });
 }
 

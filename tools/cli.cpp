@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
@@ -14,32 +15,25 @@
 
 namespace gm {
 
-int run_tool(int argc, char** argv, const std::function<void(int, char**)>& body) {
+int run_tool(CLI::App& app, int argc, char** argv, const std::function<void()>& body) {
   const std::string name = std::filesystem::path(argv[0]).filename().string();
-  auto report = [&](const std::string& what, int code) {
+  auto report = [&](std::string what, int code) {
+    std::replace(what.begin(), what.end(), '\n', ' ');
     std::fprintf(stderr, "%s: error: %s\n", name.c_str(), what.c_str());
     return code;
   };
   try {
-    body(argc, argv);
+    app.parse(argc, argv);
+    body();
+    // A full disk or a closed pipe shows at the latest when the buffer is emptied.
     return std::fflush(stdout) == 0 ? 0 : report("cannot write to standard output", 1);
-  } catch (const CLI::Success&) {  // --help, printed by parse_arguments
-    return 0;
   } catch (const CLI::ParseError& e) {
+    if (e.get_exit_code() == 0) return app.exit(e);  // --help
     return report(std::string(e.what()) + " (see " + name + " --help)", 2);
   } catch (const std::bad_alloc&) {
     return report("out of memory", 1);
   } catch (const std::exception& e) {
     return report(e.what(), 1);
-  }
-}
-
-void parse_arguments(CLI::App& app, int argc, char** argv) {
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::Success& help) {
-    app.exit(help);
-    throw;
   }
 }
 
@@ -71,6 +65,16 @@ void Progress::clear() {
   std::fprintf(stderr, "\r\033[K");
   std::fflush(stderr);
   drawn_ = false;
+}
+
+CountProgress::CountProgress(std::string label, int64_t total, bool wanted)
+    : line_(wanted), label_(std::move(label)), total_(total), start_(now()) {}
+
+void CountProgress::operator()(int64_t done) {
+  char text[64];
+  std::snprintf(text, sizeof text, "%lld/%lld  %.0f/s", static_cast<long long>(done),
+                static_cast<long long>(total_), static_cast<double>(done) / std::max(1e-3, now() - start_));
+  line_.update(static_cast<double>(done) / static_cast<double>(std::max<int64_t>(1, total_)), label_, text);
 }
 
 std::string duration_text(double seconds) {

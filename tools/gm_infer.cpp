@@ -22,11 +22,7 @@ struct Arguments {
   bool logits = false, strict = false, quiet = false;
 };
 
-Arguments parse(int argc, char** argv) {
-  CLI::App app{
-      "Classifies galaxy images. Columns: id_str, class, p_<class>... An image that already has the model's "
-      "input size is used as it is, pixel for pixel."};
-  Arguments a;
+void declare(CLI::App& app, Arguments& a) {
   app.add_option("--model", a.model, "run folder or weight file")->required();
   app.add_option("inputs", a.inputs,
                  "images, folders of images, catalogs (.csv) or Galaxy10-layout .h5 files")
@@ -42,8 +38,6 @@ Arguments parse(int argc, char** argv) {
   app.add_option("--threads", a.threads, "CPU threads; 0: all")->capture_default_str();
   app.add_option("--seed", a.seed, "accepted everywhere; inference draws nothing");
   app.add_flag("--quiet", a.quiet, "print errors only");
-  parse_arguments(app, argc, argv);
-  return a;
 }
 
 std::vector<std::string> class_names(const Architecture& a) {
@@ -115,5 +109,10 @@ void infer(const Arguments& args) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  return gm::run_tool(argc, argv, [](int argc, char** argv) { infer(parse(argc, argv)); });
+  CLI::App app{
+      "Classifies galaxy images. Columns: id_str, class, p_<class>... An image that already has the model's "
+      "input size is used as it is, pixel for pixel."};
+  Arguments args;
+  declare(app, args);
+  return gm::run_tool(app, argc, argv, [&] { infer(args); });
 }

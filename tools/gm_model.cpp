@@ -35,24 +35,22 @@ double training_mib(const Architecture& a, int64_t batch, int size, bool bf16) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  return gm::run_tool(argc, argv, [](int argc, char** argv) {
-    CLI::App app{
-        "Prints a network: layers, parameters, multiply-accumulates (MACs), the second paper's Eq. 13 FLOPs "
-        "and activation memory."};
-    std::string config;
-    std::vector<std::string> sets;
-    int size = 0, classes = 0;
-    int64_t batch = 64;
-    bool as_json = false;
-    app.add_option("config", config, "model YAML, run folder or weight file")->required();
-    app.add_option("--res", size, "input size in px instead of the model's own")->check(CLI::Range(8, 4096));
-    app.add_option("--classes", classes, "number of classes instead of the model's own")
-        ->check(CLI::Range(2, 100000));
-    app.add_option("--batch", batch, "batch size for the memory estimate")->check(CLI::PositiveNumber);
-    app.add_option("--set", sets, "override one key, e.g. --set model.se=0.25");
-    app.add_flag("--json", as_json, "print JSON");
-    parse_arguments(app, argc, argv);
-
+  CLI::App app{
+      "Prints a network: layers, parameters, multiply-accumulates (MACs), the second paper's Eq. 13 FLOPs "
+      "and activation memory."};
+  std::string config;
+  std::vector<std::string> sets;
+  int size = 0, classes = 0;
+  int64_t batch = 64;
+  bool as_json = false;
+  app.add_option("config", config, "model YAML, run folder or weight file")->required();
+  app.add_option("--res", size, "input size in px instead of the model's own")->check(CLI::Range(8, 4096));
+  app.add_option("--classes", classes, "number of classes instead of the model's own")
+      ->check(CLI::Range(2, 100000));
+  app.add_option("--batch", batch, "batch size for the memory estimate")->check(CLI::PositiveNumber);
+  app.add_option("--set", sets, "override one key, e.g. --set model.se=0.25");
+  app.add_flag("--json", as_json, "print JSON");
+  return gm::run_tool(app, argc, argv, [&] {
     const bool yaml = config.ends_with(".yaml") || config.ends_with(".yml");
     Architecture a =
         yaml ? read_architecture(load_config(config, sets), config) : read_model(config).architecture;

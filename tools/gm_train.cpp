@@ -33,11 +33,7 @@ struct Arguments {
   bool resume = false, quiet = false;
 };
 
-Arguments parse(int argc, char** argv) {
-  CLI::App app{
-      "Trains a network on galaxy images. Writes to the run folder: config.yaml, split.csv, metrics.csv, "
-      "last.safetensors (resumable), best.safetensors, TensorBoard events and log.txt."};
-  Arguments a;
+void declare(CLI::App& app, Arguments& a) {
   app.add_option("config", a.config, "model and recipe (YAML)")->required();
   app.add_option("--data", a.data, "Galaxy10-layout .h5, catalog .csv or folder with labels.csv");
   app.add_option("--out", a.out, "run folder (default runs/MODEL-DATE-TIME)");
@@ -49,12 +45,14 @@ Arguments parse(int argc, char** argv) {
   app.add_option("--threads", a.threads, "CPU threads; 0: all")->capture_default_str();
   app.add_option("--seed", a.seed, "same as --set train.seed=N")->check(CLI::NonNegativeNumber);
   app.add_flag("--quiet", a.quiet, "print errors only");
-  parse_arguments(app, argc, argv);
+}
+
+// The short options are shorthands for keys of the configuration.
+void resolve(Arguments& a) {
   if (a.epochs) a.sets.push_back("train.epochs=" + std::to_string(a.epochs));
   if (a.batch) a.sets.push_back("train.batch=" + std::to_string(a.batch));
   if (a.seed >= 0) a.sets.push_back("train.seed=" + std::to_string(a.seed));
   if (!a.data.empty()) a.sets.push_back("data.path=" + a.data);
-  return a;
 }
 
 void train(Arguments args) {
@@ -76,6 +74,7 @@ void train(Arguments args) {
            (device->backend() == Backend::cpu && args.device == "auto" ? " - " + no_cuda_reason() : ""));
 
   auto data = open_dataset(run.data_path);
+  if (data->classes().empty()) fail(run.data_path + ": has no labels (a column label or class)");
   if (static_cast<int>(data->classes().size()) != run.architecture.classes)
     fail(fmt::format("{}: has {} classes, the model {}; use --set model.classes={}", run.data_path,
                      data->classes().size(), run.architecture.classes, data->classes().size()));
@@ -179,5 +178,13 @@ void train(Arguments args) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  return gm::run_tool(argc, argv, [](int argc, char** argv) { train(parse(argc, argv)); });
+  CLI::App app{
+      "Trains a network on galaxy images. Writes to the run folder: config.yaml, split.csv, metrics.csv, "
+      "last.safetensors (resumable), best.safetensors, TensorBoard events and log.txt."};
+  Arguments args;
+  declare(app, args);
+  return gm::run_tool(app, argc, argv, [&] {
+    resolve(args);
+    train(args);
+  });
 }
