@@ -8,9 +8,9 @@
 //   backward  1. bn_backward_sums(chunk, partial i):  dz = (dy + dpool * dpool_scale) * act'(z)
 //                bn_finish_backward over all partials -> dgamma, dbeta, coefficients c and q
 //             2. bn_backward_apply(chunk): dx = scale * dz - c - q * (x - mean)
-// Chunk borders must depend on shapes only (never on threads): partials are combined in index order in f64,
-// so results are the same bits for any number of threads. With a pooled output each image of the chunk is one
-// call, as every image has its own pooled row.
+// Chunk borders (bn_workspace.h) must depend on shapes only (never on threads): partials are combined in
+// index order in f64, so results are the same bits for any number of threads. With a pooled output each image
+// of the chunk is one call, as every image has its own pooled row.
 //
 // Accuracy: sums run in f32 about a pivot over at most a few hundred rows, then go to f64. x - mean is taken
 // before scaling, so that a channel with |mean| >> std keeps its digits.
@@ -20,20 +20,20 @@
 #include <cstdint>
 
 #include "kernels/activation/activation.h"
+#include "kernels/batch_norm/bn_workspace.h"
 #include "kernels/common/dtype.h"
 #include "kernels/common/op.h"
 #include "kernels/common/vec_cpu.h"
 
 namespace gm::GM_CPU_NS {
 
-/// Per-channel numbers of the apply steps. One block of memory of coefficient_floats(C) floats, filled by the
-/// bn_finish functions or bn_coefficients.
+/// Per-channel numbers of the apply steps. One block of memory of BnCoefficients::floats(C) floats, filled by
+/// the bn_finish functions or bn_coefficients.
 struct BnCoefficients {
   float *mean, *scale, *beta;  // z = (x - mean) * scale + beta
   float *c, *q;                // backward: dx = scale * dz - c - q * (x - mean)
 
-  static constexpr int64_t kArrays = 5;
-  static int64_t floats(int64_t channels) { return kArrays * channels; }
+  static int64_t floats(int64_t channels) { return 5 * channels; }
   BnCoefficients(float* memory, int64_t channels)
       : mean(memory),
         scale(memory + channels),
@@ -44,18 +44,6 @@ struct BnCoefficients {
 
 /// Doubles of one chunk's partial result: (mean, M2) forward, (sum dz, sum dz (x - mean)) backward.
 inline int64_t bn_partial_doubles(int64_t channels) { return 2 * channels; }
-
-/// Chunks of whole units (pixels, or images where an op needs them whole).
-struct BnChunks {
-  int64_t units = 0, rows_per_unit = 1, count = 1;
-  int64_t begin(int64_t i) const { return units * i / count; }
-  int64_t rows(int64_t i) const { return (begin(i + 1) - begin(i)) * rows_per_unit; }
-};
-/// About 192 KB a chunk: with a second tensor of the same size that is well inside any L2. At most 256.
-inline BnChunks bn_chunks(int64_t units, int64_t rows_per_unit, size_t bytes_per_unit) {
-  const int64_t per_chunk = std::max<int64_t>(1, (192 << 10) / std::max<size_t>(1, bytes_per_unit));
-  return {units, rows_per_unit, std::clamp<int64_t>((units + per_chunk - 1) / per_chunk, 1, 256)};
-}
 
 // Rows summed in f32 before going to f64; the block is also what stays in L1 while strips of channels pass
 // over it.
