@@ -9,6 +9,10 @@ namespace {
 
 // Recursive: a dataset that is read while a pack writes may nest one locked section in another.
 std::recursive_mutex& library_mutex() {
+  // A file whose closing failed (disk full) stays half-open in the library, whose own clean-up at exit then
+  // crashes. Everything here closes itself, so that clean-up is not needed.
+  static const herr_t no_exit_handler = H5dont_atexit();
+  (void)no_exit_handler;
   static std::recursive_mutex mutex;
   return mutex;
 }

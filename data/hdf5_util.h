@@ -10,7 +10,8 @@
 namespace gm::h5 {
 
 /// HDF5 is not thread-safe as commonly built, so every call of this library happens under one of these. It
-/// also keeps HDF5 from printing its error stack.
+/// also keeps HDF5 from printing its error stack. The first one switches HDF5's clean-up at exit off, which
+/// has to happen before any other HDF5 call of the program.
 class Lock {
  public:
   Lock();

@@ -34,6 +34,7 @@ void put_names(hid_t object, const std::vector<const char*>& names) {
 }
 
 Handle create(const std::string& path) {
+  h5::Lock lock;  // sets the library up as the product does
   return Handle(H5Fcreate(path.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT), H5Fclose);
 }
 

@@ -103,6 +103,7 @@ TEST(DataPack, FullDiskLeavesNothing) {
 TEST(DataPack, FullDiskForTheScratchFileIsExplained) {
   TempDir dir;
   {
+    h5::Lock lock;
     hsize_t shape[4] = {40, 32, 32, 3}, n = 40;  // one chunk for all images: needs the scratch file
     h5::Handle file(H5Fcreate((dir / "a.h5").c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT), H5Fclose);
     h5::Handle layout(H5Pcreate(H5P_DATASET_CREATE), H5Pclose);
