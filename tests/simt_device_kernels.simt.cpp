@@ -1,0 +1,1 @@
+#include "tests/simt_device_kernels.cu"
