@@ -1,0 +1,58 @@
+#include "kernels/add/add.h"
+
+#include "kernels/common/flat.cuh"
+
+namespace gm::GM_BACKEND_NS {
+
+// One thread per 16-byte vector of a grid stride. Purely memory-bound: 3 tensors moved once. y may be a.
+template <class T>
+__global__ void add_forward_kernel(const T* a, const T* b, T* y, int64_t n) {
+  for_lanes<kVecLanes<T>>(n, [&](int64_t i, auto lanes) {
+    constexpr int V = decltype(lanes)::value;
+    float p[V], q[V];
+    load_lanes<T, V>(a + i, p);
+    load_lanes<T, V>(b + i, q);
+#pragma unroll
+    for (int k = 0; k < V; ++k) p[k] += q[k];
+    store_lanes<T, V>(y + i, p);
+  });
+}
+
+// Both gradients in one pass, so that dy is read once. A null pointer: that gradient is not wanted or is dy.
+template <class T>
+__global__ void add_backward_kernel(const T* dy, T* da, bool accumulate_a, T* db, bool accumulate_b,
+                                    int64_t n) {
+  for_lanes<kVecLanes<T>>(n, [&](int64_t i, auto lanes) {
+    constexpr int V = decltype(lanes)::value;
+    float g[V], h[V];
+    load_lanes<T, V>(dy + i, g);
+#pragma unroll
+    for (int k = 0; k < V; ++k) h[k] = g[k];
+    if (da) put_lanes<T, V>(da + i, g, accumulate_a);
+    if (db) put_lanes<T, V>(db + i, h, accumulate_b);
+  });
+}
+
+void add_forward(const OpCall& c) {
+  const int64_t n = c.in[0].numel();
+  float_switch(c.in[0].dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    GM_LAUNCH(add_forward_kernel<T>, flat_grid(n, kVecLanes<T>, c.ctx), kFlatThreads, 0, c.ctx.stream,
+              c.in[0].as<T>(), c.in[1].as<T>(), c.out[0].as<T>(), n);
+  });
+}
+
+void add_backward(const OpCall& c) {
+  const int64_t n = c.dout[0].numel();
+  float_switch(c.dout[0].dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    T* d[2];
+    for (int i = 0; i < 2; ++i) d[i] = add_writes(c.din[i], c.dout[0]) ? c.din[i].view.as<T>() : nullptr;
+    if (!d[0] && !d[1]) return;
+    GM_LAUNCH(add_backward_kernel<T>, flat_grid(n, kVecLanes<T>, c.ctx), kFlatThreads, 0, c.ctx.stream,
+              c.dout[0].as<T>(), d[0], c.din[0].mode == GradMode::accumulate, d[1],
+              c.din[1].mode == GradMode::accumulate, n);
+  });
+}
+
+}  // namespace gm::GM_BACKEND_NS

@@ -1,0 +1,18 @@
+// Sum of two tensors: the residual connection.
+//   y = a + b
+// in[0]  a  any shape, f32 or bf16
+// in[1]  b  shape and dtype of a
+// out[0] y  shape and dtype of a
+// Backward reads nothing: da = db = dy. A gradient view that is dy itself (in-place backward) already holds
+// the answer and is left alone.
+#pragma once
+#include "kernels/common/op.h"
+
+namespace gm {
+
+/// True when backward has something to write into din: wanted, and not dy itself under another name.
+inline bool add_writes(const GradView& din, const View& dout) {
+  return din && !(din.mode == GradMode::overwrite && din.view.data == dout.data);
+}
+
+}  // namespace gm

@@ -1,0 +1,55 @@
+// Device half of channel_tiles.h: where a thread stands, and the fixed-order sum over the rows of a block.
+#pragma once
+#include "kernels/common/act.cuh"
+#include "kernels/common/channel_tiles.h"
+#include "kernels/common/flat.cuh"
+
+namespace gm::GM_BACKEND_NS {
+
+/// Launch shape of a tiled pass over images of x.
+inline dim3 tiles_grid(const ChannelTiles& t, int64_t n) {
+  return dim3(static_cast<unsigned>(n), static_cast<unsigned>(t.slices), static_cast<unsigned>(t.chunks));
+}
+inline dim3 tiles_block(const ChannelTiles& t) {
+  return dim3(static_cast<unsigned>(t.width), static_cast<unsigned>(t.rows));
+}
+
+/// First channel of this thread; >= C for threads past the last channel, which must still meet the barriers.
+template <int V>
+__device__ __forceinline__ int64_t tile_channel() {
+  return (blockIdx.y * int64_t{blockDim.x} + threadIdx.x) * V;
+}
+/// Pixels of this thread: tile_first_pixel(), then every tile_pixel_stride()-th.
+__device__ __forceinline__ int64_t tile_first_pixel() {
+  return blockIdx.z * int64_t{blockDim.y} + threadIdx.y;
+}
+__device__ __forceinline__ int64_t tile_pixel_stride() { return int64_t{gridDim.z} * blockDim.y; }
+
+/// Sums over the threads with the same threadIdx.x, pairwise; the result is valid in row 0. Every thread must
+/// call. shared: V * ChannelTiles::kThreads floats, one plane per lane so that neighbours hit other banks.
+template <int V>
+__device__ __forceinline__ void sum_rows(float (&v)[V], float* shared) {
+  constexpr int kThreads = ChannelTiles::kThreads;
+  const int at = static_cast<int>(threadIdx.y * blockDim.x + threadIdx.x);
+#pragma unroll
+  for (int k = 0; k < V; ++k) shared[k * kThreads + at] = v[k];
+  for (unsigned half = blockDim.y / 2; half > 0; half /= 2) {
+    __syncthreads();
+    if (threadIdx.y < half) {
+#pragma unroll
+      for (int k = 0; k < V; ++k) {
+        v[k] += shared[k * kThreads + at + half * blockDim.x];
+        shared[k * kThreads + at] = v[k];
+      }
+    }
+  }
+}
+
+/// Calls f with Lanes<V> for the vector width of the plan.
+template <class T, class F>
+void lanes_switch(const ChannelTiles& t, F&& f) {
+  if (t.lanes == 1) return f(Lanes<1>{});
+  f(Lanes<kVecLanes<T>>{});
+}
+
+}  // namespace gm::GM_BACKEND_NS

@@ -1,0 +1,69 @@
+// Flat elementwise kernels: n elements in vectors of V by a grid stride, then a scalar tail. Tensors start at
+// multiples of 256 bytes (the planner's alignment), so vectors counted from their start are aligned.
+#pragma once
+#include "kernels/common/act.cuh"
+#include "kernels/common/math.cuh"
+#include "kernels/common/simt.h"
+
+namespace gm::GM_BACKEND_NS {
+
+/// V neighbouring elements as floats; one vector access for V > 1.
+template <class T, int V>
+__device__ __forceinline__ void load_lanes(const T* p, float (&f)[V]) {
+  if constexpr (V == 1)
+    f[0] = to_float(*p);
+  else
+    Vec<T, V>::load(p).to_float(f);
+}
+template <class T, int V>
+__device__ __forceinline__ void store_lanes(T* p, const float (&f)[V]) {
+  if constexpr (V == 1)
+    *p = from_float<T>(f[0]);
+  else
+    Vec<T, V>::from_float(f).store(p);
+}
+/// Adds f to what p holds when `accumulate`, else stores f.
+template <class T, int V>
+__device__ __forceinline__ void put_lanes(T* p, float (&f)[V], bool accumulate) {
+  if (accumulate) {
+    float old[V];
+    load_lanes<T, V>(p, old);
+#pragma unroll
+    for (int k = 0; k < V; ++k) f[k] += old[k];
+  }
+  store_lanes<T, V>(p, f);
+}
+
+/// V (4 or 1) neighbouring bytes as a word, the first in the lowest bits.
+template <int V>
+__device__ __forceinline__ unsigned load_bytes(const uint8_t* p) {
+  static_assert(V == 4 || V == 1);
+  if constexpr (V == 4)
+    return reinterpret_cast<const uint1*>(p)->x;
+  else
+    return *p;
+}
+
+template <int V>
+struct Lanes {
+  static constexpr int value = V;
+};
+
+/// body(first element, Lanes<V>): every vector of V elements and every element of the tail, each once.
+/// Neighbouring threads get neighbouring vectors; a grid smaller than the work strides on.
+template <int V, class Body>
+__device__ __forceinline__ void for_lanes(int64_t n, Body body) {
+  const int64_t thread = blockIdx.x * int64_t{blockDim.x} + threadIdx.x,
+                stride = int64_t{gridDim.x} * blockDim.x, vectors = n / V;
+  for (int64_t i = thread; i < vectors; i += stride) body(i * V, Lanes<V>{});
+  if constexpr (V > 1)
+    for (int64_t i = vectors * V + thread; i < n; i += stride) body(i, Lanes<1>{});
+}
+
+constexpr int kFlatThreads = 256;
+/// Grid of a flat kernel over n elements in vectors of `lanes`.
+inline unsigned flat_grid(int64_t n, int lanes, const Context& ctx) {
+  return grid_for((n + lanes - 1) / lanes, kFlatThreads, ctx);
+}
+
+}  // namespace gm::GM_BACKEND_NS
