@@ -17,4 +17,9 @@ inline size_t depthwise_gpu_workspace(const DepthwiseShape& d, Pass pass) {
   return static_cast<size_t>(depthwise_gpu_partials(d) * (d.taps() + 1) * d.channels) * sizeof(float);
 }
 
+/// Forward with statistics: their partials [partials][2][C] f32 (sums about a pivot).
+inline size_t depthwise_gpu_statistics_workspace(const DepthwiseShape& d, Pass pass) {
+  return pass == Pass::forward ? static_cast<size_t>(256 * 2 * d.channels) * sizeof(float) : 0;
+}
+
 }  // namespace gm
