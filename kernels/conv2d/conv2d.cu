@@ -3,6 +3,7 @@
 #include "kernels/common/act.cuh"
 #include "kernels/common/op.h"
 #include "kernels/conv2d/conv2d_cuda.h"
+#include "kernels/linear/tile_product.cuh"
 #ifdef __CUDACC__
 #include "kernels/conv2d/conv2d_cudnn.h"
 #endif
@@ -15,31 +16,11 @@
 //   backward data     M input pixels    N channels D (r, s, filter)
 //   backward weights  M filters         N taps     D output pixels, cut into slices (grid.z)
 //
-// Thread mapping: a block of 256 threads owns a 64 x 64 tile of C; a thread owns 4 x 4 of it in registers, so
-// that two 16-byte reads of shared memory feed 16 multiply-adds. Each step loads 16 values of D: every thread
-// fetches four neighbouring ones with one vector access when the channel count is a multiple of four, else
-// one by one. The next step's values are fetched into registers before the current step is multiplied.
+// Thread mapping and the product itself: kernels/linear/tile_product.cuh.
 
 namespace gm::GM_BACKEND_NS {
 
 namespace {
-
-constexpr int kTile = 64, kDepth = 16, kThreads = 256, kPitch = kTile + 4;  // pitch: rows start 4 banks apart
-
-template <class T, bool kVector>
-__device__ __forceinline__ void load4(const T* p, int valid, float (&v)[4]) {
-  if constexpr (kVector) {
-    if (valid > 0) {
-      Vec<T, 4>::load(p).to_float(v);
-      return;
-    }
-#pragma unroll
-    for (int i = 0; i < 4; ++i) v[i] = 0.f;
-  } else {
-#pragma unroll
-    for (int i = 0; i < 4; ++i) v[i] = i < valid ? to_float(p[i]) : 0.f;
-  }
-}
 
 struct Pixel {
   int n, y, x;
@@ -71,9 +52,7 @@ __device__ __forceinline__ void load_patch(const ConvProblem& g, const T* x, con
   }
 }
 
-// ---- operands: load(row or column of C, position d along D)
-// -------------------------------------------------- kAlongDepth: the four values lie along D (else along the
-// rows/columns of C).
+// Operands of the product (see tile_product.cuh).
 template <class T, bool kVector>
 struct ForwardPatches {  // A of forward
   static constexpr bool kAlongDepth = true;
@@ -148,66 +127,10 @@ struct PixelPatches {  // B of backward weights: four taps of a pixel's patch
   }
 };
 
-// ---- the product
-// --------------------------------------------------------------------------------------------- Position of
-// this thread's four values in a 64 x 16 slab.
-template <class Operand>
-__device__ __forceinline__ void slab_place(int& row, int& d) {
-  const int t = static_cast<int>(threadIdx.x);
-  row = Operand::kAlongDepth ? t / 4 : t % 16 * 4;
-  d = Operand::kAlongDepth ? t % 4 * 4 : t / 16;
-}
-template <class Operand>
-__device__ __forceinline__ void slab_store(float (*slab)[kPitch], const float (&v)[4]) {
-  int row, d;
-  slab_place<Operand>(row, d);
-#pragma unroll
-  for (int i = 0; i < 4; ++i)
-    if constexpr (Operand::kAlongDepth)
-      slab[d + i][row] = v[i];
-    else
-      slab[d][row + i] = v[i];
-}
-
-// Sums of this thread's 4 x 4 elements over d in [d_begin, d_end). Every thread of the block must call.
-template <class A, class B>
-__device__ __forceinline__ void tile_product(const A& a, const B& b, int64_t m0, int64_t n0, int64_t d_begin,
-                                             int64_t d_end, float (&sum)[4][4]) {
-  GM_SHARED(float, slab_a, [kDepth][kPitch]);
-  GM_SHARED(float, slab_b, [kDepth][kPitch]);
-  const int tx = static_cast<int>(threadIdx.x) % 16, ty = static_cast<int>(threadIdx.x) / 16;
-  int row_a, depth_a, row_b, depth_b;
-  slab_place<A>(row_a, depth_a);
-  slab_place<B>(row_b, depth_b);
-  float next_a[4], next_b[4];
-  a.load(m0 + row_a, d_begin + depth_a, next_a);
-  b.load(n0 + row_b, d_begin + depth_b, next_b);
-  for (int64_t d = d_begin; d < d_end; d += kDepth) {
-    slab_store<A>(slab_a, next_a);
-    slab_store<B>(slab_b, next_b);
-    __syncthreads();
-    if (d + kDepth < d_end) {
-      a.load(m0 + row_a, d + kDepth + depth_a, next_a);
-      b.load(n0 + row_b, d + kDepth + depth_b, next_b);
-    }
-#pragma unroll
-    for (int k = 0; k < kDepth; ++k) {
-      float va[4], vb[4];
-      Vec<float, 4>::load(&slab_a[k][ty * 4]).to_float(va);
-      Vec<float, 4>::load(&slab_b[k][tx * 4]).to_float(vb);
-#pragma unroll
-      for (int i = 0; i < 4; ++i)
-#pragma unroll
-        for (int j = 0; j < 4; ++j) sum[i][j] += va[i] * vb[j];
-    }
-    __syncthreads();
-  }
-}
-
 }  // namespace
 
 template <class T, bool kVector, Act kAct>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kTileThreads)
     conv2d_forward_kernel(ConvProblem g, const T* x, const T* w, const float* bias, T* y) {
   const int64_t m0 = int64_t{blockIdx.x} * kTile, n0 = int64_t{blockIdx.y} * kTile;
   float sum[4][4] = {};
@@ -223,7 +146,7 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 template <class T, bool kVector>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kTileThreads)
     conv2d_backward_data_kernel(ConvProblem g, const T* dy, const T* w, T* dx, bool accumulate) {
   const int64_t m0 = int64_t{blockIdx.x} * kTile, n0 = int64_t{blockIdx.y} * kTile;
   float sum[4][4] = {};
@@ -243,7 +166,7 @@ __global__ void __launch_bounds__(kThreads)
 
 // First stage: slice blockIdx.z of the pixels into its own copy of dw.
 template <class T, bool kVector>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kTileThreads)
     conv2d_backward_weights_kernel(ConvProblem g, const T* x, const T* dy, float* partials, int64_t slice) {
   const int64_t m0 = int64_t{blockIdx.x} * kTile, n0 = int64_t{blockIdx.y} * kTile;
   const int64_t begin = blockIdx.z * slice, end = begin + slice < g.out_pixels ? begin + slice : g.out_pixels;
@@ -260,40 +183,7 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// Sums of the columns of dy over a slice of rows. Block: 32 channels x 8 rows of threads; neighbouring
-// threads read neighbouring channels.
-template <class T>
-__global__ void conv2d_bias_kernel(const T* dy, int64_t rows, int k, int64_t slice, float* partials) {
-  GM_SHARED(float, sums, [8][32]);
-  const int lane = static_cast<int>(threadIdx.x), line = static_cast<int>(threadIdx.y);
-  const int channel = static_cast<int>(blockIdx.x) * 32 + lane;
-  const int64_t begin = blockIdx.y * slice, end = begin + slice < rows ? begin + slice : rows;
-  float sum = 0.f;
-  if (channel < k)
-    for (int64_t r = begin + line; r < end; r += 8) sum += to_float(dy[r * k + channel]);
-  sums[line][lane] = sum;
-  __syncthreads();
-  if (line == 0 && channel < k) {
-    float total = 0.f;
-    for (int i = 0; i < 8; ++i) total += sums[i][lane];
-    partials[int64_t{blockIdx.y} * k + channel] = total;
-  }
-}
-
-// Second stage: out[i] = or += the slices of element i, in order. One thread per element.
-__global__ void conv2d_sum_slices_kernel(const float* partials, int64_t n, int slices, float* out,
-                                         bool accumulate) {
-  for (int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; i < n;
-       i += int64_t{gridDim.x} * blockDim.x) {
-    float sum = 0.f;
-    for (int s = 0; s < slices; ++s) sum += partials[s * n + i];
-    out[i] = accumulate ? out[i] + sum : sum;
-  }
-}
-
 namespace {
-unsigned tiles(int64_t n) { return static_cast<unsigned>((n + kTile - 1) / kTile); }
-
 // Calls f(T{}, std::bool_constant<vector>) for the element type and for channel counts that allow vectors.
 template <class F>
 void shape_switch(const ConvGeometry& g, F&& f) {
@@ -314,7 +204,7 @@ void conv2d_forward(const OpCall& c) {
     using T = decltype(zero);
     act_switch(act_of(c.attrs), [&](auto act) {
       GM_LAUNCH((conv2d_forward_kernel<T, vector.value, act.value>), dim3(tiles(g.out_pixels), tiles(g.k)),
-                kThreads, 0, c.ctx.stream, g, c.in[0].as<T>(), c.in[1].as<T>(), c.in[2].as<float>(),
+                kTileThreads, 0, c.ctx.stream, g, c.in[0].as<T>(), c.in[1].as<T>(), c.in[2].as<float>(),
                 c.out[0].as<T>());
     });
   });
@@ -338,21 +228,21 @@ void conv2d_backward(const OpCall& c) {
     const T* dy = c.dout[0].as<T>();
     if (!data_done)
       GM_LAUNCH((conv2d_backward_data_kernel<T, vector.value>), dim3(tiles(g.in_pixels), tiles(g.c)),
-                kThreads, 0, c.ctx.stream, g, dy, c.in[1].as<T>(), dx.view.as<T>(),
+                kTileThreads, 0, c.ctx.stream, g, dy, c.in[1].as<T>(), dx.view.as<T>(),
                 dx.mode == GradMode::accumulate);
     if (!weights_done) {
       GM_LAUNCH((conv2d_backward_weights_kernel<T, vector.value>),
-                dim3(tiles(g.k), tiles(g.taps), slices.count), kThreads, 0, c.ctx.stream, g, c.in[0].as<T>(),
-                dy, partials, slices.pixels);
+                dim3(tiles(g.k), tiles(g.taps), slices.count), kTileThreads, 0, c.ctx.stream, g,
+                c.in[0].as<T>(), dy, partials, slices.pixels);
       const int64_t n = geometry.weights();
-      GM_LAUNCH(conv2d_sum_slices_kernel, grid_for(n, 256, c.ctx), 256, 0, c.ctx.stream, partials, n,
-                slices.count, dw.view.as<float>(), dw.mode == GradMode::accumulate);
+      GM_LAUNCH(sum_slices_kernel, grid_for(n, 256, c.ctx), 256, 0, c.ctx.stream, partials, n, slices.count,
+                dw.view.as<float>(), dw.mode == GradMode::accumulate);
     }
     if (dbias) {
       float* bias_partials = partials + slices.count * geometry.weights();
-      GM_LAUNCH((conv2d_bias_kernel<T>), dim3(unsigned((g.k + 31) / 32), slices.count), dim3(32, 8), 0,
+      GM_LAUNCH((column_sums_kernel<T>), dim3(unsigned((g.k + 31) / 32), slices.count), dim3(32, 8), 0,
                 c.ctx.stream, dy, g.out_pixels, g.k, slices.pixels, bias_partials);
-      GM_LAUNCH(conv2d_sum_slices_kernel, grid_for(g.k, 256, c.ctx), 256, 0, c.ctx.stream, bias_partials,
+      GM_LAUNCH(sum_slices_kernel, grid_for(g.k, 256, c.ctx), 256, 0, c.ctx.stream, bias_partials,
                 int64_t{g.k}, slices.count, dbias.view.as<float>(), dbias.mode == GradMode::accumulate);
     }
   });

@@ -81,7 +81,6 @@ void scatter_add(const ConvGeometry& g, const float* patches, int64_t begin, int
 }  // namespace
 
 // ---- weights
-// ------------------------------------------------------------------------------------------------
 void ConvChunks::pack(ConvPass pass, const void* w, void* packed) const {
   if (plan_.path[int(pass)] == ConvPath::library) {
     onednn::pack_weights(pass, plan_.shape(0), w, packed);
@@ -112,7 +111,6 @@ void ConvChunks::pack_backward(const void* w, void* packed) const {
 }
 
 // ---- forward
-// ------------------------------------------------------------------------------------------------
 template <class T>
 void ConvChunks::own_forward(const ConvChunk& c, const T* x, const float* packed, T* y, int thread) const {
   const ConvGeometry& g = plan_.g;
@@ -157,7 +155,6 @@ void ConvChunks::forward(int64_t i, const void* x, const void* packed, void* y, 
 }
 
 // ---- gradient of the input
-// ----------------------------------------------------------------------------------
 template <class T>
 void ConvChunks::own_backward_data(const ConvChunk& c, const T* dy, const float* packed, T* dx,
                                    bool accumulate, int thread) const {
@@ -227,7 +224,6 @@ void ConvChunks::backward_data(int64_t i, const void* dy_chunk, const void* pack
 }
 
 // ---- gradient of the weights
-// --------------------------------------------------------------------------------
 template <class T>
 void ConvChunks::own_backward_weights(const ConvChunk& c, const T* x, const T* dy, float* dw,
                                       int thread) const {
@@ -288,7 +284,6 @@ void ConvChunks::finish_weights(void* partials, float* dw, bool accumulate) cons
 }
 
 // ---- bias and activation
-// ------------------------------------------------------------------------------------
 void conv_epilogue(const View& y, int64_t begin, int64_t pixels, const float* bias, Act act) {
   if (!bias && act == Act::none) return;
   const int64_t k = y.shape().channels();

@@ -137,7 +137,6 @@ struct ConvPlan {
   }
 
   // ---- sizes of what callers keep, rounded to 256 bytes
-  // ----------------------------------------------------
   static size_t aligned(size_t bytes) { return (bytes + 255) / 256 * 256; }
   /// Packed weights of a pass (forward or backward_data).
   size_t packed_bytes(onednn::ConvPass pass) const {

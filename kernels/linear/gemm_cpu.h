@@ -132,29 +132,97 @@ inline void gemm_packed(int64_t m, int64_t n, int64_t depth, const float* a, int
     }
 }
 
-/// C[m][n] += A^T * B over `depth` rows that both operands share: a (depth, m), b (depth, n), row-major. The
-/// form of weight gradients: depth is pixels, m and n are channels. The caller gives scratch for
-/// gemm_tn_scratch(m, n) floats.
-inline int64_t gemm_tn_scratch(int64_t m, int64_t n) { return kGemmDepth * (m + n + 2 * kLanes); }
-template <class TA, class TB>
-inline void gemm_tn(int64_t m, int64_t n, int64_t depth, const TA* a, int64_t lda, const TB* b, int64_t ldb,
-                    float* c, int64_t ldc, float* scratch) {
+/// C[m][n] (+)= A * B with a[i*ai + k*ak] in f32 and row-major b (depth, n), packed here piece by piece. For
+/// few products per element of B; scratch: gemm_scratch(n) floats.
+inline int64_t gemm_scratch(int64_t n) { return kGemmDepth * (n + kLanes); }
+template <class TB>
+inline void gemm(int64_t m, int64_t n, int64_t depth, const float* a, int64_t ai, int64_t ak, const TB* b,
+                 int64_t ldb, float* c, int64_t ldc, bool accumulate, float* scratch) {
   for (int64_t k = 0; k < depth; k += kGemmDepth) {
     const int64_t deep = std::min(kGemmDepth, depth - k);
     pack_b(deep, n, b + k * ldb, ldb, 1, scratch);
-    const float* rows = nullptr;
-    int64_t stride = lda;
-    if constexpr (sizeof(TA) == 4) {
-      rows = a + k * lda;
-    } else {
-      float* wide = scratch + packed_b_floats(kGemmDepth, n);
+    for (int64_t j = 0; j < n; j += kPanelWidth)
+      gemm_panel(panel_vectors(n, j), m, deep, a + k * ak, ai, ak, scratch + deep * j, c + j, ldc, n - j,
+                 accumulate || k > 0);
+  }
+}
+
+/// C[m][n] += A^T * B over `depth` rows that both operands share: a (depth, m), b (depth, n), row-major. The
+/// form of weight gradients: depth is pixels, m and n are channels. scratch: gemm_tn_scratch(m, n) floats.
+inline int64_t gemm_tn_scratch(int64_t m, int64_t n) { return gemm_scratch(n) + kGemmDepth * m; }
+template <class TA, class TB>
+inline void gemm_tn(int64_t m, int64_t n, int64_t depth, const TA* a, int64_t lda, const TB* b, int64_t ldb,
+                    float* c, int64_t ldc, float* scratch) {
+  if constexpr (sizeof(TA) == 4) {
+    gemm(m, n, depth, a, 1, lda, b, ldb, c, ldc, true, scratch);
+  } else {
+    float* wide = scratch + gemm_scratch(n);
+    for (int64_t k = 0; k < depth; k += kGemmDepth) {
+      const int64_t deep = std::min(kGemmDepth, depth - k);
       for (int64_t i = 0; i < deep; ++i)
         for (int64_t j = 0; j < m; ++j) wide[i * m + j] = to_float(a[(k + i) * lda + j]);
-      rows = wide;
-      stride = m;
+      gemm(m, n, deep, wide, 1, m, b + k * ldb, ldb, c, ldc, true, scratch);
     }
-    for (int64_t j = 0; j < n; j += kPanelWidth)
-      gemm_panel(panel_vectors(n, j), m, deep, rows, 1, stride, scratch + deep * j, c + j, ldc, n - j, true);
+  }
+}
+
+// ---- few rows: dot products, nothing packed
+inline Vec load_vec(const float* p) { return *reinterpret_cast<const VecU*>(p); }
+inline Vec load_vec(const bf16* p) {
+  using Half __attribute__((vector_size(kLanes * 2), aligned(2), may_alias)) = uint16_t;
+  using Wide __attribute__((vector_size(kLanes * 4))) = uint32_t;
+  return reinterpret_cast<Vec>(__builtin_convertvector(*reinterpret_cast<const Half*>(p), Wide) << 16);
+}
+inline float sum_of(Vec v) {
+  float s[kLanes];
+  memcpy(s, &v, sizeof s);
+  for (int width = kLanes / 2; width > 0; width /= 2)
+    for (int i = 0; i < width; ++i) s[i] += s[i + width];
+  return s[0];
+}
+template <int MR, int NR, class TA, class TB>
+inline void dot_tile(int64_t depth, const TA* a, int64_t lda, const TB* b, int64_t ldb, float* c,
+                     int64_t ldc) {
+  Vec sum[MR][NR] = {};
+  int64_t k = 0;
+  for (; k + kLanes <= depth; k += kLanes) {
+    Vec vb[NR];
+#pragma GCC unroll 4
+    for (int j = 0; j < NR; ++j) vb[j] = load_vec(b + j * ldb + k);
+#pragma GCC unroll 4
+    for (int i = 0; i < MR; ++i) {
+      const Vec va = load_vec(a + i * lda + k);
+#pragma GCC unroll 4
+      for (int j = 0; j < NR; ++j) sum[i][j] += va * vb[j];
+    }
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < MR; ++i)
+#pragma GCC unroll 4
+    for (int j = 0; j < NR; ++j) {
+      float total = sum_of(sum[i][j]);
+      for (int64_t t = k; t < depth; ++t) total += to_float(a[i * lda + t]) * to_float(b[j * ldb + t]);
+      c[i * ldc + j] = total;
+    }
+}
+/// C[m][n] = A * B^T, a (m, depth), b (n, depth), row-major.
+template <class TA, class TB>
+inline void gemm_nt(int64_t m, int64_t n, int64_t depth, const TA* a, int64_t lda, const TB* b, int64_t ldb,
+                    float* c, int64_t ldc) {
+  for (int64_t j = 0; j < n;) {
+    const bool wide = n - j >= 4;
+    int64_t i = 0;
+    for (; i + 4 <= m; i += 4)
+      if (wide)
+        dot_tile<4, 4>(depth, a + i * lda, lda, b + j * ldb, ldb, c + i * ldc + j, ldc);
+      else
+        dot_tile<4, 1>(depth, a + i * lda, lda, b + j * ldb, ldb, c + i * ldc + j, ldc);
+    for (; i < m; ++i)
+      if (wide)
+        dot_tile<1, 4>(depth, a + i * lda, lda, b + j * ldb, ldb, c + i * ldc + j, ldc);
+      else
+        dot_tile<1, 1>(depth, a + i * lda, lda, b + j * ldb, ldb, c + i * ldc + j, ldc);
+    j += wide ? 4 : 1;
   }
 }
 
