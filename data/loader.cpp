@@ -40,6 +40,9 @@ Loader::Loader(std::shared_ptr<const Dataset> data, std::vector<int64_t> rows, L
   if (rows_.empty()) fail(data_->path() + ": no images to load");
   for (int64_t row : rows_)
     if (row < 0 || row >= data_->size()) fail(data_->path() + ": no row " + std::to_string(row));
+  if (config_.training)
+    for (int64_t row : rows_)
+      if (data_->label(row) < 0) fail(data_->path() + ": " + data_->id(row) + " has no label to train on");
   if (config_.training && samples() < config_.batch)
     fail(data_->path() + ": " + std::to_string(samples()) + " training images are fewer than one batch of " +
          std::to_string(config_.batch));

@@ -55,9 +55,9 @@ struct LoaderConfig {
 
 /// The rows `rows` of a dataset as batches. Contents and order depend on the data, the config's seed and the
 /// epoch alone, never on the number of workers or on where in the epoch a resumed run starts.
-/// Errors: the constructor throws gm::Error on a config out of range, on no rows, and on fewer rows than one
-/// training batch; next() throws the first unreadable image of the batch, naming its file. After that only
-/// start_epoch or destruction may follow.
+/// Errors: the constructor throws gm::Error on a config out of range, on no rows, and in training on
+/// unlabelled rows and on fewer rows than one training batch; next() throws the first unreadable image of the
+/// batch, naming its file. After that only start_epoch or destruction may follow.
 class Loader : public BatchSource {
  public:
   Loader(std::shared_ptr<const Dataset> data, std::vector<int64_t> rows, LoaderConfig config);

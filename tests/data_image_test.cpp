@@ -1,5 +1,6 @@
 #include "data/image.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "tests/data_test_util.h"
@@ -85,6 +86,25 @@ TEST(DataImage, EveryTruncationIsFound) {
     std::string longer = bytes + "trailing bytes";
     EXPECT_NO_THROW(decode_image(reinterpret_cast<const uint8_t*>(longer.data()), longer.size(), name));
   }
+}
+
+TEST(DataImage, RestartMarkersAreNotTheEnd) {
+  // Made with Pillow 12: a 24x16 grey picture of min(255, 10 x + 4 y), saved with quality=40, optimize=True,
+  // restart_marker_blocks=1.
+  const std::string hex =
+      "ffd8ffe000104a46494600010100000100010000ffdb004300140e0f120f0d14121012171514181e32211e1c1c1e3d2c2e24"
+      "3249404c4b47404645505a736250556d5645466488656d777b8182814e608d978c7d96737e817cffc0000b08001000180101"
+      "1100ffc40017000100030000000000000000000000000006000405ffc4001a10000203010100000000000000000000000004"
+      "0203311112ffdd00040001ffda0008010100003f003e95587fffd0895587ffd14095587fffd2cc4aac3fffd3ba95587fffd4"
+      "56ac3cc7a7ffd9";
+  std::vector<uint8_t> bytes;
+  for (size_t i = 0; i < hex.size(); i += 2)
+    bytes.push_back(static_cast<uint8_t>(std::stoi(hex.substr(i, 2), nullptr, 16)));
+  Image image = decode_image(bytes.data(), bytes.size(), "restart.jpg");
+  ASSERT_EQ(image.width, 24);
+  for (int y = 0; y < 16; ++y)
+    for (int x = 0; x < 24; ++x)
+      ASSERT_NEAR(image.rgb[(y * 24 + x) * 3], std::min(255, 10 * x + 4 * y), 16) << x << "," << y;
 }
 
 TEST(DataImage, FlippedBytesNeverCrash) {

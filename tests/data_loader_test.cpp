@@ -62,6 +62,22 @@ TEST(DataLoader, WorkersPrefetchAndCacheDoNotChangeTheBatches) {
       }
 }
 
+TEST(DataLoader, PixelsAreTheTransformOfSeedEpochAndRow) {
+  auto data = std::make_shared<FakeDataset>(24, 3);
+  LoaderConfig c = config(true);
+  Loader loader(data, iota(24), c);
+  Transform transform(c.transform, true);
+  std::vector<float> expected(16 * 16 * 3);
+  for (const HostBatch& batch : epoch(loader, 6))
+    for (int64_t i = 0; i < batch.count; ++i) {
+      int64_t row = batch.rows[i];
+      EXPECT_EQ(batch.labels[i], data->label(row));
+      transform.apply(data->read(row), c.seed, 6, static_cast<uint32_t>(row), expected.data());
+      EXPECT_TRUE(std::equal(expected.begin(), expected.end(), batch.pixels.begin() + i * 16 * 16 * 3))
+          << row;
+    }
+}
+
 TEST(DataLoader, ResumesInMidEpochAndAfterAnAbandonedOne) {
   auto data = std::make_shared<FakeDataset>(61, 3);
   Loader loader(data, iota(61), config(true));
@@ -165,6 +181,8 @@ TEST(DataLoader, BadConfigurations) {
   EXPECT_NE(error([](auto&) {}, {}), "");
   EXPECT_NE(error([](auto&) {}, {20}), "");
   Loader loader(data, iota(20), config(true));
+  data->labels[4] = -1;
+  EXPECT_NE(error([](auto&) {}).find("g4 has no label to train on"), std::string::npos);
   HostBatch batch;
   EXPECT_ERROR(loader.next(batch), "before start_epoch");
   EXPECT_ERROR(loader.start_epoch(0, 3), "no batch 3");
