@@ -16,6 +16,7 @@
 #include "tools/model_file.h"
 #include "tools/run_config.h"
 #include "tools/run_folder.h"
+#include "tools/tensorboard.h"
 
 namespace {
 
@@ -145,6 +146,7 @@ void train(Arguments args) {
 
   std::signal(SIGINT, on_signal);
   std::signal(SIGTERM, on_signal);
+  EventWriter board(args.out);
   Progress progress(!args.quiet);
   TrainerEvents events;
   events.on_step = [&](const TrainerEvents::Step& s) {
@@ -160,6 +162,12 @@ void train(Arguments args) {
         "  {:.0f} img/s  data wait {:.0f} %",
         m.epoch + 1, config.epochs, m.train_loss, m.train_accuracy, m.val_loss, m.val_accuracy,
         best ? " *" : "  ", m.lr, m.images_per_second, 100 * m.data_wait));
+    board.scalars(m.epoch + 1, {{"loss/train", m.train_loss},
+                                {"loss/val", m.val_loss},
+                                {"accuracy/train", m.train_accuracy},
+                                {"accuracy/val", m.val_accuracy},
+                                {"learning_rate", m.lr},
+                                {"images_per_second", m.images_per_second}});
   };
   const auto outcome = trainer.run(training, validation, events, g_stop);
   progress.clear();
