@@ -14,13 +14,9 @@ using test::gradient;
 using test::png_bytes;
 using test::Ran;
 using test::read_text;
+using test::run;
 using test::TempDir;
 using test::write_text;
-
-Ran run(const std::string& tool, const std::vector<std::string>& args,
-        const test::Process::Options& options = {}) {
-  return test::run(tool, args, options);
-}
 
 /// A folder with a tiny model, a configuration and a catalog of 20 labelled images, four a class.
 class Cli : public testing::Test {
