@@ -1,5 +1,10 @@
 // oneDNN behind one file: dense convolution on NHWC tensors for one thread. The v2 and v3 APIs differ only
-// there.
+// in onednn.cpp.
+//
+// Every call works on the calling thread alone: the first call on a thread tells OpenMP so, and primitives
+// are created and kept per thread. The library keeps weights in a layout of its own; callers pack them once
+// per op call into their own memory ("packed") and hand that to every chunk. Weight gradients come out in
+// such a layout too, so that partial sums of chunks are added there and unpacked once.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -8,8 +13,10 @@
 
 namespace gm::onednn {
 
-/// Whether this build carries oneDNN. When false every other call fails.
+/// Whether this build carries oneDNN and GM_ONEDNN=0 is not set. When false the other calls fail.
 bool available();
+/// Whether bf16 products are done by the processor (AVX-512 BF16, AMX) rather than emulated.
+bool native_bf16();
 
 /// One dense convolution problem. Activations NHWC, weights OHWI, dtype of both f32 or bf16.
 struct ConvShape {
@@ -22,17 +29,25 @@ struct ConvShape {
   bool operator==(const ConvShape&) const = default;
 };
 
-/// y = conv(x, w). Runs on the calling thread alone. Weights are in OHWI; they are reordered to the library's
-/// layout into thread-local storage when the library wants another one.
-void conv_forward(const ConvShape& shape, const void* x, const void* w, void* y);
-/// dx = conv^T(dy, w)
-void conv_backward_data(const ConvShape& shape, const void* dy, const void* w, void* dx);
-/// dw = x (*) dy, f32 OHWI whatever the activation dtype
-void conv_backward_weights(const ConvShape& shape, const void* x, const void* dy, float* dw);
+enum class ConvPass : uint8_t { forward, backward_data, backward_weights };
 
-/// Row-major C[m][n] = A[m][k] * B (+ beta * C), f32, on the calling thread alone. transpose: the operand is
-/// stored as B[n][k] (or A[k][m]).
-void gemm(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k, const float* a, int64_t lda,
-          const float* b, int64_t ldb, float beta, float* c, int64_t ldc);
+/// Bytes of the library's weight layout for a problem (for backward_weights: of the f32 gradient); 0 when
+/// the library has no optimised kernel for it.
+size_t packed_bytes(ConvPass pass, const ConvShape& shape);
+/// w in OHWI to the layout of `shape`; pass is forward or backward_data.
+void pack_weights(ConvPass pass, const ConvShape& shape, const void* w, void* packed);
+/// A gradient in the layout of `shape` to f32 OHWI.
+void unpack_gradient(const ConvShape& shape, const float* packed, float* dw);
+
+/// y = conv(x, w). `layout` is the shape the weights were packed for; `shape` may differ from it in batch,
+/// rows and paddings (the last chunk, a band of rows).
+void conv_forward(const ConvShape& shape, const ConvShape& layout, const void* x, const void* packed,
+                  void* y);
+/// dx = conv^T(dy, w)
+void conv_backward_data(const ConvShape& shape, const ConvShape& layout, const void* dy, const void* packed,
+                        void* dx);
+/// packed_dw = x (*) dy in the f32 layout of `layout`, overwritten
+void conv_backward_weights(const ConvShape& shape, const ConvShape& layout, const void* x, const void* dy,
+                           float* packed_dw);
 
 }  // namespace gm::onednn

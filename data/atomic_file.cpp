@@ -1,0 +1,64 @@
+#include "data/atomic_file.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <filesystem>
+
+#include "kernels/common/error.h"
+
+namespace gm {
+
+std::string temporary_name(const std::string& path) {
+  static std::atomic<unsigned> serial{0};
+  std::filesystem::path p(path);
+  std::string name = "." + p.stem().string() + ".tmp" + std::to_string(::getpid()) + "_" +
+                     std::to_string(serial++) + p.extension().string();
+  return (p.parent_path() / name).string();
+}
+
+void commit_file(const std::string& temporary, const std::string& path) {
+  int fd = ::open(temporary.c_str(), O_RDONLY);
+  bool ok = fd >= 0 && ::fsync(fd) == 0;
+  int reason = errno;
+  if (fd >= 0) ::close(fd);
+  if (ok) {
+    ok = std::rename(temporary.c_str(), path.c_str()) == 0;
+    reason = errno;
+  }
+  if (!ok) {
+    ::unlink(temporary.c_str());
+    fail(path + ": cannot write: " + std::strerror(reason));
+  }
+}
+
+void write_file_atomic(const std::string& path, const void* bytes, size_t size) {
+  std::string temporary = temporary_name(path);
+  int fd = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+  if (fd < 0) fail(path + ": cannot write: " + std::strerror(errno));
+  const char* at = static_cast<const char*>(bytes);
+  while (size > 0) {
+    ssize_t done = ::write(fd, at, size);
+    if (done < 0 && errno == EINTR) continue;
+    if (done <= 0) {
+      int reason = errno;
+      ::close(fd);
+      ::unlink(temporary.c_str());
+      fail(path + ": cannot write: " + std::strerror(reason));
+    }
+    at += done;
+    size -= static_cast<size_t>(done);
+  }
+  ::close(fd);
+  commit_file(temporary, path);
+}
+
+void write_file_atomic(const std::string& path, const std::string& text) {
+  write_file_atomic(path, text.data(), text.size());
+}
+
+}  // namespace gm

@@ -1,0 +1,124 @@
+#include "data/csv.h"
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <fstream>
+#include <sstream>
+
+#include "kernels/common/error.h"
+
+namespace gm {
+namespace {
+
+/// Takes one record off `text` at `at`; advances `at` past its line end and `line` past its line breaks.
+std::vector<std::string> take_record(const std::string& text, size_t& at, int64_t& line,
+                                     const std::string& path) {
+  std::vector<std::string> cells;
+  std::string cell;
+  bool quoted = false;
+  int64_t first_line = line;
+  auto finish_cell = [&] {
+    if (!quoted) {
+      size_t a = cell.find_first_not_of(" \t"), b = cell.find_last_not_of(" \t");
+      cell = a == std::string::npos ? "" : cell.substr(a, b - a + 1);
+    }
+    cells.push_back(std::move(cell));
+    cell.clear();
+    quoted = false;
+  };
+  while (at < text.size()) {
+    char c = text[at];
+    if (c == '"' && !quoted && cell.find_first_not_of(" \t") == std::string::npos) {
+      quoted = true;
+      cell.clear();
+      for (++at;; ++at) {
+        if (at >= text.size()) fail(path + ":" + std::to_string(first_line) + ": a quote is never closed");
+        if (text[at] == '\n') ++line;
+        if (text[at] != '"') {
+          cell += text[at];
+        } else if (at + 1 < text.size() && text[at + 1] == '"') {
+          cell += text[++at];
+        } else {
+          break;
+        }
+      }
+      ++at;
+    } else if (c == ',') {
+      finish_cell();
+      ++at;
+    } else if (c == '\n' || c == '\r') {
+      at += (c == '\r' && at + 1 < text.size() && text[at + 1] == '\n') ? 2 : 1;
+      ++line;
+      finish_cell();
+      return cells;
+    } else {
+      // Blanks between a closing quote and the comma are not part of the cell.
+      if (!quoted || (c != ' ' && c != '\t')) cell += c;
+      ++at;
+    }
+  }
+  finish_cell();
+  return cells;
+}
+
+}  // namespace
+
+CsvTable::CsvTable(const std::string& path) : path_(path) {
+  std::ifstream in(path, std::ios::binary);
+  if (!in) fail(path + ": cannot open");
+  std::ostringstream all;
+  all << in.rdbuf();
+  std::string text = std::move(all).str();
+  if (text.find('\0') != std::string::npos) fail(path + ": not a text file");
+  size_t at = text.compare(0, 3, "\xEF\xBB\xBF") == 0 ? 3 : 0;
+  int64_t line = 1;
+  while (at < text.size()) {
+    int64_t start = line;
+    std::vector<std::string> cells = take_record(text, at, line, path);
+    if (cells.size() == 1 && cells[0].empty()) continue;
+    if (header_.empty()) {
+      header_ = std::move(cells);
+      continue;
+    }
+    if (cells.size() != header_.size())
+      fail(path + ":" + std::to_string(start) + ": " + std::to_string(cells.size()) +
+           " cells, but the header has " + std::to_string(header_.size()));
+    lines_.push_back(start);
+    std::move(cells.begin(), cells.end(), std::back_inserter(cells_));
+  }
+  if (header_.empty()) fail(path + ": empty file, expected a CSV header");
+}
+
+int CsvTable::column(const std::string& name) const {
+  auto found = std::find(header_.begin(), header_.end(), name);
+  return found == header_.end() ? -1 : static_cast<int>(found - header_.begin());
+}
+
+std::string CsvTable::column_list() const {
+  std::string list;
+  for (const std::string& name : header_) list += (list.empty() ? "" : ", ") + name;
+  return list;
+}
+
+std::string csv_cell(const std::string& text) {
+  bool outer_blank = !text.empty() && (text.front() == ' ' || text.back() == ' ');
+  if (text.find_first_of(",\"\r\n") == std::string::npos && !outer_blank) return text;
+  std::string quoted = "\"";
+  for (char c : text) quoted += c == '"' ? std::string("\"\"") : std::string(1, c);
+  return quoted + "\"";
+}
+
+bool parse_int(const std::string& text, int64_t& value) {
+  const char* end = text.data() + text.size();
+  auto result = std::from_chars(text.data(), end, value);
+  return result.ec == std::errc() && result.ptr == end;
+}
+
+bool parse_double(const std::string& text, double& value) {
+  const char* end = text.data() + text.size();
+  auto result = std::from_chars(text.data(), end, value);
+  return result.ec == std::errc() && result.ptr == end && std::isfinite(value);
+}
+
+}  // namespace gm

@@ -1,0 +1,39 @@
+// A small CSV table: comma separated, RFC 4180 quotes, LF or CRLF, an optional byte order mark.
+#pragma once
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace gm {
+
+/// A whole CSV file in memory. Blank lines are skipped; cells are trimmed of surrounding blanks unless
+/// quoted.
+class CsvTable {
+ public:
+  /// Reads `path`. Throws gm::Error naming file and line: unreadable, empty, an unclosed quote, a row whose
+  /// number of cells differs from the header's.
+  explicit CsvTable(const std::string& path);
+
+  int64_t rows() const { return static_cast<int64_t>(lines_.size()); }
+  /// Index of the column called `name`, or -1.
+  int column(const std::string& name) const;
+  /// All column names, for messages: "a, b, c".
+  std::string column_list() const;
+  const std::string& cell(int64_t row, int column) const { return cells_[row * header_.size() + column]; }
+  /// "path:line", the line being where the row starts (1-based, header = 1).
+  std::string where(int64_t row) const { return path_ + ":" + std::to_string(lines_[row]); }
+
+ private:
+  std::string path_;
+  std::vector<std::string> header_, cells_;
+  std::vector<int64_t> lines_;
+};
+
+/// `text` as one CSV cell: quoted where needed.
+std::string csv_cell(const std::string& text);
+
+/// Strict conversions of a whole cell: false when anything else than the number is there.
+bool parse_int(const std::string& text, int64_t& value);
+bool parse_double(const std::string& text, double& value);
+
+}  // namespace gm

@@ -1,0 +1,51 @@
+#include "data/dataset.h"
+
+#include <algorithm>
+#include <cctype>
+#include <filesystem>
+
+#include "data/file_datasets.h"
+#include "data/hdf5_dataset.h"
+#include "kernels/common/error.h"
+
+namespace gm {
+namespace fs = std::filesystem;
+
+std::shared_ptr<Dataset> open_dataset(const std::string& path, const OpenOptions& options) {
+  std::error_code ec;
+  auto status = fs::status(path, ec);
+  if (status.type() == fs::file_type::not_found) fail(path + ": no such file or folder");
+  if (ec) fail(path + ": " + ec.message());
+  if (fs::is_directory(status)) {
+    fs::path labels = fs::path(path) / "labels.csv";
+    if (fs::exists(labels, ec)) return std::make_shared<CatalogDataset>(labels.string(), options);
+    return std::make_shared<FolderDataset>(path);
+  }
+  std::string ext = fs::path(path).extension().string();
+  for (char& c : ext) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  if (ext == ".h5" || ext == ".hdf5") return std::make_shared<Hdf5Dataset>(path, options);
+  if (ext == ".csv") return std::make_shared<CatalogDataset>(path, options);
+  if (is_image_name(path)) return std::make_shared<FileListDataset>(path, std::vector<std::string>{path});
+  fail(path + ": unknown kind of data: expected .h5, .hdf5, .csv, .jpg, .png or a folder");
+}
+
+const std::vector<std::string>& galaxy10_classes() {
+  static const std::vector<std::string> names = {"Disturbed",
+                                                 "Merging",
+                                                 "Round Smooth",
+                                                 "In-between Round Smooth",
+                                                 "Cigar Shaped Smooth",
+                                                 "Barred Spiral",
+                                                 "Unbarred Tight Spiral",
+                                                 "Unbarred Loose Spiral",
+                                                 "Edge-on without Bulge",
+                                                 "Edge-on with Bulge"};
+  return names;
+}
+
+const std::vector<std::string>& gz5_classes() {
+  static const std::vector<std::string> names = {"round", "in-between", "cigar", "edge-on", "spiral"};
+  return names;
+}
+
+}  // namespace gm

@@ -1,0 +1,49 @@
+// Images with ids, labels and, where known, sky positions, whatever file they come from.
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "data/image.h"
+
+namespace gm {
+
+/// A finite, indexed set of images. Rows are 0 .. size()-1 in the order of the file. All members may be
+/// called from several threads at once.
+class Dataset {
+ public:
+  virtual ~Dataset() = default;
+  virtual int64_t size() const = 0;
+  /// Class names by label; empty for an unlabelled set.
+  virtual const std::vector<std::string>& classes() const = 0;
+  /// 0 .. classes().size()-1, or -1 when row `i` has no label.
+  virtual int label(int64_t i) const = 0;
+  /// The catalog's identifier; not necessarily unique.
+  virtual std::string id(int64_t i) const = 0;
+  /// Right ascension and declination in degrees (J2000); false where unknown.
+  virtual bool sky(int64_t /*i*/, double& /*ra*/, double& /*dec*/) const { return false; }
+  /// Decodes row `i`. Throws gm::Error naming the file (and row) when it cannot be read.
+  virtual Image read(int64_t i) const = 0;
+  /// Where the set comes from, for messages.
+  virtual const std::string& path() const = 0;
+};
+
+struct OpenOptions {
+  /// When set, label names are looked up here and integer labels must be below its size: for a model that
+  /// knows its classes. Otherwise classes come from the data.
+  std::vector<std::string> classes;
+  /// False: labels are not read at all, so a catalog of another labelling can be classified.
+  bool labels = true;
+};
+
+/// Opens what `path` is: .h5/.hdf5 (Galaxy10 layout), .csv (catalog), a folder with labels.csv (catalog), a
+/// folder of images (unlabelled, sorted by name), or one image. Throws gm::Error when it is none of these.
+std::shared_ptr<Dataset> open_dataset(const std::string& path, const OpenOptions& options = {});
+
+/// The ten classes of Galaxy10 DECals (astroNN) in label order, and the five clean Galaxy Zoo classes of S2
+/// Table 1.
+const std::vector<std::string>& galaxy10_classes();
+const std::vector<std::string>& gz5_classes();
+
+}  // namespace gm

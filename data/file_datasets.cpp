@@ -1,0 +1,158 @@
+#include "data/file_datasets.h"
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <limits>
+#include <map>
+
+#include "data/csv.h"
+#include "kernels/common/error.h"
+
+namespace gm {
+namespace fs = std::filesystem;
+namespace {
+
+/// More classes than any morphology scheme has: an id column passed off as labels is caught here.
+constexpr int64_t kMaxClasses = 10000;
+
+std::string find_by_id(const fs::path& folder, const std::string& id) {
+  std::string stem = (folder / "images" / id).string();
+  for (const char* ext : {".jpg", ".jpeg", ".png"})
+    if (fs::exists(stem + ext)) return stem + ext;
+  return stem + ".jpg";
+}
+
+struct Labels {
+  std::vector<int> index;
+  std::vector<std::string> names;
+};
+
+/// Labels that are class names: looked up in `names`, or, when that is empty, collected and sorted.
+Labels named_labels(const CsvTable& table, int column, std::vector<std::string> names) {
+  bool given = !names.empty();
+  if (!given) {
+    for (int64_t r = 0; r < table.rows(); ++r)
+      if (!table.cell(r, column).empty()) names.push_back(table.cell(r, column));
+    std::sort(names.begin(), names.end());
+    names.erase(std::unique(names.begin(), names.end()), names.end());
+    if (static_cast<int64_t>(names.size()) > kMaxClasses)
+      fail(table.where(0) + ": more than " + std::to_string(kMaxClasses) + " different labels");
+  }
+  std::map<std::string, int> lookup;
+  for (size_t i = 0; i < names.size(); ++i) lookup.emplace(names[i], static_cast<int>(i));
+  Labels labels{std::vector<int>(table.rows(), -1), std::move(names)};
+  for (int64_t r = 0; r < table.rows(); ++r) {
+    const std::string& cell = table.cell(r, column);
+    if (cell.empty()) continue;
+    auto found = lookup.find(cell);
+    if (found == lookup.end()) fail(table.where(r) + ": label \"" + cell + "\" is not a class");
+    labels.index[r] = found->second;
+  }
+  return labels;
+}
+
+/// Labels that are class indices; `class_column` (-1: none) gives their names, which must agree between rows.
+Labels integer_labels(const CsvTable& table, int column, int class_column,
+                      const std::vector<std::string>& given) {
+  Labels labels{std::vector<int>(table.rows(), -1), given};
+  for (int64_t r = 0; r < table.rows(); ++r) {
+    const std::string& cell = table.cell(r, column);
+    if (cell.empty()) continue;
+    int64_t value = 0;
+    if (!parse_int(cell, value)) fail(table.where(r) + ": label \"" + cell + "\" is not an integer");
+    int64_t limit = given.empty() ? kMaxClasses : static_cast<int64_t>(given.size());
+    if (value < -1 || value >= limit)
+      fail(table.where(r) + ": label " + cell + " is not a class (0.." + std::to_string(limit - 1) + ")");
+    labels.index[r] = static_cast<int>(value);
+    if (!given.empty() || value < 0) continue;
+    for (size_t k = labels.names.size(); k <= static_cast<size_t>(value); ++k) labels.names.emplace_back();
+    if (class_column < 0 || table.cell(r, class_column).empty()) continue;
+    std::string& name = labels.names[value];
+    if (name.empty()) name = table.cell(r, class_column);
+    if (name != table.cell(r, class_column))
+      fail(table.where(r) + ": label " + cell + " is class \"" + table.cell(r, class_column) +
+           "\" here but \"" + name + "\" before");
+  }
+  for (size_t k = 0; k < labels.names.size(); ++k)
+    if (labels.names[k].empty()) labels.names[k] = std::to_string(k);
+  return labels;
+}
+
+Labels read_labels(const CsvTable& table, const OpenOptions& options) {
+  int label = table.column("label"), name = table.column("class");
+  if (!options.labels || (label < 0 && name < 0)) return {std::vector<int>(table.rows(), -1), options.classes};
+  // A model that knows its classes is asked by name where names exist: another catalog may number them
+  // differently.
+  if (label < 0 || (name >= 0 && !options.classes.empty())) return named_labels(table, name, options.classes);
+  for (int64_t r = 0; r < table.rows(); ++r) {
+    const std::string& cell = table.cell(r, label);
+    int64_t value = 0;
+    if (cell.empty()) continue;
+    // The first label decides; a later one of the other kind is then an error with its line.
+    if (parse_int(cell, value)) break;
+    return named_labels(table, label, options.classes);
+  }
+  return integer_labels(table, label, name, options.classes);
+}
+
+std::vector<double> read_degrees(const CsvTable& table, const char* name) {
+  std::vector<double> values;
+  int column = table.column(name);
+  if (column < 0) return values;
+  values.assign(table.rows(), std::numeric_limits<double>::quiet_NaN());
+  for (int64_t r = 0; r < table.rows(); ++r) {
+    const std::string& cell = table.cell(r, column);
+    if (cell.empty() || cell == "nan" || cell == "NaN") continue;
+    if (!parse_double(cell, values[r]))
+      fail(table.where(r) + ": " + name + " \"" + cell + "\" is not a number");
+  }
+  return values;
+}
+
+}  // namespace
+
+std::string FileListDataset::id(int64_t i) const { return fs::path(files_[i]).stem().string(); }
+
+FolderDataset::FolderDataset(const std::string& folder) : FileListDataset(folder, {}) {
+  std::error_code ec;
+  for (fs::directory_iterator it(folder, ec), end; !ec && it != end; it.increment(ec))
+    // A leading dot marks temporary files and the droppings of file managers.
+    if (is_image_name(it->path().string()) && it->path().filename().string()[0] != '.' &&
+        it->is_regular_file(ec))
+      files_.push_back(it->path().string());
+  if (ec) fail(folder + ": cannot list: " + ec.message());
+  if (files_.empty()) fail(folder + ": no JPEG or PNG images and no labels.csv in this folder");
+  std::sort(files_.begin(), files_.end());
+}
+
+CatalogDataset::CatalogDataset(const std::string& csv, const OpenOptions& options)
+    : FileListDataset(csv, {}) {
+  CsvTable table(csv);
+  int id = table.column("id_str"), file = table.column("file_loc");
+  if (id < 0 && file < 0)
+    fail(csv + ": needs a column \"file_loc\" or \"id_str\"; it has " + table.column_list());
+  if (table.rows() == 0) fail(csv + ": no rows");
+  fs::path folder = fs::path(csv).parent_path();
+  for (int64_t r = 0; r < table.rows(); ++r) {
+    std::string loc = file >= 0 ? table.cell(r, file) : "";
+    std::string name = id >= 0 ? table.cell(r, id) : fs::path(loc).stem().string();
+    if (loc.empty() && name.empty()) fail(table.where(r) + ": neither id_str nor file_loc");
+    files_.push_back(loc.empty() ? find_by_id(folder, name) : (folder / loc).string());
+    ids_.push_back(name.empty() ? fs::path(loc).stem().string() : name);
+  }
+  Labels labels = read_labels(table, options);
+  labels_ = std::move(labels.index);
+  classes_ = std::move(labels.names);
+  ra_ = read_degrees(table, "ra");
+  dec_ = read_degrees(table, "dec");
+}
+
+bool CatalogDataset::sky(int64_t i, double& ra, double& dec) const {
+  if (ra_.empty() || dec_.empty() || std::isnan(ra_[i]) || std::isnan(dec_[i])) return false;
+  ra = ra_[i];
+  dec = dec_[i];
+  return true;
+}
+
+}  // namespace gm

@@ -1,0 +1,52 @@
+// Data sets whose images are single files: catalogs, folders and lists.
+#pragma once
+#include <string>
+#include <vector>
+
+#include "data/dataset.h"
+
+namespace gm {
+
+/// Images of given paths, unlabelled, in the given order; the id is the file name without extension.
+class FileListDataset : public Dataset {
+ public:
+  FileListDataset(std::string name, std::vector<std::string> files)
+      : name_(std::move(name)), files_(std::move(files)) {}
+  int64_t size() const override { return static_cast<int64_t>(files_.size()); }
+  const std::vector<std::string>& classes() const override { return classes_; }
+  int label(int64_t) const override { return -1; }
+  std::string id(int64_t i) const override;
+  Image read(int64_t i) const override { return read_image(files_[i]); }
+  const std::string& path() const override { return name_; }
+
+ protected:
+  std::string name_;
+  std::vector<std::string> files_, classes_;
+};
+
+/// All JPEG and PNG files of one folder (not of its subfolders), sorted by name. Throws when there is none.
+class FolderDataset : public FileListDataset {
+ public:
+  explicit FolderDataset(const std::string& folder);
+};
+
+/// A CSV of the kind zoobot users have. Columns: `id_str` and/or `file_loc` (relative paths resolve against
+/// the CSV's folder; without it images/<id_str>.jpg, .jpeg or .png), `label` (class index or class name; an
+/// empty cell is unlabelled), `class` (class name), `ra`, `dec` (degrees). All but one of id_str and file_loc
+/// are optional; others are ignored; an id may occur more than once. Class names: options.classes; else from
+/// `class` where it goes with integer labels (indices never seen are called by their number); else, for
+/// labels that are names, the names sorted; else the numbers.
+class CatalogDataset : public FileListDataset {
+ public:
+  explicit CatalogDataset(const std::string& csv, const OpenOptions& options = {});
+  int label(int64_t i) const override { return labels_[i]; }
+  std::string id(int64_t i) const override { return ids_[i]; }
+  bool sky(int64_t i, double& ra, double& dec) const override;
+
+ private:
+  std::vector<std::string> ids_;
+  std::vector<int> labels_;
+  std::vector<double> ra_, dec_;  // empty without the columns; NaN where the cell is empty
+};
+
+}  // namespace gm

@@ -1,0 +1,209 @@
+#include "data/hdf5_dataset.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+
+#include "kernels/common/error.h"
+
+namespace gm {
+namespace {
+
+std::string scratch_folder() {
+  const char* folder = std::getenv("TMPDIR");
+  // Not /tmp: it is often held in memory, which is what the scratch file is there to save.
+  return folder && *folder ? folder : "/var/tmp";
+}
+
+int open_scratch() {
+  std::string name = scratch_folder() + "/galaxy-pixels-XXXXXX";
+  int fd = ::mkstemp(name.data());
+  if (fd < 0) fail(name + ": cannot create a scratch file: " + std::strerror(errno) + " (set TMPDIR)");
+  ::unlink(name.c_str());  // it goes with the descriptor, even when the program is killed
+  return fd;
+}
+
+}  // namespace
+
+Hdf5Dataset::Hdf5Dataset(const std::string& path, const OpenOptions& options) : path_(path) {
+  if (::access(path.c_str(), R_OK) != 0) fail(path + ": cannot open: " + std::strerror(errno));
+  h5::Lock lock;
+  file_ = h5::open_file(path);
+  images_ = h5::open_dataset(file_, "images");
+  if (!images_.ok()) fail(path + ": no dataset \"images\"");
+  shape_ = h5::shape_of(images_);
+  if (shape_.size() != 4 || shape_[3] != 3)
+    fail(path + ": images has shape " + h5::shape_text(shape_) + ", expected (N, H, W, 3)");
+  h5::Handle type = h5::type_of(images_);
+  if (H5Tget_class(type) != H5T_INTEGER || H5Tget_size(type) != 1 || H5Tget_sign(type) != H5T_SGN_NONE)
+    fail(path + ": images is not of type uint8");
+  if (shape_[0] == 0) fail(path + ": holds no images");
+  if (std::min(shape_[1], shape_[2]) < kMinSide || std::max(shape_[1], shape_[2]) > kMaxSide)
+    fail(path + ": images has shape " + h5::shape_text(shape_) + ", sides must be " +
+         std::to_string(kMinSide) + ".." + std::to_string(kMaxSide) + " px");
+  h5::Handle layout(H5Dget_create_plist(images_), H5Pclose);
+  if (H5Pget_layout(layout) == H5D_CHUNKED) {
+    hsize_t chunk[4] = {1, 1, 1, 1};
+    H5Pget_chunk(layout, 4, chunk);
+    block_rows_ = static_cast<int64_t>(std::min(chunk[0], shape_[0]));
+    block_lines_ = static_cast<int64_t>(std::min(chunk[1], shape_[1]));
+  }
+  if (options.labels)
+    read_labels(options);
+  else
+    labels_.assign(shape_[0], -1);
+  ra_ = read_column("ra");
+  dec_ = read_column("dec");
+  h5::Handle ids = h5::open_dataset(file_, "id_str");
+  if (ids.ok()) ids_ = h5::read_strings(ids, false);
+  if (!ids_.empty() && ids_.size() != labels_.size())
+    fail(path + ": id_str has " + std::to_string(ids_.size()) + " rows, images has " +
+         std::to_string(shape_[0]));
+}
+
+Hdf5Dataset::~Hdf5Dataset() {
+  h5::Lock lock;
+  images_.reset();
+  file_.reset();
+  if (scratch_ >= 0) ::close(scratch_);
+}
+
+void Hdf5Dataset::read_labels(const OpenOptions& options) {
+  h5::Handle ans = h5::open_dataset(file_, "ans");
+  if (!ans.ok()) fail(path_ + ": no dataset \"ans\" (the labels)");
+  std::vector<hsize_t> shape = h5::shape_of(ans);
+  if (shape.size() != 1 || shape[0] != shape_[0])
+    fail(path_ + ": ans has shape " + h5::shape_text(shape) + ", expected (" + std::to_string(shape_[0]) +
+         ") like images");
+  if (H5Tget_class(h5::type_of(ans)) != H5T_INTEGER) fail(path_ + ": ans is not of an integer type");
+  std::vector<int64_t> values(shape[0]);
+  if (H5Dread(ans, H5T_NATIVE_INT64, H5S_ALL, H5S_ALL, H5P_DEFAULT, values.data()) < 0)
+    fail(path_ + ": cannot read ans: " + h5::reason());
+
+  std::vector<std::string> names = h5::read_string_attribute(images_, "class_names");
+  if (names.empty()) names = h5::read_string_attribute(file_, "class_names");
+  int64_t most = *std::max_element(values.begin(), values.end());
+  if (names.empty() && most == 9) names = galaxy10_classes();
+  if (names.empty())
+    for (int64_t k = 0; k <= most && k < 10000; ++k) names.push_back(std::to_string(k));
+
+  // A model's own class list is met by name where the file has the same names in another order.
+  std::vector<int> to_given(names.size());
+  for (size_t k = 0; k < names.size(); ++k) to_given[k] = static_cast<int>(k);
+  if (!options.classes.empty()) {
+    const auto& given = options.classes;
+    for (size_t k = 0; k < names.size(); ++k) {
+      auto found = std::find(given.begin(), given.end(), names[k]);
+      if (found != given.end()) to_given[k] = static_cast<int>(found - given.begin());
+    }
+    names = given;
+  }
+  labels_.resize(values.size());
+  for (size_t i = 0; i < values.size(); ++i) {
+    bool known = values[i] >= -1 && values[i] < static_cast<int64_t>(to_given.size());
+    labels_[i] = !known ? -2 : values[i] < 0 ? -1 : to_given[values[i]];
+    if (labels_[i] < -1 || labels_[i] >= static_cast<int>(names.size()))
+      fail(path_ + ": ans[" + std::to_string(i) + "] = " + std::to_string(values[i]) +
+           " is not a class (0.." + std::to_string(names.size() - 1) + ")");
+  }
+  classes_ = std::move(names);
+}
+
+std::vector<double> Hdf5Dataset::read_column(const char* name) const {
+  h5::Handle column = h5::open_dataset(file_, name);
+  if (!column.ok()) return {};
+  if (h5::shape_of(column) != std::vector<hsize_t>{shape_[0]})
+    fail(path_ + ": " + name + " has shape " + h5::shape_text(h5::shape_of(column)) + ", expected (" +
+         std::to_string(shape_[0]) + ") like images");
+  std::vector<double> values(shape_[0]);
+  if (H5Dread(column, H5T_NATIVE_DOUBLE, H5S_ALL, H5S_ALL, H5P_DEFAULT, values.data()) < 0)
+    fail(path_ + ": cannot read " + name + ": " + h5::reason());
+  return values;
+}
+
+bool Hdf5Dataset::sky(int64_t i, double& ra, double& dec) const {
+  if (ra_.empty() || dec_.empty() || !std::isfinite(ra_[i]) || !std::isfinite(dec_[i])) return false;
+  ra = ra_[i];
+  dec = dec_[i];
+  return true;
+}
+
+void Hdf5Dataset::read_pixels(int64_t row, int64_t rows, int64_t y, int64_t lines, uint8_t* out) const {
+  h5::Lock lock;
+  hsize_t start[4] = {hsize_t(row), hsize_t(y), 0, 0};
+  hsize_t count[4] = {hsize_t(rows), hsize_t(lines), shape_[2], 3};
+  h5::Handle from = h5::space_of(images_);
+  h5::Handle to(H5Screate_simple(4, count, nullptr), H5Sclose);
+  if (H5Sselect_hyperslab(from, H5S_SELECT_SET, start, nullptr, count, nullptr) < 0 ||
+      H5Dread(images_, H5T_NATIVE_UINT8, to, from, H5P_DEFAULT, out) < 0)
+    fail(path_ + ": cannot read image " + std::to_string(row) + ": " + h5::reason());
+}
+
+Hdf5Dataset::Pixels Hdf5Dataset::block(int64_t index) const {
+  auto found = std::find_if(recent_.begin(), recent_.end(), [&](const Block& b) { return b.index == index; });
+  if (found != recent_.end()) {
+    recent_.splice(recent_.begin(), recent_, found);
+    return found->pixels;
+  }
+  int64_t first = index * block_rows_, rows = std::min(block_rows_, size() - first);
+  size_t image_bytes = shape_[1] * shape_[2] * 3;
+  auto pixels = std::make_shared<std::vector<uint8_t>>(rows * image_bytes);
+  read_pixels(first, rows, 0, static_cast<int64_t>(shape_[1]), pixels->data());
+  recent_.push_front({index, pixels});
+  while (recent_.size() > 1 && recent_.size() * block_rows_ * image_bytes > kCacheBytes) recent_.pop_back();
+  return pixels;
+}
+
+void Hdf5Dataset::unpack_block(int64_t index) const {
+  if (scratch_ < 0) {
+    scratch_ = open_scratch();
+    unpacked_.assign((size() + block_rows_ - 1) / block_rows_, 0);
+  }
+  int64_t first = index * block_rows_, rows = std::min(block_rows_, size() - first);
+  int64_t height = static_cast<int64_t>(shape_[1]), line = static_cast<int64_t>(shape_[2]) * 3;
+  std::vector<uint8_t> strip(rows * block_lines_ * line);
+  for (int64_t y = 0; y < height; y += block_lines_) {
+    int64_t lines = std::min(block_lines_, height - y);
+    read_pixels(first, rows, y, lines, strip.data());
+    for (int64_t r = 0; r < rows; ++r) {
+      ssize_t bytes = static_cast<ssize_t>(lines * line);
+      if (::pwrite(scratch_, strip.data() + r * bytes, bytes, ((first + r) * height + y) * line) != bytes)
+        fail(path_ + ": no room to unpack " + std::to_string(size() * height * line >> 20) + " MiB in " +
+             scratch_folder() + ": " + std::strerror(errno) +
+             " (set TMPDIR, or repack the file with gm_data pack where there is room)");
+    }
+  }
+  unpacked_[index] = 1;
+}
+
+Image Hdf5Dataset::read(int64_t i) const {
+  size_t bytes = shape_[1] * shape_[2] * 3;
+  Image image{width(), height(), std::vector<uint8_t>(bytes)};
+  if (block_rows_ == 1) {
+    read_pixels(i, 1, 0, height(), image.rgb.data());
+  } else if (block_rows_ <= kCachedRows) {
+    Pixels pixels;
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      pixels = block(i / block_rows_);
+    }
+    std::memcpy(image.rgb.data(), pixels->data() + (i % block_rows_) * bytes, bytes);
+  } else {
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      if (scratch_ < 0 || !unpacked_[i / block_rows_]) unpack_block(i / block_rows_);
+    }
+    if (::pread(scratch_, image.rgb.data(), bytes, static_cast<off_t>(i * bytes)) !=
+        static_cast<ssize_t>(bytes))
+      fail(path_ + ": cannot read image " + std::to_string(i) +
+           " back from its scratch file: " + std::strerror(errno));
+  }
+  return image;
+}
+
+}  // namespace gm

@@ -1,0 +1,75 @@
+// Galaxy10-layout HDF5 files, streamed: never whole in memory.
+#pragma once
+#include <list>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "data/dataset.h"
+#include "data/hdf5_util.h"
+
+namespace gm {
+
+/// `images` (N, H, W, 3) uint8, `ans` (N) any integer type; optional: `ra`, `dec` (N) degrees, `id_str` (N)
+/// text (else the row number is the id), and the class names as a text attribute `class_names` of `images` or
+/// of the file. Without names, ten classes are Galaxy10 DECals and any other number are "0", "1", ...
+///
+/// Reading: HDF5 decompresses whole chunks. Files whose chunks hold up to kCachedRows images keep the last
+/// few decompressed chunks in memory (at most kCacheBytes). Files whose chunks span more images, as h5py
+/// makes them by default (the public Galaxy10_DECals.h5 needs hundreds of MB decompressed for one image), are
+/// unpacked piece by piece, on first touch, to an unnamed scratch file in $TMPDIR or /var/tmp, which is as
+/// large as the pixels; random access then costs one read.
+///
+/// Throws gm::Error: not HDF5, truncated, `images` or `ans` missing, of wrong rank, type or length, a label
+/// below -1 or not below the number of given classes, no room for the scratch file.
+class Hdf5Dataset : public Dataset {
+ public:
+  static constexpr int64_t kCachedRows = 8;
+  static constexpr size_t kCacheBytes = size_t{64} << 20;
+
+  explicit Hdf5Dataset(const std::string& path, const OpenOptions& options = {});
+  ~Hdf5Dataset() override;
+  Hdf5Dataset(const Hdf5Dataset&) = delete;
+  Hdf5Dataset& operator=(const Hdf5Dataset&) = delete;
+
+  int64_t size() const override { return static_cast<int64_t>(labels_.size()); }
+  const std::vector<std::string>& classes() const override { return classes_; }
+  int label(int64_t i) const override { return labels_[i]; }
+  std::string id(int64_t i) const override { return ids_.empty() ? std::to_string(i) : ids_[i]; }
+  bool sky(int64_t i, double& ra, double& dec) const override;
+  Image read(int64_t i) const override;
+  const std::string& path() const override { return path_; }
+  /// Pixels of every image of the file.
+  int width() const { return static_cast<int>(shape_[2]); }
+  int height() const { return static_cast<int>(shape_[1]); }
+
+ private:
+  using Pixels = std::shared_ptr<const std::vector<uint8_t>>;
+  struct Block {
+    int64_t index;
+    Pixels pixels;
+  };
+
+  void read_labels(const OpenOptions& options);
+  std::vector<double> read_column(const char* name) const;
+  /// Image rows [row, row+rows), lines [y, y+lines): (rows, lines, W, 3) into `out`.
+  void read_pixels(int64_t row, int64_t rows, int64_t y, int64_t lines, uint8_t* out) const;
+  Pixels block(int64_t index) const;
+  void unpack_block(int64_t index) const;
+
+  std::string path_;
+  h5::Handle file_, images_;
+  std::vector<hsize_t> shape_;                // (N, H, W, 3)
+  int64_t block_rows_ = 1, block_lines_ = 1;  // a chunk's extent in images and in image lines
+  std::vector<std::string> classes_, ids_;
+  std::vector<int> labels_;
+  std::vector<double> ra_, dec_;
+
+  mutable std::mutex mutex_;            // guards what follows
+  mutable std::list<Block> recent_;     // most recent first
+  mutable std::vector<char> unpacked_;  // per block: is it in the scratch file?
+  mutable int scratch_ = -1;            // descriptor of the scratch file
+};
+
+}  // namespace gm

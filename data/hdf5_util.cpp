@@ -1,0 +1,115 @@
+#include "data/hdf5_util.h"
+
+#include <cstring>
+
+#include "kernels/common/error.h"
+
+namespace gm::h5 {
+namespace {
+
+// Recursive: a dataset that is read while a pack writes may nest one locked section in another.
+std::recursive_mutex& library_mutex() {
+  // A file whose closing failed (disk full) stays half-open in the library, whose own clean-up at exit then
+  // crashes. Everything here closes itself, so that clean-up is not needed.
+  static const herr_t no_exit_handler = H5dont_atexit();
+  (void)no_exit_handler;
+  static std::recursive_mutex mutex;
+  return mutex;
+}
+
+}  // namespace
+
+Lock::Lock() : guard_(library_mutex()) { H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr); }
+
+Handle& Handle::operator=(Handle&& other) noexcept {
+  if (this != &other) {
+    reset();
+    id_ = other.id_;
+    close_ = other.close_;
+    other.id_ = -1;
+  }
+  return *this;
+}
+
+bool Handle::reset() {
+  bool ok = id_ < 0 || close_(id_) >= 0;
+  id_ = -1;
+  return ok;
+}
+
+std::string reason() {
+  std::string text;
+  auto take = [](unsigned, const H5E_error2_t* error, void* out) -> herr_t {
+    if (error->desc && *error->desc) *static_cast<std::string*>(out) = error->desc;
+    return 1;  // the first one walking upward is the innermost
+  };
+  H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, take, &text);
+  for (char& c : text)
+    if (c == '\n') c = ' ';
+  return text.empty() ? "unknown HDF5 error" : text;
+}
+
+Handle open_file(const std::string& path) {
+  if (H5Fis_hdf5(path.c_str()) == 0) fail(path + ": not an HDF5 file");
+  Handle file(H5Fopen(path.c_str(), H5F_ACC_RDONLY, H5P_DEFAULT), H5Fclose);
+  if (!file.ok()) fail(path + ": cannot open as HDF5: " + reason());
+  return file;
+}
+
+Handle open_dataset(hid_t file, const char* name) {
+  if (H5Lexists(file, name, H5P_DEFAULT) <= 0) return {};
+  return Handle(H5Dopen2(file, name, H5P_DEFAULT), H5Dclose);
+}
+
+Handle space_of(hid_t dataset) { return Handle(H5Dget_space(dataset), H5Sclose); }
+Handle type_of(hid_t dataset) { return Handle(H5Dget_type(dataset), H5Tclose); }
+
+std::vector<hsize_t> shape_of(hid_t dataset) {
+  Handle space = space_of(dataset);
+  int rank = H5Sget_simple_extent_ndims(space);
+  std::vector<hsize_t> shape(rank > 0 ? rank : 0);
+  if (rank > 0) H5Sget_simple_extent_dims(space, shape.data(), nullptr);
+  return shape;
+}
+
+std::string shape_text(const std::vector<hsize_t>& shape) {
+  std::string text;
+  for (hsize_t n : shape) text += (text.empty() ? "" : ", ") + std::to_string(n);
+  return "(" + text + ")";
+}
+
+std::vector<std::string> read_strings(hid_t object, bool is_attribute) {
+  Handle type(is_attribute ? H5Aget_type(object) : H5Dget_type(object), H5Tclose);
+  Handle space(is_attribute ? H5Aget_space(object) : H5Dget_space(object), H5Sclose);
+  hssize_t count = space.ok() ? H5Sget_simple_extent_npoints(space) : 0;
+  if (!type.ok() || H5Tget_class(type) != H5T_STRING || count <= 0) return {};
+  auto read = [&](hid_t memory, void* out) {
+    return (is_attribute ? H5Aread(object, memory, out)
+                         : H5Dread(object, memory, H5S_ALL, H5S_ALL, H5P_DEFAULT, out)) >= 0;
+  };
+  std::vector<std::string> strings;
+  Handle memory(H5Tcopy(type), H5Tclose);
+  if (H5Tis_variable_str(type) > 0) {
+    std::vector<char*> raw(count, nullptr);
+    if (!read(memory, raw.data())) return {};
+    for (char* s : raw) strings.emplace_back(s ? s : "");
+    H5Dvlen_reclaim(memory, space, H5P_DEFAULT, raw.data());
+  } else {
+    size_t width = H5Tget_size(type);
+    std::vector<char> raw(width * count);
+    if (!read(memory, raw.data())) return {};
+    for (hssize_t i = 0; i < count; ++i) {
+      strings.emplace_back(raw.data() + i * width, strnlen(raw.data() + i * width, width));
+      while (!strings.back().empty() && strings.back().back() == ' ') strings.back().pop_back();
+    }
+  }
+  return strings;
+}
+
+std::vector<std::string> read_string_attribute(hid_t object, const char* name) {
+  if (H5Aexists(object, name) <= 0) return {};
+  Handle attribute(H5Aopen(object, name, H5P_DEFAULT), H5Aclose);
+  return attribute.ok() ? read_strings(attribute, true) : std::vector<std::string>{};
+}
+
+}  // namespace gm::h5

@@ -1,0 +1,39 @@
+// Train / validation / test: stratified per class, seeded, the same sky object never on two sides.
+#pragma once
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "data/dataset.h"
+
+namespace gm {
+
+struct SplitConfig {
+  double val = 0.1;   ///< share of every class, 0 .. 1
+  double test = 0.0;  ///< share of every class; val + test < 1
+  uint64_t seed = 0;
+  /// Images whose positions are this close (chained) are one object and stay together; 0 switches it off.
+  double same_sky_arcsec = 1.0;
+};
+
+/// Rows of a dataset, each list ascending.
+struct Split {
+  std::vector<int64_t> train, val, test;
+};
+
+/// Splits the labelled rows of `data`; unlabelled rows are in no part. In every class, val and test get
+/// round(share * n) images, at least one where the share is not 0 and the class has enough objects for every
+/// part to have one; train keeps at least one. Objects with several images may move these counts a little.
+/// Throws gm::Error: shares out of range, no labelled rows.
+Split make_split(const Dataset& data, const SplitConfig& config);
+
+/// Numbers 0 .. n-1 of sky objects by row; rows without a position are objects of their own.
+std::vector<int64_t> sky_groups(const Dataset& data, double arcsec);
+
+/// split.csv: `id_str,row,label,split` with split = train | val | test, in row order, written atomically.
+void write_split(const std::string& path, const Dataset& data, const Split& split);
+/// Reads it back for the same data. Throws gm::Error with the line when a row does not exist, is listed
+/// twice, or has another id than in `data` (then the data are not those that were split).
+Split read_split(const std::string& path, const Dataset& data);
+
+}  // namespace gm

@@ -1,0 +1,179 @@
+#include "data/transform.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <numbers>
+#include <string>
+
+#include "kernels/common/error.h"
+#include "kernels/common/philox.h"
+
+namespace gm {
+namespace {
+
+constexpr double kDegree = std::numbers::pi / 180;
+
+/// One draw of every step; the defaults are evaluation's.
+struct Draw {
+  double rotation = 0, shear = 0;  // radians
+  double zoom_x = 1, zoom_y = 1;
+  bool flip_x = false, flip_y = false;
+  double crop = 0;
+  double brightness = 1, contrast = 1, saturation = 1, hue = 0;  // hue in radians
+  int shift_x = 0, shift_y = 0;
+  bool colour = false;
+};
+
+Draw draw(const TransformConfig& c, PhiloxStream rng) {
+  Draw d;
+  d.rotation = kDegree * rng.uniform(-c.rotation_deg, c.rotation_deg);
+  d.shear = kDegree * rng.uniform(-c.shear_deg, c.shear_deg);
+  d.zoom_y = rng.uniform(c.zoom_min, c.zoom_max);
+  d.zoom_x = rng.uniform(c.zoom_min, c.zoom_max);
+  d.flip_x = rng.uniform() < 0.5 && c.flip_x;
+  d.flip_y = rng.uniform() < 0.5 && c.flip_y;
+  d.crop = rng.uniform(c.crop_min, c.crop_max);
+  d.brightness = rng.uniform(1 - c.brightness, 1 + c.brightness);
+  d.contrast = rng.uniform(1 - c.contrast, 1 + c.contrast);
+  d.saturation = rng.uniform(1 - c.saturation, 1 + c.saturation);
+  d.hue = 2 * std::numbers::pi * rng.uniform(-c.hue, c.hue);
+  d.shift_x = static_cast<int>(rng.below(2 * c.shift_px + 1)) - c.shift_px;
+  d.shift_y = static_cast<int>(rng.below(2 * c.shift_px + 1)) - c.shift_px;
+  d.colour = c.brightness > 0 || c.contrast > 0 || c.saturation > 0 || c.hue > 0;
+  return d;
+}
+
+/// Output position -> source position: centre, shift back, flip, zoom, shear, rotate (Keras composes
+/// rotation * shear * zoom over (row, column) and flips last), then to source pixels about the image's
+/// centre.
+Affine place(const Draw& d, const Image& image, int size, double ratio_x, double ratio_y) {
+  double c = std::cos(d.rotation), s = std::sin(d.rotation);
+  double shear_x = std::cos(d.shear), shear_y = -std::sin(d.shear);
+  // x' = zoom_x x cos(shear), y' = zoom_y y - zoom_x x sin(shear); then x'' = c x' + s y', y'' = -s x' + c y'
+  double ax = d.zoom_x * shear_x, ay = d.zoom_x * shear_y, by = d.zoom_y;
+  double fx = d.flip_x ? -1 : 1, fy = d.flip_y ? -1 : 1;
+  Affine m;
+  m.xx = ratio_x * (c * ax + s * ay) * fx;
+  m.xy = ratio_x * (s * by) * fy;
+  m.yx = ratio_y * (-s * ax + c * ay) * fx;
+  m.yy = ratio_y * (c * by) * fy;
+  double u = size * 0.5 + d.shift_x, v = size * 0.5 + d.shift_y;
+  m.x0 = image.width * 0.5 - m.xx * u - m.xy * v;
+  m.y0 = image.height * 0.5 - m.yx * u - m.yy * v;
+  return m;
+}
+
+/// Brightness, contrast, saturation and hue in this order: all linear, hence one 3x3 matrix and an offset.
+void colour_pass(const Draw& d, int64_t pixels, float* rgb) {
+  const double grey[3] = {0.299, 0.587, 0.114};
+  double total[3] = {0, 0, 0};
+  for (int64_t i = 0; i < pixels; ++i)
+    for (int c = 0; c < 3; ++c) total[c] += rgb[i * 3 + c];
+  double mean = (grey[0] * total[0] + grey[1] * total[1] + grey[2] * total[2]) / pixels;
+  // The quarter turn of the chroma plane (I -> -Q, Q -> I of YIQ) written over RGB.
+  const double in_i[3] = {0.596, -0.274, -0.322}, in_q[3] = {0.211, -0.523, 0.312};
+  const double out_i[3] = {0.956, -0.272, -1.106}, out_q[3] = {0.621, -0.647, 1.703};
+  double cos_hue = std::cos(d.hue), sin_hue = std::sin(d.hue), scale = d.brightness * d.contrast;
+  float m[3][3];
+  // Grey is what neither saturation nor hue changes; only the rest, x - grey(x), is scaled and turned.
+  for (int r = 0; r < 3; ++r)
+    for (int c = 0; c < 3; ++c) {
+      double chroma = cos_hue * ((r == c) - grey[c]) + sin_hue * (out_q[r] * in_i[c] - out_i[r] * in_q[c]);
+      m[r][c] = static_cast<float>(scale * (grey[c] + d.saturation * chroma));
+    }
+  float offset = static_cast<float>((1 - d.contrast) * d.brightness * mean);
+  for (int64_t i = 0; i < pixels; ++i) {
+    float r = rgb[i * 3], g = rgb[i * 3 + 1], b = rgb[i * 3 + 2];
+    for (int c = 0; c < 3; ++c) {
+      float value = m[c][0] * r + m[c][1] * g + m[c][2] * b + offset;
+      rgb[i * 3 + c] = value < 0 ? 0.0f : value > 255 ? 255.0f : value;
+    }
+  }
+}
+
+}  // namespace
+
+TransformConfig TransformConfig::none(int size) {
+  TransformConfig c;
+  c.size = size;
+  return c;
+}
+
+TransformConfig TransformConfig::gz(int size) {
+  TransformConfig c = none(size);
+  c.kind = Kind::gz;
+  c.rotation_deg = 180;
+  c.flip_x = c.flip_y = true;
+  c.crop_min = 160;
+  c.crop_max = 240;
+  c.crop_eval = 200;
+  c.brightness = c.contrast = c.saturation = 0.2;
+  c.hue = 0.02;
+  c.shift_px = 3;
+  c.fill = Border::reflect;
+  return c;
+}
+
+TransformConfig TransformConfig::keras(int size) {
+  TransformConfig c = none(size);
+  c.kind = Kind::keras;
+  c.rotation_deg = 20;
+  c.shear_deg = 0.3;
+  c.zoom_min = 0.7;
+  c.zoom_max = 1.3;
+  c.flip_x = c.flip_y = true;
+  return c;
+}
+
+void TransformConfig::validate() const {
+  auto need = [](bool ok, const char* what) {
+    if (!ok) fail(std::string("augment: ") + what);
+  };
+  need(size >= 4 && size <= 4096, "size must be 4..4096 px");
+  need(rotation_deg >= 0 && rotation_deg <= 180, "rotation_deg must be 0..180");
+  need(shear_deg >= 0 && shear_deg <= 80, "shear_deg must be 0..80");
+  need(zoom_min >= 0.1 && zoom_min <= zoom_max && zoom_max <= 4, "zoom must be 0.1 <= min <= max <= 4");
+  need(crop_min >= 0 && crop_min <= crop_max && crop_max <= 4096, "crop must be 0 <= min <= max <= 4096 px");
+  need(crop_eval >= 0 && crop_eval <= 4096, "crop_eval must be 0..4096 px");
+  need(crop_reference >= 1, "crop_reference must be at least 1 px");
+  need(brightness >= 0 && brightness <= 1, "brightness must be 0..1");
+  need(contrast >= 0 && contrast <= 1, "contrast must be 0..1");
+  need(saturation >= 0 && saturation <= 1, "saturation must be 0..1");
+  need(hue >= 0 && hue <= 0.5, "hue must be 0..0.5 of a turn");
+  need(shift_px >= 0 && shift_px < size, "shift_px must be 0..size-1");
+}
+
+Transform::Transform(const TransformConfig& config, bool training) : config_(config), training_(training) {
+  config_.validate();
+}
+
+void Transform::apply(const Image& image, uint64_t seed, uint32_t epoch, uint32_t row, float* out) const {
+  int size = config_.size;
+  bool random = training_ && config_.kind != TransformConfig::Kind::none;
+  if (!random && image.width == size && image.height == size) {
+    for (size_t i = 0; i < image.rgb.size(); ++i) out[i] = static_cast<float>(image.rgb[i]);
+    return;
+  }
+  Draw d;
+  d.crop = config_.crop_eval;
+  if (random) d = draw(config_, PhiloxStream(seed, RngUse::augment, epoch, row));
+  double ratio_x = static_cast<double>(image.width) / size,
+         ratio_y = static_cast<double>(image.height) / size;
+  if (d.crop > 0) {
+    double shrink = std::min(1.0, std::min(image.width, image.height) / config_.crop_reference);
+    ratio_x = ratio_y = d.crop * shrink / size;
+  }
+  resample(image, place(d, image, size, ratio_x, ratio_y), ratio_x, ratio_y, config_.fill, size, out);
+  if (d.colour) colour_pass(d, static_cast<int64_t>(size) * size, out);
+}
+
+Image resize_image(const Image& image, int size) {
+  std::vector<float> pixels(static_cast<size_t>(size) * size * 3);
+  Transform(TransformConfig::none(size), false).apply(image, 0, 0, 0, pixels.data());
+  Image resized{size, size, std::vector<uint8_t>(pixels.size())};
+  for (size_t i = 0; i < pixels.size(); ++i) resized.rgb[i] = static_cast<uint8_t>(std::lround(pixels[i]));
+  return resized;
+}
+
+}  // namespace gm

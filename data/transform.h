@@ -1,0 +1,70 @@
+// From a decoded image to the network's input: the augmentations of both papers, one affine and one colour
+// pass.
+#pragma once
+#include <cstdint>
+
+#include "data/resample.h"
+
+namespace gm {
+
+/// Every range of the augmentation; a preset per paper. Angles in degrees, factors without unit.
+/// In training the steps are drawn, in order, from PhiloxStream(seed, augment, epoch, row); all draws are
+/// always made, so that switching one step off leaves the others as they were.
+struct TransformConfig {
+  enum class Kind { none, gz, keras };
+
+  Kind kind = Kind::none;
+  int size = 64;  ///< side of the square output, px
+
+  double rotation_deg = 0;            ///< uniform in [-r, r]; 180 is every direction
+  double shear_deg = 0;               ///< uniform in [-s, s], as Keras reads it
+  double zoom_min = 1, zoom_max = 1;  ///< x and y independently; above 1 shows more of the image, as in Keras
+  bool flip_x = false, flip_y = false;  ///< each with p = 0.5 where true
+
+  /// Side of the centre crop in px of the original scale, drawn uniformly in training and fixed in
+  /// evaluation; 0: the whole image, stretched to a square. The scale is that of the `crop_reference`-px
+  /// centre of a Galaxy Zoo picture: in an image whose shorter side is below it, crops shrink in proportion.
+  double crop_min = 0, crop_max = 0, crop_eval = 0;
+  double crop_reference = 264;
+
+  /// Factors uniform in [1-x, 1+x]; brightness multiplies, contrast blends with the mean grey, saturation
+  /// with each pixel's grey (Rec. 601), as torchvision's ColorJitter; hue turns the colour about the grey
+  /// axis (YIQ) by a uniform share of a full turn in [-hue, hue]. The result is clamped to 0..255.
+  double brightness = 0, contrast = 0, saturation = 0, hue = 0;
+
+  int shift_px = 0;  ///< whole px of the output, x and y independently uniform in {-s .. s}
+  Border fill = Border::edge;
+
+  /// Resize only: the whole image, stretched.
+  static TransformConfig none(int size);
+  /// S2 (section 3.2): rotation 0-360, flips, centre crop S in [160, 240], colour, area downscale, shift 0-3
+  /// px. Evaluation: centre 200. The shift moves the window over the image instead of the finished picture,
+  /// so what comes in at the border is sky. Outside the image: mirrored, because stretched edge pixels look
+  /// like bars.
+  static TransformConfig gz(int size);
+  /// S1 (Keras ImageDataGenerator): rotation 20, shear 0.3, zoom [.7, 1.3], fill nearest, flips after the
+  /// affine, bilinear, about the centre; all at the size of the network, to which the whole image is resized.
+  static TransformConfig keras(int size);
+
+  /// Throws gm::Error naming the first setting out of range.
+  void validate() const;
+};
+
+/// Applies a configuration. Const and thread-safe.
+class Transform {
+ public:
+  Transform(const TransformConfig& config, bool training);
+  const TransformConfig& config() const { return config_; }
+  /// Fills out (size, size, 3), 0..255. The result depends on the image and (seed, epoch, row) alone. In
+  /// evaluation nothing is drawn, and an image that has the output's size is copied pixel for pixel.
+  void apply(const Image& image, uint64_t seed, uint32_t epoch, uint32_t row, float* out) const;
+
+ private:
+  TransformConfig config_;
+  bool training_;
+};
+
+/// The image at width = height = size (area average or bilinear), rounded back to 8 bits.
+Image resize_image(const Image& image, int size);
+
+}  // namespace gm

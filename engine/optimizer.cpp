@@ -1,0 +1,78 @@
+#include "engine/optimizer.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/common/op.h"
+
+namespace gm {
+
+double learning_rate(const ScheduleConfig& s, double lr, int64_t step, int64_t warmup, int64_t total) {
+  if (step < warmup) return lr * static_cast<double>(step + 1) / static_cast<double>(warmup);
+  switch (s.kind) {
+    case ScheduleConfig::constant:
+      return lr;
+    case ScheduleConfig::keras_decay:
+      return lr / (1 + s.decay * static_cast<double>(step));
+    case ScheduleConfig::cosine: {
+      const double t =
+          std::min(1.0, static_cast<double>(step - warmup) / std::max<int64_t>(1, total - warmup));
+      return lr *
+             (s.final_fraction + (1 - s.final_fraction) * 0.5 * (1 + std::cos(3.14159265358979323846 * t)));
+    }
+  }
+  return lr;
+}
+
+Optimizer::Optimizer(Device& device, const OptimizerConfig& config, const ParameterTable& table,
+                     Weights& weights)
+    : device_(device),
+      config_(config),
+      weights_(weights),
+      elements_(table.trainable_elements()),
+      moment1_(device, elements_ * sizeof(float)),
+      moment2_(device, config.kind == OptimizerConfig::sgd ? 0 : elements_ * sizeof(float)),
+      mask_(device, elements_),
+      hyper_(device, 8 * sizeof(float)) {
+  for (Buffer* b : {&moment1_, &moment2_})
+    if (b->bytes()) device.fill(b->data(), 0, b->bytes());
+  std::vector<uint8_t> mask(elements_, 0);
+  for (const Parameter& p : table)
+    if (p.trainable && p.decay && !p.frozen)
+      std::fill_n(mask.begin() + p.offset, p.shape.numel(), uint8_t{1});
+  mask_.upload(mask);
+}
+
+void Optimizer::update(double lr, int64_t step, double grad_scale) {
+  const bool sgd = config_.kind == OptimizerConfig::sgd;
+  const double t = static_cast<double>(step + 1);
+  const float hyper[8] = {static_cast<float>(lr),
+                          static_cast<float>(sgd ? config_.momentum : config_.beta1),
+                          static_cast<float>(config_.beta2),
+                          static_cast<float>(config_.epsilon),
+                          static_cast<float>(1 - std::pow(config_.beta1, t)),
+                          static_cast<float>(1 - std::pow(config_.beta2, t)),
+                          static_cast<float>(grad_scale),
+                          static_cast<float>(config_.weight_decay)};
+  device_.upload(hyper_.data(), hyper, sizeof hyper);
+
+  const TensorSpec flat{Shape{elements_}, DType::f32};
+  const bool half = weights_.half().bytes() > 0;
+  const View in[] = {weights_.gradients().view(0, flat), hyper_.view(0, {Shape{8}, DType::f32}),
+                     config_.weight_decay != 0 ? mask_.view(0, {Shape{elements_}, DType::u8})
+                                               : View{nullptr, {Shape{elements_}, DType::u8}}};
+  std::vector<View> out, state{weights_.master().view(0, flat), moment1_.view(0, flat)};
+  if (!sgd) state.push_back(moment2_.view(0, flat));
+  if (half) out.push_back(weights_.half().view(0, {Shape{elements_}, DType::bf16}));
+  Attrs attrs{{"half_copy", half ? 1 : 0}};
+  if (sgd)
+    attrs.set("nesterov", config_.nesterov);
+  else
+    attrs.set("epsilon_hat", config_.epsilon_hat).set("decoupled", config_.kind == OptimizerConfig::adamw);
+  const OpDef& op = find_op(sgd ? "sgd" : "adam");
+  const Context ctx = device_.context();
+  kernel_table(device_.backend())[op_index(op)].forward(
+      OpCall{attrs, in, out, {}, state, {}, {}, View{}, ctx});
+}
+
+}  // namespace gm

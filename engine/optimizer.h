@@ -1,0 +1,53 @@
+// Optimizers as one kernel over the flat parameter buffer, and learning-rate schedules as pure functions.
+#pragma once
+#include <string>
+
+#include "engine/parameters.h"
+
+namespace gm {
+
+struct OptimizerConfig {
+  enum Kind { adam, adamw, sgd } kind = adamw;
+  double lr = 1e-3;
+  double beta1 = 0.9, beta2 = 0.999;
+  double epsilon = 1e-7;
+  /// True: Keras's and TensorFlow's form, epsilon outside the corrected root ("epsilon hat"); false:
+  /// PyTorch's.
+  bool epsilon_hat = true;
+  double momentum = 0.9;    // sgd
+  bool nesterov = false;    // sgd
+  double weight_decay = 0;  // adamw: decoupled; adam, sgd: L2. Kernels of conv and dense layers only.
+};
+
+struct ScheduleConfig {
+  enum Kind { constant, keras_decay, cosine } kind = constant;
+  double decay = 0;              // keras_decay: lr / (1 + decay * step), steps counted from 0 (S1: 0.001)
+  double warmup_epochs = 0;      // linear from lr / steps to lr
+  double final_fraction = 0.01;  // cosine: ends at lr * final_fraction
+};
+
+/// Learning rate of optimizer step `step` (0-based) out of `total`, `warmup` of which are warm-up.
+double learning_rate(const ScheduleConfig& schedule, double lr, int64_t step, int64_t warmup, int64_t total);
+
+class Optimizer {
+ public:
+  Optimizer(Device& device, const OptimizerConfig& config, const ParameterTable& table, Weights& weights);
+
+  /// One update from weights.gradients(). step counts from 0; grad_scale multiplies the gradient first.
+  void update(double lr, int64_t step, double grad_scale = 1);
+
+  size_t bytes() const { return moment1_.bytes() + moment2_.bytes() + mask_.bytes() + hyper_.bytes(); }
+  /// Adam's m and v, SGD's velocity (second buffer empty): saved in checkpoints.
+  Buffer& moment1() { return moment1_; }
+  Buffer& moment2() { return moment2_; }
+  const OptimizerConfig& config() const { return config_; }
+
+ private:
+  Device& device_;
+  OptimizerConfig config_;
+  Weights& weights_;
+  int64_t elements_;
+  Buffer moment1_, moment2_, mask_, hyper_;
+};
+
+}  // namespace gm

@@ -1,0 +1,114 @@
+#include "engine/parameters.h"
+
+#include <cmath>
+
+#include "kernels/common/philox.h"
+
+namespace gm {
+
+int ParameterTable::add(const std::string& name, const Shape& shape, const Initializer& init, bool trainable,
+                        bool decay) {
+  if (auto it = index_.find(name); it != index_.end()) {
+    GM_CHECK(items_[it->second].shape == shape, "parameter '" + name + "' declared with two shapes");
+    return it->second;
+  }
+  Parameter p{name, shape, init, trainable, decay, false, 0};
+  int64_t& elements = trainable ? trainable_elements_ : state_elements_;
+  p.offset = elements;
+  elements += (shape.numel() + 63) / 64 * 64;
+  items_.push_back(p);
+  return index_[name] = size() - 1;
+}
+
+int ParameterTable::find(const std::string& name) const {
+  auto it = index_.find(name);
+  return it == index_.end() ? -1 : it->second;
+}
+
+int64_t ParameterTable::trainable_count() const {
+  int64_t n = 0;
+  for (const auto& p : items_) n += p.trainable ? p.shape.numel() : 0;
+  return n;
+}
+
+int64_t ParameterTable::total_count() const {
+  int64_t n = 0;
+  for (const auto& p : items_) n += p.shape.numel();
+  return n;
+}
+
+Weights::Weights(Device& device, const ParameterTable& table, bool half, bool training)
+    : device_(device),
+      master_(device, table.trainable_elements() * sizeof(float)),
+      half_(device, half ? table.trainable_elements() * sizeof(bf16) : 0),
+      gradients_(device, training ? table.trainable_elements() * sizeof(float) : 0),
+      state_(device, table.state_elements() * sizeof(float)) {
+  for (Buffer* b : {&master_, &half_, &gradients_, &state_})
+    if (b->bytes()) device.fill(b->data(), 0, b->bytes());
+}
+
+void Weights::initialize(const ParameterTable& table, uint64_t seed) {
+  for (int i = 0; i < table.size(); ++i) {
+    const Parameter& p = table[i];
+    std::vector<float> v(p.shape.numel());
+    PhiloxStream rng(seed, RngUse::init, static_cast<uint32_t>(i));
+    const double variance = p.init.scale / std::max(1.0, p.init.fan);
+    for (float& x : v) switch (p.init.kind) {
+        case Initializer::zeros:
+          x = 0;
+          break;
+        case Initializer::ones:
+          x = 1;
+          break;
+        case Initializer::uniform: {
+          const double limit = std::sqrt(3 * variance);
+          x = static_cast<float>(rng.uniform(-limit, limit));
+          break;
+        }
+        case Initializer::truncated_normal: {
+          // Keras: normal cut at two sigma and widened so that the variance is the one asked for.
+          const double sigma = std::sqrt(variance) / 0.87962566103423978;
+          double z;
+          do {
+            const double u = 1 - rng.uniform(), w = rng.uniform();
+            z = std::sqrt(-2 * std::log(u)) * std::cos(6.283185307179586 * w);
+          } while (std::abs(z) > 2);
+          x = static_cast<float>(sigma * z);
+          break;
+        }
+      }
+    upload(p, v);
+  }
+  refresh_half();
+}
+
+void Weights::refresh_half() {
+  if (!half_.bytes()) return;
+  const auto master = master_.download<float>();
+  std::vector<bf16> half(master.size());
+  for (size_t i = 0; i < master.size(); ++i) half[i] = to_bf16(master[i]);
+  half_.upload(half);
+}
+
+std::vector<float> Weights::download(const Parameter& p) const {
+  std::vector<float> v(p.shape.numel());
+  device_.download(v.data(), value(p, DType::f32).data, v.size() * sizeof(float));
+  return v;
+}
+
+void Weights::upload(const Parameter& p, const std::vector<float>& values) {
+  GM_CHECK(static_cast<int64_t>(values.size()) == p.shape.numel(),
+           "wrong number of values for '" + p.name + "'");
+  device_.upload(value(p, DType::f32).data, values.data(), values.size() * sizeof(float));
+}
+
+View Weights::value(const Parameter& p, DType dtype) const {
+  const Buffer& buffer = !p.trainable ? state_ : dtype == DType::bf16 ? half_ : master_;
+  return buffer.view(p.offset * dtype_bytes(dtype), {p.shape, dtype});
+}
+
+View Weights::gradient(const Parameter& p) const {
+  return gradients_.view(p.offset * sizeof(float), {p.shape, DType::f32});
+}
+
+}  // namespace gm

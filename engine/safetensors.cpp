@@ -1,0 +1,224 @@
+#include "engine/safetensors.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cmath>
+#include <cstdio>
+#include <cstring>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <set>
+
+namespace gm {
+
+namespace {
+
+using json = nlohmann::ordered_json;
+
+constexpr uint64_t kMaxHeader = 100u << 20;  // the format's own limit
+
+const char* format_name(DType t) {
+  switch (t) {
+    case DType::f32:
+      return "F32";
+    case DType::bf16:
+      return "BF16";
+    case DType::i32:
+      return "I32";
+    case DType::u8:
+      return "U8";
+    case DType::f64:
+      return "F64";
+  }
+  return "?";
+}
+
+float half_to_float(uint16_t h) {
+  const uint32_t sign = static_cast<uint32_t>(h & 0x8000) << 16;
+  const int exponent = (h >> 10) & 31;
+  const uint32_t mantissa = h & 1023;
+  float value = exponent == 31  ? (mantissa ? NAN : INFINITY)
+                : exponent == 0 ? std::ldexp(static_cast<float>(mantissa), -24)
+                                : std::ldexp(static_cast<float>(mantissa + 1024), exponent - 25);
+  return sign ? -value : value;
+}
+
+// Narrows the float types this engine does not keep.
+StoredTensor decode(const std::string& type, const Shape& shape, const char* data, size_t bytes,
+                    const std::string& where) {
+  const size_t n = static_cast<size_t>(shape.numel());
+  auto expect = [&](size_t element) {
+    if (bytes != n * element)
+      fail(where + ": " + std::to_string(bytes) + " bytes do not fit shape " + shape.str());
+  };
+  StoredTensor t;
+  t.spec.shape = shape;
+  if (type == "F64" || type == "F16") {
+    expect(type == "F64" ? 8 : 2);
+    std::vector<float> values(n);
+    for (size_t i = 0; i < n; ++i) {
+      if (type == "F64") {
+        double d;
+        std::memcpy(&d, data + 8 * i, 8);
+        values[i] = static_cast<float>(d);
+      } else {
+        uint16_t h;
+        std::memcpy(&h, data + 2 * i, 2);
+        values[i] = half_to_float(h);
+      }
+    }
+    return StoredTensor::of(shape, values);
+  }
+  if (type == "F32")
+    t.spec.dtype = DType::f32;
+  else if (type == "BF16")
+    t.spec.dtype = DType::bf16;
+  else if (type == "I32")
+    t.spec.dtype = DType::i32;
+  else if (type == "U8")
+    t.spec.dtype = DType::u8;
+  else if (type == "I64") {  // PyTorch's num_batches_tracked and the like
+    expect(8);
+    t.spec.dtype = DType::i32;
+    t.bytes.resize(n * 4);
+    for (size_t i = 0; i < n; ++i) {
+      int64_t v;
+      std::memcpy(&v, data + 8 * i, 8);
+      const int32_t w = static_cast<int32_t>(v);
+      std::memcpy(t.bytes.data() + 4 * i, &w, 4);
+    }
+    return t;
+  } else {
+    fail(where + ": unsupported type " + type);
+  }
+  expect(dtype_bytes(t.spec.dtype));
+  t.bytes.assign(data, data + bytes);
+  return t;
+}
+
+[[noreturn]] void io_error(const std::string& path, const std::string& what, int error) {
+  fail(path + ": " + what + ": " + std::strerror(error));
+}
+
+}  // namespace
+
+std::vector<float> StoredTensor::floats() const {
+  std::vector<float> v(spec.shape.numel());
+  if (spec.dtype == DType::f32)
+    std::memcpy(v.data(), bytes.data(), bytes.size());
+  else if (spec.dtype == DType::bf16)
+    for (size_t i = 0; i < v.size(); ++i) {
+      bf16 b;
+      std::memcpy(&b, bytes.data() + 2 * i, 2);
+      v[i] = to_float(b);
+    }
+  else
+    fail("tensor of type " + std::string(dtype_name(spec.dtype)) + " read as floats");
+  return v;
+}
+
+StoredTensor StoredTensor::of(const Shape& shape, const std::vector<float>& values) {
+  StoredTensor t;
+  t.spec = {shape, DType::f32};
+  t.bytes.resize(values.size() * sizeof(float));
+  std::memcpy(t.bytes.data(), values.data(), t.bytes.size());
+  return t;
+}
+
+const StoredTensor& TensorFile::at(const std::string& name) const {
+  auto it = tensors.find(name);
+  if (it == tensors.end()) fail(path + ": tensor '" + name + "' is missing");
+  return it->second;
+}
+
+TensorFile read_safetensors(const std::string& path) {
+  std::ifstream in(path, std::ios::binary | std::ios::ate);
+  if (!in) fail(path + ": cannot open: " + std::strerror(errno));
+  const uint64_t size = static_cast<uint64_t>(in.tellg());
+  in.seekg(0);
+  uint64_t header_bytes = 0;
+  if (size < 8 || !in.read(reinterpret_cast<char*>(&header_bytes), 8) || header_bytes > kMaxHeader)
+    fail(path + ": not a safetensors file");
+  if (header_bytes + 8 > size) fail(path + ": truncated: the header ends past the end of the file");
+  std::string header(header_bytes, '\0');
+  in.read(header.data(), static_cast<std::streamsize>(header_bytes));
+  std::vector<char> data(size - 8 - header_bytes);
+  if (!in.read(data.data(), static_cast<std::streamsize>(data.size()))) fail(path + ": cannot read");
+  const json root = json::parse(header, nullptr, false);
+  if (root.is_discarded() || !root.is_object()) fail(path + ": not a safetensors file");
+
+  TensorFile file;
+  file.path = path;
+  try {
+    for (const auto& [name, item] : root.items()) {
+      if (name == "__metadata__") {
+        for (const auto& [k, v] : item.items()) file.metadata[k] = v.get<std::string>();
+        continue;
+      }
+      const std::string where = path + ": tensor '" + name + "'";
+      const auto offsets = item.at("data_offsets").get<std::vector<uint64_t>>();
+      const auto dims = item.at("shape").get<std::vector<int64_t>>();
+      if (offsets.size() != 2 || offsets[0] > offsets[1]) fail(where + ": bad offsets");
+      if (offsets[1] > data.size()) fail(where + ": truncated: the file ends before its data");
+      if (dims.size() > 4) fail(where + ": more than four dimensions");
+      Shape shape;
+      shape.rank = 0;
+      for (int64_t d : dims) {
+        if (d < 0 || d > (int64_t{1} << 40)) fail(where + ": bad shape");
+        shape.dims[shape.rank++] = d;
+      }
+      file.tensors[name] = decode(item.at("dtype").get<std::string>(), shape, data.data() + offsets[0],
+                                  offsets[1] - offsets[0], where);
+    }
+  } catch (const json::exception&) {
+    fail(path + ": malformed safetensors header");
+  }
+  return file;
+}
+
+void write_file_atomically(const std::string& path, const std::string& content) {
+  const std::string temporary = path + ".partial";
+  const int fd = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+  if (fd < 0) io_error(path, "cannot write", errno);
+  size_t done = 0;
+  int error = 0;
+  while (done < content.size() && !error) {
+    const ssize_t n = ::write(fd, content.data() + done, std::min<size_t>(content.size() - done, 1u << 30));
+    if (n < 0 && errno != EINTR) error = errno;
+    if (n > 0) done += static_cast<size_t>(n);
+  }
+  if (!error && ::fsync(fd) != 0) error = errno;
+  if (::close(fd) != 0 && !error) error = errno;
+  if (!error && std::rename(temporary.c_str(), path.c_str()) != 0) error = errno;
+  if (error) {
+    ::unlink(temporary.c_str());
+    io_error(path, "cannot write", error);
+  }
+}
+
+void write_safetensors(const std::string& path, const TensorFile& file) {
+  json root = json::object();
+  if (!file.metadata.empty()) root["__metadata__"] = file.metadata;
+  uint64_t offset = 0;
+  for (const auto& [name, t] : file.tensors) {
+    std::vector<int64_t> dims(t.spec.shape.dims.begin(), t.spec.shape.dims.begin() + t.spec.shape.rank);
+    root[name] = {{"dtype", format_name(t.spec.dtype)},
+                  {"shape", dims},
+                  {"data_offsets", {offset, offset + t.bytes.size()}}};
+    offset += t.bytes.size();
+  }
+  std::string header = root.dump();
+  header.append((8 - header.size() % 8) % 8, ' ');  // data starts 8-byte aligned
+  std::string content;
+  content.reserve(8 + header.size() + offset);
+  const uint64_t header_bytes = header.size();
+  content.append(reinterpret_cast<const char*>(&header_bytes), 8);
+  content += header;
+  for (const auto& [name, t] : file.tensors) content.append(t.bytes.data(), t.bytes.size());
+  write_file_atomically(path, content);
+}
+
+}  // namespace gm

@@ -1,0 +1,57 @@
+// Runs a planned graph on a device. Owns the arena; the parameters belong to Weights and may be shared.
+#pragma once
+#include <string>
+#include <vector>
+
+#include "engine/plan.h"
+
+namespace gm {
+
+class Session {
+ public:
+  /// `weights` and `device` must outlive the session. seed: key of dropout masks (training).
+  Session(Device& device, const Graph& graph, Weights& weights, PlanOptions options, uint64_t seed = 0);
+
+  const Graph& graph() const { return graph_; }
+  const Plan& plan() const { return plan_; }
+  /// Arena plus workspace.
+  size_t bytes() const { return arena_.bytes() + workspace_.bytes(); }
+
+  /// Memory of a graph input, or of a value in PlanOptions::keep after forward().
+  View value(ValueId id) const;
+  /// Gradient of an input that wants one, after backward().
+  View gradient(ValueId id) const;
+  void upload(ValueId id, const void* host);
+  std::vector<float> download(ValueId id) const;  // f32 or bf16 values as floats
+
+  void forward() { run(0, plan_.backward_begin); }
+  void backward() { run(plan_.backward_begin, plan_.steps.size()); }
+  /// Dropout and stochastic depth draw from (seed, step): set before forward().
+  void set_step(uint64_t step);
+
+ private:
+  void run(size_t begin, size_t end);
+  View slot_view(int slot) const;
+  View operand(ValueId id, int slot) const;
+
+  Device& device_;
+  Graph graph_;
+  Weights& weights_;
+  PlanOptions options_;
+  Plan plan_;
+  Buffer arena_, workspace_, step_;
+  uint64_t seed_;
+  // Views are fixed once memory is placed, so every call is prepared once.
+  struct Prepared {
+    OpKernel kernel;
+    const Node* node;
+    std::vector<View> in, out, saved, state, dout;
+    std::vector<GradView> din;
+  };
+  std::vector<Prepared> prepared_;
+};
+
+/// Host copy of a device tensor as floats.
+std::vector<float> to_host(Device& device, const View& view);
+
+}  // namespace gm

@@ -1,0 +1,270 @@
+#include "engine/trainer.h"
+
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <tuple>
+
+#include "engine/safetensors.h"
+
+namespace gm {
+
+namespace {
+
+PlanOptions train_options(const TrainableGraph& g) {
+  return {.training = true, .loss = g.loss, .keep = {g.loss, g.correct}};
+}
+PlanOptions eval_options(const TrainableGraph& g) { return {.keep = {g.loss, g.correct, g.logits}}; }
+
+double seconds_since(std::chrono::steady_clock::time_point t) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - t).count();
+}
+
+// Doubles survive the round trip through text, so a resumed run is bit-exact.
+std::string exact(double v) {
+  char text[40];
+  std::snprintf(text, sizeof text, "%.17g", v);
+  return text;
+}
+
+}  // namespace
+
+Trainer::Trainer(Device& device, const TrainableGraph& train, const TrainableGraph& eval,
+                 ParameterTable& table, Weights& weights, Weights& eval_weights,
+                 std::function<void()> refresh_eval, const OptimizerConfig& optimizer,
+                 const ScheduleConfig& schedule, const TrainerConfig& config)
+    : device_(device),
+      table_(table),
+      weights_(weights),
+      refresh_eval_(std::move(refresh_eval)),
+      schedule_(schedule),
+      config_(config),
+      train_ids_(train),
+      eval_ids_(eval),
+      train_(device, train.graph, weights, train_options(train), config.seed),
+      eval_(device, eval.graph, eval_weights, eval_options(eval)),
+      optimizer_(device, optimizer, table, weights) {}
+
+size_t Trainer::budget_bytes() const {
+  return weights_.bytes() + optimizer_.bytes() + train_.bytes() + eval_.bytes() + device_.overhead_bytes();
+}
+
+std::string Trainer::budget() const {
+  auto mib = [](size_t bytes) {
+    char text[32];
+    std::snprintf(text, sizeof text, "%.1f", static_cast<double>(bytes) / (1 << 20));
+    return std::string(text);
+  };
+  return "memory (MiB): parameters and gradients " + mib(weights_.bytes()) + ", optimizer " +
+         mib(optimizer_.bytes()) + ", activations " + mib(train_.plan().arena_bytes) + ", workspace " +
+         mib(train_.plan().workspace_bytes) + ", evaluation " + mib(eval_.bytes()) + "; total " +
+         mib(budget_bytes());
+}
+
+std::pair<double, double> Trainer::evaluate(BatchSource& source) {
+  refresh_eval_();
+  HostBatch batch;
+  double loss = 0, correct = 0, count = 0;
+  source.start_epoch(0, 0);
+  while (source.next(batch)) {
+    eval_.upload(eval_ids_.pixels, batch.pixels.data());
+    std::vector<int32_t> labels = batch.labels;
+    for (size_t i = batch.count; i < labels.size(); ++i) labels[i] = -1;  // padding rows do not count
+    eval_.upload(eval_ids_.labels, labels.data());
+    eval_.forward();
+    loss += static_cast<double>(eval_.download(eval_ids_.loss)[0]) * static_cast<double>(batch.count);
+    correct += eval_.download(eval_ids_.correct)[0];
+    count += static_cast<double>(batch.count);
+  }
+  return {loss / count, correct / count};
+}
+
+Trainer::Outcome Trainer::run(BatchSource& train, BatchSource& validation, const TrainerEvents& events,
+                              const std::atomic<bool>& stop) {
+  const int64_t batches = train.batches(), total = batches * config_.epochs;
+  const int64_t warmup = std::llround(schedule_.warmup_epochs * static_cast<double>(batches));
+  HostBatch batch;
+  // A checkpoint before the first step: a run killed in its first epoch can be resumed too.
+  if (state_.step == 0) save("last.safetensors", true);
+  for (; state_.epoch < config_.epochs; ++state_.epoch) {
+    const auto start = std::chrono::steady_clock::now();
+    const int64_t first = state_.batch;
+    double lr = 0, seen = 0;
+    train.start_epoch(state_.epoch, state_.batch);
+    while (train.next(batch)) {
+      lr = learning_rate(schedule_, optimizer_.config().lr, state_.step, warmup, total);
+      train_.upload(train_ids_.pixels, batch.pixels.data());
+      train_.upload(train_ids_.labels, batch.labels.data());
+      train_.set_step(static_cast<uint64_t>(state_.step));
+      train_.forward();
+      train_.backward();
+      optimizer_.update(lr, state_.step);
+      const double loss = train_.download(train_ids_.loss)[0];
+      if (!std::isfinite(loss))
+        fail("the loss became " + exact(loss) + " at step " + std::to_string(state_.step) +
+             " (learning rate " + exact(lr) +
+             "): lower optimizer.lr; last.safetensors holds the last good weights");
+      const double n = static_cast<double>(batch.count);
+      state_.loss_sum += loss * n;
+      state_.correct += train_.download(train_ids_.correct)[0];
+      state_.samples += n;
+      seen += n;
+      ++state_.step;
+      ++state_.batch;
+      if (events.on_step) {
+        const double seconds = seconds_since(start), rate = seen / seconds;
+        const double left =
+            static_cast<double>(total - state_.step) * static_cast<double>(batch.labels.size());
+        events.on_step({state_.epoch, config_.epochs, state_.batch, batches,
+                        static_cast<int64_t>(state_.samples), train.samples(),
+                        state_.loss_sum / state_.samples, state_.correct / state_.samples, rate,
+                        left / rate});
+      }
+      const bool more = state_.batch < batches;
+      if (stop.load() && more) {
+        save("last.safetensors", true);
+        return Outcome::interrupted;
+      }
+      if (more && config_.checkpoint_steps > 0 && state_.step % config_.checkpoint_steps == 0)
+        save("last.safetensors", true);
+    }
+    const double seconds = seconds_since(start);
+    EpochMetrics m;
+    m.epoch = state_.epoch;
+    m.train_loss = state_.loss_sum / state_.samples;
+    m.train_accuracy = state_.correct / state_.samples;
+    m.lr = lr;
+    m.images_per_second = state_.batch > first ? seen / seconds : 0;
+    m.data_wait = train.wait_seconds() / seconds;
+    std::tie(m.val_loss, m.val_accuracy) = evaluate(validation);
+    const bool best = m.val_loss < state_.best_loss;
+    if (best) {
+      state_.best_loss = m.val_loss;
+      state_.best_accuracy = m.val_accuracy;
+      state_.best_epoch = state_.epoch;
+      state_.epochs_without_gain = 0;
+    } else {
+      ++state_.epochs_without_gain;
+    }
+    state_.batch = 0;
+    state_.loss_sum = state_.correct = state_.samples = 0;
+    // The checkpoint names the next epoch; metrics come first so that a crash between the two repeats a line
+    // rather than losing one.
+    append_metrics(m);
+    if (best) save("best.safetensors", false);
+    ++state_.epoch;
+    save("last.safetensors", true);
+    --state_.epoch;
+    if (events.on_epoch) events.on_epoch(m, best);
+    if (config_.patience > 0 && state_.epochs_without_gain >= config_.patience) {
+      if (config_.restore_best) {
+        load_weights(read_safetensors(config_.out_dir + "/best.safetensors"), table_, weights_);
+        ++state_.epoch;
+        save("last.safetensors", true);
+      }
+      return Outcome::stopped_early;
+    }
+    if (stop.load()) {
+      ++state_.epoch;
+      return state_.epoch < config_.epochs ? Outcome::interrupted : Outcome::finished;
+    }
+  }
+  return Outcome::finished;
+}
+
+void Trainer::append_metrics(const EpochMetrics& m) const {
+  // Lines of epochs that are about to be repeated (resume from an older checkpoint) are dropped.
+  const std::string path = config_.out_dir + "/metrics.csv";
+  std::string text = "epoch,train_loss,train_accuracy,val_loss,val_accuracy,lr,images_per_second,data_wait\n";
+  std::ifstream old(path);
+  std::string line;
+  std::getline(old, line);
+  while (std::getline(old, line))
+    if (!line.empty() && std::atoll(line.c_str()) < m.epoch + 1) text += line + "\n";
+  char row[256];
+  std::snprintf(row, sizeof row, "%lld,%.6f,%.6f,%.6f,%.6f,%.8g,%.1f,%.4f\n",
+                static_cast<long long>(m.epoch + 1), m.train_loss, m.train_accuracy, m.val_loss,
+                m.val_accuracy, m.lr, m.images_per_second, m.data_wait);
+  write_file_atomically(path, text + row);
+}
+
+void Trainer::save(const std::string& name, bool full) const {
+  TensorFile file = store_weights(table_, weights_);
+  file.metadata = config_.metadata;
+  file.metadata["format"] = "galaxy-morphology/1";
+  file.metadata["step"] = std::to_string(state_.step);
+  file.metadata["epoch"] = std::to_string(full ? state_.epoch : state_.epoch + 1);
+  if (full) {
+    auto& self = const_cast<Trainer&>(*this);
+    auto flat = [](const Buffer& b) {
+      auto v = b.download<float>();
+      return StoredTensor::of(Shape{static_cast<int64_t>(v.size())}, v);
+    };
+    file.tensors["optimizer/moment1"] = flat(self.optimizer_.moment1());
+    if (self.optimizer_.moment2().bytes())
+      file.tensors["optimizer/moment2"] = flat(self.optimizer_.moment2());
+    file.metadata["batch"] = std::to_string(state_.batch);
+    file.metadata["loss_sum"] = exact(state_.loss_sum);
+    file.metadata["correct"] = exact(state_.correct);
+    file.metadata["samples"] = exact(state_.samples);
+    file.metadata["best_loss"] = exact(state_.best_loss);
+    file.metadata["best_accuracy"] = exact(state_.best_accuracy);
+    file.metadata["best_epoch"] = std::to_string(state_.best_epoch);
+    file.metadata["epochs_without_gain"] = std::to_string(state_.epochs_without_gain);
+    file.metadata["seed"] = std::to_string(config_.seed);
+  }
+  write_safetensors(config_.out_dir + "/" + name, file);
+}
+
+void Trainer::resume() {
+  const std::string path = config_.out_dir + "/last.safetensors";
+  const TensorFile file = read_safetensors(path);
+  load_weights(file, table_, weights_);
+  auto text = [&](const char* key) {
+    auto it = file.metadata.find(key);
+    if (it == file.metadata.end())
+      fail(path + ": not a full checkpoint ('" + key + "' is missing); cannot resume");
+    return it->second;
+  };
+  auto moment = [&](const char* name, Buffer& buffer) {
+    const auto values = file.at(name).floats();
+    if (values.size() * sizeof(float) != buffer.bytes()) fail(path + ": '" + name + "' is of another model");
+    buffer.upload(values);
+  };
+  moment("optimizer/moment1", optimizer_.moment1());
+  if (optimizer_.moment2().bytes()) moment("optimizer/moment2", optimizer_.moment2());
+  if (text("seed") != std::to_string(config_.seed))
+    fail(path + ": was trained with --seed " + text("seed") + ", not " + std::to_string(config_.seed));
+  state_.step = std::stoll(text("step"));
+  state_.epoch = std::stoll(text("epoch"));
+  state_.batch = std::stoll(text("batch"));
+  state_.loss_sum = std::stod(text("loss_sum"));
+  state_.correct = std::stod(text("correct"));
+  state_.samples = std::stod(text("samples"));
+  state_.best_loss = std::stod(text("best_loss"));
+  state_.best_accuracy = std::stod(text("best_accuracy"));
+  state_.best_epoch = std::stoll(text("best_epoch"));
+  state_.epochs_without_gain = std::stoll(text("epochs_without_gain"));
+}
+
+void load_weights(const TensorFile& file, const ParameterTable& table, Weights& weights) {
+  for (const Parameter& p : table) {  // all checks first: a wrong file changes nothing
+    const StoredTensor& t = file.at(p.name);
+    if (!(t.spec.shape == p.shape))
+      fail(file.path + ": tensor '" + p.name + "' has shape " + t.spec.shape.str() + ", the model needs " +
+           p.shape.str());
+  }
+  for (const Parameter& p : table) weights.upload(p, file.at(p.name).floats());
+  weights.refresh_half();
+}
+
+TensorFile store_weights(const ParameterTable& table, const Weights& weights) {
+  TensorFile file;
+  for (const Parameter& p : table) file.tensors[p.name] = StoredTensor::of(p.shape, weights.download(p));
+  return file;
+}
+
+}  // namespace gm

@@ -1,0 +1,108 @@
+// The training loop: epochs, validation, metrics, checkpoints, resume. Knows no YAML and no data format.
+#pragma once
+#include <atomic>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+
+#include "engine/batch_source.h"
+#include "engine/optimizer.h"
+#include "engine/session.h"
+
+namespace gm {
+
+/// A graph with the values the trainer feeds and reads. Built by layers/ for a batch size and a mode.
+struct TrainableGraph {
+  Graph graph;
+  ValueId pixels = kAbsent;   // f32 (N, H, W, 3)
+  ValueId labels = kAbsent;   // i32 (N)
+  ValueId loss = kAbsent;     // f32 (1)
+  ValueId correct = kAbsent;  // f32 (1)
+  ValueId logits = kAbsent;   // (N, classes)
+};
+
+struct EpochMetrics {
+  int64_t epoch = 0;  // 0-based
+  double train_loss = 0, train_accuracy = 0, val_loss = 0, val_accuracy = 0, lr = 0;
+  double images_per_second = 0;  // training samples / seconds spent in training steps and waiting for data
+  double data_wait = 0;          // share of those seconds spent waiting
+};
+
+struct TrainerConfig {
+  int64_t epochs = 1;
+  int64_t checkpoint_steps = 0;  // also write last.safetensors every so many steps; 0: at epoch ends only
+  int64_t patience = 0;          // early stopping on validation loss; 0: off
+  bool restore_best = false;     // after early stopping continue with the best weights (Keras: off)
+  uint64_t seed = 0;
+  std::string out_dir;
+  std::map<std::string, std::string> metadata;  // stored in every weight file: model, classes, scaling ...
+};
+
+/// What the user sees while training; called after every step and every epoch.
+struct TrainerEvents {
+  struct Step {
+    int64_t epoch, epochs, batch, batches, samples_done, samples_total;
+    double loss, accuracy, images_per_second, eta_seconds;
+  };
+  std::function<void(const Step&)> on_step;
+  std::function<void(const EpochMetrics&, bool best)> on_epoch;
+};
+
+class Trainer {
+ public:
+  /// The evaluation graph shares the parameter table; its batch size may differ. All references must outlive
+  /// the trainer. `refresh_eval` makes evaluation weights current (BN folding) before each validation.
+  Trainer(Device& device, const TrainableGraph& train, const TrainableGraph& eval, ParameterTable& table,
+          Weights& weights, Weights& eval_weights, std::function<void()> refresh_eval,
+          const OptimizerConfig& optimizer, const ScheduleConfig& schedule, const TrainerConfig& config);
+
+  /// Continues from OUT/last.safetensors; throws gm::Error when it is missing, truncated or of another model.
+  void resume();
+
+  enum class Outcome { finished, interrupted, stopped_early };
+  /// Runs to the last epoch. `stop` is polled after each step: when set, the step is finished, a checkpoint
+  /// written and `interrupted` returned.
+  Outcome run(BatchSource& train, BatchSource& validation, const TrainerEvents& events,
+              const std::atomic<bool>& stop);
+
+  /// Loss and accuracy of the current weights; predictions are not kept.
+  std::pair<double, double> evaluate(BatchSource& source);
+
+  int64_t step() const { return state_.step; }
+  double best_loss() const { return state_.best_loss; }
+  double best_accuracy() const { return state_.best_accuracy; }
+  int64_t best_epoch() const { return state_.best_epoch; }
+  /// One line per kind of memory, in MiB.
+  std::string budget() const;
+  size_t budget_bytes() const;
+
+ private:
+  struct State {
+    int64_t step = 0, epoch = 0, batch = 0;         // next to run
+    double loss_sum = 0, correct = 0, samples = 0;  // of the epoch so far
+    double best_loss = 1e300, best_accuracy = -1;
+    int64_t best_epoch = -1, epochs_without_gain = 0;
+  };
+  void save(const std::string& file, bool full) const;
+  void append_metrics(const EpochMetrics& m) const;
+
+  Device& device_;
+  ParameterTable& table_;
+  Weights& weights_;
+  std::function<void()> refresh_eval_;
+  ScheduleConfig schedule_;
+  TrainerConfig config_;
+  TrainableGraph train_ids_, eval_ids_;
+  Session train_, eval_;
+  Optimizer optimizer_;
+  State state_;
+};
+
+/// Parameters and states of a weight file into `weights`. Throws gm::Error naming file and tensor when one is
+/// missing or has another shape.
+struct TensorFile;
+void load_weights(const TensorFile& file, const ParameterTable& table, Weights& weights);
+TensorFile store_weights(const ParameterTable& table, const Weights& weights);
+
+}  // namespace gm

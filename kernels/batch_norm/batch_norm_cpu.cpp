@@ -1,0 +1,14 @@
+#include "kernels/batch_norm/bn_op_cpu.h"
+#include "kernels/common/vmath.h"
+
+namespace gm::GM_CPU_NS {
+
+void batch_norm_forward(const OpCall& c) {
+  float_switch(c.in[0].dtype(), [&](auto zero) { bn_op_forward<Act::none, decltype(zero)>(c, false); });
+}
+
+void batch_norm_backward(const OpCall& c) {
+  float_switch(c.in[0].dtype(), [&](auto zero) { bn_op_backward<Act::none, decltype(zero)>(c, false); });
+}
+
+}  // namespace gm::GM_CPU_NS

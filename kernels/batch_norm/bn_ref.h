@@ -1,0 +1,119 @@
+// Batch norm + activation + pool in doubles: the oracle of every op with a BN inside.
+#pragma once
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "kernels/activation/activation.h"
+#include "kernels/batch_norm/batch_norm.h"
+
+namespace gm::ref {
+
+inline double bn_act_value(Act act, double z) {
+  switch (act) {
+    case Act::silu:
+      return z / (1 + std::exp(-z));
+    case Act::relu:
+      return std::max(z, 0.);
+    case Act::relu6:
+      return std::min(std::max(z, 0.), 6.);
+    case Act::sigmoid:
+      return 1 / (1 + std::exp(-z));
+    case Act::none:
+      break;
+  }
+  return z;
+}
+inline double bn_act_slope(Act act, double z) {
+  const double s = 1 / (1 + std::exp(-z));
+  switch (act) {
+    case Act::silu:
+      return s * (1 + z * (1 - s));
+    case Act::relu:
+      return z > 0;
+    case Act::relu6:
+      return z > 0 && z < 6;
+    case Act::sigmoid:
+      return s * (1 - s);
+    case Act::none:
+      break;
+  }
+  return 1;
+}
+
+struct BnRef {
+  BatchNormAttrs attrs;
+  Act act;
+  int64_t images, rows, channels;  // rows: pixels of one image
+  const double *gamma, *beta;      // beta may be null when there is no activation and no forward
+  double *mean, *inv_std;          // saved
+};
+
+/// pooled may be null.
+inline void bn_forward(const BnRef& r, const double* x, double* running_mean, double* running_var, double* y,
+                       double* pooled) {
+  const int64_t pixels = r.images * r.rows;
+  for (int64_t c = 0; c < r.channels; ++c) {
+    double mean = running_mean[c], var = running_var[c];
+    if (r.attrs.training) {
+      mean = var = 0;
+      for (int64_t p = 0; p < pixels; ++p) mean += x[p * r.channels + c];
+      mean /= pixels;
+      for (int64_t p = 0; p < pixels; ++p)
+        var += (x[p * r.channels + c] - mean) * (x[p * r.channels + c] - mean);
+      const double unbiased = pixels > 1 ? var / (pixels - 1) : var;
+      var /= pixels;
+      const double m = r.attrs.momentum;
+      running_mean[c] = m * running_mean[c] + (1 - m) * mean;
+      running_var[c] = m * running_var[c] + (1 - m) * (r.attrs.unbiased ? unbiased : var);
+    }
+    const double inv_std = 1 / std::sqrt(var + r.attrs.eps);
+    if (r.mean) r.mean[c] = mean;
+    if (r.inv_std) r.inv_std[c] = inv_std;
+    for (int64_t n = 0; n < r.images; ++n) {
+      double sum = 0;
+      for (int64_t p = n * r.rows; p < (n + 1) * r.rows; ++p) {
+        const int64_t i = p * r.channels + c;
+        y[i] = bn_act_value(r.act, r.gamma[c] * (x[i] - mean) * inv_std + r.beta[c]);
+        sum += y[i];
+      }
+      if (pooled) pooled[n * r.channels + c] = sum / r.rows;
+    }
+  }
+}
+
+/// dy and dpool may be null (zero). Writes dx, dgamma, dbeta (sizes of x, C, C), to be added by the caller.
+inline void bn_backward(const BnRef& r, const double* x, const double* dy, const double* dpool,
+                        std::vector<double>& dx, std::vector<double>& dgamma, std::vector<double>& dbeta) {
+  const int64_t pixels = r.images * r.rows;
+  dx.assign(pixels * r.channels, 0);
+  dgamma.assign(r.channels, 0);
+  dbeta.assign(r.channels, 0);
+  for (int64_t c = 0; c < r.channels; ++c) {
+    for (int64_t p = 0; p < pixels; ++p) {
+      const int64_t i = p * r.channels + c;
+      const double xhat = (x[i] - r.mean[c]) * r.inv_std[c];
+      double d = dy ? dy[i] : 0;
+      if (dpool) d += dpool[p / r.rows * r.channels + c] / r.rows;
+      if (r.act != Act::none) d *= bn_act_slope(r.act, r.gamma[c] * xhat + r.beta[c]);
+      dx[i] = d;
+      dbeta[c] += d;
+      dgamma[c] += d * xhat;
+    }
+    for (int64_t p = 0; p < pixels; ++p) {
+      const int64_t i = p * r.channels + c;
+      const double xhat = (x[i] - r.mean[c]) * r.inv_std[c];
+      if (r.attrs.training) dx[i] -= (dbeta[c] + xhat * dgamma[c]) / pixels;
+      dx[i] *= r.gamma[c] * r.inv_std[c];
+    }
+  }
+}
+
+/// Stores or adds a gradient as its mode asks.
+inline void put_gradient(const GradView& g, const std::vector<double>& d) {
+  if (!g) return;
+  double* out = g.view.as<double>();
+  for (size_t i = 0; i < d.size(); ++i) out[i] = (g.mode == GradMode::accumulate ? out[i] : 0) + d[i];
+}
+
+}  // namespace gm::ref

@@ -1,0 +1,21 @@
+#include "kernels/batch_norm/bn_op_cpu.h"
+#include "kernels/batch_norm_act/batch_norm_act.h"
+#include "kernels/common/vmath.h"
+
+namespace gm::GM_CPU_NS {
+
+void batch_norm_act_forward(const OpCall& c) {
+  float_switch(c.in[0].dtype(), [&](auto zero) {
+    act_switch(act_of(c.attrs),
+               [&](auto act) { bn_op_forward<act.value, decltype(zero)>(c, pool_of(c.attrs)); });
+  });
+}
+
+void batch_norm_act_backward(const OpCall& c) {
+  float_switch(c.in[0].dtype(), [&](auto zero) {
+    act_switch(act_of(c.attrs),
+               [&](auto act) { bn_op_backward<act.value, decltype(zero)>(c, pool_of(c.attrs)); });
+  });
+}
+
+}  // namespace gm::GM_CPU_NS

@@ -1,0 +1,122 @@
+#include <algorithm>
+#include <array>
+
+#include "kernels/common/op.h"
+#include "kernels/conv2d/conv2d.h"
+#include "kernels/conv2d/conv2d_cuda.h"
+#include "kernels/conv2d/conv2d_plan.h"
+
+namespace gm {
+
+ConvGeometry conv_geometry(const Attrs& attrs, std::span<const TensorSpec> in) {
+  const Shape &x = in[0].shape, &w = in[1].shape;
+  auto refuse = [&](const std::string& why) {
+    fail("conv2d: " + why + "; x " + in[0].str() + ", w " + in[1].str() + ", " + attrs.str());
+  };
+  if (x.rank != 4 || w.rank != 4) refuse("x must be (N,H,W,C) and w (K,R,R,C)");
+  ConvGeometry g;
+  g.n = x[0], g.h = x[1], g.w = x[2], g.c = x[3];
+  g.k = w[0], g.kernel = attrs.geti("kernel"), g.stride = attrs.geti("stride", 1);
+  g.pad_top = attrs.geti("pad_top", 0), g.pad_left = attrs.geti("pad_left", 0);
+  g.pad_bottom = attrs.geti("pad_bottom", 0), g.pad_right = attrs.geti("pad_right", 0);
+  g.dtype = in[0].dtype;
+  if (w[1] != g.kernel || w[2] != g.kernel || w[3] != g.c) refuse("weights do not fit kernel and channels");
+  if (in[1].dtype != in[0].dtype) refuse("x and w differ in dtype");
+  if (g.stride < 1 || std::min({g.pad_top, g.pad_left, g.pad_bottom, g.pad_right}) < 0)
+    refuse("stride must be positive and paddings not negative");
+  if (g.h + g.pad_top + g.pad_bottom < g.kernel || g.w + g.pad_left + g.pad_right < g.kernel)
+    refuse("the kernel is larger than the padded image");
+  g.oh = conv_out(g.h, g.kernel, g.stride, g.pad_top, g.pad_bottom);
+  g.ow = conv_out(g.w, g.kernel, g.stride, g.pad_left, g.pad_right);
+  return g;
+}
+
+size_t conv_workspace(Backend backend, Pass pass, const ConvGeometry& g) {
+  if (backend != Backend::cpu) return pass == Pass::backward ? conv_slices_bytes(g) : 0;
+  const ConvPlan plan(g, pass);
+  if (pass == Pass::forward) return plan.packed_bytes(onednn::ConvPass::forward);
+  return plan.packed_bytes(onednn::ConvPass::backward_data) + plan.partials_bytes() +
+         static_cast<size_t>(4 * plan.groups * g.k);
+}
+
+namespace {
+// A square case; pad: top, left, bottom, right.
+OpCase make(DType t, Shape x, int64_t k, int kernel, int stride, std::array<int, 4> pad, bool bias = false,
+            bool exact = false, bool large = false) {
+  const Fill fill = exact ? Fill::integers : Fill::normal;
+  OpCase c;
+  c.attrs = {{"kernel", double(kernel)},   {"stride", double(stride)},     {"pad_top", double(pad[0])},
+             {"pad_left", double(pad[1])}, {"pad_bottom", double(pad[2])}, {"pad_right", double(pad[3])}};
+  c.in = {{{x, t}, fill},
+          {{{k, kernel, kernel, x[3]}, t}, fill},
+          {{{k}, DType::f32}, bias ? fill : Fill::absent}};
+  c.exact = exact;
+  c.large = large;
+  return c;
+}
+
+std::vector<OpCase> cases() {
+  std::vector<OpCase> list;
+  for (DType t : {DType::f32, DType::bf16})
+    for (bool exact : {true, false}) {
+      if (exact && t == DType::bf16) continue;
+      auto add = [&](Shape x, int64_t k, int kernel, int stride, std::array<int, 4> pad, bool bias = false) {
+        list.push_back(make(t, x, k, kernel, stride, pad, bias, exact));
+      };
+      add({1, 1, 1, 1}, 1, 1, 1, {0, 0, 0, 0});
+      add({2, 5, 7, 3}, 8, 3, 1, {1, 1, 1, 1}, true);
+      add({1, 8, 8, 3}, 20, 5, 2, {1, 1, 2, 2});        // TensorFlow SAME of an even size
+      add({3, 9, 6, 7}, 17, 3, 2, {0, 1, 1, 0}, true);  // asymmetric, odd channels
+      add({2, 6, 6, 16}, 24, 1, 1, {0, 0, 0, 0});
+      add({2, 7, 5, 20}, 33, 1, 2, {0, 0, 0, 0}, true);   // strided 1x1: pixels that no output reads
+      add({1, 3, 3, 8}, 16, 3, 1, {2, 2, 2, 2});          // outputs that see the padding only in part
+      add({1, 17, 4, 12}, 65, 1, 1, {0, 0, 0, 0}, true);  // one more than a tile
+      add({5, 4, 4, 64}, 31, 3, 1, {1, 1, 1, 1});
+      add({2, 4, 4, 7}, 5, 5, 1, {2, 2, 2, 2});
+    }
+  for (DType t : {DType::f32, DType::bf16}) {
+    list.push_back(make(t, {4, 64, 64, 3}, 32, 5, 2, {1, 1, 2, 2}, false, false, true));  // stem of G0 at 64
+    list.push_back(make(t, {8, 32, 32, 32}, 16, 1, 1, {0, 0, 0, 0}, false, false, true));
+    list.push_back(make(t, {8, 16, 16, 24}, 144, 1, 1, {0, 0, 0, 0}, false, false, true));
+    list.push_back(make(t, {16, 4, 4, 480}, 80, 1, 1, {0, 0, 0, 0}, true, false, true));
+    list.push_back(make(t, {2, 28, 28, 24}, 24, 3, 1, {1, 1, 1, 1}, false, false, true));  // Fused-MBConv
+    list.push_back(make(t, {1, 28, 28, 48}, 96, 3, 2, {0, 0, 1, 1}, false, false, true));
+  }
+  return list;
+}
+}  // namespace
+
+const OpDef& conv2d_def() {
+  static const OpDef def{
+      .name = "conv2d",
+      .summary = "dense convolution with optional bias and, in inference, activation",
+      .infer =
+          [](const Attrs& attrs, std::span<const TensorSpec> in) {
+            const ConvGeometry g = conv_geometry(attrs, in);
+            return Specs{{{g.n, g.oh, g.ow, g.k}, g.dtype}};
+          },
+      .workspace =
+          [](Backend backend, Pass pass, const Attrs& attrs, std::span<const TensorSpec> in) {
+            return conv_workspace(backend, pass, conv_geometry(attrs, in));
+          },
+      .cost =
+          [](Pass pass, const Attrs& attrs, std::span<const TensorSpec> in) {
+            const ConvGeometry g = conv_geometry(attrs, in);
+            const double e = double(dtype_bytes(g.dtype)), x = e * double(g.in_pixels() * g.c),
+                         y = e * double(g.out_pixels() * g.k), w = double(g.weights());
+            if (pass == Pass::forward) return Cost{x + y + e * w, 2 * g.macs()};
+            return Cost{2 * x + y + (e + 4) * w, 4 * g.macs()};
+          },
+      .backward_reads =
+          [](const Attrs&) {
+            return BackwardReads{.in = {0, 1}, .out = {}};
+          },
+      .cases = cases,
+      .differentiable = {0, 1, 2},
+      .parameters = {1, 2},
+      .optional = {2},
+  };
+  return def;
+}
+
+}  // namespace gm

@@ -1,0 +1,73 @@
+#include "kernels/conv2d/conv2d_cpu.h"
+
+#include "kernels/common/vmath.h"
+
+namespace gm::GM_CPU_NS {
+
+namespace {
+char* after(char*& cursor, size_t bytes) {
+  char* here = cursor;
+  cursor += bytes;
+  return here;
+}
+}  // namespace
+
+// Workspace: packed weights.
+void conv2d_forward(const OpCall& c) {
+  ThreadPool& pool = *c.ctx.pool;
+  const ConvChunks conv(conv_geometry(c.attrs, c.in[0], c.in[1]), Pass::forward, pool);
+  const float* bias = c.in[2].as<float>();
+  const Act act = act_of(c.attrs);
+  void* packed = c.workspace.data;
+  conv.pack_forward(c.in[1].data, packed);
+  pool.run(conv.plan().chunks, [&](int64_t i, int thread) {
+    conv.forward(i, c.in[0].data, packed, c.out[0].data, thread);
+    const ConvChunk chunk = conv.plan().chunk(i);
+    conv_epilogue(c.out[0], chunk.y_begin, chunk.y_pixels, bias, act);
+  });
+}
+
+// Workspace: packed weights, partial weight gradients, partial bias gradients.
+void conv2d_backward(const OpCall& c) {
+  if (act_of(c.attrs) != Act::none) fail("conv2d: no gradient through the activation epilogue");
+  ThreadPool& pool = *c.ctx.pool;
+  const ConvChunks conv(conv_geometry(c.attrs, c.in[0], c.in[1]), Pass::backward, pool);
+  const ConvPlan& plan = conv.plan();
+  const int64_t k = plan.g.k;
+  const GradView &dx = c.din[0], &dw = c.din[1], &dbias = c.din[2];
+  char* cursor = static_cast<char*>(c.workspace.data);
+  void* packed = after(cursor, plan.packed_bytes(onednn::ConvPass::backward_data));
+  void* partials = after(cursor, plan.partials_bytes());
+  float* bias_partials = reinterpret_cast<float*>(cursor);
+  if (dx) conv.pack_backward(c.in[1].data, packed);
+  float_switch(plan.g.dtype, [&](auto zero) {
+    using T = decltype(zero);
+    const T* dy = c.dout[0].as<T>();
+    pool.run(plan.groups, [&](int64_t group, int thread) {
+      float* bias_sum = bias_partials + group * k;
+      if (dbias) std::fill(bias_sum, bias_sum + k, 0.f);
+      const auto [first, last] = conv.group(group);
+      for (int64_t i = first; i < last; ++i) {
+        const ConvChunk chunk = plan.chunk(i);
+        const T* dy_chunk = dy + chunk.y_begin * k;
+        if (dx)
+          conv.backward_data(i, dy_chunk, packed, dx.view.data, dx.mode == GradMode::accumulate, thread);
+        if (dw) conv.backward_weights(i, c.in[0].data, dy_chunk, partials, group, i == first, thread);
+        if (dbias)
+          for (int64_t p = 0; p < chunk.y_pixels; ++p)
+            for (int64_t j = 0; j < k; ++j) bias_sum[j] += to_float(dy_chunk[p * k + j]);
+      }
+    });
+  });
+  if (dw) conv.finish_weights(partials, dw.view.as<float>(), dw.mode == GradMode::accumulate);
+  if (dbias) {
+    float* out = dbias.view.as<float>();
+    for (int64_t j = 0; j < k; ++j) {
+      float sum = 0;
+      for (int64_t group = 0; group < plan.groups; ++group) sum += bias_partials[group * k + j];
+      out[j] = dbias.beta() != 0 ? out[j] + sum : sum;
+    }
+  }
+}
+
+}  // namespace gm::GM_CPU_NS

@@ -1,0 +1,164 @@
+// How the CPU cuts one convolution into chunks. Everything here is a function of the problem alone, never of
+// the number of threads, so that sums of chunk results are the same bits on any machine load.
+//
+// A chunk is a run of output pixels: whole images, a band of rows of one image (forward only), or for 1x1
+// convolutions any run of pixels. Its size keeps x, y and whatever a fused op does next in the second-level
+// cache. For weight gradients consecutive chunks form groups; one thread walks a group in order and adds into
+// the group's partial gradient; the partials are summed in group order at the end.
+#pragma once
+#include <algorithm>
+#include <array>
+#include <cstdint>
+
+#include "kernels/common/onednn.h"
+#include "kernels/common/op.h"
+#include "kernels/conv2d/conv2d.h"
+
+namespace gm {
+
+/// Who multiplies: our own product over pixels (1x1, f32), oneDNN, or our own product over gathered patches.
+enum class ConvPath : uint8_t { pixels, library, patches };
+
+struct ConvChunk {
+  int64_t image = 0, images = 0;      // k x k: images [image, image+images)
+  int64_t row = 0, rows = 0;          // k x k: output rows of each (all of them unless images == 1)
+  int64_t y_begin = 0, y_pixels = 0;  // output pixels, counted over the batch
+  int64_t x_begin = 0, x_pixels = 0;  // input pixels that belong to it: those of its images; 1x1: same as y
+};
+
+struct ConvPlan {
+  ConvGeometry g;
+  std::array<ConvPath, 3> path{};  // by onednn::ConvPass
+  bool by_pixels = false;          // 1x1: chunks are runs of pixels
+  int64_t step = 1;                // pixels, images or rows per chunk
+  int64_t bands = 1;               // chunks per image (k x k, forward)
+  int64_t chunks = 0;
+  int64_t group = 1;  // chunks per group
+  int64_t groups = 0;
+
+  ConvPlan() = default;
+  /// pass: forward may cut images into bands of rows; backward never does.
+  /// allow_library: false forces our own kernels (tests).
+  ConvPlan(const ConvGeometry& geometry, Pass pass, bool allow_library = true) : g(geometry) {
+    const int64_t e = static_cast<int64_t>(dtype_bytes(g.dtype));
+    by_pixels = g.pointwise();
+    constexpr int64_t target = 384 << 10, least = 16;  // bytes of x and y in a chunk; chunks wanted
+    auto up = [](int64_t a, int64_t b) { return (a + b - 1) / b; };
+    const int64_t bytes = e * (g.in_pixels() * g.c + g.out_pixels() * g.k);
+    if (by_pixels) {
+      const int64_t pixels = g.out_pixels();
+      const int64_t count = std::max(up(bytes, target), std::min(least, up(pixels, 48)));
+      step = up(up(pixels, count), 24) * 24;  // whole register tiles
+      chunks = up(pixels, step);
+    } else {
+      const int64_t count = std::min(g.n, std::max(up(bytes, target), least));
+      step = up(g.n, count);
+      chunks = up(g.n, step);
+      // Large images and tiny batches: bands of rows, at least two rows of some work each.
+      if (pass == Pass::forward && step == 1) {
+        const int64_t wanted = std::max(up(bytes / g.n, target), up(least, g.n)),
+                      most = std::min(g.oh / 2, static_cast<int64_t>(g.macs() / double(g.n) / 5e5));
+        if (std::min(wanted, most) > 1) {
+          step = up(g.oh, std::min(wanted, most));
+          bands = up(g.oh, step);
+          chunks = g.n * bands;
+        }
+      }
+    }
+    const int64_t partial = 4 * g.weights();
+    const int64_t most = std::clamp<int64_t>((32 << 20) / std::max<int64_t>(1, partial), 8, 32);
+    group = up(chunks, most);
+    groups = up(chunks, group);
+    for (int p = 0; p < 3; ++p) {
+      const auto conv_pass = static_cast<onednn::ConvPass>(p);
+      const bool forward_pass = conv_pass == onednn::ConvPass::forward;
+      path[p] = by_pixels ? ConvPath::pixels : ConvPath::patches;
+      // f32 1x1 convolutions are faster in our own product; bf16 goes to the library where the processor
+      // multiplies bf16.
+      const bool wanted = g.dtype == DType::bf16 ? onednn::native_bf16() : !by_pixels;
+      if (!allow_library || !wanted || forward_pass != (pass == Pass::forward) || !onednn::available())
+        continue;
+      bool supported = true;  // the first, an inner and the last chunk differ in size and padding
+      for (int64_t i : {int64_t{0}, chunks / 2, chunks - 1})
+        supported = supported && onednn::packed_bytes(conv_pass, shape(i)) > 0;
+      if (supported) path[p] = ConvPath::library;
+    }
+  }
+
+  ConvChunk chunk(int64_t i) const {
+    ConvChunk c;
+    if (by_pixels) {
+      c.y_begin = i * step;
+      c.y_pixels = std::min(step, g.out_pixels() - c.y_begin);
+      c.x_begin = c.y_begin;
+      c.x_pixels = c.y_pixels;
+      return c;
+    }
+    if (bands > 1) {
+      c.image = i / bands, c.images = 1;
+      c.row = i % bands * step, c.rows = std::min(step, g.oh - c.row);
+    } else {
+      c.image = i * step, c.images = std::min(step, g.n - c.image);
+      c.rows = g.oh;
+    }
+    c.y_begin = (c.image * g.oh + c.row) * g.ow;
+    c.y_pixels = c.images * c.rows * g.ow;
+    c.x_begin = c.image * g.h * g.w;
+    c.x_pixels = c.images * g.h * g.w;
+    return c;
+  }
+
+  /// First input row a band reads, and the problem the library sees for chunk i.
+  int64_t first_row(const ConvChunk& c) const { return std::max<int64_t>(0, c.row * g.stride - g.pad_top); }
+  onednn::ConvShape shape(int64_t i) const {
+    const ConvChunk c = chunk(i);
+    onednn::ConvShape s{.n = c.images,
+                        .h = g.h,
+                        .w = g.w,
+                        .c = g.c,
+                        .k = g.k,
+                        .r = g.kernel,
+                        .s = g.kernel,
+                        .oh = c.rows,
+                        .ow = g.ow,
+                        .stride = g.stride,
+                        .pad_top = g.pad_top,
+                        .pad_left = g.pad_left,
+                        .dtype = g.dtype};
+    if (by_pixels) {
+      s.n = 1, s.h = s.oh = c.y_pixels, s.w = s.ow = 1;
+    } else if (c.rows < g.oh) {
+      const int64_t above = c.row * g.stride - g.pad_top;
+      const int64_t end = std::min(g.h, above + (c.rows - 1) * g.stride + g.kernel);
+      s.pad_top = std::max<int64_t>(0, -above);
+      s.h = end - first_row(c);
+    }
+    return s;
+  }
+
+  // ---- sizes of what callers keep, rounded to 256 bytes
+  static size_t aligned(size_t bytes) { return (bytes + 255) / 256 * 256; }
+  /// Packed weights of a pass (forward or backward_data).
+  size_t packed_bytes(onednn::ConvPass pass) const {
+    if (path[int(pass)] == ConvPath::library) return aligned(onednn::packed_bytes(pass, shape(0)));
+    // Our panels are padded to at most 16 columns.
+    const int64_t rows = pass == onednn::ConvPass::forward ? g.taps() : g.k,
+                  columns = pass == onednn::ConvPass::forward ? g.k : g.taps();
+    return aligned(static_cast<size_t>(4 * rows * ((columns + 15) / 16 * 16)));
+  }
+  /// One partial weight gradient.
+  size_t partial_bytes() const {
+    const auto pass = onednn::ConvPass::backward_weights;
+    if (path[int(pass)] == ConvPath::library) return aligned(onednn::packed_bytes(pass, shape(0)));
+    return aligned(static_cast<size_t>(4 * g.weights()));
+  }
+  /// All partials and, for the library's layout, one unpacked gradient.
+  size_t partials_bytes() const {
+    return partial_bytes() * static_cast<size_t>(groups) + aligned(static_cast<size_t>(4 * g.weights()));
+  }
+};
+
+/// Scratch bytes of one pass of conv2d.
+size_t conv_workspace(Backend backend, Pass pass, const ConvGeometry& g);
+
+}  // namespace gm

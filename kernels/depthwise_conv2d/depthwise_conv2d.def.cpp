@@ -1,0 +1,115 @@
+#include "kernels/depthwise_conv2d/depthwise_conv2d.h"
+
+#include "kernels/common/op.h"
+#include "kernels/depthwise_conv2d/depthwise_gpu.h"
+
+namespace gm {
+
+TensorSpec check_depthwise(const char* op, const Attrs& attrs, const TensorSpec& x, const TensorSpec& w) {
+  const std::string name = op;
+  GM_CHECK(x.shape.rank == 4 && (x.dtype == DType::f32 || x.dtype == DType::bf16),
+           name + ": x must be f32 or bf16 (N,H,W,C), not " + x.str());
+  const DepthwiseShape d(attrs, x.shape);
+  GM_CHECK(d.kernel > 0 && d.kernel % 2 == 1, name + ": kernel must be odd");
+  GM_CHECK(d.stride == 1 || d.stride == 2, name + ": stride must be 1 or 2");
+  for (const char* pad : {"pad_top", "pad_left", "pad_bottom", "pad_right"})
+    GM_CHECK(attrs.geti(pad, 0) >= 0 && attrs.geti(pad, 0) < d.kernel,
+             name + ": " + pad + " must be in [0, kernel)");
+  GM_CHECK(d.out_height > 0 && d.out_width > 0, name + ": kernel larger than the padded image " + x.str());
+  GM_CHECK(w.dtype == x.dtype && w.shape == Shape({d.kernel, d.kernel, d.channels}),
+           name + ": w must be (kernel, kernel, C) like x, not " + w.str());
+  return {d.output(), x.dtype};
+}
+
+namespace {
+std::vector<OpCase> cases() {
+  std::vector<OpCase> list;
+  struct Pads {
+    int top, left, bottom, right;
+  };
+  auto add = [&](Shape s, DType t, int kernel, int stride, Pads p, bool bias, bool exact = false,
+                 bool large = false) {
+    const Fill fill = exact ? Fill::integers : Fill::normal;
+    list.push_back({.attrs = {{"kernel", double(kernel)},
+                              {"stride", double(stride)},
+                              {"pad_top", double(p.top)},
+                              {"pad_left", double(p.left)},
+                              {"pad_bottom", double(p.bottom)},
+                              {"pad_right", double(p.right)}},
+                    .in = {{{s, t}, fill},
+                           {{{kernel, kernel, s[3]}, t}, fill},
+                           {{{s[3]}, DType::f32}, bias ? fill : Fill::absent}},
+                    .exact = exact,
+                    .large = large});
+  };
+  for (int kernel : {3, 5, 7}) {
+    const int p = kernel / 2;
+    for (int stride : {1, 2}) {
+      add({2, 9, 10, 20}, DType::f32, kernel, stride, {p, p, p, p}, true, true);
+      add({1, 8, 8, 16}, DType::f32, kernel, stride, {p - stride + 1, p - stride + 1, p, p}, false, true);
+      add({2, 7, 11, 7}, DType::f32, kernel, stride, {p, 0, 1, p}, true);
+    }
+  }
+  add({2, 5, 6, 1}, DType::f32, 9, 1, {4, 4, 4, 4}, true, true);
+  add({2, 11, 10, 9}, DType::f32, 9, 2, {4, 3, 4, 4}, false, true);
+  add({3, 2, 3, 24}, DType::f32, 3, 1, {1, 1, 1, 1}, true, true);
+  add({3, 3, 2, 24}, DType::f32, 3, 2, {0, 0, 1, 1}, true, true);
+  add({1, 4, 4, 480}, DType::f32, 3, 1, {1, 1, 1, 1}, false, true);
+  add({5, 1, 1, 8}, DType::f32, 5, 1, {2, 2, 2, 2}, false, true);
+  add({2, 6, 17, 33}, DType::f32, 5, 2, {1, 1, 2, 2}, false, true);
+  for (int stride : {1, 2}) {
+    add({2, 9, 10, 20}, DType::bf16, 3, stride, {1, 1, 1, 1}, true);
+    add({2, 8, 13, 40}, DType::bf16, 5, stride, {stride == 2, 2, 2, 2}, false);
+    add({1, 14, 14, 72}, DType::bf16, 3, stride, {stride == 1, stride == 1, 1, 1}, false);
+    add({1, 9, 9, 16}, DType::bf16, 7, stride, {3, 3, 3, 3}, false);
+  }
+  add({8, 32, 32, 32}, DType::f32, 3, 1, {1, 1, 1, 1}, false, false, true);
+  add({8, 32, 32, 96}, DType::f32, 3, 2, {0, 0, 1, 1}, false, false, true);
+  add({16, 16, 16, 144}, DType::f32, 5, 2, {1, 1, 2, 2}, false, false, true);
+  add({16, 8, 8, 240}, DType::f32, 5, 1, {2, 2, 2, 2}, false, false, true);
+  add({4, 14, 14, 512}, DType::bf16, 3, 1, {1, 1, 1, 1}, false, false, true);
+  return list;
+}
+
+size_t workspace(Backend backend, Pass pass, const Attrs& attrs, std::span<const TensorSpec> in) {
+  const DepthwiseShape d(attrs, in[0].shape);
+  const size_t weights = static_cast<size_t>(d.taps() * d.channels) * sizeof(float);
+  if (backend != Backend::cpu) return depthwise_gpu_workspace(d, pass);
+  if (pass == Pass::forward) return weights;
+  return weights + static_cast<size_t>(depthwise_groups(d)) * (weights + d.channels * sizeof(float));
+}
+}  // namespace
+
+const OpDef& depthwise_conv2d_def() {
+  static const OpDef def{
+      .name = "depthwise_conv2d",
+      .summary = "depthwise convolution (+ bias, + activation in inference)",
+      .infer =
+          [](const Attrs& a, std::span<const TensorSpec> in) {
+            const TensorSpec y = check_depthwise("depthwise_conv2d", a, in[0], in[1]);
+            if (in.size() > 2 && in[2].shape.rank > 0)
+              GM_CHECK(in[2].dtype == DType::f32 && in[2].shape == Shape{y.shape[3]},
+                       "depthwise_conv2d: bias must be f32 (C), not " + in[2].str());
+            return Specs{y};
+          },
+      .workspace = workspace,
+      .cost =
+          [](Pass pass, const Attrs& a, std::span<const TensorSpec> in) {
+            const DepthwiseShape d(a, in[0].shape);
+            const double x = double(in[0].bytes()), y = x * double(d.out_image()) / double(d.in_image());
+            if (pass == Pass::forward) return Cost{x + y, 2 * d.macs()};
+            return Cost{2 * x + y, 4 * d.macs()};
+          },
+      .backward_reads =
+          [](const Attrs&) {
+            return BackwardReads{.in = {0, 1}, .out = {}};
+          },
+      .cases = cases,
+      .differentiable = {0, 1, 2},
+      .parameters = {1, 2},
+      .optional = {2},
+  };
+  return def;
+}
+
+}  // namespace gm

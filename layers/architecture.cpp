@@ -1,0 +1,139 @@
+#include "layers/architecture.h"
+
+#include <cmath>
+
+#include "kernels/common/error.h"
+
+namespace gm {
+
+namespace {
+const std::vector<std::string> kActivations{"none", "silu", "relu", "relu6", "sigmoid"};
+}
+
+int round_filters(double filters) {
+  const int n = std::max(8, static_cast<int>(filters + 4) / 8 * 8);
+  return n < 0.9 * filters ? n + 8 : n;
+}
+
+// The small guard keeps 1.15^0 * 3 = 3.0000000000000004 from becoming four layers.
+int round_layers(double layers) { return static_cast<int>(std::ceil(layers - 1e-9)); }
+
+Architecture read_architecture(const YAML::Node& config, const std::string& where) {
+  Section root(config, "", where);
+  for (const char* other : {"recipe", "data", "augment", "optimizer", "schedule", "train"}) root.has(other);
+  if (!root.has("model")) fail(where + ": no 'model' section");
+
+  Architecture a;
+  Section model = root.section("model");
+  a.name = model.text("name", "network");
+  a.classes = static_cast<int>(model.integer("classes", 0, 2, 100000));
+  if (a.classes == 0) model.error("classes", "is required");
+  a.class_names = model.texts("class_names");
+  if (!a.class_names.empty() && static_cast<int>(a.class_names.size()) != a.classes)
+    model.error("class_names", std::to_string(a.class_names.size()) + " names for " +
+                                   std::to_string(a.classes) + " classes");
+  const std::string act = model.text("activation", "silu", {kActivations.begin() + 1, kActivations.end()});
+  for (size_t i = 0; i < kActivations.size(); ++i)
+    if (kActivations[i] == act) a.act = static_cast<Act>(i);
+  a.same_padding = model.text("padding", "same", {"same", "symmetric"}) == "same";
+  a.dropout = model.number("dropout", 0, 0, 0.95);
+  a.stochastic_depth = model.number("stochastic_depth", 0, 0, 0.95);
+  const double se = model.number("se", 0, 0, 1);
+
+  Section bn = model.section("batch_norm");
+  a.bn_momentum = bn.number("momentum", 0.99, 0, 1);
+  a.bn_epsilon = bn.number("epsilon", 1e-3, 0, 1);
+  a.bn_unbiased = bn.flag("unbiased", false);
+  bn.finish();
+
+  // S2 equations 4-6: depth alpha^phi, width beta^phi; the resolution gamma^phi is written out as input.size.
+  Section scaling = model.section("scaling");
+  const double phi = scaling.number("phi", 0, 0, 20);
+  const double depth = std::pow(scaling.number("alpha", 1, 1, 4), phi);
+  const double width = std::pow(scaling.number("beta", 1, 1, 4), phi);
+  scaling.finish();
+  auto filters = [&](Section& s, const char* key) {
+    const int64_t base = s.integer(key, 0, 1, 65536);
+    if (base == 0) s.error(key, "is required");
+    return width == 1 ? static_cast<int>(base) : round_filters(static_cast<double>(base) * width);
+  };
+
+  Section stem = model.section("stem");
+  a.stem_kernel = static_cast<int>(stem.integer("kernel", 3, 1, 11));
+  a.stem_stride = static_cast<int>(stem.integer("stride", 2, 1, 4));
+  a.stem_filters = filters(stem, "filters");
+  stem.finish();
+
+  for (Section& s : model.list("stages")) {
+    StageSpec stage;
+    stage.block = s.text("block", "mbconv", {"mbconv", "fused_mbconv"});
+    stage.expand = static_cast<int>(s.integer("expand", 1, 1, 64));
+    stage.kernel = static_cast<int>(s.integer("kernel", 3, 1, 11));
+    if (stage.kernel % 2 == 0) s.error("kernel", "must be odd");
+    stage.stride = static_cast<int>(s.integer("stride", 1, 1, 4));
+    stage.filters = filters(s, "filters");
+    stage.layers = round_layers(static_cast<double>(s.integer("layers", 1, 1, 1000)) * depth);
+    stage.se = s.number("se", stage.block == "mbconv" ? se : 0, 0, 1);
+    s.finish();
+    a.stages.push_back(stage);
+  }
+  if (a.stages.empty()) model.error("stages", "at least one stage is required");
+
+  Section head = model.section("head");
+  if (head.has("filters")) a.head_filters = filters(head, "filters");
+  head.finish();
+  model.finish();
+
+  Section input = root.section("input");
+  a.input_size = static_cast<int>(input.integer("size", 0, 8, 4096));
+  if (a.input_size == 0) input.error("size", "is required");
+  Section scale = input.section("scaling");
+  a.mean = scale.numbers("mean", a.mean, 3);
+  a.std = scale.numbers("std", a.std, 3);
+  for (double s : a.std)
+    if (!(s > 0)) scale.error("std", "must be positive");
+  scale.finish();
+  input.finish();
+  root.finish();
+  return a;
+}
+
+std::string architecture_yaml(const Architecture& a) {
+  YAML::Node root, model, input;
+  model["name"] = a.name;
+  model["classes"] = a.classes;
+  if (!a.class_names.empty()) model["class_names"] = a.class_names;
+  model["activation"] = kActivations[static_cast<int>(a.act)];
+  model["padding"] = a.same_padding ? "same" : "symmetric";
+  model["batch_norm"]["momentum"] = a.bn_momentum;
+  model["batch_norm"]["epsilon"] = a.bn_epsilon;
+  model["batch_norm"]["unbiased"] = a.bn_unbiased;
+  model["dropout"] = a.dropout;
+  model["stochastic_depth"] = a.stochastic_depth;
+  model["stem"]["kernel"] = a.stem_kernel;
+  model["stem"]["stride"] = a.stem_stride;
+  model["stem"]["filters"] = a.stem_filters;
+  for (const StageSpec& s : a.stages) {
+    YAML::Node n;
+    n["block"] = s.block;
+    n["expand"] = s.expand;
+    n["kernel"] = s.kernel;
+    n["stride"] = s.stride;
+    n["filters"] = s.filters;
+    n["layers"] = s.layers;
+    n["se"] = s.se;
+    n.SetStyle(YAML::EmitterStyle::Flow);
+    model["stages"].push_back(n);
+  }
+  if (a.head_filters) model["head"]["filters"] = a.head_filters;
+  input["size"] = a.input_size;
+  input["scaling"]["mean"] = a.mean;
+  input["scaling"]["std"] = a.std;
+  root["model"] = model;
+  root["input"] = input;
+  YAML::Emitter out;
+  out << root;
+  return out.c_str();
+}
+
+}  // namespace gm

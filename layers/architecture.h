@@ -1,0 +1,47 @@
+// A network as data: what a model YAML says, after scaling, before any shape is known.
+#pragma once
+#include <string>
+#include <vector>
+
+#include "kernels/activation/activation.h"
+#include "layers/config.h"
+
+namespace gm {
+
+struct StageSpec {
+  std::string block = "mbconv";  // mbconv | fused_mbconv
+  int expand = 1, kernel = 3, stride = 1, filters = 0, layers = 1;
+  double se = 0;  // squeeze width as a share of the block's input channels; 0: no squeeze-excitation
+};
+
+/// Everything that decides the function computed and its parameters. Sources: S1 section 2.2 and Keras
+/// EfficientNetV2 (spec 1.1), S2 Table 2 and section 2.3 (spec 1.2).
+struct Architecture {
+  std::string name;
+  int classes = 0;
+  std::vector<std::string> class_names;
+  Act act = Act::silu;
+  double bn_momentum = 0.99, bn_epsilon = 1e-3;  // momentum in Keras's sense: share of the old value kept
+  bool bn_unbiased = false;                      // running variance n/(n-1), as PyTorch has it
+  bool same_padding = true;                      // TensorFlow SAME; false: symmetric (PyTorch)
+  int stem_kernel = 3, stem_stride = 2, stem_filters = 32;
+  std::vector<StageSpec> stages;
+  int head_filters = 0;  // 1x1 convolution before pooling; 0: none
+  double dropout = 0, stochastic_depth = 0;
+  std::vector<double> mean{0, 0, 0}, std{255, 255, 255};  // input scaling inside the model: (x - mean) / std
+  int input_size = 0;
+};
+
+/// Reads `model` and `input` of a configuration; widths and depths come out scaled and rounded.
+/// `where` names the file in error messages.
+Architecture read_architecture(const YAML::Node& config, const std::string& where);
+
+/// The YAML text stored in weight files: read_architecture() of it gives the same Architecture.
+std::string architecture_yaml(const Architecture& a);
+
+/// EfficientNet's rounding (spec 1.2): nearest multiple of 8, never below 90 % of the asked width.
+int round_filters(double filters);
+/// Depth is rounded up.
+int round_layers(double layers);
+
+}  // namespace gm

@@ -1,0 +1,115 @@
+#include "layers/blocks.h"
+
+#include <algorithm>
+
+namespace gm {
+
+Attrs Blocks::conv_attrs(ValueId x, int kernel, int stride) const {
+  const Shape& s = g_.spec(x).shape;
+  int pad[2][2];
+  for (int axis = 0; axis < 2; ++axis) {
+    const int64_t size = s[axis + 1];
+    if (a_.same_padding) {
+      // TensorFlow SAME: output ceil(size / stride); an odd total puts the extra row or column last.
+      const int64_t out = (size + stride - 1) / stride;
+      const int64_t total = std::max<int64_t>(0, (out - 1) * stride + kernel - size);
+      pad[axis][0] = static_cast<int>(total / 2);
+      pad[axis][1] = static_cast<int>(total - total / 2);
+    } else {
+      pad[axis][0] = pad[axis][1] = kernel / 2;
+    }
+  }
+  return Attrs{{"kernel", kernel},      {"stride", stride},        {"pad_top", pad[0][0]},
+               {"pad_left", pad[1][0]}, {"pad_bottom", pad[0][1]}, {"pad_right", pad[1][1]}};
+}
+
+ValueId Blocks::conv(ValueId x, const std::string& name, int64_t filters, int kernel, int stride) {
+  const int64_t channels = g_.spec(x).shape.channels();
+  const ValueId w =
+      g_.parameter(name + "/kernel", Shape{filters, kernel, kernel, channels},
+                   Initializer::conv(double(kernel) * kernel * double(filters)), dtype_, true, true);
+  return g_.add1("conv2d", conv_attrs(x, kernel, stride), {x, w, kAbsent}, name);
+}
+
+ValueId Blocks::depthwise(ValueId x, const std::string& name, int kernel, int stride) {
+  const int64_t channels = g_.spec(x).shape.channels();
+  const ValueId w = g_.parameter(name + "/kernel", Shape{kernel, kernel, channels},
+                                 Initializer::conv(double(kernel) * kernel), dtype_, true, true);
+  return g_.add1("depthwise_conv2d", conv_attrs(x, kernel, stride), {x, w, kAbsent}, name);
+}
+
+ValueId Blocks::batch_norm(ValueId x, const std::string& name) {
+  const Shape c{g_.spec(x).shape.channels()};
+  const ValueId gamma = g_.parameter(name + "/gamma", c, {Initializer::ones});
+  const ValueId beta = g_.parameter(name + "/beta", c, {Initializer::zeros});
+  const ValueId mean = g_.parameter(name + "/moving_mean", c, {Initializer::zeros}, DType::f32, false);
+  const ValueId var = g_.parameter(name + "/moving_variance", c, {Initializer::ones}, DType::f32, false);
+  const Attrs attrs{{"eps", a_.bn_epsilon},
+                    {"momentum", a_.bn_momentum},
+                    {"training", training_},
+                    {"unbiased", a_.bn_unbiased}};
+  return g_.add1("batch_norm", attrs, {x, gamma, beta}, name, {mean, var});
+}
+
+ValueId Blocks::activation(ValueId x, Act act, const std::string& name) {
+  return act == Act::none ? x : g_.add1("activation", {{"act", double(act)}}, {x}, name);
+}
+
+ValueId Blocks::dense(ValueId x, const std::string& name, int64_t units) {
+  const TensorSpec& s = g_.spec(x);
+  const ValueId w = g_.parameter(name + "/kernel", Shape{units, s.shape.channels()},
+                                 Initializer::dense(double(units)), s.dtype, true, true);
+  const ValueId b = g_.parameter(name + "/bias", Shape{units}, {Initializer::zeros});
+  return g_.add1("linear", {}, {x, w, b}, name);
+}
+
+ValueId Blocks::dropout(ValueId x, double rate, bool per_sample, const std::string& name) {
+  if (!training_ || rate <= 0) return x;
+  return g_.add1("dropout", {{"rate", rate}, {"per_sample", per_sample}, {"stream", streams_++}}, {x}, name);
+}
+
+ValueId Blocks::squeeze_excite(ValueId x, const std::string& prefix, int64_t squeeze) {
+  const int64_t channels = g_.spec(x).shape.channels();
+  ValueId s = g_.add1("global_pool", {{"kind", 0}}, {x}, prefix + "se_squeeze");
+  s = activation(dense(s, prefix + "se_reduce", squeeze), a_.act, prefix + "se_reduce_act");
+  s = activation(dense(s, prefix + "se_expand", channels), Act::sigmoid, prefix + "se_gate");
+  return g_.add1("channel_scale", {}, {x, s}, prefix + "se_excite");
+}
+
+ValueId Blocks::residual(ValueId x, ValueId branch, const std::string& prefix, double drop) {
+  branch = dropout(branch, drop, true, prefix + "drop");
+  return g_.add1("add", {}, {branch, x}, prefix + "add");
+}
+
+ValueId Blocks::mbconv(ValueId x, const std::string& prefix, const StageSpec& s, int stride, double drop) {
+  const int64_t in = g_.spec(x).shape.channels();
+  ValueId y = x;
+  if (s.expand != 1) {
+    y = batch_norm(conv(y, prefix + "expand_conv", in * s.expand, 1, 1), prefix + "expand_bn");
+    y = activation(y, a_.act, prefix + "expand_activation");
+  }
+  y = batch_norm(depthwise(y, prefix + "dwconv2", s.kernel, stride), prefix + "bn");
+  y = activation(y, a_.act, prefix + "activation");
+  if (s.se > 0) y = squeeze_excite(y, prefix, std::max<int64_t>(1, static_cast<int64_t>(double(in) * s.se)));
+  y = batch_norm(conv(y, prefix + "project_conv", s.filters, 1, 1), prefix + "project_bn");
+  return stride == 1 && in == s.filters ? residual(x, y, prefix, drop) : y;
+}
+
+ValueId Blocks::fused_mbconv(ValueId x, const std::string& prefix, const StageSpec& s, int stride,
+                             double drop) {
+  const int64_t in = g_.spec(x).shape.channels();
+  ValueId y = x;
+  if (s.expand != 1) {
+    y = batch_norm(conv(y, prefix + "expand_conv", in * s.expand, s.kernel, stride), prefix + "expand_bn");
+    y = activation(y, a_.act, prefix + "expand_activation");
+    if (s.se > 0)
+      y = squeeze_excite(y, prefix, std::max<int64_t>(1, static_cast<int64_t>(double(in) * s.se)));
+    y = batch_norm(conv(y, prefix + "project_conv", s.filters, 1, 1), prefix + "project_bn");
+  } else {
+    y = batch_norm(conv(y, prefix + "project_conv", s.filters, s.kernel, stride), prefix + "project_bn");
+    y = activation(y, a_.act, prefix + "project_activation");
+  }
+  return stride == 1 && in == s.filters ? residual(x, y, prefix, drop) : y;
+}
+
+}  // namespace gm

@@ -1,0 +1,43 @@
+// The building blocks of both papers' networks as graph fragments.
+#pragma once
+#include <string>
+
+#include "engine/graph.h"
+#include "layers/architecture.h"
+
+namespace gm {
+
+/// Appends layers to a graph with the conventions of one architecture.
+class Blocks {
+ public:
+  Blocks(Graph& graph, const Architecture& a, DType dtype, bool training)
+      : g_(graph), a_(a), dtype_(dtype), training_(training) {}
+
+  /// k x k convolution without bias. x (N,H,W,C) -> (N,H/stride,W/stride,filters)
+  ValueId conv(ValueId x, const std::string& name, int64_t filters, int kernel, int stride);
+  ValueId depthwise(ValueId x, const std::string& name, int kernel, int stride);
+  ValueId batch_norm(ValueId x, const std::string& name);
+  ValueId activation(ValueId x, Act act, const std::string& name);
+  ValueId dense(ValueId x, const std::string& name, int64_t units);
+  ValueId dropout(ValueId x, double rate, bool per_sample, const std::string& name);
+  /// Squeeze-and-excitation: x * sigmoid(W2 silu(W1 mean_hw(x) + b1) + b2), W1: C -> squeeze
+  ValueId squeeze_excite(ValueId x, const std::string& prefix, int64_t squeeze);
+
+  /// MBConv: [1x1 expand, BN, act] -> depthwise, BN, act -> [SE] -> 1x1 project, BN -> [drop, add].
+  ValueId mbconv(ValueId x, const std::string& prefix, const StageSpec& s, int stride, double drop);
+  /// Fused-MBConv: [k x k expand, BN, act] -> 1x1 project, BN -> [drop, add]; with expand 1 one k x k
+  /// convolution, BN, act.
+  ValueId fused_mbconv(ValueId x, const std::string& prefix, const StageSpec& s, int stride, double drop);
+
+ private:
+  Attrs conv_attrs(ValueId x, int kernel, int stride) const;
+  ValueId residual(ValueId x, ValueId branch, const std::string& prefix, double drop);
+
+  Graph& g_;
+  const Architecture& a_;
+  DType dtype_;
+  bool training_;
+  int streams_ = 0;  // numbers the dropout nodes, so that their masks differ
+};
+
+}  // namespace gm

@@ -1,0 +1,227 @@
+#include "layers/config.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/common/error.h"
+
+namespace gm {
+
+std::string nearest(const std::string& word, const std::set<std::string>& candidates) {
+  std::string best;
+  size_t best_distance = std::max<size_t>(2, word.size() / 2) + 1;
+  for (const auto& c : candidates) {
+    std::vector<size_t> row(c.size() + 1);
+    for (size_t j = 0; j <= c.size(); ++j) row[j] = j;
+    for (size_t i = 1; i <= word.size(); ++i) {
+      size_t diagonal = row[0];
+      row[0] = i;
+      for (size_t j = 1; j <= c.size(); ++j) {
+        const size_t above = row[j];
+        row[j] = std::min({row[j] + 1, row[j - 1] + 1, diagonal + (word[i - 1] != c[j - 1])});
+        diagonal = above;
+      }
+    }
+    if (row[c.size()] < best_distance) best_distance = row[c.size()], best = c;
+  }
+  return best;
+}
+
+Section::Section(YAML::Node node, std::string path, std::string file)
+    : node_(std::move(node)), path_(std::move(path)), file_(std::move(file)) {
+  if (node_ && !node_.IsNull() && !node_.IsMap())
+    fail(file_ + ":" + std::to_string(node_.Mark().line + 1) + ": " + path_ +
+         " must be a mapping (key: value)");
+}
+
+YAML::Node Section::find(const std::string& key) {
+  known_.insert(key);
+  if (!node_ || !node_.IsMap()) return YAML::Node(YAML::NodeType::Undefined);
+  return node_[key];
+}
+
+void Section::error(const std::string& key, const std::string& what) const {
+  const YAML::Node at = node_ && node_.IsMap() ? node_[key] : YAML::Node();
+  const int line = at ? at.Mark().line : node_.Mark().line;
+  const std::string where = line >= 0 ? file_ + ":" + std::to_string(line + 1) : file_ + " (--set)";
+  fail(where + ": " + (path_.empty() ? "" : path_ + ".") + key + ": " + what);
+}
+
+bool Section::has(const std::string& key) {
+  const YAML::Node n = find(key);
+  return n && !n.IsNull();
+}
+
+double Section::number(const std::string& key, double fallback, double lo, double hi) {
+  const YAML::Node n = find(key);
+  if (!n || n.IsNull()) return fallback;
+  double v = 0;
+  if (!n.IsScalar() || !YAML::convert<double>::decode(n, v) || std::isnan(v)) error(key, "must be a number");
+  if (v < lo || v > hi) {
+    auto text = [](double x) {
+      std::string s = std::to_string(x);
+      s.erase(s.find_last_not_of('0') + 1);
+      if (s.back() == '.') s.pop_back();
+      return s;
+    };
+    error(key, n.Scalar() + " is out of range [" + text(lo) + ", " + text(hi) + "]");
+  }
+  return v;
+}
+
+int64_t Section::integer(const std::string& key, int64_t fallback, int64_t lo, int64_t hi) {
+  const double v =
+      number(key, static_cast<double>(fallback), static_cast<double>(lo), static_cast<double>(hi));
+  if (v != std::floor(v)) error(key, "must be a whole number");
+  return static_cast<int64_t>(v);
+}
+
+bool Section::flag(const std::string& key, bool fallback) {
+  const YAML::Node n = find(key);
+  if (!n || n.IsNull()) return fallback;
+  bool v = false;
+  if (!n.IsScalar() || !YAML::convert<bool>::decode(n, v)) error(key, "must be true or false");
+  return v;
+}
+
+std::string Section::text(const std::string& key, const std::string& fallback,
+                          const std::vector<std::string>& choices) {
+  const YAML::Node n = find(key);
+  if (!n || n.IsNull()) return fallback;
+  if (!n.IsScalar()) error(key, "must be text");
+  const std::string v = n.Scalar();
+  if (!choices.empty() && std::find(choices.begin(), choices.end(), v) == choices.end()) {
+    std::string all;
+    for (const auto& c : choices) all += (all.empty() ? "" : ", ") + c;
+    error(key, "'" + v + "' is not one of " + all);
+  }
+  return v;
+}
+
+std::vector<double> Section::numbers(const std::string& key, const std::vector<double>& fallback,
+                                     size_t count) {
+  const YAML::Node n = find(key);
+  if (!n || n.IsNull()) return fallback;
+  std::vector<double> v;
+  double x = 0;
+  if (n.IsScalar() && YAML::convert<double>::decode(n, x)) v.assign(count, x);
+  if (n.IsSequence())
+    for (const auto& item : n) {
+      if (!item.IsScalar() || !YAML::convert<double>::decode(item, x))
+        error(key, "must be a list of numbers");
+      v.push_back(x);
+    }
+  if (v.size() != count) error(key, "must be one number or a list of " + std::to_string(count));
+  return v;
+}
+
+std::vector<std::string> Section::texts(const std::string& key) {
+  const YAML::Node n = find(key);
+  std::vector<std::string> v;
+  if (!n || n.IsNull()) return v;
+  if (!n.IsSequence()) error(key, "must be a list");
+  for (const auto& item : n) {
+    if (!item.IsScalar()) error(key, "must be a list of texts");
+    v.push_back(item.Scalar());
+  }
+  return v;
+}
+
+Section Section::section(const std::string& key) {
+  const YAML::Node n = find(key);
+  const std::string path = path_.empty() ? key : path_ + "." + key;
+  return Section(n && !n.IsNull() ? n : YAML::Node(YAML::NodeType::Map), path, file_);
+}
+
+std::vector<Section> Section::list(const std::string& key) {
+  const YAML::Node n = find(key);
+  std::vector<Section> v;
+  if (!n || n.IsNull()) return v;
+  if (!n.IsSequence()) error(key, "must be a list");
+  for (size_t i = 0; i < n.size(); ++i)
+    v.emplace_back(n[i], (path_.empty() ? key : path_ + "." + key) + "[" + std::to_string(i) + "]", file_);
+  return v;
+}
+
+void Section::finish() const {
+  if (!node_ || !node_.IsMap()) return;
+  for (const auto& item : node_) {
+    const std::string key = item.first.Scalar();
+    if (known_.count(key)) continue;
+    const std::string near = nearest(key, known_);
+    error(key, "unknown key" + (near.empty() ? std::string() : "; did you mean '" + near + "'?"));
+  }
+}
+
+YAML::Node parse_yaml(const std::string& text, const std::string& where) {
+  try {
+    return YAML::Load(text);
+  } catch (const YAML::Exception& e) {
+    fail(where + ":" + std::to_string(e.mark.line + 1) + ": not valid YAML: " + e.msg);
+  }
+}
+
+namespace {
+
+// `over` wins; mappings are merged key by key.
+YAML::Node merged(const YAML::Node& base, const YAML::Node& over) {
+  if (!base || !base.IsMap() || !over || !over.IsMap()) return over ? over : base;
+  YAML::Node result = YAML::Clone(base);
+  for (const auto& item : over) {
+    const std::string key = item.first.Scalar();
+    result[key] = merged(result[key], item.second);
+  }
+  return result;
+}
+
+void apply_set(YAML::Node root, const std::string& assignment) {
+  const size_t eq = assignment.find('=');
+  if (eq == std::string::npos || eq == 0)
+    fail("--set " + assignment + ": write key=value, e.g. input.size=64");
+  const YAML::Node value = parse_yaml(assignment.substr(eq + 1), "--set " + assignment);
+  std::string path = assignment.substr(0, eq);
+  YAML::Node at = root;
+  for (size_t dot; (dot = path.find('.')) != std::string::npos; path = path.substr(dot + 1)) {
+    const std::string key = path.substr(0, dot);
+    if (!at[key] || at[key].IsNull()) at[key] = YAML::Node(YAML::NodeType::Map);
+    if (!at[key].IsMap()) fail("--set " + assignment + ": '" + key + "' is not a section");
+    YAML::Node next = at[key];
+    at.reset(next);
+  }
+  at[path] = value;
+}
+
+}  // namespace
+
+YAML::Node load_config(const std::string& path, const std::vector<std::string>& sets) {
+  YAML::Node root;
+  try {
+    root = YAML::LoadFile(path);
+  } catch (const YAML::BadFile&) {
+    fail(path + ": cannot open");
+  } catch (const YAML::Exception& e) {
+    fail(path + ":" + std::to_string(e.mark.line + 1) + ": not valid YAML: " + e.msg);
+  }
+  if (!root.IsMap()) fail(path + ": not a model configuration (expected keys model, input, ...)");
+  for (const auto& s : sets)  // --set recipe=... must choose before the presets are merged
+    if (s.rfind("recipe=", 0) == 0) root["recipe"] = s.substr(7);
+  const std::string recipe = root["recipe"] ? root["recipe"].Scalar() : "";
+  if (root["recipes"]) {
+    const YAML::Node presets = root["recipes"];
+    if (!presets.IsMap())
+      fail(path + ":" + std::to_string(presets.Mark().line + 1) + ": recipes must be a mapping");
+    if (!recipe.empty() && !presets[recipe]) {
+      std::string names;
+      for (const auto& item : presets) names += (names.empty() ? "" : ", ") + item.first.Scalar();
+      fail(path + ": recipe '" + recipe + "' is not one of " + names);
+    }
+    YAML::Node own = YAML::Clone(root);
+    own.remove("recipes");
+    root = recipe.empty() ? own : merged(presets[recipe], own);
+  }
+  for (const auto& s : sets)
+    if (s.rfind("recipe=", 0) != 0) apply_set(root, s);
+  return root;
+}
+
+}  // namespace gm

@@ -1,0 +1,54 @@
+// Strict reading of YAML: every key must be known, of the right type and in range; errors are one line with
+// the file, the line and the nearest valid key.
+#pragma once
+#include <yaml-cpp/yaml.h>
+
+#include <set>
+#include <string>
+#include <vector>
+
+namespace gm {
+
+/// One mapping of a YAML file. Getters take a default; a key that no getter asked for is an error in
+/// finish().
+class Section {
+ public:
+  Section(YAML::Node node, std::string path, std::string file);
+
+  bool has(const std::string& key);
+  double number(const std::string& key, double fallback, double lo, double hi);
+  int64_t integer(const std::string& key, int64_t fallback, int64_t lo, int64_t hi);
+  bool flag(const std::string& key, bool fallback);
+  /// choices empty: any text.
+  std::string text(const std::string& key, const std::string& fallback,
+                   const std::vector<std::string>& choices = {});
+  /// One number or a list of exactly `count` numbers.
+  std::vector<double> numbers(const std::string& key, const std::vector<double>& fallback, size_t count);
+  std::vector<std::string> texts(const std::string& key);
+  /// An absent mapping reads as empty.
+  Section section(const std::string& key);
+  std::vector<Section> list(const std::string& key);
+  /// Throws gm::Error for keys that nothing asked for.
+  void finish() const;
+  /// Throws gm::Error at the line of `key`.
+  [[noreturn]] void error(const std::string& key, const std::string& what) const;
+
+ private:
+  YAML::Node find(const std::string& key);
+  YAML::Node node_;
+  std::string path_, file_;
+  std::set<std::string> known_;
+};
+
+/// Reads a file, picks the preset named by `recipe` out of `recipes`, lets the file's own sections override
+/// it and applies `--set key=value` (dotted paths) last. The result holds the sections without `recipes`: one
+/// file that repeats the run. Throws gm::Error for unreadable or malformed files.
+YAML::Node load_config(const std::string& path, const std::vector<std::string>& sets = {});
+
+/// Parses YAML text (a model description stored in a weight file).
+YAML::Node parse_yaml(const std::string& text, const std::string& where);
+
+/// The candidate closest to `word` by edit distance, or "" when none is near.
+std::string nearest(const std::string& word, const std::set<std::string>& candidates);
+
+}  // namespace gm

@@ -1,0 +1,28 @@
+// Parameters, multiply-accumulates and the second paper's FLOPs of a network.
+#pragma once
+#include <string>
+#include <vector>
+
+#include "engine/graph.h"
+
+namespace gm {
+
+struct LayerCount {
+  std::string name, op;
+  Shape output;        // without the batch dimension
+  int64_t params = 0;  // trainable and states
+  int64_t macs = 0;    // convolutions and dense layers, one image
+  int64_t flops_eq13 =
+      0;  // S2 Eq. 13: (2 Ci K^2 - 1) H W Co; Eq. 14: (2 I - 1) O. Grouped convolutions have Ci = 1.
+};
+
+struct NetworkCount {
+  std::vector<LayerCount> layers;
+  int64_t params_total = 0, params_trainable = 0;  // Keras's counts: total includes running statistics
+  int64_t macs = 0, flops_eq13 = 0;
+};
+
+/// Counts an unfused graph built for batch 1.
+NetworkCount count_network(const Graph& graph);
+
+}  // namespace gm

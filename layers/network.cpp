@@ -1,0 +1,54 @@
+#include "layers/network.h"
+
+#include "layers/blocks.h"
+
+namespace gm {
+
+TrainableGraph build_network(const Architecture& a, ParameterTable& table, const BuildOptions& o) {
+  TrainableGraph t{Graph(table)};
+  Graph& g = t.graph;
+  Blocks b(g, a, o.dtype, o.training);
+  const int64_t size = o.input_size ? o.input_size : a.input_size;
+
+  t.pixels = g.input("pixels", {Shape{o.batch, size, size, 3}, DType::f32});
+  Attrs scaling{{"bf16", o.dtype == DType::bf16}};
+  for (int c = 0; c < 3; ++c)
+    scaling.set("mean" + std::to_string(c), a.mean[c]).set("std" + std::to_string(c), a.std[c]);
+  ValueId x = g.add1("normalize", scaling, {t.pixels}, "rescaling");
+
+  x = b.batch_norm(b.conv(x, "stem_conv", a.stem_filters, a.stem_kernel, a.stem_stride), "stem_bn");
+  x = b.activation(x, a.act, "stem_activation");
+
+  int blocks = 0, at = 0;
+  for (const StageSpec& s : a.stages) blocks += s.layers;
+  for (size_t i = 0; i < a.stages.size(); ++i) {
+    const StageSpec& s = a.stages[i];
+    for (int layer = 0; layer < s.layers; ++layer, ++at) {
+      std::string letter;  // a..z, then aa..: stages deeper than 26 blocks exist in the larger networks
+      for (int n = layer; n >= 0; n = n / 26 - 1)
+        letter.insert(letter.begin(), static_cast<char>('a' + n % 26));
+      const std::string prefix = "block" + std::to_string(i + 1) + letter + "_";
+      const int stride = layer == 0 ? s.stride : 1;
+      const double drop = a.stochastic_depth * at / blocks;  // deeper blocks drop more often
+      x = s.block == "mbconv" ? b.mbconv(x, prefix, s, stride, drop)
+                              : b.fused_mbconv(x, prefix, s, stride, drop);
+    }
+  }
+  if (a.head_filters) {
+    x = b.batch_norm(b.conv(x, "top_conv", a.head_filters, 1, 1), "top_bn");
+    x = b.activation(x, a.act, "top_activation");
+  }
+  x = g.add1("global_pool", {{"kind", 0}}, {x}, "avg_pool");
+  x = b.dropout(x, a.dropout, false, "top_dropout");
+  t.logits = b.dense(x, "predictions", a.classes);
+  if (o.loss) {
+    t.labels = g.input("labels", {Shape{o.batch}, DType::i32});
+    auto out = g.add("softmax_xent", {{"smoothing", o.training ? o.label_smoothing : 0}},
+                     {t.logits, t.labels, kAbsent}, "loss");
+    t.loss = out[0];
+    t.correct = out[1];
+  }
+  return t;
+}
+
+}  // namespace gm

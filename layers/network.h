@@ -1,0 +1,21 @@
+// Architecture -> graph, for one batch size and mode.
+#pragma once
+#include "engine/trainer.h"
+#include "layers/architecture.h"
+
+namespace gm {
+
+struct BuildOptions {
+  int64_t batch = 1;
+  int input_size = 0;        // 0: the architecture's own
+  bool training = false;     // batch statistics, dropout, stochastic depth
+  DType dtype = DType::f32;  // of activations
+  double label_smoothing = 0;
+  bool loss = true;  // append the loss and its labels input
+};
+
+/// Builds the unfused network: normalize -> stem -> stages -> head -> pool -> dropout -> predictions (->
+/// loss). Layer and weight names are those of Keras EfficientNetV2 ("block2a_expand_conv/kernel").
+TrainableGraph build_network(const Architecture& a, ParameterTable& table, const BuildOptions& options);
+
+}  // namespace gm

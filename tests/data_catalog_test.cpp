@@ -1,0 +1,144 @@
+#include <filesystem>
+
+#include "data/csv.h"
+#include "data/dataset.h"
+#include "tests/data_test_util.h"
+
+namespace gm {
+namespace {
+using test::TempDir;
+using Names = std::vector<std::string>;
+
+TEST(DataCsv, QuotesBomCrlfAndBlankLines) {
+  TempDir dir;
+  test::write_text(dir / "a.csv",
+                   "\xEF\xBB\xBF"
+                   "a, b ,c\r\n\r\n1,\"x, \"\"y\"\"\nz\" ,3\r\n\n4,,6");
+  CsvTable table(dir / "a.csv");
+  ASSERT_EQ(table.rows(), 2);
+  EXPECT_EQ(table.column("b"), 1);
+  EXPECT_EQ(table.column("d"), -1);
+  EXPECT_EQ(table.cell(0, 1), "x, \"y\"\nz");
+  EXPECT_EQ(table.cell(1, 1), "");
+  EXPECT_EQ(table.cell(1, 2), "6");
+  EXPECT_NE(table.where(0).find("a.csv:3"), std::string::npos);
+  EXPECT_NE(table.where(1).find("a.csv:6"), std::string::npos);
+  EXPECT_EQ(csv_cell("a\"b,c"), "\"a\"\"b,c\"");
+}
+
+TEST(DataCsv, BadFiles) {
+  TempDir dir;
+  EXPECT_ERROR(CsvTable(dir / "none.csv"), "none.csv: cannot open");
+  test::write_text(dir / "e.csv", "\n\n");
+  EXPECT_ERROR(CsvTable(dir / "e.csv"), "empty file");
+  test::write_text(dir / "q.csv", "a,b\n1,\"x\n");
+  EXPECT_ERROR(CsvTable(dir / "q.csv"), "q.csv:2: a quote is never closed");
+  test::write_text(dir / "n.csv", "a,b\n1,2\n1,2,3\n");
+  EXPECT_ERROR(CsvTable(dir / "n.csv"), "n.csv:3: 3 cells, but the header has 2");
+  test::write_text(dir / "z.csv", std::string("a\0b", 3));
+  EXPECT_ERROR(CsvTable(dir / "z.csv"), "not a text file");
+}
+
+/// A folder with images/a.jpg and images/b.png and a labels.csv of the given text.
+struct Catalog {
+  explicit Catalog(const std::string& text) {
+    std::filesystem::create_directory(dir / "images");
+    write_image(dir / "images/a.jpg", test::gradient(20, 20));
+    write_image(dir / "images/b.png", test::gradient(10, 12));
+    test::write_text(dir / "labels.csv", text);
+  }
+  std::shared_ptr<Dataset> open(const Names& classes = {}) { return open_dataset(dir.path(), {classes}); }
+  TempDir dir;
+};
+
+TEST(DataCatalog, IntegerLabelsWithClassNames) {
+  Catalog c(
+      "id_str,file_loc,label,class,ra,dec\na,images/a.jpg,2,spiral,10.5,-3\nb,images/b.png,0,round,,\n"
+      "a,images/a.jpg,,,1,2\n");
+  auto data = c.open();
+  ASSERT_EQ(data->size(), 3);
+  EXPECT_EQ(data->classes(), (Names{"round", "1", "spiral"}));
+  EXPECT_EQ(data->label(0), 2);
+  EXPECT_EQ(data->label(2), -1);
+  EXPECT_EQ(data->id(2), "a") << "an id may occur twice";
+  EXPECT_EQ(data->read(1).height, 12);
+  double ra, dec;
+  ASSERT_TRUE(data->sky(0, ra, dec));
+  EXPECT_EQ(ra, 10.5);
+  EXPECT_FALSE(data->sky(1, ra, dec));
+}
+
+TEST(DataCatalog, NamesAsLabelsAndModelsOwnOrder) {
+  Catalog c("id_str,label\na,spiral\nb,round\n");
+  auto data = c.open();
+  EXPECT_EQ(data->classes(), (Names{"round", "spiral"}));
+  EXPECT_EQ(data->label(0), 1);
+  EXPECT_EQ(data->read(0).width, 20) << "found as images/a.jpg";
+  EXPECT_EQ(data->read(1).width, 10) << "found as images/b.png";
+  auto mine = c.open({"spiral", "bar", "round"});
+  EXPECT_EQ(mine->label(0), 0);
+  EXPECT_EQ(mine->label(1), 2);
+  EXPECT_ERROR(c.open({"round", "bar"}), "labels.csv:2: label \"spiral\" is not a class");
+}
+
+TEST(DataCatalog, UnlabelledAndPathOnly) {
+  Catalog c("file_loc\nimages/a.jpg\n");
+  auto data = c.open();
+  EXPECT_EQ(data->id(0), "a");
+  EXPECT_EQ(data->label(0), -1);
+  EXPECT_TRUE(data->classes().empty());
+}
+
+TEST(DataCatalog, Errors) {
+  auto error = [](const std::string& text, const Names& classes = {}) {
+    Catalog c(text);
+    return test::error_of([&] { c.open(classes); });
+  };
+  auto has = [](const std::string& text, const char* part) {
+    EXPECT_PRED_FORMAT2(::testing::IsSubstring, part, text);
+  };
+  has(error("name,label\na,1\n"), "needs a column \"file_loc\" or \"id_str\"; it has name, label");
+  has(error("id_str,label\n"), "no rows");
+  has(error("id_str,label\na,1\nb,x\n"), "labels.csv:3: label \"x\" is not an integer");
+  has(error("id_str,label\na,1\nb,-5\n"), "labels.csv:3: label -5 is not a class");
+  has(error("id_str,label\na,1\nb,7\n", {"p", "q"}), "labels.csv:3: label 7 is not a class (0..1)");
+  has(error("id_str,label,class\na,1,x\nb,1,y\n"),
+      "labels.csv:3: label 1 is class \"y\" here but \"x\" before");
+  has(error("id_str,ra,dec\na,1h,2\n"), "labels.csv:2: ra \"1h\" is not a number");
+  has(error("id_str,file_loc\n,\n"), "labels.csv:2: neither id_str nor file_loc");
+  Catalog c("id_str,file_loc\na,images/gone.jpg\n");
+  EXPECT_ERROR(c.open()->read(0), "gone.jpg: no such file");
+}
+
+TEST(DataOpen, FoldersFilesAndTheRest) {
+  TempDir dir;
+  EXPECT_ERROR(open_dataset(dir / "none"), "no such file or folder");
+  EXPECT_ERROR(open_dataset(dir.path()), "no JPEG or PNG images and no labels.csv");
+  write_image(dir / "b.png", test::gradient(4, 4));
+  write_image(dir / "a.jpg", test::gradient(4, 4));
+  test::write_text(dir / "notes.txt", "x");
+  auto folder = open_dataset(dir.path());
+  ASSERT_EQ(folder->size(), 2);
+  EXPECT_EQ(folder->id(0), "a");
+  EXPECT_EQ(folder->label(0), -1);
+  EXPECT_EQ(open_dataset(dir / "b.png")->id(0), "b");
+  EXPECT_ERROR(open_dataset(dir / "notes.txt"), "unknown kind of data");
+}
+
+TEST(DataOpen, RealImages) {
+  const char* shared = std::getenv("GM_SHARED_DATA");
+  if (!shared) GTEST_SKIP() << "GM_SHARED_DATA is not set";
+  for (auto [name, side, classes] : {std::tuple{"gz5", 264, 5}, {"efigi10", 88, 10}}) {
+    auto data = open_dataset((std::filesystem::path(shared) / name).string());
+    EXPECT_GT(data->size(), 3000);
+    EXPECT_EQ(static_cast<int>(data->classes().size()), classes);
+    for (int64_t i = 0; i < data->size(); i += 97) {
+      Image image = data->read(i);
+      EXPECT_EQ(image.width, side) << data->id(i);
+      EXPECT_EQ(image.height, side) << data->id(i);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace gm

@@ -1,0 +1,186 @@
+#include <atomic>
+#include <cmath>
+#include <thread>
+
+#include "data/hdf5_dataset.h"
+#include "tests/data_test_util.h"
+
+namespace gm {
+namespace {
+using h5::Handle;
+using test::TempDir;
+
+/// Writes one dataset; chunk empty: contiguous.
+template <class T>
+void put(hid_t file, const char* name, hid_t type, std::vector<hsize_t> shape, const std::vector<T>& values,
+         const std::vector<hsize_t>& chunk = {}) {
+  Handle space(H5Screate_simple(static_cast<int>(shape.size()), shape.data(), nullptr), H5Sclose);
+  Handle layout(H5Pcreate(H5P_DATASET_CREATE), H5Pclose);
+  if (!chunk.empty()) {
+    H5Pset_chunk(layout, static_cast<int>(chunk.size()), chunk.data());
+    H5Pset_deflate(layout, 4);
+  }
+  Handle data(H5Dcreate2(file, name, type, space, H5P_DEFAULT, layout, H5P_DEFAULT), H5Dclose);
+  ASSERT_GE(H5Dwrite(data, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, values.data()), 0);
+}
+
+void put_names(hid_t object, const std::vector<const char*>& names) {
+  Handle type(H5Tcopy(H5T_C_S1), H5Tclose);
+  H5Tset_size(type, H5T_VARIABLE);
+  hsize_t n = names.size();
+  Handle space(H5Screate_simple(1, &n, nullptr), H5Sclose);
+  Handle attribute(H5Acreate2(object, "class_names", type, space, H5P_DEFAULT, H5P_DEFAULT), H5Aclose);
+  ASSERT_GE(H5Awrite(attribute, type, names.data()), 0);
+}
+
+Handle create(const std::string& path) {
+  h5::Lock lock;  // sets the library up as the product does
+  return Handle(H5Fcreate(path.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT), H5Fclose);
+}
+
+std::vector<uint8_t> pixels(hsize_t n) {
+  std::vector<uint8_t> values(n * 6 * 8 * 3);
+  for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<uint8_t>(i * 7 + i / 251);
+  return values;
+}
+
+TEST(DataHdf5, EveryChunkShapeReadsTheSame) {
+  TempDir dir;
+  std::vector<uint8_t> all = pixels(23);
+  std::vector<int16_t> labels(23);
+  for (int i = 0; i < 23; ++i) labels[i] = static_cast<int16_t>(i % 3);
+  // Contiguous; an image a chunk; a few (cached); many and cut across the image, as h5py makes them
+  // (scratch).
+  std::vector<std::vector<hsize_t>> chunks = {{}, {1, 6, 8, 3}, {4, 6, 8, 3}, {12, 4, 5, 2}, {23, 6, 8, 1}};
+  for (auto& chunk : chunks) {
+    {
+      Handle file = create(dir / "a.h5");
+      put(file, "images", H5T_NATIVE_UINT8, {23, 6, 8, 3}, all, chunk);
+      put(file, "ans", H5T_NATIVE_INT16, {23}, labels);
+    }
+    auto data = open_dataset(dir / "a.h5");
+    ASSERT_EQ(data->size(), 23);
+    EXPECT_EQ(data->classes(), (std::vector<std::string>{"0", "1", "2"}));
+    std::vector<std::thread> threads;  // reads from several threads, each in its own order
+    std::atomic<int> wrong{0};
+    for (int t = 1; t <= 3; ++t)
+      threads.emplace_back([&, t] {
+        for (int k = 0; k < 46; ++k) {
+          int64_t i = k * (t * 5) % 23;
+          Image image = data->read(i);
+          if (image.width != 8 || image.height != 6 ||
+              !std::equal(image.rgb.begin(), image.rgb.end(), all.begin() + i * 6 * 8 * 3))
+            ++wrong;
+        }
+      });
+    for (auto& thread : threads) thread.join();
+    EXPECT_EQ(wrong, 0) << "chunk of " << (chunk.empty() ? 0 : chunk[0]);
+  }
+}
+
+TEST(DataHdf5, NamesPositionsAndIds) {
+  TempDir dir;
+  {
+    Handle file = create(dir / "a.h5");
+    put(file, "images", H5T_NATIVE_UINT8, {2, 6, 8, 3}, pixels(2));
+    put(file, "ans", H5T_NATIVE_UINT8, {2}, std::vector<uint8_t>{1, 0});
+    put(file, "ra", H5T_NATIVE_DOUBLE, {2}, std::vector<double>{10, 20});
+    put(file, "dec", H5T_NATIVE_DOUBLE, {2}, std::vector<double>{-1, NAN});
+    put_names(h5::open_dataset(file, "images"), {"round", "spiral"});
+  }
+  auto data = open_dataset(dir / "a.h5");
+  EXPECT_EQ(data->classes(), (std::vector<std::string>{"round", "spiral"}));
+  EXPECT_EQ(data->label(0), 1);
+  EXPECT_EQ(data->id(1), "1");
+  double ra, dec;
+  ASSERT_TRUE(data->sky(0, ra, dec));
+  EXPECT_EQ(dec, -1);
+  EXPECT_FALSE(data->sky(1, ra, dec));
+  auto mine = open_dataset(dir / "a.h5", {{"spiral", "round"}});
+  EXPECT_EQ(mine->label(0), 0) << "a model's order of the same names";
+}
+
+TEST(DataHdf5, TenUnnamedClassesAreGalaxy10) {
+  TempDir dir;
+  {
+    Handle file = create(dir / "a.h5");
+    put(file, "images", H5T_NATIVE_UINT8, {10, 6, 8, 3}, pixels(10));
+    put(file, "ans", H5T_NATIVE_INT64, {10}, std::vector<int64_t>{0, 1, 2, 3, 4, 5, 6, 7, 8, 9});
+  }
+  EXPECT_EQ(open_dataset(dir / "a.h5")->classes(), galaxy10_classes());
+}
+
+TEST(DataHdf5, BadFiles) {
+  TempDir dir;
+  std::string path = dir / "a.h5";
+  auto error = [&] { return test::error_of([&] { open_dataset(path); }); };
+  auto has = [](const std::string& text, const std::string& part) {
+    EXPECT_PRED_FORMAT2(::testing::IsSubstring, part, text);
+  };
+  test::write_text(path, "not one");
+  has(error(), "a.h5: not an HDF5 file");
+  std::vector<int32_t> ans(3, 0);
+  { put(create(path), "ans", H5T_NATIVE_INT32, {3}, ans); }
+  has(error(), "no dataset \"images\"");
+  { put(create(path), "images", H5T_NATIVE_UINT8, {3, 6, 8, 3}, pixels(3)); }
+  has(error(), "no dataset \"ans\"");
+  auto with = [&](std::vector<hsize_t> shape, std::vector<hsize_t> labels) {
+    Handle file = create(path);
+    put(file, "images", H5T_NATIVE_UINT8, shape, pixels(8));
+    put(file, "ans", H5T_NATIVE_INT32, labels, std::vector<int32_t>(8, 0));
+  };
+  with({3, 6, 24}, {3});
+  has(error(), "images has shape (3, 6, 24), expected (N, H, W, 3)");
+  with({3, 6, 8, 1}, {3});
+  has(error(), "images has shape (3, 6, 8, 1)");
+  with({3, 1, 8, 3}, {3});
+  has(error(), "sides must be 2..16384 px");
+  with({3, 6, 8, 3}, {4});
+  has(error(), "ans has shape (4), expected (3) like images");
+  {
+    Handle file = create(path);
+    put(file, "images", H5T_NATIVE_FLOAT, {1, 2, 2, 3}, std::vector<float>(12));
+    put(file, "ans", H5T_NATIVE_INT32, {1}, ans);
+  }
+  has(error(), "images is not of type uint8");
+  {
+    Handle file = create(path);
+    put(file, "images", H5T_NATIVE_UINT8, {3, 6, 8, 3}, pixels(3));
+    put(file, "ans", H5T_NATIVE_FLOAT, {3}, std::vector<float>(3));
+  }
+  has(error(), "ans is not of an integer type");
+  {
+    Handle file = create(path);
+    put(file, "images", H5T_NATIVE_UINT8, {3, 6, 8, 3}, pixels(3));
+    put(file, "ans", H5T_NATIVE_INT32, {3}, std::vector<int32_t>{0, -7, 0});
+  }
+  has(error(), "ans[1] = -7 is not a class");
+}
+
+TEST(DataHdf5, TruncatedFile) {
+  TempDir dir;
+  {
+    Handle file = create(dir / "a.h5");
+    put(file, "images", H5T_NATIVE_UINT8, {40, 6, 8, 3}, pixels(40), {1, 6, 8, 3});
+    put(file, "ans", H5T_NATIVE_INT32, {40}, std::vector<int32_t>(40));
+  }
+  std::filesystem::resize_file(dir / "a.h5", std::filesystem::file_size(dir / "a.h5") / 2);
+  EXPECT_ERROR(open_dataset(dir / "a.h5"), "a.h5: cannot open as HDF5: truncated file");
+}
+
+TEST(DataHdf5, ScratchWithoutAPlaceIsExplained) {
+  TempDir dir;
+  {
+    Handle file = create(dir / "a.h5");
+    put(file, "images", H5T_NATIVE_UINT8, {20, 6, 8, 3}, pixels(20), {20, 6, 8, 3});
+    put(file, "ans", H5T_NATIVE_INT32, {20}, std::vector<int32_t>(20));
+  }
+  const char* before = std::getenv("TMPDIR");
+  std::string old = before ? before : "";
+  ::setenv("TMPDIR", (dir / "nowhere").c_str(), 1);
+  EXPECT_ERROR(open_dataset(dir / "a.h5")->read(0), "cannot create a scratch file");
+  before ? ::setenv("TMPDIR", old.c_str(), 1) : ::unsetenv("TMPDIR");
+}
+
+}  // namespace
+}  // namespace gm

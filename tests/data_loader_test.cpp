@@ -1,0 +1,194 @@
+#include "data/loader.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <numeric>
+#include <set>
+
+#include "data/split.h"
+#include "tests/data_test_util.h"
+
+namespace gm {
+namespace {
+using test::FakeDataset;
+
+std::vector<int64_t> iota(int64_t n) {
+  std::vector<int64_t> rows(n);
+  std::iota(rows.begin(), rows.end(), 0);
+  return rows;
+}
+
+LoaderConfig config(bool training, int workers = 2) {
+  LoaderConfig c;
+  c.batch = 8;
+  c.transform = TransformConfig::gz(16);
+  c.training = training;
+  c.seed = 3;
+  c.workers = workers;
+  return c;
+}
+
+std::vector<HostBatch> epoch(Loader& loader, int64_t number, int64_t first = 0) {
+  std::vector<HostBatch> batches;
+  loader.start_epoch(number, first);
+  for (HostBatch batch; loader.next(batch);) batches.push_back(batch);
+  return batches;
+}
+
+void expect_same(const std::vector<HostBatch>& a, const std::vector<HostBatch>& b, size_t skip = 0) {
+  ASSERT_EQ(a.size(), b.size() + skip);
+  for (size_t i = 0; i < b.size(); ++i) {
+    EXPECT_EQ(a[i + skip].count, b[i].count);
+    EXPECT_EQ(a[i + skip].rows, b[i].rows);
+    EXPECT_EQ(a[i + skip].labels, b[i].labels);
+    EXPECT_EQ(a[i + skip].pixels, b[i].pixels);
+  }
+}
+
+TEST(DataLoader, WorkersPrefetchAndCacheDoNotChangeTheBatches) {
+  auto data = std::make_shared<FakeDataset>(61, 3);
+  Loader one(data, iota(61), config(true, 1));
+  auto expected = epoch(one, 5);
+  ASSERT_EQ(expected.size(), 7u) << "the last partial batch is dropped";
+  for (int workers : {2, 3, 8})
+    for (int prefetch : {1, 4, 100})
+      for (size_t cache : {size_t{0}, size_t{4000}, ImageCache::kDefaultBytes}) {
+        LoaderConfig c = config(true, workers);
+        c.prefetch = prefetch;
+        c.cache_bytes = cache;
+        Loader loader(data, iota(61), c);
+        expect_same(expected, epoch(loader, 5));
+        expect_same(expected, epoch(loader, 5));  // again, now from the cache
+      }
+}
+
+TEST(DataLoader, ResumesInMidEpochAndAfterAnAbandonedOne) {
+  auto data = std::make_shared<FakeDataset>(61, 3);
+  Loader loader(data, iota(61), config(true));
+  auto expected = epoch(loader, 2);
+  for (int64_t first : {1, 4, 7}) expect_same(expected, epoch(loader, 2, first), static_cast<size_t>(first));
+  HostBatch batch;
+  loader.start_epoch(9, 0);
+  ASSERT_TRUE(loader.next(batch));
+  expect_same(expected, epoch(loader, 2));
+}
+
+TEST(DataLoader, TrainingVisitsEverySampleOnceInANewOrderEachEpoch) {
+  auto data = std::make_shared<FakeDataset>(64, 3);
+  Loader loader(data, iota(64), config(true));
+  std::set<std::vector<int64_t>> orders;
+  for (int64_t e = 0; e < 4; ++e) {
+    std::vector<int64_t> order;
+    for (auto& batch : epoch(loader, e)) order.insert(order.end(), batch.rows.begin(), batch.rows.end());
+    orders.insert(order);
+    std::sort(order.begin(), order.end());
+    EXPECT_EQ(order, iota(64));
+  }
+  EXPECT_EQ(orders.size(), 4u);
+}
+
+TEST(DataLoader, EvaluationKeepsTheOrderAndPadsWithZeros) {
+  auto data = std::make_shared<FakeDataset>(30, 3);
+  std::vector<int64_t> rows = {29, 3, 5, 7, 11, 13, 17, 19, 23, 2, 1};
+  Loader loader(data, rows, config(false));
+  EXPECT_EQ(loader.samples(), 11);
+  EXPECT_EQ(loader.batches(), 2);
+  auto batches = epoch(loader, 0);
+  ASSERT_EQ(batches.size(), 2u);
+  EXPECT_EQ(batches[0].rows, (std::vector<int64_t>{29, 3, 5, 7, 11, 13, 17, 19}));
+  EXPECT_EQ(batches[0].labels[0], 29 % 3);
+  EXPECT_EQ(batches[1].count, 3);
+  ASSERT_EQ(batches[1].pixels.size(), 8u * 16 * 16 * 3);
+  for (size_t i = 3 * 16 * 16 * 3; i < batches[1].pixels.size(); ++i) ASSERT_EQ(batches[1].pixels[i], 0);
+  EXPECT_EQ(batches[0].pixels[2], 29) << "the image as it is: it has the network's size";
+  expect_same(batches, epoch(loader, 1));
+}
+
+TEST(DataLoader, AnUnreadableImageEndsTheEpochWithItsName) {
+  auto data = std::make_shared<FakeDataset>(40, 2);
+  data->bad_row = 21;
+  Loader loader(data, iota(40), config(false, 3));
+  loader.start_epoch(0, 0);
+  HostBatch batch;
+  EXPECT_TRUE(loader.next(batch));
+  EXPECT_TRUE(loader.next(batch));
+  EXPECT_ERROR(loader.next(batch), "g21.jpg: truncated image");
+  EXPECT_ERROR(loader.next(batch), "g21.jpg: truncated image");
+  loader.start_epoch(0, 3);
+  EXPECT_TRUE(loader.next(batch));
+}
+
+TEST(DataLoader, SkippedImagesAreReportedAndLeaveNoGap) {
+  auto data = std::make_shared<FakeDataset>(20, 2);
+  data->bad_row = 9;
+  LoaderConfig c = config(false, 3);
+  c.skip_bad = true;
+  std::vector<int64_t> reported;
+  c.on_bad = [&](int64_t row, const std::string& message) {
+    reported.push_back(row);
+    EXPECT_EQ(message, "g9.jpg: truncated image");
+  };
+  Loader loader(data, iota(20), c);
+  auto batches = epoch(loader, 0);
+  ASSERT_EQ(batches.size(), 3u);
+  EXPECT_EQ(batches[1].count, 7);
+  EXPECT_EQ(batches[1].rows, (std::vector<int64_t>{8, 10, 11, 12, 13, 14, 15, 0}));
+  EXPECT_EQ(batches[1].pixels[16 * 16 * 3 + 2], 10);
+  EXPECT_EQ(batches[1].pixels[7 * 16 * 16 * 3 + 2], 0);
+  EXPECT_EQ(reported, std::vector<int64_t>{9});
+
+  Loader only(data, {9}, c);  // a batch with nothing left is no batch
+  EXPECT_TRUE(epoch(only, 0).empty());
+}
+
+TEST(DataLoader, CacheKeepsWhatFits) {
+  auto data = std::make_shared<FakeDataset>(20, 2);
+  ImageCache cache(data, 5 * 16 * 16 * 3 + 10);
+  for (int64_t i = 0; i < 20; ++i) EXPECT_EQ(cache.read(i)->rgb[2], i);
+  EXPECT_EQ(cache.bytes(), 5u * 16 * 16 * 3);
+  EXPECT_EQ(cache.read(2).get(), cache.read(2).get());
+  EXPECT_NE(cache.read(19).get(), cache.read(19).get());
+}
+
+TEST(DataLoader, BadConfigurations) {
+  auto data = std::make_shared<FakeDataset>(20, 2);
+  auto error = [&](auto change, std::vector<int64_t> rows = iota(20)) {
+    LoaderConfig c = config(true);
+    change(c);
+    return test::error_of([&] { Loader(data, rows, c); });
+  };
+  EXPECT_EQ(error([](auto&) {}), "");
+  EXPECT_NE(error([](auto& c) { c.batch = 0; }), "");
+  EXPECT_NE(error([](auto& c) { c.batch = 21; }).find("fewer than one batch of 21"), std::string::npos);
+  EXPECT_NE(error([](auto& c) { c.prefetch = 0; }), "");
+  EXPECT_NE(error([](auto& c) { c.skip_bad = true; }), "");
+  EXPECT_NE(error([](auto&) {}, {}), "");
+  EXPECT_NE(error([](auto&) {}, {20}), "");
+  Loader loader(data, iota(20), config(true));
+  HostBatch batch;
+  EXPECT_ERROR(loader.next(batch), "before start_epoch");
+  EXPECT_ERROR(loader.start_epoch(0, 3), "no batch 3");
+}
+
+TEST(DataLoader, RealImages) {
+  const char* shared = std::getenv("GM_SHARED_DATA");
+  if (!shared) GTEST_SKIP() << "GM_SHARED_DATA is not set";
+  std::shared_ptr<Dataset> data = open_dataset((std::filesystem::path(shared) / "gz5").string());
+  Split split = make_split(*data, {});
+  split.train.resize(64);
+  LoaderConfig c = config(true, 2);
+  c.transform = TransformConfig::gz(64);
+  Loader a(data, split.train, c);
+  c.workers = 1;
+  Loader b(data, split.train, c);
+  auto batches = epoch(a, 0);
+  expect_same(batches, epoch(b, 0));
+  for (auto& batch : batches) {
+    double mean = std::accumulate(batch.pixels.begin(), batch.pixels.end(), 0.0) / batch.pixels.size();
+    EXPECT_GT(mean, 3);
+    EXPECT_LT(mean, 120);
+  }
+}
+
+}  // namespace
+}  // namespace gm

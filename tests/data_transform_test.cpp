@@ -1,0 +1,309 @@
+#include "data/transform.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numbers>
+#include <set>
+
+#include "kernels/common/philox.h"
+#include "tests/data_test_util.h"
+
+namespace gm {
+namespace {
+
+Image noise(int width, int height, uint32_t seed = 1) {
+  Image image{width, height, std::vector<uint8_t>(static_cast<size_t>(width) * height * 3)};
+  PhiloxStream rng(seed, RngUse::sample);
+  for (auto& v : image.rgb) v = static_cast<uint8_t>(rng.below(256));
+  return image;
+}
+
+float at(const Image& image, int x, int y, int c) {
+  return image.rgb[(static_cast<size_t>(y) * image.width + x) * 3 + c];
+}
+
+std::vector<float> run(const Image& image, const TransformConfig& config, bool training = false,
+                       uint64_t seed = 1, uint32_t epoch = 0, uint32_t row = 0) {
+  std::vector<float> out(static_cast<size_t>(config.size) * config.size * 3, NAN);
+  Transform(config, training).apply(image, seed, epoch, row, out.data());
+  return out;
+}
+
+/// Calls check(x, y, c, value) on every element.
+template <class F>
+void each(const std::vector<float>& out, F&& check) {
+  int size = static_cast<int>(std::lround(std::sqrt(out.size() / 3.0)));
+  for (size_t i = 0; i < out.size(); ++i)
+    check(static_cast<int>(i / 3) % size, static_cast<int>(i / 3) / size, static_cast<int>(i % 3), out[i]);
+}
+
+TEST(DataTransform, ImageOfTheRightSizeIsUsedAsIs) {
+  Image image = noise(32, 32);
+  for (auto config : {TransformConfig::none(32), TransformConfig::gz(32), TransformConfig::keras(32)})
+    each(run(image, config), [&](int x, int y, int c, float v) { ASSERT_EQ(v, at(image, x, y, c)); });
+}
+
+TEST(DataTransform, IdentityAndQuarterTurnAreExact) {
+  Image image = noise(9, 9);
+  std::vector<float> out(9 * 9 * 3);
+  resample(image, Affine{}, 1, 1, Border::zero, 9, out.data());
+  each(out, [&](int x, int y, int c, float v) { ASSERT_EQ(v, at(image, x, y, c)); });
+  resample(image, Affine{0, -1, 9, 1, 0, 0}, 1, 1, Border::zero, 9, out.data());  // x = 9 - v, y = u
+  each(out, [&](int x, int y, int c, float v) { ASSERT_EQ(v, at(image, 8 - y, x, c)); });
+}
+
+TEST(DataTransform, WholeRatiosAreExactAreaMeans) {
+  for (int k : {2, 3, 4, 6, 8, 12, 20}) {  // above 4 in two steps
+    Image image = noise(5 * k, 5 * k, k);
+    each(run(image, TransformConfig::none(5)), [&](int x, int y, int c, float v) {
+      double sum = 0;
+      for (int j = 0; j < k; ++j)
+        for (int i = 0; i < k; ++i) sum += at(image, x * k + i, y * k + j, c);
+      ASSERT_NEAR(v, sum / (k * k), 1e-3) << "ratio " << k;
+    });
+  }
+}
+
+TEST(DataTransform, OtherRatiosComeCloseToAreaMeans) {
+  // A smooth picture, as galaxies are: sampling the area and integrating it must agree.
+  Image image{100, 90, std::vector<uint8_t>(100 * 90 * 3)};
+  for (int y = 0; y < 90; ++y)
+    for (int x = 0; x < 100; ++x)
+      for (int c = 0; c < 3; ++c)
+        image.rgb[(y * 100 + x) * 3 + c] =
+            static_cast<uint8_t>(127 + 90 * std::sin(x * 0.2 + c) * std::cos(y * 0.15));
+  int size = 37;
+  each(run(image, TransformConfig::none(size)), [&](int u, int v, int c, float value) {
+    double rx = 100.0 / size, ry = 90.0 / size, sum = 0, area = 0;
+    for (int y = static_cast<int>(v * ry); y < (v + 1) * ry && y < 90; ++y)
+      for (int x = static_cast<int>(u * rx); x < (u + 1) * rx && x < 100; ++x) {
+        double w = (std::min(x + 1.0, (u + 1) * rx) - std::max<double>(x, u * rx)) *
+                   (std::min(y + 1.0, (v + 1) * ry) - std::max<double>(y, v * ry));
+        sum += w * at(image, x, y, c);
+        area += w;
+      }
+    ASSERT_NEAR(value, sum / area, 3.0);
+  });
+}
+
+TEST(DataTransform, EnlargingIsBilinear) {
+  Image image{2, 2, {0, 0, 0, 100, 100, 100, 40, 40, 40, 140, 140, 140}};
+  auto out = run(image, TransformConfig::none(4));
+  const float expected[4][4] = {{0, 25, 75, 100}, {10, 35, 85, 110}, {30, 55, 105, 130}, {40, 65, 115, 140}};
+  each(out, [&](int x, int y, int, float v) { ASSERT_FLOAT_EQ(v, expected[y][x]); });
+}
+
+TEST(DataTransform, FillRules) {
+  Image image = noise(4, 4);
+  auto index = [](int i, Border fill) {
+    if (i >= 0 && i < 4) return i;
+    if (fill == Border::zero) return -1;
+    return fill == Border::edge ? std::clamp(i, 0, 3) : i < 0 ? -1 - i : 7 - i;
+  };
+  for (Border fill : {Border::edge, Border::reflect, Border::zero}) {
+    std::vector<float> out(8 * 8 * 3);
+    resample(image, Affine{1, 0, -2, 0, 1, -2}, 1, 1, fill, 8, out.data());
+    each(out, [&](int u, int v, int c, float value) {
+      int x = index(u - 2, fill), y = index(v - 2, fill);
+      ASSERT_EQ(value, x < 0 || y < 0 ? 0.0f : at(image, x, y, c));
+    });
+  }
+}
+
+TEST(DataTransform, FlipsOccurInAllFourWays) {
+  Image image = noise(8, 8);
+  TransformConfig config = TransformConfig::keras(8);
+  config.rotation_deg = config.shear_deg = 0;
+  config.zoom_min = config.zoom_max = 1;
+  std::set<int> seen;
+  for (uint32_t row = 0; row < 40; ++row) {
+    auto out = run(image, config, true, 1, 0, row);
+    int way = -1;
+    for (int k = 0; k < 4; ++k) {
+      bool same = true;
+      each(out, [&](int x, int y, int c, float v) {
+        same = same && v == at(image, k & 1 ? 7 - x : x, k & 2 ? 7 - y : y, c);
+      });
+      if (same) way = k;
+    }
+    ASSERT_GE(way, 0) << "row " << row << " is no flip of the image";
+    seen.insert(way);
+  }
+  EXPECT_EQ(seen.size(), 4u);
+}
+
+TEST(DataTransform, ShiftMovesByWholePixelsUpToThree) {
+  Image image = noise(16, 16);
+  TransformConfig config = TransformConfig::none(16);
+  config.kind = TransformConfig::Kind::gz;
+  config.shift_px = 3;
+  std::set<int> across, down;
+  for (uint32_t row = 0; row < 200; ++row) {
+    auto out = run(image, config, true, 1, 0, row);
+    int found = 0;
+    for (int dx = -3; dx <= 3; ++dx)
+      for (int dy = -3; dy <= 3; ++dy) {
+        bool same = true;
+        each(out, [&](int x, int y, int c, float v) {
+          same = same && v == at(image, std::clamp(x - dx, 0, 15), std::clamp(y - dy, 0, 15), c);
+        });
+        if (same) across.insert(dx), down.insert(dy), ++found;
+      }
+    ASSERT_EQ(found, 1) << "row " << row;
+  }
+  EXPECT_EQ(across.size(), 7u);
+  EXPECT_EQ(down.size(), 7u);
+}
+
+TEST(DataTransform, EvaluationCropIsTheCentre200) {
+  Image image = noise(264, 264);
+  each(run(image, TransformConfig::gz(100)), [&](int x, int y, int c, float v) {
+    float sum = 0;
+    for (int k = 0; k < 4; ++k) sum += at(image, 32 + 2 * x + k % 2, 32 + 2 * y + k / 2, c);
+    ASSERT_NEAR(v, sum / 4, 1e-3);
+  });
+  // An image of half the reference size shows the same sky with a crop of half the size.
+  Image half = noise(132, 132);
+  each(run(half, TransformConfig::gz(50)), [&](int x, int y, int c, float v) {
+    float sum = 0;
+    for (int k = 0; k < 4; ++k) sum += at(half, 16 + 2 * x + k % 2, 16 + 2 * y + k / 2, c);
+    ASSERT_NEAR(v, sum / 4, 1e-3);
+  });
+  // The 424 px originals: the same 200 px of the centre.
+  Image whole = noise(424, 424);
+  each(run(whole, TransformConfig::gz(200)),
+       [&](int x, int y, int c, float v) { ASSERT_EQ(v, at(whole, 112 + x, 112 + y, c)); });
+}
+
+TEST(DataTransform, TrainingCropStaysInItsRange) {
+  // A picture whose red is the distance from the centre, in px: an edge pixel's red tells the crop.
+  Image image{424, 424, std::vector<uint8_t>(424 * 424 * 3)};
+  for (int y = 0; y < 424; ++y)
+    for (int x = 0; x < 424; ++x)
+      image.rgb[(y * 424 + x) * 3] = static_cast<uint8_t>(std::min(255.0, std::hypot(x - 211.5, y - 211.5)));
+  TransformConfig config = TransformConfig::gz(64);
+  config.brightness = config.contrast = config.saturation = config.hue = 0;
+  config.shift_px = 0;
+  double least = 1e9, most = 0;
+  for (uint32_t row = 0; row < 300; ++row) {
+    auto out = run(image, config, true, 3, 0, row);
+    double crop = 2 * out[(32 * 64 + 0) * 3] * 64 / 63;
+    least = std::min(least, crop);
+    most = std::max(most, crop);
+  }
+  EXPECT_GT(least, 158);
+  EXPECT_LT(least, 166);
+  EXPECT_LT(most, 242);
+  EXPECT_GT(most, 234);
+}
+
+/// Keras' apply_affine_transform written out: (row, column) matrices about the centre, scipy's order-1
+/// interpolation with mode "nearest".
+TEST(DataTransform, KerasAffineMatchesItsDefinition) {
+  const int n = 24;
+  Image image = noise(n, n);
+  TransformConfig config = TransformConfig::keras(n);
+  config.shear_deg = 15;  // 0.3 degrees would hide a wrong sign
+  for (uint32_t row = 0; row < 20; ++row) {
+    PhiloxStream rng(5, RngUse::augment, 2, row);
+    const double degree = std::numbers::pi / 180;
+    double theta = degree * rng.uniform(-20, 20), shear = degree * rng.uniform(-15, 15);
+    double zoom_rows = rng.uniform(.7, 1.3), zoom_columns = rng.uniform(.7, 1.3);
+    bool flip_x = rng.uniform() < .5, flip_y = rng.uniform() < .5;
+    auto out = run(image, config, true, 5, 2, row);
+    each(out, [&](int x, int y, int c, float value) {
+      double r = (flip_y ? n - 1 - y : y) - (n / 2.0 - .5), q = (flip_x ? n - 1 - x : x) - (n / 2.0 - .5);
+      r *= zoom_rows, q *= zoom_columns;
+      double r2 = r - std::sin(shear) * q, q2 = std::cos(shear) * q;
+      double r3 = std::cos(theta) * r2 - std::sin(theta) * q2 + n / 2.0 - .5;
+      double q3 = std::sin(theta) * r2 + std::cos(theta) * q2 + n / 2.0 - .5;
+      auto pixel = [&](double rr, double qq) {
+        return at(image, std::clamp(static_cast<int>(qq), 0, n - 1),
+                  std::clamp(static_cast<int>(rr), 0, n - 1), c);
+      };
+      double r0 = std::floor(r3), q0 = std::floor(q3), fr = r3 - r0, fq = q3 - q0;
+      double expected = (1 - fr) * ((1 - fq) * pixel(r0, q0) + fq * pixel(r0, q0 + 1)) +
+                        fr * ((1 - fq) * pixel(r0 + 1, q0) + fq * pixel(r0 + 1, q0 + 1));
+      ASSERT_NEAR(value, expected, 0.02) << "row " << row << " at " << x << "," << y;
+    });
+  }
+}
+
+TEST(DataTransform, ColourStepsDoWhatTheySay) {
+  Image image = noise(16, 16);
+  for (auto& v : image.rgb) v = static_cast<uint8_t>(80 + v / 4);  // away from the clamps
+  TransformConfig plain = TransformConfig::none(16);
+  plain.kind = TransformConfig::Kind::gz;
+  auto grey = [](const float* p) { return .299 * p[0] + .587 * p[1] + .114 * p[2]; };
+  auto mean_grey = [&](const std::vector<float>& v) {
+    double sum = 0;
+    for (size_t i = 0; i < v.size(); i += 3) sum += grey(&v[i]);
+    return sum / (v.size() / 3);
+  };
+  auto base = run(image, plain, true);
+
+  TransformConfig brightness = plain;
+  brightness.brightness = .2;
+  auto out = run(image, brightness, true);
+  double factor = out[0] / base[0];
+  EXPECT_TRUE(factor > .8 && factor < 1.2 && std::abs(factor - 1) > 1e-3) << factor;
+  for (size_t i = 0; i < out.size(); ++i) ASSERT_NEAR(out[i], base[i] * factor, 1e-2);
+
+  TransformConfig contrast = plain;
+  contrast.contrast = .2;
+  out = run(image, contrast, true);
+  EXPECT_NEAR(mean_grey(out), mean_grey(base), 1e-2);
+  double c0 = (out[0] - mean_grey(base)) / (base[0] - mean_grey(base));
+  for (size_t i = 0; i < out.size(); ++i)
+    ASSERT_NEAR(out[i] - mean_grey(base), c0 * (base[i] - mean_grey(base)), 2e-2);
+
+  TransformConfig colour = plain;
+  colour.saturation = .2;
+  colour.hue = .1;
+  out = run(image, colour, true);
+  bool changed = false;
+  for (size_t i = 0; i < out.size(); i += 3) {
+    ASSERT_NEAR(grey(&out[i]), grey(&base[i]), 0.2) << "saturation and hue keep the grey";
+    changed = changed || std::abs(out[i] - base[i]) > 1;
+  }
+  EXPECT_TRUE(changed);
+}
+
+TEST(DataTransform, ValuesStayIn0To255AndDrawsAreReproducible) {
+  Image image = noise(264, 264);
+  for (auto config : {TransformConfig::gz(64), TransformConfig::keras(64)}) {
+    auto a = run(image, config, true, 9, 4, 1234), b = run(image, config, true, 9, 4, 1234);
+    EXPECT_EQ(a, b);
+    each(a, [](int, int, int, float v) { ASSERT_TRUE(v >= 0 && v <= 255) << v; });
+    EXPECT_NE(a, run(image, config, true, 10, 4, 1234)) << "seed";
+    EXPECT_NE(a, run(image, config, true, 9, 5, 1234)) << "epoch";
+    EXPECT_NE(a, run(image, config, true, 9, 4, 1235)) << "row";
+    EXPECT_EQ(run(image, config, false, 1, 1, 1), run(image, config, false, 2, 2, 2))
+        << "evaluation draws nothing";
+  }
+}
+
+TEST(DataTransform, SmallestAndLongImagesWork) {
+  for (auto [w, h] : {std::pair{2, 2}, {2, 300}, {999, 3}})
+    for (auto config : {TransformConfig::none(32), TransformConfig::gz(32), TransformConfig::keras(32)})
+      for (bool training : {false, true})
+        each(run(noise(w, h), config, training),
+             [](int, int, int, float v) { ASSERT_TRUE(v >= 0 && v <= 255.01f) << v; });
+}
+
+TEST(DataTransform, RangesAreChecked) {
+  auto with = [](auto change) {
+    TransformConfig config = TransformConfig::gz(64);
+    change(config);
+    return test::error_of([&] { Transform(config, true); });
+  };
+  EXPECT_EQ(with([](auto&) {}), "");
+  EXPECT_NE(with([](auto& c) { c.size = 0; }), "");
+  EXPECT_NE(with([](auto& c) { c.crop_min = 300; }), "");
+  EXPECT_NE(with([](auto& c) { c.zoom_min = 0; }), "");
+  EXPECT_NE(with([](auto& c) { c.hue = NAN; }), "");
+  EXPECT_NE(with([](auto& c) { c.shift_px = -1; }), "");
+}
+
+}  // namespace
+}  // namespace gm

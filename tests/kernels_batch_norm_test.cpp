@@ -1,0 +1,75 @@
+// What the walk over random cases cannot show of batch norm: channels whose mean is far from zero, and
+// results that do not depend on the number of threads.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <memory>
+
+#include "engine/device.h"
+#include "kernels/common/op.h"
+#include "tests/op_harness.h"
+
+namespace gm::test {
+
+namespace {
+OpCase large_mean_case(const char* op) {
+  const TensorSpec vector{Shape{20}, DType::f32};
+  const Attrs attrs{{"eps", 1e-3}, {"momentum", 0.9}, {"training", 1}, {"act", 1}};
+  if (std::string(op) == "depthwise_bn_act")
+    return {
+        .attrs = Attrs(attrs)
+                     .set("kernel", 3)
+                     .set("stride", 1)
+                     .set("pad_top", 1)
+                     .set("pad_left", 1)
+                     .set("pad_bottom", 1)
+                     .set("pad_right", 1),
+        .in = {
+            {{{4, 13, 11, 20}, DType::f32}}, {{{3, 3, 20}, DType::f32}}, {vector, Fill::positive}, {vector}}};
+  return {.attrs = attrs, .in = {{{{4, 13, 11, 20}, DType::f32}}, {vector, Fill::positive}, {vector}}};
+}
+}  // namespace
+
+class BatchNormDevice : public testing::TestWithParam<const char*> {};
+
+// mean = 300 std: E[x^2] - E[x]^2 in f32 would leave two digits of the variance.
+TEST_P(BatchNormDevice, KeepsDigitsWhenTheMeanIsLarge) {
+  auto device = open_device(GetParam());
+  for (const char* name : {"batch_norm", "batch_norm_act"}) {
+    const OpDef& op = find_op(name);
+    const OpCase c = large_mean_case(name);
+    CaseData data = make_data(op, c);
+    for (size_t i = 0; i < data.in_values[0].size(); ++i)
+      data.in_values[0][i] = static_cast<float>(data.in_values[0][i] + 300. * (i % 2 ? 1 : -1));
+    const Result got = run(*device, op, c, data, false), want = run_reference(op, c, data, false);
+    // x itself is given to 300 * 2^-24 = 1.8e-5 of a standard deviation; the saved mean is rounded as
+    // coarsely.
+    expect_close(got.out[0], want.out[0], 5e-5, std::string(name) + " y");
+    expect_close(got.saved[1], want.saved[1], 2e-6, std::string(name) + " inv_std");
+    expect_close(got.state[1], want.state[1], 2e-6, std::string(name) + " running variance");
+    expect_close(got.din[0], want.din[0], 1e-4, std::string(name) + " dx");
+    expect_close(got.din[1], want.din[1], 1e-4, std::string(name) + " dgamma");
+  }
+}
+INSTANTIATE_TEST_SUITE_P(Devices, BatchNormDevice, testing::Values("cpu", "simt"));
+
+TEST(BatchNormThreads, GiveTheSameBits) {
+  DeviceOptions options;
+  options.threads = 1;
+  auto one = open_device("cpu", options);
+  options.threads = 3;
+  auto three = open_device("cpu", options);
+  for (const char* name : {"batch_norm", "batch_norm_act", "depthwise_conv2d", "depthwise_bn_act"}) {
+    const OpDef& op = find_op(name);
+    for (const OpCase& c : op.cases()) {
+      if (!c.large) continue;
+      const CaseData data = make_data(op, c);
+      const Result a = run(*one, op, c, data, false), b = run(*three, op, c, data, false);
+      EXPECT_EQ(a.out, b.out) << case_name(op, c);
+      EXPECT_EQ(a.din, b.din) << case_name(op, c);
+      EXPECT_EQ(a.state, b.state) << case_name(op, c);
+    }
+  }
+}
+
+}  // namespace gm::test

@@ -1,0 +1,171 @@
+// Convolution beyond the conformance walk: our own CPU path next to oneDNN's, the activation epilogue, and
+// sums that do not depend on the number of threads.
+#define GM_CPU_NS cpu_baseline
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+
+#include "engine/buffer.h"
+#include "kernels/conv2d/conv2d_cpu.h"
+#include "tests/op_harness.h"
+
+namespace gm::test {
+
+namespace {
+
+template <class T>
+std::vector<T> encode(const std::vector<double>& values) {
+  std::vector<T> out;
+  for (double v : values) out.push_back(from_float<T>(static_cast<float>(v)));
+  return out;
+}
+template <class T>
+std::vector<double> decode(const std::vector<T>& values) {
+  std::vector<double> out;
+  for (T v : values) out.push_back(to_float(v));
+  return out;
+}
+
+// Forward and backward of one case chunk by chunk, the way a fused op does it: every dy chunk and every y
+// chunk in its own memory.
+template <class T>
+void check_chunks(const OpCase& c, bool allow_library) {
+  const OpDef& op = find_op("conv2d");
+  const CaseData data = make_data(op, c);
+  const Result want = run_reference(op, c, data, true);
+  const ConvGeometry g = conv_geometry(c.attrs, data.in);
+  ThreadPool pool(2);
+  const std::vector<T> x = encode<T>(data.in_values[0]), w = encode<T>(data.in_values[1]);
+  std::vector<T> y(static_cast<size_t>(g.out_pixels() * g.k)), dx = encode<T>(data.din_start[0]);
+  const std::vector<T> dy = encode<T>(data.dout_values[0]);
+  std::vector<float> dw = encode<float>(data.din_start[1]);
+
+  const cpu_baseline::ConvChunks forward(g, Pass::forward, pool, allow_library);
+  std::vector<char> packed(forward.plan().packed_bytes(onednn::ConvPass::forward));
+  forward.pack_forward(w.data(), packed.data());
+  int64_t covered = 0;
+  for (int64_t i = 0; i < forward.plan().chunks; ++i) covered += forward.plan().chunk(i).y_pixels;
+  ASSERT_EQ(covered, g.out_pixels());
+  pool.run(forward.plan().chunks, [&](int64_t i, int thread) {
+    const ConvChunk k = forward.plan().chunk(i);
+    std::vector<T> mine(static_cast<size_t>(k.y_pixels * g.k));
+    forward.forward_to(i, x.data(), packed.data(), mine.data(), thread);
+    std::memcpy(static_cast<void*>(y.data() + k.y_begin * g.k), mine.data(), mine.size() * sizeof(T));
+  });
+  std::vector<double> got = decode(y);
+  if (c.in[2].fill != Fill::absent)
+    for (size_t i = 0; i < got.size(); ++i)
+      got[i] = to_float(
+          from_float<T>(static_cast<float>(got[i] + data.in_values[2][i % static_cast<size_t>(g.k)])));
+  expect_close(got, want.out[0], c.in[2].fill != Fill::absent ? 2 * tolerance_of(c) : tolerance_of(c), "y");
+
+  const cpu_baseline::ConvChunks backward(g, Pass::backward, pool, allow_library);
+  const ConvPlan& plan = backward.plan();
+  std::vector<char> turned(plan.packed_bytes(onednn::ConvPass::backward_data)),
+      partials(plan.partials_bytes());
+  backward.pack_backward(w.data(), turned.data());
+  pool.run(plan.groups, [&](int64_t group, int thread) {
+    const auto [first, last] = backward.group(group);
+    for (int64_t i = first; i < last; ++i) {
+      const ConvChunk k = plan.chunk(i);
+      const std::vector<T> mine(dy.begin() + k.y_begin * g.k, dy.begin() + (k.y_begin + k.y_pixels) * g.k);
+      backward.backward_data(i, mine.data(), turned.data(), dx.data(), true, thread);
+      backward.backward_weights(i, x.data(), mine.data(), partials.data(), group, i == first, thread);
+    }
+  });
+  backward.finish_weights(partials.data(), dw.data(), true);
+  expect_close(decode(dx), want.din[0], tolerance_of(c), "dx");
+  expect_close(decode(dw), want.din[1], tolerance_of(c), "dw");
+}
+
+class ConvChunkTest : public testing::TestWithParam<bool> {};
+
+}  // namespace
+
+TEST_P(ConvChunkTest, MatchesReference) {
+  if (GetParam() && !onednn::available()) GTEST_SKIP() << "built or run without oneDNN";
+  for (const OpCase& c : find_op("conv2d").cases()) {
+    SCOPED_TRACE(case_name(find_op("conv2d"), c));
+    if (c.in[0].spec.dtype == DType::f32)
+      check_chunks<float>(c, GetParam());
+    else
+      check_chunks<bf16>(c, GetParam());
+    if (HasFailure()) break;
+  }
+}
+INSTANTIATE_TEST_SUITE_P(Paths, ConvChunkTest, testing::Bool(), [](const auto& info) {
+  return std::string(info.param ? "with_library" : "own_kernels");
+});
+
+TEST(ConvEpilogue, AppliesBiasAndActivation) {
+  const OpDef& op = find_op("conv2d");
+  for (const char* device_name : {"cpu", "simt"}) {
+    auto device = open_device(device_name);
+    for (int act = 1; act <= 4; ++act)
+      for (DType t : {DType::f32, DType::bf16}) {
+        OpCase c;
+        c.attrs = {{"kernel", 3},     {"stride", 2},    {"pad_top", 0},      {"pad_left", 1},
+                   {"pad_bottom", 1}, {"pad_right", 0}, {"act", double(act)}};
+        c.in = {{{{2, 8, 9, 12}, t}}, {{{20, 3, 3, 12}, t}}, {{{20}, DType::f32}}};
+        SCOPED_TRACE(std::string(device_name) + " " + case_name(op, c));
+        const CaseData data = make_data(op, c);
+        // Forward only: the tests' runner would also ask for the gradient, which the epilogue does not have.
+        Context ctx = device->context();
+        std::vector<Buffer> keep;
+        auto place = [&](const TensorSpec& spec, const std::vector<double>* values) {
+          keep.emplace_back(*device, spec.bytes());
+          View v{keep.back().data(), spec};
+          if (values) {
+            for (size_t i = 0; i < values->size(); ++i)
+              if (spec.dtype == DType::f32)
+                v.as<float>()[i] = static_cast<float>((*values)[i]);
+              else
+                v.as<bf16>()[i] = to_bf16(static_cast<float>((*values)[i]));
+          }
+          return v;
+        };
+        const std::vector<View> in{place(data.in[0], &data.in_values[0]),
+                                   place(data.in[1], &data.in_values[1]),
+                                   place(data.in[2], &data.in_values[2])};
+        const std::vector<View> out{place(data.out[0], nullptr)};
+        Buffer workspace(*device, op.workspace(device->backend(), Pass::forward, c.attrs, data.in) + 256);
+        const OpCall call{c.attrs, in, out, {}, {}, {}, {}, View{workspace.data(), {}}, ctx};
+        kernel_table(device->backend())[op_index(op)].forward(call);
+        std::vector<double> got(static_cast<size_t>(out[0].numel()));
+        for (size_t i = 0; i < got.size(); ++i)
+          got[i] = t == DType::f32 ? out[0].as<float>()[i] : to_float(out[0].as<bf16>()[i]);
+
+        OpCase plain = c;
+        plain.attrs.set("act", 0);
+        CaseData same = data;
+        std::vector<double> want = run_reference(op, plain, same, false).out[0];
+        for (double& v : want) {
+          const double s = 1 / (1 + std::exp(-v));
+          v = act == 1 ? v * s : act == 4 ? s : act == 2 ? std::max(v, 0.) : std::min(std::max(v, 0.), 6.);
+        }
+        expect_close(got, want, tolerance_of(c), "y");
+        EXPECT_THROW(kernel_table(device->backend())[op_index(op)].backward(call), Error);
+      }
+  }
+}
+
+TEST(ConvThreads, GradientsAreTheSameBitsForAnyNumberOfThreads) {
+  const OpDef& op = find_op("conv2d");
+  for (const OpCase& c : op.cases()) {
+    if (c.exact || c.in[0].spec.shape[0] < 2) continue;
+    SCOPED_TRACE(case_name(op, c));
+    const CaseData data = make_data(op, c);
+    Result first;
+    for (int threads : {1, 2, 3}) {
+      auto device = open_device("cpu", {.threads = threads});
+      const Result got = run(*device, op, c, data, false);
+      if (threads == 1)
+        first = got;
+      else
+        EXPECT_TRUE(got.out == first.out && got.din == first.din) << threads << " threads";
+    }
+  }
+}
+
+}  // namespace gm::test

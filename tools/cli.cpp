@@ -1,0 +1,92 @@
+#include "tools/cli.h"
+
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <filesystem>
+#include <new>
+
+#include "kernels/common/error.h"
+
+namespace gm {
+
+int run_tool(CLI::App& app, int argc, char** argv, const std::function<void()>& body) {
+  const std::string name = std::filesystem::path(argv[0]).filename().string();
+  auto report = [&](std::string what, int code) {
+    std::replace(what.begin(), what.end(), '\n', ' ');
+    std::fprintf(stderr, "%s: error: %s\n", name.c_str(), what.c_str());
+    return code;
+  };
+  try {
+    app.parse(argc, argv);
+    body();
+    // A full disk or a closed pipe shows at the latest when the buffer is emptied.
+    return std::fflush(stdout) == 0 ? 0 : report("cannot write to standard output", 1);
+  } catch (const CLI::ParseError& e) {
+    if (e.get_exit_code() == 0) return app.exit(e);  // --help
+    return report(std::string(e.what()) + " (see " + name + " --help)", 2);
+  } catch (const std::bad_alloc&) {
+    return report("out of memory", 1);
+  } catch (const std::exception& e) {
+    return report(e.what(), 1);
+  }
+}
+
+namespace {
+double now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+}  // namespace
+
+Progress::Progress(bool wanted) : visible_(wanted && isatty(STDERR_FILENO)) {}
+
+void Progress::update(double share, const std::string& before, const std::string& after) {
+  if (!visible_ || now() - last_ < 0.1) return;
+  last_ = now();
+  winsize size{};
+  const int width = ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col ? size.ws_col : 80;
+  const int filled = static_cast<int>(std::lround(20 * share));
+  std::string bar;
+  for (int i = 0; i < 20; ++i) bar += i < filled ? '#' : '.';
+  std::string line = before + " [" + bar + "] " + after;
+  if (static_cast<int>(line.size()) > width - 1) line.resize(width - 1);
+  std::fprintf(stderr, "\r\033[K%s", line.c_str());
+  std::fflush(stderr);
+  drawn_ = true;
+}
+
+void Progress::clear() {
+  if (!drawn_) return;
+  std::fprintf(stderr, "\r\033[K");
+  std::fflush(stderr);
+  drawn_ = false;
+}
+
+CountProgress::CountProgress(std::string label, int64_t total, bool wanted)
+    : line_(wanted), label_(std::move(label)), total_(total), start_(now()) {}
+
+void CountProgress::operator()(int64_t done) {
+  char text[64];
+  std::snprintf(text, sizeof text, "%lld/%lld  %.0f/s", static_cast<long long>(done),
+                static_cast<long long>(total_), static_cast<double>(done) / std::max(1e-3, now() - start_));
+  line_.update(static_cast<double>(done) / static_cast<double>(std::max<int64_t>(1, total_)), label_, text);
+}
+
+std::string duration_text(double seconds) {
+  char text[48];
+  const long s = std::lround(std::max(0.0, seconds));
+  if (s < 60)
+    std::snprintf(text, sizeof text, "%ld s", s);
+  else if (s < 3600)
+    std::snprintf(text, sizeof text, "%ld min %02ld s", s / 60, s % 60);
+  else
+    std::snprintf(text, sizeof text, "%ld h %02ld min", s / 3600, s / 60 % 60);
+  return text;
+}
+
+}  // namespace gm

@@ -1,0 +1,48 @@
+// What every gm_* tool shares: exit codes, error lines, a progress line.
+#pragma once
+#include <cstdint>
+#include <functional>
+#include <string>
+
+namespace CLI {
+class App;
+}
+
+namespace gm {
+
+/// Parses the arguments and runs the body. Returns 0 on success and for --help, 2 after a usage error, 1
+/// after a failure; each error is one line on standard error, starting with the tool's name.
+int run_tool(CLI::App& app, int argc, char** argv, const std::function<void()>& body);
+
+/// One line that redraws itself on a terminal; silent when standard error is not a terminal.
+class Progress {
+ public:
+  explicit Progress(bool wanted = true);
+  ~Progress() { clear(); }
+  /// share in [0, 1]; redrawn at most ten times a second.
+  void update(double share, const std::string& before, const std::string& after);
+  void clear();
+  bool visible() const { return visible_; }
+
+ private:
+  bool visible_, drawn_ = false;
+  double last_ = -1;
+};
+
+/// Progress of a known number of items: "packing [####....] 1200/5000  310/s".
+class CountProgress {
+ public:
+  CountProgress(std::string label, int64_t total, bool wanted = true);
+  void operator()(int64_t done);
+
+ private:
+  Progress line_;
+  std::string label_;
+  int64_t total_;
+  double start_;
+};
+
+/// "45 s", "3 min 20 s", "2 h 05 min"
+std::string duration_text(double seconds);
+
+}  // namespace gm

@@ -1,0 +1,118 @@
+// gm_infer --model DIR|FILE INPUT...: class probabilities of images, streamed to CSV or HDF5.
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <chrono>
+#include <numeric>
+
+#include "data/loader.h"
+#include "data/predictions.h"
+#include "tools/cli.h"
+#include "tools/model_file.h"
+
+namespace {
+
+using namespace gm;
+
+struct Arguments {
+  std::string model, out = "-", device = "auto", precision = "f32";
+  std::vector<std::string> inputs;
+  int64_t batch = 64, seed = 0;
+  int threads = 0;
+  bool logits = false, strict = false, quiet = false;
+};
+
+void declare(CLI::App& app, Arguments& a) {
+  app.add_option("--model", a.model, "run folder or weight file")->required();
+  app.add_option("inputs", a.inputs,
+                 "images, folders of images, catalogs (.csv) or Galaxy10-layout .h5 files")
+      ->required();
+  app.add_option("--out", a.out, "predictions as .csv or .h5 (default: CSV on standard output)");
+  app.add_flag("--logits", a.logits, "also write the logits z_<class>");
+  app.add_flag("--strict", a.strict, "fail on the first unreadable image instead of skipping it");
+  app.add_option("--batch", a.batch, "images per step")->capture_default_str()->check(CLI::Range(1, 65536));
+  app.add_option("--precision", a.precision, "f32 or bf16")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"f32", "bf16"}));
+  app.add_option("--device", a.device, "auto, cpu, cuda or cuda:INDEX")->capture_default_str();
+  app.add_option("--threads", a.threads, "CPU threads; 0: all")->capture_default_str();
+  app.add_option("--seed", a.seed, "accepted everywhere; inference draws nothing");
+  app.add_flag("--quiet", a.quiet, "print errors only");
+}
+
+std::vector<std::string> class_names(const Architecture& a) {
+  std::vector<std::string> names = a.class_names;
+  for (int c = static_cast<int>(names.size()); c < a.classes; ++c) names.push_back(std::to_string(c));
+  return names;
+}
+
+void infer(const Arguments& args) {
+  const auto start = std::chrono::steady_clock::now();
+  const ModelFile model = read_model(args.model);
+  auto device = open_device(args.device, {.threads = args.threads});
+  if (!args.quiet)
+    fmt::print(stderr, "device: {}{}\n", device->description(),
+               device->backend() == Backend::cpu && args.device == "auto" ? " - " + no_cuda_reason() : "");
+  // Every input is opened before the first image is classified: a misspelt path costs nothing.
+  std::vector<std::shared_ptr<Dataset>> sets;
+  int64_t total = 0;
+  for (const auto& path : args.inputs) {
+    sets.push_back(open_dataset(path, {.labels = false}));
+    total += sets.back()->size();
+  }
+  Predictor predictor(*device, model, std::min<int64_t>(args.batch, std::max<int64_t>(1, total)),
+                      args.precision == "bf16");
+  const int classes = model.architecture.classes;
+  auto writer = open_predictions(args.out, class_names(model.architecture), args.logits);
+
+  Progress progress(!args.quiet);
+  int64_t done = 0, bad = 0;
+  for (const auto& set : sets) {
+    std::vector<int64_t> rows(set->size());
+    std::iota(rows.begin(), rows.end(), 0);
+    LoaderConfig config{.batch = predictor.batch(), .transform = model.transform};
+    config.cache_bytes = 0;  // every image is read once
+    config.skip_bad = !args.strict;
+    config.on_bad = [&](int64_t, const std::string& message) {
+      progress.clear();
+      fmt::print(stderr, "gm_infer: skipped: {}\n", message);
+      ++bad;
+    };
+    Loader loader(set, rows, config);
+    loader.start_epoch(0, 0);
+    HostBatch batch;
+    std::vector<Prediction> out;
+    while (loader.next(batch)) {
+      const auto& logits = predictor.logits(batch.pixels);
+      out.clear();
+      for (int64_t i = 0; i < batch.count; ++i) {
+        const float* z = logits.data() + i * classes;
+        out.push_back({set->id(batch.rows[i]), softmax(z, classes), std::vector<float>(z, z + classes)});
+      }
+      writer->write(out);
+      done += batch.count;
+      const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+      progress.update(static_cast<double>(done + bad) / static_cast<double>(total), "classifying",
+                      fmt::format("{}/{}  {:.0f} img/s", done, total, static_cast<double>(done) / seconds));
+    }
+  }
+  progress.clear();
+  if (done == 0) fail("none of the " + std::to_string(total) + " images could be read");
+  writer->finish();
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  if (!args.quiet)
+    fmt::print(stderr, "{} images classified{} in {} ({:.0f} img/s){}\n", done,
+               bad ? fmt::format(", {} skipped", bad) : "", duration_text(seconds),
+               static_cast<double>(done) / seconds, args.out == "-" ? "" : ": " + args.out);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app{
+      "Classifies galaxy images. Columns: id_str, class, p_<class>... An image that already has the model's "
+      "input size is used as it is, pixel for pixel."};
+  Arguments args;
+  declare(app, args);
+  return gm::run_tool(app, argc, argv, [&] { infer(args); });
+}

@@ -1,0 +1,73 @@
+#include "tools/model_file.h"
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+
+#include "tools/run_config.h"
+
+namespace gm {
+
+namespace fs = std::filesystem;
+
+ModelFile read_model(const std::string& path) {
+  ModelFile m;
+  m.path = path;
+  if (fs::is_directory(path)) {
+    m.path = path + "/best.safetensors";
+    if (!fs::exists(m.path)) m.path = path + "/last.safetensors";
+    if (!fs::exists(m.path)) fail(path + ": holds neither best.safetensors nor last.safetensors");
+  }
+  m.tensors = read_safetensors(m.path);
+  auto text = m.tensors.metadata.find("model");
+  if (text == m.tensors.metadata.end())
+    fail(m.path + ": carries no model description; use gm_model import for weights made elsewhere");
+  const YAML::Node config = parse_yaml(text->second, m.path + " (model description)");
+  YAML::Node only_model;
+  only_model["model"] = config["model"];
+  only_model["input"] = config["input"];
+  m.architecture = read_architecture(only_model, m.path);
+  m.transform = read_transform(config, m.path, m.architecture.input_size);
+  return m;
+}
+
+std::map<std::string, std::string> model_metadata(const Architecture& a, const YAML::Node& augment) {
+  YAML::Node root = parse_yaml(architecture_yaml(a), "architecture");
+  if (augment) root["augment"] = augment;
+  YAML::Emitter out;
+  out << root;
+  return {{"model", out.c_str()}};
+}
+
+Predictor::Predictor(Device& device, const ModelFile& model, int64_t batch, bool bf16)
+    : batch_(batch), architecture_(model.architecture) {
+  ParameterTable table;
+  const BuildOptions options{.batch = batch, .dtype = bf16 ? DType::bf16 : DType::f32, .loss = false};
+  const TrainableGraph plain = build_network(architecture_, table, options);
+  Weights original(device, table, false, false);
+  load_weights(model.tensors, table, original);
+  folded_ = std::make_unique<FoldedNetwork>(plain);
+  weights_ = std::make_unique<Weights>(device, folded_->table, bf16, false);
+  folded_->refresh(table, original, *weights_);
+  pixels_ = folded_->net.pixels;
+  output_ = folded_->net.logits;
+  session_ = std::make_unique<Session>(device, folded_->net.graph, *weights_, PlanOptions{.keep = {output_}});
+}
+
+const std::vector<float>& Predictor::logits(const std::vector<float>& pixels) {
+  session_->upload(pixels_, pixels.data());
+  session_->forward();
+  logits_ = session_->download(output_);
+  return logits_;
+}
+
+std::vector<double> softmax(const float* logits, int classes) {
+  const double top = *std::max_element(logits, logits + classes);
+  std::vector<double> p(classes);
+  double sum = 0;
+  for (int c = 0; c < classes; ++c) sum += p[c] = std::exp(static_cast<double>(logits[c]) - top);
+  for (double& v : p) v /= sum;
+  return p;
+}
+
+}  // namespace gm

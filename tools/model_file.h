@@ -1,0 +1,49 @@
+// A trained model on disk: weights plus everything inference needs, in one safetensors file.
+#pragma once
+#include <memory>
+
+#include "data/transform.h"
+#include "engine/safetensors.h"
+#include "layers/network.h"
+#include "layers/rewrites.h"
+
+namespace gm {
+
+struct ModelFile {
+  std::string path;
+  Architecture architecture;
+  TransformConfig transform;
+  TensorFile tensors;
+};
+
+/// DIR (a run folder: its best.safetensors, else last.safetensors) or a weight file. Throws gm::Error naming
+/// the file when it is not a model of this project.
+ModelFile read_model(const std::string& path);
+
+/// Metadata that read_model needs, for writing.
+std::map<std::string, std::string> model_metadata(const Architecture& a, const YAML::Node& augment);
+
+/// A ready-to-run inference network: batch norm folded, weights on the device.
+class Predictor {
+ public:
+  Predictor(Device& device, const ModelFile& model, int64_t batch, bool bf16 = false);
+  int64_t batch() const { return batch_; }
+  const Architecture& architecture() const { return architecture_; }
+  /// pixels (batch, size, size, 3), 0..255 -> logits (batch, classes)
+  const std::vector<float>& logits(const std::vector<float>& pixels);
+  size_t bytes() const { return weights_->bytes() + session_->bytes(); }
+
+ private:
+  int64_t batch_;
+  Architecture architecture_;
+  ValueId pixels_, output_;
+  std::unique_ptr<FoldedNetwork> folded_;
+  std::unique_ptr<Weights> weights_;
+  std::unique_ptr<Session> session_;
+  std::vector<float> logits_;
+};
+
+/// softmax of one row of `classes` logits, in double.
+std::vector<double> softmax(const float* logits, int classes);
+
+}  // namespace gm

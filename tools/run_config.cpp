@@ -1,0 +1,107 @@
+#include "tools/run_config.h"
+
+#include "data/loader.h"
+
+namespace gm {
+
+namespace {
+
+OptimizerConfig read_optimizer(Section s) {
+  OptimizerConfig o;
+  const std::string name = s.text("name", "adamw", {"adam", "adamw", "sgd"});
+  o.kind = name == "adam"  ? OptimizerConfig::adam
+           : name == "sgd" ? OptimizerConfig::sgd
+                           : OptimizerConfig::adamw;
+  o.lr = s.number("lr", o.lr, 0, 1000);
+  o.beta1 = s.number("beta1", o.beta1, 0, 0.999999999);
+  o.beta2 = s.number("beta2", o.beta2, 0, 0.999999999);
+  o.epsilon = s.number("epsilon", o.epsilon, 0, 1);
+  o.epsilon_hat = s.flag("epsilon_hat", o.epsilon_hat);
+  o.momentum = s.number("momentum", o.momentum, 0, 1);
+  o.nesterov = s.flag("nesterov", o.nesterov);
+  o.weight_decay = s.number("weight_decay", o.weight_decay, 0, 10);
+  s.finish();
+  return o;
+}
+
+ScheduleConfig read_schedule(Section s) {
+  ScheduleConfig c;
+  const std::string name = s.text("name", "constant", {"constant", "keras_decay", "cosine"});
+  c.kind = name == "cosine"        ? ScheduleConfig::cosine
+           : name == "keras_decay" ? ScheduleConfig::keras_decay
+                                   : ScheduleConfig::constant;
+  c.decay = s.number("decay", c.decay, 0, 1000);
+  c.warmup_epochs = s.number("warmup_epochs", c.warmup_epochs, 0, 100000);
+  c.final_fraction = s.number("final_fraction", c.final_fraction, 0, 1);
+  s.finish();
+  return c;
+}
+
+TrainSettings read_train(Section s) {
+  TrainSettings t;
+  t.epochs = s.integer("epochs", t.epochs, 1, 1000000);
+  t.batch = s.integer("batch", t.batch, 1, 1 << 20);
+  t.seed = s.integer("seed", t.seed, 0, int64_t{1} << 53);
+  t.bf16 = s.text("precision", "f32", {"f32", "bf16"}) == "bf16";
+  t.label_smoothing = s.number("label_smoothing", t.label_smoothing, 0, 0.99);
+  t.checkpoint_steps = s.integer("checkpoint_steps", t.checkpoint_steps, 0, int64_t{1} << 40);
+  t.patience = s.integer("patience", t.patience, 0, 1000000);
+  t.restore_best = s.flag("restore_best", t.restore_best);
+  s.finish();
+  return t;
+}
+
+}  // namespace
+
+TransformConfig read_transform(const YAML::Node& config, const std::string& where, int input_size) {
+  Section root(config, "", where);
+  Section s = root.section("augment");
+  const std::string kind = s.text("kind", "none", {"none", "gz", "keras"});
+  TransformConfig t = kind == "gz"      ? TransformConfig::gz(input_size)
+                      : kind == "keras" ? TransformConfig::keras(input_size)
+                                        : TransformConfig::none(input_size);
+  t.rotation_deg = s.number("rotation_deg", t.rotation_deg, 0, 180);
+  t.shear_deg = s.number("shear_deg", t.shear_deg, 0, 80);
+  const auto zoom = s.numbers("zoom", {t.zoom_min, t.zoom_max}, 2);
+  t.zoom_min = zoom[0];
+  t.zoom_max = zoom[1];
+  t.flip_x = s.flag("flip_x", t.flip_x);
+  t.flip_y = s.flag("flip_y", t.flip_y);
+  const auto crop = s.numbers("crop", {t.crop_min, t.crop_max}, 2);
+  t.crop_min = crop[0];
+  t.crop_max = crop[1];
+  t.crop_eval = s.number("crop_eval", t.crop_eval, 0, 1e6);
+  t.brightness = s.number("brightness", t.brightness, 0, 1);
+  t.contrast = s.number("contrast", t.contrast, 0, 1);
+  t.saturation = s.number("saturation", t.saturation, 0, 1);
+  t.hue = s.number("hue", t.hue, 0, 0.5);
+  t.shift_px = static_cast<int>(s.integer("shift_px", t.shift_px, 0, 4096));
+  s.finish();
+  try {
+    t.validate();
+  } catch (const Error& e) {
+    fail(where + ": augment: " + e.what());
+  }
+  return t;
+}
+
+RunConfig read_run_config(const YAML::Node& config, const std::string& where) {
+  RunConfig r;
+  r.architecture = read_architecture(config, where);
+  r.transform = read_transform(config, where, r.architecture.input_size);
+  Section root(config, "", where);
+  r.optimizer = read_optimizer(root.section("optimizer"));
+  r.schedule = read_schedule(root.section("schedule"));
+  r.train = read_train(root.section("train"));
+  Section data = root.section("data");
+  r.data_path = data.text("path", "");
+  r.split.val = data.number("val_fraction", 0.1, 0, 0.9);
+  r.split.test = data.number("test_fraction", 0, 0, 0.9);
+  r.workers = static_cast<int>(data.integer("workers", 0, 0, 256));
+  r.cache_bytes = static_cast<size_t>(data.integer("cache_mib", ImageCache::kDefaultBytes >> 20, 0, 1 << 30))
+                  << 20;
+  data.finish();
+  return r;
+}
+
+}  // namespace gm

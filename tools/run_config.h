@@ -1,0 +1,39 @@
+// The sections of a configuration besides model and input: data, augment, optimizer, schedule, train.
+#pragma once
+#include <string>
+
+#include "data/split.h"
+#include "data/transform.h"
+#include "engine/optimizer.h"
+#include "layers/architecture.h"
+
+namespace gm {
+
+struct TrainSettings {
+  int64_t epochs = 30, batch = 32;
+  int64_t seed = 0;
+  bool bf16 = false;
+  double label_smoothing = 0;
+  int64_t checkpoint_steps = 0, patience = 0;
+  bool restore_best = false;
+};
+
+struct RunConfig {
+  Architecture architecture;
+  std::string data_path;
+  SplitConfig split;
+  int workers = 0;
+  size_t cache_bytes = 0;
+  TransformConfig transform;
+  OptimizerConfig optimizer;
+  ScheduleConfig schedule;
+  TrainSettings train;
+};
+
+/// Reads every section strictly; `where` names the file in errors. The transform's size is the input size.
+RunConfig read_run_config(const YAML::Node& config, const std::string& where);
+
+/// `augment` alone, for a network of this input size: also stored in weight files for inference.
+TransformConfig read_transform(const YAML::Node& config, const std::string& where, int input_size);
+
+}  // namespace gm

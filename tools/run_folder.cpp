@@ -1,0 +1,38 @@
+#include "tools/run_folder.h"
+
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+
+#include "kernels/common/error.h"
+
+namespace gm {
+
+namespace fs = std::filesystem;
+
+RunFolder::RunFolder(const std::string& path, bool resume) : path_(path) {
+  std::error_code error;
+  if (resume) {
+    if (!fs::exists(file("last.safetensors"), error)) fail(path + ": no last.safetensors to resume from");
+    return;
+  }
+  fs::create_directories(path, error);
+  if (error) fail(path + ": cannot create the run folder: " + error.message());
+  if (::access(path.c_str(), W_OK | X_OK) != 0) fail(path + ": cannot write there: " + std::strerror(errno));
+  if (fs::exists(file("last.safetensors"), error))
+    fail(path + ": already holds a run; continue it with --resume or choose another --out");
+}
+
+Log::Log(const std::string& path, bool append, bool quiet)
+    : file_(path, append ? std::ios::app : std::ios::trunc), quiet_(quiet) {
+  if (!file_) fail(path + ": cannot write: " + std::strerror(errno));
+}
+
+void Log::line(const std::string& text) {
+  file_ << text << std::endl;  // flushed: the log must survive a kill
+  if (!quiet_) std::printf("%s\n", text.c_str()), std::fflush(stdout);
+}
+
+}  // namespace gm

@@ -1,0 +1,31 @@
+// The folder of one training run and its log.
+#pragma once
+#include <cstdio>
+#include <fstream>
+#include <string>
+
+namespace gm {
+
+/// Creates the folder, or checks that a run can be resumed from it. Throws gm::Error when it cannot be
+/// written, when a new run would overwrite another run's checkpoint, or when there is nothing to resume.
+class RunFolder {
+ public:
+  RunFolder(const std::string& path, bool resume);
+  std::string file(const std::string& name) const { return path_ + "/" + name; }
+
+ private:
+  std::string path_;
+};
+
+/// Lines go to log.txt and, unless quiet, to standard output.
+class Log {
+ public:
+  Log(const std::string& path, bool append, bool quiet);
+  void line(const std::string& text);
+
+ private:
+  std::ofstream file_;
+  bool quiet_;
+};
+
+}  // namespace gm
