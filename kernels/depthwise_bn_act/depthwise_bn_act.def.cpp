@@ -68,14 +68,16 @@ size_t workspace(Backend backend, Pass pass, const Attrs& attrs, std::span<const
 }
 
 std::vector<CompositionStep> composition(const Attrs& attrs) {
-  std::vector<CompositionStep> steps{
-      {.op = "depthwise_conv2d", .attrs = Attrs(attrs).set("act", 0), .in = {"in0", "in1"}, .out = {"yc"}},
-      {.op = "batch_norm",
-       .attrs = attrs,
-       .in = {"yc", "in2", "in3"},
-       .out = {"z"},
-       .state = {"state0", "state1"}},
-      {.op = "activation", .attrs = attrs, .in = {"z"}, .out = {"out0"}}};
+  std::vector<CompositionStep> steps{{.op = "depthwise_conv2d",
+                                      .attrs = Attrs(attrs).set("act", 0),
+                                      .in = {"in0", "in1", "no bias"},
+                                      .out = {"yc"}},
+                                     {.op = "batch_norm",
+                                      .attrs = attrs,
+                                      .in = {"yc", "in2", "in3"},
+                                      .out = {"z"},
+                                      .state = {"state0", "state1"}},
+                                     {.op = "activation", .attrs = attrs, .in = {"z"}, .out = {"out0"}}};
   if (pool_of(attrs))
     steps.push_back({.op = "global_pool", .attrs = {{"kind", 0}}, .in = {"out0"}, .out = {"out1"}});
   return steps;
