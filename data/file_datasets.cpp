@@ -81,7 +81,8 @@ Labels integer_labels(const CsvTable& table, int column, int class_column,
 
 Labels read_labels(const CsvTable& table, const OpenOptions& options) {
   int label = table.column("label"), name = table.column("class");
-  if (!options.labels || (label < 0 && name < 0)) return {std::vector<int>(table.rows(), -1), options.classes};
+  if (!options.labels || (label < 0 && name < 0))
+    return {std::vector<int>(table.rows(), -1), options.classes};
   // A model that knows its classes is asked by name where names exist: another catalog may number them
   // differently.
   if (label < 0 || (name >= 0 && !options.classes.empty())) return named_labels(table, name, options.classes);

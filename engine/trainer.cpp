@@ -86,6 +86,10 @@ Trainer::Outcome Trainer::run(BatchSource& train, BatchSource& validation, const
                               const std::atomic<bool>& stop) {
   const int64_t batches = train.batches(), total = batches * config_.epochs;
   const int64_t warmup = std::llround(schedule_.warmup_epochs * static_cast<double>(batches));
+  const auto out_of_patience = [this] {
+    return config_.patience > 0 && state_.epochs_without_gain >= config_.patience;
+  };
+  if (state_.batch == 0 && out_of_patience()) return Outcome::stopped_early;  // resumed after its end
   HostBatch batch;
   // A checkpoint before the first step: a run killed in its first epoch can be resumed too.
   if (state_.step == 0) save("last.safetensors", true);
@@ -159,7 +163,7 @@ Trainer::Outcome Trainer::run(BatchSource& train, BatchSource& validation, const
     save("last.safetensors", true);
     --state_.epoch;
     if (events.on_epoch) events.on_epoch(m, best);
-    if (config_.patience > 0 && state_.epochs_without_gain >= config_.patience) {
+    if (out_of_patience()) {
       if (config_.restore_best) {
         load_weights(read_safetensors(config_.out_dir + "/best.safetensors"), table_, weights_);
         ++state_.epoch;

@@ -41,9 +41,18 @@ YAML::Node Section::find(const std::string& key) {
 }
 
 void Section::error(const std::string& key, const std::string& what) const {
-  const YAML::Node at = node_ && node_.IsMap() ? node_[key] : YAML::Node();
-  const int line = at ? at.Mark().line : node_.Mark().line;
-  const std::string where = line >= 0 ? file_ + ":" + std::to_string(line + 1) : file_ + " (--set)";
+  // The mark of the key, not of its value: a section's value begins on the next line. Keys that come from
+  // --set have none.
+  std::string where = file_;
+  bool found = false;
+  if (node_ && node_.IsMap())
+    for (const auto& item : node_) {
+      if (item.first.Scalar() != key) continue;
+      found = true;
+      const int line = item.first.Mark().line;
+      where += line >= 0 ? ":" + std::to_string(line + 1) : " (--set)";
+    }
+  if (!found && node_ && node_.Mark().line >= 0) where += ":" + std::to_string(node_.Mark().line + 1);
   fail(where + ": " + (path_.empty() ? "" : path_ + ".") + key + ": " + what);
 }
 
@@ -163,14 +172,16 @@ YAML::Node parse_yaml(const std::string& text, const std::string& where) {
 
 namespace {
 
-// `over` wins; mappings are merged key by key.
+// `over` wins; mappings are merged key by key. Nodes are taken over, not cloned: clones forget their lines.
 YAML::Node merged(const YAML::Node& base, const YAML::Node& over) {
-  if (!base || !base.IsMap() || !over || !over.IsMap()) return over ? over : base;
-  YAML::Node result = YAML::Clone(base);
-  for (const auto& item : over) {
-    const std::string key = item.first.Scalar();
-    result[key] = merged(result[key], item.second);
+  if (!base.IsMap() || !over.IsMap()) return over;
+  YAML::Node result(YAML::NodeType::Map);
+  for (const auto& item : base) {
+    const YAML::Node stronger = over[item.first.Scalar()];
+    result.force_insert(item.first, stronger ? merged(item.second, stronger) : item.second);
   }
+  for (const auto& item : over)
+    if (!base[item.first.Scalar()]) result.force_insert(item.first, item.second);
   return result;
 }
 
@@ -188,6 +199,7 @@ void apply_set(YAML::Node root, const std::string& assignment) {
     YAML::Node next = at[key];
     at.reset(next);
   }
+  at.remove(path);  // so that messages about the new value do not name the line of the old one
   at[path] = value;
 }
 
@@ -215,9 +227,12 @@ YAML::Node load_config(const std::string& path, const std::vector<std::string>& 
       for (const auto& item : presets) names += (names.empty() ? "" : ", ") + item.first.Scalar();
       fail(path + ": recipe '" + recipe + "' is not one of " + names);
     }
-    YAML::Node own = YAML::Clone(root);
-    own.remove("recipes");
-    root = recipe.empty() ? own : merged(presets[recipe], own);
+    const YAML::Node chosen = recipe.empty() ? YAML::Node(YAML::NodeType::Map) : presets[recipe];
+    if (!chosen.IsMap())
+      fail(path + ":" + std::to_string(chosen.Mark().line + 1) + ": recipe '" + recipe +
+           "' must be a mapping");
+    root.remove("recipes");
+    root = merged(chosen, root);
   }
   for (const auto& s : sets)
     if (s.rfind("recipe=", 0) != 0) apply_set(root, s);

@@ -37,6 +37,18 @@ int run_tool(CLI::App& app, int argc, char** argv, const std::function<void()>& 
   }
 }
 
+std::string check_device(const std::string& name) {
+  const bool index = name.starts_with("cuda:") && name.size() > 5 && name.size() < 10 &&
+                     name.find_first_not_of("0123456789", 5) == std::string::npos;
+  if (name == "auto" || name == "cpu" || name == "cuda" || index) return "";
+  return "'" + name + "' is not auto, cpu, cuda or cuda:INDEX";
+}
+
+std::string check_assignment(const std::string& text) {
+  const size_t eq = text.find('=');
+  return eq == std::string::npos || eq == 0 ? "'" + text + "' is not key=value, e.g. input.size=64" : "";
+}
+
 namespace {
 double now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();

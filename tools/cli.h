@@ -14,6 +14,10 @@ namespace gm {
 /// after a failure; each error is one line on standard error, starting with the tool's name.
 int run_tool(CLI::App& app, int argc, char** argv, const std::function<void()>& body);
 
+/// Checks of option values: what is wrong, or "". --device is auto, cpu, cuda or cuda:INDEX, --set key=value.
+std::string check_device(const std::string& name);
+std::string check_assignment(const std::string& text);
+
 /// One line that redraws itself on a terminal; silent when standard error is not a terminal.
 class Progress {
  public:

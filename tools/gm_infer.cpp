@@ -34,8 +34,12 @@ void declare(CLI::App& app, Arguments& a) {
   app.add_option("--precision", a.precision, "f32 or bf16")
       ->capture_default_str()
       ->check(CLI::IsMember({"f32", "bf16"}));
-  app.add_option("--device", a.device, "auto, cpu, cuda or cuda:INDEX")->capture_default_str();
-  app.add_option("--threads", a.threads, "CPU threads; 0: all")->capture_default_str();
+  app.add_option("--device", a.device, "auto, cpu, cuda or cuda:INDEX")
+      ->capture_default_str()
+      ->check(check_device);
+  app.add_option("--threads", a.threads, "CPU threads; 0: all")
+      ->capture_default_str()
+      ->check(CLI::Range(0, 4096));
   app.add_option("--seed", a.seed, "accepted everywhere; inference draws nothing");
   app.add_flag("--quiet", a.quiet, "print errors only");
 }
@@ -50,9 +54,6 @@ void infer(const Arguments& args) {
   const auto start = std::chrono::steady_clock::now();
   const ModelFile model = read_model(args.model);
   auto device = open_device(args.device, {.threads = args.threads});
-  if (!args.quiet)
-    fmt::print(stderr, "device: {}{}\n", device->description(),
-               device->backend() == Backend::cpu && args.device == "auto" ? " - " + no_cuda_reason() : "");
   // Every input is opened before the first image is classified: a misspelt path costs nothing.
   std::vector<std::shared_ptr<Dataset>> sets;
   int64_t total = 0;
@@ -64,6 +65,9 @@ void infer(const Arguments& args) {
                       args.precision == "bf16");
   const int classes = model.architecture.classes;
   auto writer = open_predictions(args.out, class_names(model.architecture), args.logits);
+  if (!args.quiet)
+    fmt::print(stderr, "device: {}{}\n", device->description(),
+               device->backend() == Backend::cpu && args.device == "auto" ? " - " + no_cuda_reason() : "");
 
   Progress progress(!args.quiet);
   int64_t done = 0, bad = 0;
@@ -72,7 +76,7 @@ void infer(const Arguments& args) {
     std::iota(rows.begin(), rows.end(), 0);
     LoaderConfig config{.batch = predictor.batch(), .transform = model.transform};
     config.cache_bytes = 0;  // every image is read once
-    config.skip_bad = !args.strict;
+    config.skip_bad = !args.strict && total > 1;
     config.on_bad = [&](int64_t, const std::string& message) {
       progress.clear();
       fmt::print(stderr, "gm_infer: skipped: {}\n", message);

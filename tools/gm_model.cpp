@@ -48,7 +48,7 @@ int main(int argc, char** argv) {
   app.add_option("--classes", classes, "number of classes instead of the model's own")
       ->check(CLI::Range(2, 100000));
   app.add_option("--batch", batch, "batch size for the memory estimate")->check(CLI::PositiveNumber);
-  app.add_option("--set", sets, "override one key, e.g. --set model.se=0.25");
+  app.add_option("--set", sets, "override one key, e.g. --set model.se=0.25")->check(check_assignment);
   app.add_flag("--json", as_json, "print JSON");
   return gm::run_tool(app, argc, argv, [&] {
     const bool yaml = config.ends_with(".yaml") || config.ends_with(".yml");

@@ -16,6 +16,7 @@
 #include "tools/model_file.h"
 #include "tools/run_config.h"
 #include "tools/run_folder.h"
+#include "tools/tensorboard.h"
 
 namespace {
 
@@ -39,10 +40,14 @@ void declare(CLI::App& app, Arguments& a) {
   app.add_option("--out", a.out, "run folder (default runs/MODEL-DATE-TIME)");
   app.add_option("--epochs", a.epochs, "same as --set train.epochs=N")->check(CLI::PositiveNumber);
   app.add_option("--batch", a.batch, "same as --set train.batch=N")->check(CLI::PositiveNumber);
-  app.add_option("--set", a.sets, "override one key, e.g. --set input.size=64");
+  app.add_option("--set", a.sets, "override one key, e.g. --set input.size=64")->check(check_assignment);
   app.add_flag("--resume", a.resume, "continue from the run folder's last.safetensors");
-  app.add_option("--device", a.device, "auto, cpu, cuda or cuda:INDEX")->capture_default_str();
-  app.add_option("--threads", a.threads, "CPU threads; 0: all")->capture_default_str();
+  app.add_option("--device", a.device, "auto, cpu, cuda or cuda:INDEX")
+      ->capture_default_str()
+      ->check(check_device);
+  app.add_option("--threads", a.threads, "CPU threads; 0: all")
+      ->capture_default_str()
+      ->check(CLI::Range(0, 4096));
   app.add_option("--seed", a.seed, "same as --set train.seed=N")->check(CLI::NonNegativeNumber);
   app.add_flag("--quiet", a.quiet, "print errors only");
 }
@@ -52,11 +57,11 @@ void resolve(Arguments& a) {
   if (a.epochs) a.sets.push_back("train.epochs=" + std::to_string(a.epochs));
   if (a.batch) a.sets.push_back("train.batch=" + std::to_string(a.batch));
   if (a.seed >= 0) a.sets.push_back("train.seed=" + std::to_string(a.seed));
-  if (!a.data.empty()) a.sets.push_back("data.path=" + a.data);
 }
 
 void train(Arguments args) {
-  const YAML::Node yaml = load_config(args.config, args.sets);
+  YAML::Node yaml = load_config(args.config, args.sets);
+  if (!args.data.empty()) yaml["data"]["path"] = args.data;
   RunConfig run = read_run_config(yaml, args.config);
   if (run.data_path.empty()) fail("no data: give --data PATH or data.path in " + args.config);
 
@@ -67,12 +72,8 @@ void train(Arguments args) {
     std::strftime(stamp, sizeof stamp, "%Y%m%d-%H%M%S", std::localtime(&now));
     args.out = "runs/" + fs::path(args.config).stem().string() + "-" + stamp;
   }
-  RunFolder folder(args.out, args.resume);
-  Log log(folder.file("log.txt"), args.resume, args.quiet);
+  // Everything is checked before the first file is written.
   auto device = open_device(args.device, {.threads = args.threads});
-  log.line("device: " + device->description() +
-           (device->backend() == Backend::cpu && args.device == "auto" ? " - " + no_cuda_reason() : ""));
-
   auto data = open_dataset(run.data_path);
   if (data->classes().empty()) fail(run.data_path + ": has no labels (a column label or class)");
   if (static_cast<int>(data->classes().size()) != run.architecture.classes)
@@ -80,18 +81,12 @@ void train(Arguments args) {
                      data->classes().size(), run.architecture.classes, data->classes().size()));
   run.architecture.class_names = data->classes();
   run.split.seed = static_cast<uint64_t>(run.train.seed);
-  const Split split =
-      args.resume ? read_split(folder.file("split.csv"), *data) : make_split(*data, run.split);
+  const Split split = args.resume ? read_split(RunFolder(args.out, true).file("split.csv"), *data)
+                                  : make_split(*data, run.split);
   if (static_cast<int64_t>(split.train.size()) < run.train.batch)
     fail(fmt::format("train.batch {} is larger than the training set ({} images)", run.train.batch,
                      split.train.size()));
   if (split.val.empty()) fail("data.val_fraction leaves no image for validation");
-  if (!args.resume) {
-    write_split(folder.file("split.csv"), *data, split);
-    YAML::Emitter text;
-    text << yaml;
-    write_file_atomically(folder.file("config.yaml"), std::string(text.c_str()) + "\n");
-  }
 
   const uint64_t seed = static_cast<uint64_t>(run.train.seed);
   auto cache = std::make_shared<ImageCache>(data, run.cache_bytes);
@@ -129,12 +124,19 @@ void train(Arguments args) {
   Trainer trainer(
       *device, train_graph, folded.net, table, weights, eval_weights,
       [&] { folded.refresh(table, weights, eval_weights); }, run.optimizer, run.schedule, config);
-  if (args.resume) {
-    trainer.resume();
-    log.line(fmt::format("resuming at step {}", trainer.step()));
-  } else {
-    weights.initialize(table, seed);
+  args.resume ? trainer.resume() : weights.initialize(table, seed);
+
+  const RunFolder folder(args.out, args.resume);
+  if (!args.resume) {
+    write_split(folder.file("split.csv"), *data, split);
+    YAML::Emitter text;
+    text << yaml;
+    write_file_atomically(folder.file("config.yaml"), std::string(text.c_str()) + "\n");
   }
+  Log log(folder.file("log.txt"), args.resume, args.quiet);
+  log.line("device: " + device->description() +
+           (device->backend() == Backend::cpu && args.device == "auto" ? " - " + no_cuda_reason() : ""));
+  if (args.resume) log.line(fmt::format("resuming at step {}", trainer.step()));
   log.line(fmt::format("model: {} at {} px, {} classes, {} parameters ({} trainable), {}",
                        run.architecture.name, run.architecture.input_size, run.architecture.classes,
                        table.total_count(), table.trainable_count(), dtype_name(dtype)));
@@ -144,6 +146,7 @@ void train(Arguments args) {
 
   std::signal(SIGINT, on_signal);
   std::signal(SIGTERM, on_signal);
+  EventWriter board(args.out);
   Progress progress(!args.quiet);
   TrainerEvents events;
   events.on_step = [&](const TrainerEvents::Step& s) {
@@ -159,13 +162,18 @@ void train(Arguments args) {
         "  {:.0f} img/s  data wait {:.0f} %",
         m.epoch + 1, config.epochs, m.train_loss, m.train_accuracy, m.val_loss, m.val_accuracy,
         best ? " *" : "  ", m.lr, m.images_per_second, 100 * m.data_wait));
+    board.scalars(m.epoch + 1, {{"loss/train", m.train_loss},
+                                {"loss/val", m.val_loss},
+                                {"accuracy/train", m.train_accuracy},
+                                {"accuracy/val", m.val_accuracy},
+                                {"learning_rate", m.lr},
+                                {"images_per_second", m.images_per_second}});
   };
   const auto outcome = trainer.run(training, validation, events, g_stop);
   progress.clear();
   if (outcome == Trainer::Outcome::interrupted) {
-    log.line(fmt::format(
-        "stopped at step {}; checkpoint written. Resume with: gm_train {} --data {} --out {} --resume",
-        trainer.step(), args.config, run.data_path, args.out));
+    log.line(fmt::format("stopped at step {}; checkpoint written. Resume with: gm_train {} --out {} --resume",
+                         trainer.step(), folder.file("config.yaml"), args.out));
     return;
   }
   if (outcome == Trainer::Outcome::stopped_early)

@@ -80,7 +80,7 @@ TransformConfig read_transform(const YAML::Node& config, const std::string& wher
   try {
     t.validate();
   } catch (const Error& e) {
-    fail(where + ": augment: " + e.what());
+    fail(where + ": " + e.what());
   }
   return t;
 }

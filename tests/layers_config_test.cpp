@@ -1,0 +1,76 @@
+// Errors of configurations: the file, the line and the nearest valid key.
+#include "layers/architecture.h"
+#include "tests/data_test_util.h"
+#include "tools/run_config.h"
+
+namespace gm {
+namespace {
+
+using test::TempDir;
+
+constexpr const char* kConfig = R"(model:
+  classes: 5
+  stem: {filters: 8}
+  stages:
+    - {block: mbconv, filters: 8}
+input:
+  size: 32
+recipe: quick
+train:
+  epochs: 3
+recipes:
+  quick:
+    optimizer: {name: sgd, lr: 0.5}
+    train: {epochs: 9, batch: 4}
+)";
+
+class Config : public testing::Test {
+ protected:
+  /// The configuration with one piece of text replaced.
+  RunConfig read(const std::string& from = "", const std::string& to = "",
+                 const std::vector<std::string>& sets = {}) {
+    std::string text = kConfig;
+    if (!from.empty()) {
+      EXPECT_NE(text.find(from), std::string::npos) << from;
+      text.replace(text.find(from), from.size(), to);
+    }
+    test::write_text(path, text);
+    return read_run_config(load_config(path, sets), path);
+  }
+  TempDir dir;
+  std::string path = dir / "c.yaml";
+};
+
+TEST_F(Config, OwnKeysWinOverTheRecipeAndSetWinsOverBoth) {
+  const RunConfig r = read();
+  EXPECT_EQ(r.train.epochs, 3);
+  EXPECT_EQ(r.train.batch, 4);
+  EXPECT_EQ(r.optimizer.kind, OptimizerConfig::sgd);
+  EXPECT_EQ(read("", "", {"train.epochs=7"}).train.epochs, 7);
+  EXPECT_EQ(read("", "", {"data.val_fraction=0.2"}).split.val, 0.2);
+}
+
+TEST_F(Config, ErrorsNameFileLineAndNearestKey) {
+  EXPECT_ERROR(read("classes", "clases"), path + ":2: model.clases: unknown key; did you mean 'classes'?");
+  EXPECT_ERROR(read("input:", "inputs:"), path + ":6: inputs: unknown key; did you mean 'input'?");
+  EXPECT_ERROR(read("epochs: 3", "epoch: 3"), path + ":10: train.epoch: unknown key; did you mean 'epochs'?");
+  EXPECT_ERROR(read("block: mbconv, ", "blok: mbconv, "), path + ":5: model.stages[0].blok");
+  EXPECT_ERROR(read("lr: 0.5", "lr: fast"), path + ":13: optimizer.lr: must be a number");
+  EXPECT_ERROR(read("batch: 4", "batch: 0"), path + ":14: train.batch: 0 is out of range");
+  EXPECT_ERROR(read("size: 32", "size: 32.5"), path + ":7: input.size: must be a whole number");
+  EXPECT_ERROR(read("name: sgd", "name: sdg"), path + ":13: optimizer.name: 'sdg' is not one of");
+  EXPECT_ERROR(read("recipe: quick", "recipe: slow"), "recipe 'slow' is not one of quick");
+  EXPECT_ERROR(read("  classes: 5\n", ""), "model.classes: is required");
+  EXPECT_ERROR(read("model:", "model: ["), path);
+}
+
+TEST_F(Config, ErrorsOfSetDoNotBlameTheFile) {
+  EXPECT_ERROR(read("", "", {"train.epochs=many"}), path + " (--set): train.epochs: must be a number");
+  EXPECT_ERROR(read("", "", {"train.epoch=3"}), path + " (--set): train.epoch: unknown key");
+  EXPECT_ERROR(read("", "", {"trian.epochs=3"}),
+               path + " (--set): trian: unknown key; did you mean 'train'?");
+  EXPECT_ERROR(read("", "", {"model.classes.x=3"}), "'classes' is not a section");
+}
+
+}  // namespace
+}  // namespace gm

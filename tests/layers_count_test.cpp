@@ -1,0 +1,91 @@
+// Parameters and multiply-accumulates of every network the papers and their references print.
+#include <gtest/gtest.h>
+
+#include "layers/count.h"
+#include "layers/network.h"
+
+namespace gm {
+namespace {
+
+NetworkCount count(const std::string& model, int size = 0, const std::vector<std::string>& sets = {}) {
+  const std::string path = std::string(GM_SOURCE_DIR) + "/models/" + model + ".yaml";
+  Architecture a = read_architecture(load_config(path, sets), path);
+  if (size) a.input_size = size;
+  ParameterTable table;
+  return count_network(build_network(a, table, {.loss = false}).graph);
+}
+
+TEST(Counts, EfficientNetG) {
+  // S2 scaled by phi (spec 1.2): trainable parameters, and with squeeze-excitation.
+  const struct {
+    int phi;
+    int64_t plain, se;
+  } rows[] = {{0, 269445, 324121},
+              {1, 473173, 573357},
+              {2, 558333, 677575},
+              {3, 859765, 1047323},
+              {6, 2152781, 2642703}};
+  for (const auto& row : rows) {
+    const std::string phi = "model.scaling.phi=" + std::to_string(row.phi);
+    EXPECT_EQ(count("effg0", 0, {phi}).params_trainable, row.plain) << phi;
+    EXPECT_EQ(count("effg0", 0, {phi, "model.se=0.25"}).params_trainable, row.se) << phi;
+  }
+}
+
+TEST(Counts, EfficientNetGMacs) {
+  const struct {
+    int phi, size;
+    int64_t macs;
+  } rows[] = {{0, 32, 3654624},  {0, 64, 14616096}, {0, 96, 32885216}, {1, 96, 50758576}, {1, 38, 9537952},
+              {2, 96, 71128896}, {2, 46, 17380248}, {3, 96, 97410168}, {3, 55, 35404968}, {6, 96, 204473912}};
+  for (const auto& row : rows)
+    EXPECT_EQ(count("effg0", row.size, {"model.scaling.phi=" + std::to_string(row.phi)}).macs, row.macs)
+        << row.phi << " at " << row.size;
+}
+
+// The files of the two families: matched (phi 0, 1, 3, 6 at 96 px) and literal (phi 1..3 at 32 * 1.2^phi px).
+TEST(Counts, ShippedEfficientNetG) {
+  const struct {
+    const char* model;
+    int64_t trainable, macs;
+  } rows[] = {{"effg0", 269445, 32885216},        {"effg1", 473173, 50758576},
+              {"effg2", 859765, 97410168},        {"effg3", 2152781, 204473912},
+              {"effg1_literal", 473173, 9537952}, {"effg2_literal", 558333, 17380248},
+              {"effg3_literal", 859765, 35404968}};
+  for (const auto& row : rows) {
+    const NetworkCount c = count(row.model);
+    EXPECT_EQ(c.params_trainable, row.trainable) << row.model;
+    EXPECT_EQ(c.macs, row.macs) << row.model;
+    EXPECT_GT(c.params_total, c.params_trainable) << "running statistics count in the total";
+  }
+}
+
+TEST(Counts, BlockVocabularyExpressesKnownNetworks) {
+  EXPECT_EQ(count("efficientnet_b0").params_trainable, 5288548);
+  EXPECT_EQ(count("mobilenetv2").params_trainable, 3504872);
+}
+
+// S2 Eq. 13 counts a convolution as (2 Ci K^2 - 1) H W Co: twice the MACs less one operation per output.
+TEST(Counts, Eq13FlopsFollowFromMacs) {
+  const NetworkCount c = count("effg0");
+  int64_t outputs = 0;
+  for (const LayerCount& l : c.layers)
+    if (l.macs) outputs += l.output.numel();
+  EXPECT_EQ(c.flops_eq13, 2 * c.macs - outputs);
+}
+
+// A configuration written into a weight file describes the same network.
+TEST(Counts, ArchitectureSurvivesItsYaml) {
+  for (const char* model : {"effg3", "efficientnet_b0"}) {
+    const std::string path = std::string(GM_SOURCE_DIR) + "/models/" + model + ".yaml";
+    const Architecture a = read_architecture(load_config(path), path);
+    const Architecture b = read_architecture(parse_yaml(architecture_yaml(a), "stored"), "stored");
+    EXPECT_EQ(architecture_yaml(a), architecture_yaml(b));
+    ParameterTable ta, tb;
+    EXPECT_EQ(count_network(build_network(a, ta, {.loss = false}).graph).macs,
+              count_network(build_network(b, tb, {.loss = false}).graph).macs);
+  }
+}
+
+}  // namespace
+}  // namespace gm

@@ -1,0 +1,148 @@
+// What the tests of the command line share: running a built tool, a tiny network, a tiny data set.
+#pragma once
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <csignal>
+#include <string>
+#include <vector>
+
+#include "engine/device.h"
+#include "layers/network.h"
+#include "tests/data_test_util.h"
+#include "tools/model_file.h"
+
+namespace gm::test {
+
+/// A running gm_* tool. Its output goes to files, so that it never blocks on a full pipe.
+class Process {
+ public:
+  struct Options {
+    long file_limit = -1;  // bytes: longer files fail with "File too large", like a full disk
+    std::string out = "";  // standard output; default: kept
+  };
+  Process(const std::string& tool, std::vector<std::string> args, const Options& options) : tool_(tool) {
+    args.insert(args.begin(), std::string(GM_BINARY_DIR) + "/bin/" + tool);
+    std::vector<char*> argv;
+    for (auto& a : args) argv.push_back(a.data());
+    argv.push_back(nullptr);
+    const std::string out = options.out.empty() ? dir_ / "out" : options.out, err = dir_ / "err";
+    pid_ = ::fork();
+    if (pid_ != 0) return;
+    const int o = ::open(out.c_str(), O_WRONLY | O_CREAT, 0600),
+              e = ::open(err.c_str(), O_WRONLY | O_CREAT, 0600);
+    ::dup2(o, 1);
+    ::dup2(e, 2);
+    if (options.file_limit >= 0) {
+      const rlimit limit{static_cast<rlim_t>(options.file_limit), static_cast<rlim_t>(options.file_limit)};
+      ::setrlimit(RLIMIT_FSIZE, &limit);
+      ::signal(SIGXFSZ, SIG_IGN);
+    }
+    ::execv(argv[0], argv.data());
+    ::_exit(127);
+  }
+  void send(int signal) { ::kill(pid_, signal); }
+  bool running() {
+    if (!done_ && ::waitpid(pid_, &status_, WNOHANG) == pid_) done_ = true;
+    return !done_;
+  }
+  /// Exit code, or -signal.
+  int wait() {
+    if (!done_) ::waitpid(pid_, &status_, 0);
+    done_ = true;
+    return WIFEXITED(status_) ? WEXITSTATUS(status_) : -WTERMSIG(status_);
+  }
+  std::string out() const { return read_text(dir_ / "out"); }
+  std::string err() const { return read_text(dir_ / "err"); }
+  const std::string& tool() const { return tool_; }
+
+ private:
+  TempDir dir_;
+  std::string tool_;
+  pid_t pid_ = -1;
+  int status_ = 0;
+  bool done_ = false;
+};
+
+/// A tool that has ended.
+struct Ran {
+  std::string tool;
+  int code;
+  std::string out, err;
+};
+inline Ran run(const std::string& tool, const std::vector<std::string>& args,
+               const Process::Options& options = {}) {
+  Process p(tool, args, options);
+  const int code = p.wait();
+  return {tool, code, p.out(), p.err()};
+}
+
+inline void expect_success(const Ran& r) { EXPECT_EQ(r.code, 0) << r.tool << ": " << r.err << r.out; }
+
+/// Exit code `code` and exactly one line on standard error that starts with the tool's name and holds
+/// `parts`.
+inline void expect_failure(const Ran& r, int code, const std::vector<std::string>& parts) {
+  EXPECT_EQ(r.code, code) << r.tool << ": " << r.err << r.out;
+  EXPECT_EQ(std::count(r.err.begin(), r.err.end(), '\n'), 1) << r.err;
+  EXPECT_EQ(r.err.rfind(r.tool + ": error: ", 0), 0u) << r.err;
+  for (const auto& part : parts)
+    EXPECT_NE(r.err.find(part), std::string::npos) << part << " not in " << r.err;
+}
+
+/// A network that has every kind of layer and trains in milliseconds. 5 classes.
+inline std::string tiny_config() {
+  return R"(model:
+  name: tiny
+  classes: 5
+  activation: silu
+  padding: same
+  batch_norm: {momentum: 0.9, epsilon: 1.0e-3}
+  se: 0.25
+  dropout: 0.2
+  stochastic_depth: 0.1
+  stem: {kernel: 3, stride: 2, filters: 8}
+  stages:
+    - {block: mbconv, expand: 1, kernel: 3, stride: 1, filters: 8, layers: 1}
+    - {block: mbconv, expand: 2, kernel: 5, stride: 2, filters: 16, layers: 2}
+  head: {filters: 16}
+input:
+  size: 32
+  scaling: {mean: 0, std: 255}
+augment: {kind: gz}
+optimizer: {name: adamw, lr: 3.0e-3, weight_decay: 0.02}
+schedule: {name: cosine, warmup_epochs: 1}
+train: {epochs: 2, batch: 8, label_smoothing: 0.05}
+)";
+}
+
+/// Writes a freshly initialised network of tiny_config() as a weight file; returns its tensors.
+inline TensorFile write_tiny_model(const std::string& path) {
+  const YAML::Node config = parse_yaml(tiny_config(), "tiny");
+  Architecture a = read_architecture(config, "tiny");
+  a.class_names = gz5_classes();
+  auto device = open_device("cpu", {.threads = 1});
+  ParameterTable table;
+  build_network(a, table, {.loss = false});
+  Weights weights(*device, table, false, false);
+  weights.initialize(table, 3);
+  // Running statistics as after some training: with mean 0 and variance 1 a wrong batch norm would not show.
+  for (const Parameter& p : table)
+    if (!p.trainable) {
+      std::vector<float> values(static_cast<size_t>(p.shape.numel()));
+      const bool variance = p.name.find("variance") != std::string::npos;
+      for (size_t i = 0; i < values.size(); ++i)
+        values[i] =
+            variance ? 0.5f + 0.1f * static_cast<float>(i % 7) : 0.1f * static_cast<float>(i % 5) - 0.2f;
+      weights.upload(p, values);
+    }
+  TensorFile file = store_weights(table, weights);
+  file.metadata = model_metadata(a, config["augment"]);
+  write_safetensors(path, file);
+  return file;
+}
+
+}  // namespace gm::test

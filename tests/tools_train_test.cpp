@@ -1,0 +1,218 @@
+// Training through the command line: reproducible, interruptible at any moment, resumable bit for bit; and
+// inference equal to a direct evaluation of the network.
+#include <chrono>
+#include <sstream>
+#include <thread>
+
+#include "data/csv.h"
+#include "data/image.h"
+#include "engine/session.h"
+#include "tests/tools_test_util.h"
+
+namespace gm {
+namespace {
+
+namespace fs = std::filesystem;
+using test::expect_failure;
+using test::expect_success;
+using test::Process;
+using test::TempDir;
+
+/// A synthetic set of 200 images at 40 px; 180 for training are 22 steps an epoch at batch 8.
+class Train : public testing::Test {
+ protected:
+  Train() {
+    test::write_text(config, test::tiny_config());
+    expect_success(test::run("gm_data", {"synth", "--classes", "gz5", "--count", "200", "--size", "40",
+                                         "--format", "png", "--quiet", "--out", data}));
+  }
+  std::vector<std::string> arguments(const std::string& out,
+                                     const std::vector<std::string>& more = {}) const {
+    std::vector<std::string> a{config,
+                               "--data",
+                               data,
+                               "--out",
+                               dir / out,
+                               "--device",
+                               "cpu",
+                               "--threads",
+                               "2",
+                               "--set",
+                               "train.checkpoint_steps=5"};
+    a.insert(a.end(), more.begin(), more.end());
+    return a;
+  }
+  std::string last(const std::string& out) const { return dir / (out + "/last.safetensors"); }
+  void train(const std::string& out, const std::vector<std::string>& more = {}) {
+    expect_success(test::run("gm_train", arguments(out, more)));
+  }
+  /// Waits until the run's checkpoint stands in the middle of an epoch.
+  bool wait_for_mid_epoch(Process& p, const std::string& out) const {
+    for (; p.running(); std::this_thread::sleep_for(std::chrono::milliseconds(1)))
+      if (fs::exists(last(out)) && read_safetensors(last(out)).metadata.at("batch") != "0") return true;
+    return false;
+  }
+
+  TempDir dir;
+  std::string config = dir / "tiny.yaml", data = dir / "set";
+};
+
+void expect_same_tensors(const std::string& a, const std::string& b) {
+  const TensorFile x = read_safetensors(a), y = read_safetensors(b);
+  ASSERT_EQ(x.tensors.size(), y.tensors.size());
+  for (const auto& [name, tensor] : x.tensors) {
+    ASSERT_TRUE(y.tensors.count(name)) << name;
+    EXPECT_EQ(tensor.bytes, y.tensors.at(name).bytes) << name << " differs";
+  }
+}
+
+// Losses, accuracies and learning rates; speeds differ from run to run.
+std::string comparable_metrics(const std::string& path) {
+  const CsvTable t(path);
+  std::string text;
+  for (int64_t r = 0; r < t.rows(); ++r)
+    for (const char* c : {"epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr"})
+      text += t.cell(r, t.column(c)) + " ";
+  return text;
+}
+
+TEST_F(Train, WritesARunFolderAndRepeatsItself) {
+  train("a");
+  for (const char* file :
+       {"config.yaml", "metrics.csv", "split.csv", "last.safetensors", "best.safetensors", "log.txt"})
+    EXPECT_TRUE(fs::exists(dir / (std::string("a/") + file))) << file;
+  const CsvTable metrics(dir / "a/metrics.csv");
+  EXPECT_EQ(metrics.column_list(),
+            "epoch, train_loss, train_accuracy, val_loss, val_accuracy, lr, images_per_second, data_wait");
+  EXPECT_EQ(metrics.rows(), 2);
+  for (const auto& entry : fs::directory_iterator(dir / "a"))
+    EXPECT_EQ(entry.path().string().find(".partial"), std::string::npos) << entry.path();
+
+  // The resolved configuration alone repeats the run; the number of loader threads does not matter.
+  expect_success(test::run("gm_train", {dir / "a/config.yaml", "--out", dir / "b", "--device", "cpu",
+                                        "--threads", "2", "--set", "data.workers=1", "--quiet"}));
+  expect_same_tensors(last("a"), last("b"));
+  EXPECT_EQ(comparable_metrics(dir / "a/metrics.csv"), comparable_metrics(dir / "b/metrics.csv"));
+  EXPECT_EQ(test::read_text(dir / "a/split.csv"), test::read_text(dir / "b/split.csv"));
+
+  train("c", {"--seed", "1"});
+  EXPECT_NE(read_safetensors(last("a")).at("predictions/kernel").bytes,
+            read_safetensors(last("c")).at("predictions/kernel").bytes);
+
+  // A second run does not overwrite the first, and a finished run has nothing left to do.
+  expect_failure(test::run("gm_train", arguments("a")), 1, {dir / "a", "--resume"});
+  const std::string before = test::read_text(last("a"));
+  train("a", {"--resume"});
+  EXPECT_EQ(test::read_text(last("a")), before);
+}
+
+TEST_F(Train, TerminatedOrKilledRunsResumeBitForBit) {
+  train("whole");
+  for (const int signal : {SIGTERM, SIGKILL}) {
+    const std::string name = signal == SIGTERM ? "terminated" : "killed";
+    SCOPED_TRACE(name);
+    {
+      Process p("gm_train", arguments(name), {});
+      ASSERT_TRUE(wait_for_mid_epoch(p, name)) << p.err();
+      p.send(signal);
+      EXPECT_EQ(p.wait(), signal == SIGTERM ? 0 : -SIGKILL);
+      if (signal == SIGTERM) {
+        EXPECT_NE(p.out().find("Resume with: gm_train " + (dir / name) + "/config.yaml --out " +
+                               (dir / name) + " --resume"),
+                  std::string::npos)
+            << p.out();
+      }
+    }
+    EXPECT_LT(std::stoi(read_safetensors(last(name)).metadata.at("step")), 44)
+        << "stopped too late to mean anything";
+    expect_success(test::run("gm_train", {dir / (name + "/config.yaml"), "--out", dir / name, "--resume",
+                                          "--device", "cpu", "--threads", "2"}));
+    expect_same_tensors(last("whole"), last(name));
+    expect_same_tensors(dir / "whole/best.safetensors", dir / (name + "/best.safetensors"));
+    EXPECT_EQ(comparable_metrics(dir / "whole/metrics.csv"),
+              comparable_metrics(dir / (name + "/metrics.csv")));
+  }
+}
+
+TEST_F(Train, ResumeRefusesWhatIsNotItsCheckpoint) {
+  train("a", {"--epochs", "1"});
+  const std::string file = last("a"), bytes = test::read_text(file);
+  auto fails = [&](const std::vector<std::string>& more, const std::vector<std::string>& parts) {
+    std::vector<std::string> args = arguments("a", {"--resume"});
+    args.insert(args.end(), more.begin(), more.end());
+    const std::string before = test::read_text(file);
+    expect_failure(test::run("gm_train", args), 1, parts);
+    EXPECT_EQ(test::read_text(file), before);
+  };
+  fails({"--set", "model.head.filters=24"}, {file, "shape"});
+  fails({"--set", "model.se=0"}, {"gm_train"});
+  fails({"--seed", "5"}, {file, "seed"});
+  test::write_text(file, bytes.substr(0, bytes.size() / 2));
+  fails({}, {file, "truncated"});
+  fs::copy_file(dir / "a/best.safetensors", file, fs::copy_options::overwrite_existing);
+  fails({}, {file, "optimizer/moment1"});
+  fs::remove(file);
+  expect_failure(test::run("gm_train", arguments("a", {"--resume"})), 1, {"no last.safetensors"});
+  expect_failure(test::run("gm_train", {config, "--data", data, "--resume"}), 1, {"--out"});
+}
+
+TEST_F(Train, AFullDiskLosesNothing) {
+  // Everything up to the first checkpoint fits; the checkpoint does not.
+  expect_failure(test::run("gm_train", arguments("a", {"--quiet"}), {.file_limit = 16 << 10}), 1,
+                 {"last.safetensors", "File too large"});
+  for (const auto& entry : fs::directory_iterator(dir / "a")) {
+    EXPECT_NE(entry.path().extension(), ".safetensors");
+    EXPECT_NE(entry.path().extension(), ".partial");
+  }
+}
+
+// gm_infer folds batch norm into the convolutions and streams; here the plain network sees the same pixels.
+TEST(Infer, LogitsEqualADirectEvaluation) {
+  TempDir dir;
+  const std::string model = dir / "model.safetensors";
+  const TensorFile weights = test::write_tiny_model(model);
+  constexpr int kImages = 5;  // not a multiple of the batch
+  fs::create_directories(dir / "images");
+  std::vector<float> pixels;
+  for (int i = 0; i < kImages; ++i) {
+    Image image{32, 32, std::vector<uint8_t>(32 * 32 * 3)};
+    for (size_t k = 0; k < image.rgb.size(); ++k)
+      image.rgb[k] = static_cast<uint8_t>((k * (7 + i) + i * 31) % 256);
+    write_image(dir / ("images/g" + std::to_string(i) + ".png"), image);
+    pixels.insert(pixels.end(), image.rgb.begin(), image.rgb.end());
+  }
+  expect_success(test::run("gm_infer", {"--model", model, dir / "images", "--logits", "--batch", "2",
+                                        "--device", "cpu", "--out", dir / "p.csv"}));
+
+  auto device = open_device("cpu", {.threads = 1});
+  ParameterTable table;
+  const TrainableGraph net =
+      build_network(read_model(model).architecture, table, {.batch = kImages, .loss = false});
+  Weights plain(*device, table, false, false);
+  load_weights(weights, table, plain);
+  Session session(*device, net.graph, plain, {.keep = {net.logits}});
+  session.upload(net.pixels, pixels.data());
+  session.forward();
+  const std::vector<float> want = session.download(net.logits);
+
+  const CsvTable csv(dir / "p.csv");
+  ASSERT_EQ(csv.rows(), kImages);
+  for (int i = 0; i < kImages; ++i) {
+    EXPECT_EQ(csv.cell(i, 0), "g" + std::to_string(i));
+    double sum = 0, top = -1;
+    std::string top_name;
+    for (int c = 0; c < 5; ++c) {
+      const std::string& name = gz5_classes()[c];
+      const double z = std::stod(csv.cell(i, csv.column("z_" + name))),
+                   p = std::stod(csv.cell(i, csv.column("p_" + name)));
+      EXPECT_NEAR(z, want[i * 5 + c], 2e-5 * (1 + std::abs(want[i * 5 + c])));
+      sum += p;
+      if (p > top) top = p, top_name = name;
+    }
+    EXPECT_NEAR(sum, 1, 1e-5);
+    EXPECT_EQ(csv.cell(i, 1), top_name);
+  }
+}
+
+}  // namespace
+}  // namespace gm
