@@ -322,7 +322,9 @@ std::vector<std::vector<double>> run_composition(const OpDef& op, const OpCase& 
                           (name.rfind("in", 0) == 0 && c.in[std::stoi(name.substr(2))].fill == Fill::absent);
       pc.in.push_back({absent ? TensorSpec{} : specs[name], absent ? Fill::absent : Fill::normal});
       pd.in.push_back(pc.in.back().spec);
-      pd.in_values.push_back(values[name]);
+      // An empty shape counts one element: give it one, so that buffers and values agree.
+      pd.in_values.push_back(absent ? std::vector<double>(1, std::numeric_limits<double>::quiet_NaN())
+                                    : values[name]);
     }
     for (const auto& name : step.state) {
       pd.state.push_back(specs[name]);

@@ -6,6 +6,7 @@
 #include "kernels/linear/tile_product.cuh"
 #ifdef __CUDACC__
 #include "kernels/conv2d/conv2d_cudnn.h"
+#include "kernels/linear/linear_cublas.h"
 #endif
 
 // Our own convolution for every shape: implicit matrix products with shared-memory tiles. cuDNN takes over
@@ -183,6 +184,23 @@ __global__ void __launch_bounds__(kTileThreads)
   }
 }
 
+#ifdef __CUDACC__
+// After cuDNN: y = act(y + bias) in place. One thread per element.
+template <class T, Act kAct>
+__global__ void conv2d_epilogue_kernel(T* y, const float* bias, int64_t n, int k) {
+  for (int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; i < n;
+       i += int64_t{gridDim.x} * blockDim.x)
+    y[i] = from_float<T>(act_value<kAct>(to_float(y[i]) + (bias ? bias[i % k] : 0.f)));
+}
+// After cuDNN: a gradient it left in the workspace, into dw.
+template <class T>
+__global__ void conv2d_add_gradient_kernel(const T* sums, float* dw, int64_t n, bool accumulate) {
+  for (int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; i < n;
+       i += int64_t{gridDim.x} * blockDim.x)
+    dw[i] = accumulate ? dw[i] + to_float(sums[i]) : to_float(sums[i]);
+}
+#endif
+
 namespace {
 // Calls f(T{}, std::bool_constant<vector>) for the element type and for channel counts that allow vectors.
 template <class F>
@@ -196,10 +214,22 @@ void shape_switch(const ConvGeometry& g, F&& f) {
 
 void conv2d_forward(const OpCall& c) {
   const ConvGeometry geometry = conv_geometry(c.attrs, c.in[0], c.in[1]);
-#ifdef __CUDACC__
-  if (cudnn_conv_forward(c, geometry)) return;
-#endif
   const ConvProblem g = conv_problem(geometry);
+#ifdef __CUDACC__
+  const CudnnResult done = cudnn_conv_forward(c, geometry);
+  if (done == CudnnResult::complete) return;
+  if (done == CudnnResult::plain) {
+    shape_switch(geometry, [&](auto zero, auto) {
+      using T = decltype(zero);
+      const int64_t n = c.out[0].numel();
+      act_switch(act_of(c.attrs), [&](auto act) {
+        GM_LAUNCH((conv2d_epilogue_kernel<T, act.value>), grid_for(n, 256, c.ctx), 256, 0, c.ctx.stream,
+                  c.out[0].as<T>(), c.in[2].as<float>(), n, g.k);
+      });
+    });
+    return;
+  }
+#endif
   shape_switch(geometry, [&](auto zero, auto vector) {
     using T = decltype(zero);
     act_switch(act_of(c.attrs), [&](auto act) {
@@ -217,8 +247,24 @@ void conv2d_backward(const OpCall& c) {
   const GradView &dx = c.din[0], &dw = c.din[1], &dbias = c.din[2];
   bool data_done = !dx, weights_done = !dw;
 #ifdef __CUDACC__
-  data_done = data_done || cudnn_conv_backward_data(c, geometry);
-  weights_done = weights_done || cudnn_conv_backward_weights(c, geometry);
+  data_done = data_done || cudnn_conv_backward_data(c, geometry) == CudnnResult::complete;
+  // bf16 1x1: a plain product gives f32 sums in one call, which cuDNN does only by run-time compilation.
+  if (!weights_done && geometry.pointwise() && geometry.dtype == DType::bf16)
+    weights_done = cublas_weight_gradient(c.ctx, {geometry.out_pixels(), geometry.c, geometry.k, DType::bf16},
+                                          c.in[0].data, c.dout[0].data, dw.view.as<float>(),
+                                          dw.mode == GradMode::accumulate);
+  if (!weights_done) {
+    const CudnnResult done = cudnn_conv_backward_weights(c, geometry);
+    const bool accumulate = dw.mode == GradMode::accumulate;
+    const int64_t n = geometry.weights();
+    if (done == CudnnResult::sums_f32)
+      GM_LAUNCH((conv2d_add_gradient_kernel<float>), grid_for(n, 256, c.ctx), 256, 0, c.ctx.stream,
+                static_cast<const float*>(c.workspace.data), dw.view.as<float>(), n, accumulate);
+    if (done == CudnnResult::sums_bf16)
+      GM_LAUNCH((conv2d_add_gradient_kernel<bf16>), grid_for(n, 256, c.ctx), 256, 0, c.ctx.stream,
+                static_cast<const bf16*>(c.workspace.data), dw.view.as<float>(), n, accumulate);
+    weights_done = done != CudnnResult::nothing;
+  }
 #endif
   const ConvProblem g = conv_problem(geometry);
   const ConvSlices slices = conv_slices(geometry);

@@ -1,13 +1,52 @@
-// cuDNN path of conv2d. Each call returns false when it did nothing: no library, no plan for the problem, or
-// a plan that failed (remembered, so it is tried once). The caller then runs our own kernels.
+// cuDNN path of conv2d: the backend (graph) C API, one plan per problem, kept in CudaLibraries. A problem
+// that cuDNN refuses or fails is remembered and never asked again; the caller then runs our own kernels.
 #pragma once
+#include <string>
+#include <vector>
+
 #include "kernels/common/op.h"
 #include "kernels/conv2d/conv2d.h"
 
 namespace gm::cuda {
 
-bool cudnn_conv_forward(const OpCall& call, const ConvGeometry& g);
-bool cudnn_conv_backward_data(const OpCall& call, const ConvGeometry& g);
-bool cudnn_conv_backward_weights(const OpCall& call, const ConvGeometry& g);
+/// What a cuDNN call left to do.
+enum class CudnnResult {
+  nothing,   // did not run: no library, or no plan for the problem
+  complete,  // the result is in its place
+  plain,     // forward: y holds the convolution without bias and activation
+  sums_f32,  // backward weights: dw of this call is in the op's workspace as f32 ...
+  sums_bf16  // ... or bf16, still to be added to or stored in dw
+};
+CudnnResult cudnn_conv_forward(const OpCall& call, const ConvGeometry& g);
+CudnnResult cudnn_conv_backward_data(const OpCall& call, const ConvGeometry& g);
+CudnnResult cudnn_conv_backward_weights(const OpCall& call, const ConvGeometry& g);
+
+/// The graphs conv2d asks cuDNN for.
+enum class CudnnGraph {
+  forward,            // y = conv(x, w)
+  forward_epilogue,   // y = act(conv(x, w) [+ bias])
+  backward_data,      // dx = conv^T(dy, w)
+  backward_data_add,  // dx += conv^T(dy, w)
+  weights_same,       // dw = x (*) dy in the dtype of x
+  weights_f32         // bf16 operands, f32 dw
+};
+struct CudnnQuestion {
+  CudnnGraph graph;
+  ConvGeometry g;
+  bool bias = false;
+  Act act = Act::none;
+  bool deterministic = true;
+  bool tf32 = false;
+};
+/// What cuDNN offers for a card that need not be present, described by the JSON of
+/// CUDNN_ATTR_DEVICEPROP_JSON_REPRESENTATION: the number of engine configurations left after our filters, and
+/// whether one of the first `attempts` can be made into a plan (kernels compiled at run time can not without
+/// a driver; their failure to load counts as success here).
+struct CudnnOffer {
+  int configurations = 0;
+  bool plan = false;
+  std::string refusal;  // cuDNN's words when there is none
+};
+CudnnOffer cudnn_offer(const CudnnQuestion& question, const std::string& device_json, int attempts = 3);
 
 }  // namespace gm::cuda

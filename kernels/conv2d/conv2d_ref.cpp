@@ -3,6 +3,7 @@
 
 #include "kernels/common/op.h"
 #include "kernels/conv2d/conv2d.h"
+#include "kernels/conv2d/conv2d_ref.h"
 
 namespace gm::ref {
 
@@ -15,23 +16,6 @@ double activate(Act act, double x) {
   if (act == Act::relu6) return x > 0 ? (x < 6 ? x : 6) : 0;
   return x;
 }
-
-// Calls f(x index, w index, y index) for every product of the convolution that falls inside the image.
-template <class F>
-void every_product(const ConvGeometry& g, F&& f) {
-  for (int64_t n = 0; n < g.n; ++n)
-    for (int64_t oy = 0; oy < g.oh; ++oy)
-      for (int64_t ox = 0; ox < g.ow; ++ox)
-        for (int64_t k = 0; k < g.k; ++k)
-          for (int64_t r = 0; r < g.kernel; ++r)
-            for (int64_t s = 0; s < g.kernel; ++s) {
-              const int64_t iy = oy * g.stride - g.pad_top + r, ix = ox * g.stride - g.pad_left + s;
-              if (iy < 0 || iy >= g.h || ix < 0 || ix >= g.w) continue;
-              for (int64_t c = 0; c < g.c; ++c)
-                f(((n * g.h + iy) * g.w + ix) * g.c + c, ((k * g.kernel + r) * g.kernel + s) * g.c + c,
-                  ((n * g.oh + oy) * g.ow + ox) * g.k + k);
-            }
-}
 }  // namespace
 
 void conv2d_forward(const OpCall& c) {
@@ -39,7 +23,7 @@ void conv2d_forward(const OpCall& c) {
   const double *x = c.in[0].as<double>(), *w = c.in[1].as<double>(), *bias = c.in[2].as<double>();
   double* y = c.out[0].as<double>();
   for (int64_t i = 0; i < g.out_pixels() * g.k; ++i) y[i] = bias ? bias[i % g.k] : 0;
-  every_product(g, [&](int64_t xi, int64_t wi, int64_t yi) { y[yi] += x[xi] * w[wi]; });
+  conv_products(g, [&](int64_t xi, int64_t wi, int64_t yi) { y[yi] += x[xi] * w[wi]; });
   for (int64_t i = 0; i < g.out_pixels() * g.k; ++i) y[i] = activate(act_of(c.attrs), y[i]);
 }
 
@@ -53,8 +37,8 @@ void conv2d_backward(const OpCall& c) {
     return grad ? grad.view.as<double>() : nullptr;
   };
   double *dx = start(c.din[0]), *dw = start(c.din[1]), *dbias = start(c.din[2]);
-  if (dx) every_product(g, [&](int64_t xi, int64_t wi, int64_t yi) { dx[xi] += dy[yi] * w[wi]; });
-  if (dw) every_product(g, [&](int64_t xi, int64_t wi, int64_t yi) { dw[wi] += dy[yi] * x[xi]; });
+  if (dx) conv_products(g, [&](int64_t xi, int64_t wi, int64_t yi) { dx[xi] += dy[yi] * w[wi]; });
+  if (dw) conv_products(g, [&](int64_t xi, int64_t wi, int64_t yi) { dw[wi] += dy[yi] * x[xi]; });
   if (dbias)
     for (int64_t i = 0; i < g.out_pixels() * g.k; ++i) dbias[i % g.k] += dy[i];
 }

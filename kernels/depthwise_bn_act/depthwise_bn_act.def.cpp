@@ -61,21 +61,22 @@ size_t workspace(Backend backend, Pass pass, const Attrs& attrs, std::span<const
   const TensorSpec yc = conv_output(attrs, in);
   const size_t weights = static_cast<size_t>(d.taps() * d.channels) * sizeof(float);
   if (backend != Backend::cpu)
-    return bn_gpu_workspace(d.channels) + depthwise_gpu_workspace(d, pass) +
-           depthwise_gpu_statistics_workspace(d, pass);
+    return bn_gpu_workspace(d.channels) + (pass == Pass::backward ? depthwise_gpu_workspace(d) : 0);
   const size_t bn = bn_workspace_bytes(backend, yc, true);
   return bn + weights * (pass == Pass::forward ? 1 : 1 + depthwise_groups(d));
 }
 
 std::vector<CompositionStep> composition(const Attrs& attrs) {
-  std::vector<CompositionStep> steps{
-      {.op = "depthwise_conv2d", .attrs = Attrs(attrs).set("act", 0), .in = {"in0", "in1"}, .out = {"yc"}},
-      {.op = "batch_norm",
-       .attrs = attrs,
-       .in = {"yc", "in2", "in3"},
-       .out = {"z"},
-       .state = {"state0", "state1"}},
-      {.op = "activation", .attrs = attrs, .in = {"z"}, .out = {"out0"}}};
+  std::vector<CompositionStep> steps{{.op = "depthwise_conv2d",
+                                      .attrs = Attrs(attrs).set("act", 0),
+                                      .in = {"in0", "in1", "no bias"},
+                                      .out = {"yc"}},
+                                     {.op = "batch_norm",
+                                      .attrs = attrs,
+                                      .in = {"yc", "in2", "in3"},
+                                      .out = {"z"},
+                                      .state = {"state0", "state1"}},
+                                     {.op = "activation", .attrs = attrs, .in = {"z"}, .out = {"out0"}}};
   if (pool_of(attrs))
     steps.push_back({.op = "global_pool", .attrs = {{"kind", 0}}, .in = {"out0"}, .out = {"out1"}});
   return steps;

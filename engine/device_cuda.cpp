@@ -1,0 +1,149 @@
+#include <cuda_runtime.h>
+
+#include <cstdio>
+#include <cstring>
+
+#include "engine/device_cuda.h"
+#include "kernels/common/backends.h"
+#include "kernels/common/cuda_libraries.h"
+#include "kernels/common/error.h"
+#include "kernels/common/op.h"
+
+namespace gm {
+
+namespace {
+
+// Oldest architecture this binary has code for (GM_CUDA_ARCHS starts at sm_80).
+constexpr int kOldestMajor = 8;
+
+void check(cudaError_t status, const std::string& what) {
+  if (status != cudaSuccess) fail(what + ": " + cudaGetErrorString(status));
+}
+double gib(size_t bytes) { return static_cast<double>(bytes) / (1u << 30); }
+
+class CudaDevice : public Device {
+ public:
+  CudaDevice(int index, const DeviceOptions& options) : index_(index), deterministic_(options.deterministic) {
+    check(cudaGetDeviceProperties(&properties_, index), "cuda:" + std::to_string(index));
+    if (properties_.major < kOldestMajor)
+      fail("cuda:" + std::to_string(index) + " (" + properties_.name + ") has architecture sm_" +
+           std::to_string(properties_.major) + std::to_string(properties_.minor) +
+           "; sm_80 or newer is needed");
+    check(cudaSetDevice(index), "cuda:" + std::to_string(index));
+    check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cannot create a CUDA stream");
+    libraries_ = make_cuda_libraries(index);
+  }
+  ~CudaDevice() override {
+    libraries_.reset();
+    if (const cudaError_t status = cudaStreamDestroy(stream_); status != cudaSuccess)
+      std::fprintf(stderr, "cuda:%d: closing the stream: %s\n", index_, cudaGetErrorString(status));
+  }
+
+  Backend backend() const override { return Backend::cuda; }
+  std::string description() const override {
+    int driver = 0;
+    cudaDriverGetVersion(&driver);
+    char text[256];
+    std::snprintf(text, sizeof text, "%s (cuda:%d, sm_%d%d, %.1f GiB, CUDA driver %d.%d)", properties_.name,
+                  index_, properties_.major, properties_.minor, gib(properties_.totalGlobalMem),
+                  driver / 1000, driver % 1000 / 10);
+    return text;
+  }
+  void* allocate(size_t bytes) override {
+    select();
+    void* data = nullptr;
+    if (cudaMalloc(&data, bytes) != cudaSuccess) {
+      cudaGetLastError();  // out of memory is not sticky: clear it
+      size_t free = 0, total = 0;
+      cudaMemGetInfo(&free, &total);
+      char text[200];
+      std::snprintf(text, sizeof text,
+                    "out of GPU memory: %.2f GiB asked, %.2f of %.2f GiB free; use a smaller batch",
+                    gib(bytes), gib(free), gib(total));
+      fail(text);
+    }
+    return data;
+  }
+  void release(void* data) noexcept override {
+    if (const cudaError_t status = cudaFree(data); status != cudaSuccess)
+      std::fprintf(stderr, "cuda:%d: free: %s\n", index_, cudaGetErrorString(status));
+  }
+  void upload(void* device, const void* host, size_t bytes) override {
+    move(device, host, bytes, cudaMemcpyHostToDevice, "upload");
+    // The host buffer may be reused at once, so the copy must have read it.
+    synchronize();
+  }
+  void download(void* host, const void* device, size_t bytes) override {
+    move(host, device, bytes, cudaMemcpyDeviceToHost, "download");
+    synchronize();
+  }
+  void copy(void* to, const void* from, size_t bytes) override {
+    move(to, from, bytes, cudaMemcpyDeviceToDevice, "copy");
+  }
+  void fill(void* data, unsigned char byte, size_t bytes) override {
+    select();
+    check(cudaMemsetAsync(data, byte, bytes, stream_), "fill");
+  }
+  void synchronize() override { check(cudaStreamSynchronize(stream_), "a CUDA kernel failed"); }
+  Context context() const override {
+    Context c;
+    c.backend = Backend::cuda;
+    c.stream = stream_;
+    c.libraries = libraries_.get();
+    c.deterministic = deterministic_;
+    c.sm_count = properties_.multiProcessorCount;
+    return c;
+  }
+
+ private:
+  void select() { check(cudaSetDevice(index_), "cuda:" + std::to_string(index_)); }
+  void move(void* to, const void* from, size_t bytes, cudaMemcpyKind kind, const char* what) {
+    select();
+    check(cudaMemcpyAsync(to, from, bytes, kind, stream_), what);
+  }
+
+  int index_;
+  bool deterministic_;
+  cudaDeviceProp properties_{};
+  cudaStream_t stream_ = nullptr;
+  decltype(make_cuda_libraries(0)) libraries_;
+};
+
+int device_count(std::string& reason) {
+  int count = 0;
+  const cudaError_t status = cudaGetDeviceCount(&count);
+  if (status == cudaSuccess && count > 0) return count;
+  cudaGetLastError();
+  if (status == cudaErrorInsufficientDriver) {
+    int driver = 0;
+    cudaDriverGetVersion(&driver);
+    reason = driver == 0 ? "no NVIDIA driver on this machine"
+                         : "the NVIDIA driver is too old for CUDA " + std::to_string(CUDART_VERSION / 1000);
+  } else {
+    reason = status == cudaSuccess ? "no CUDA device on this machine" : cudaGetErrorString(status);
+  }
+  return 0;
+}
+
+}  // namespace
+
+std::string no_cuda_reason() {
+  static const std::string reason = [] {
+    std::string text;
+    device_count(text);
+    return text;
+  }();
+  return reason;
+}
+
+std::unique_ptr<Device> open_cuda_device(int index, const DeviceOptions& options) {
+  std::string reason;
+  const int count = device_count(reason);
+  if (index >= count)
+    fail("--device cuda:" + std::to_string(index) + ": this machine has " + std::to_string(count) +
+         " CUDA device" + (count == 1 ? "" : "s"));
+  install_cuda_kernels();
+  return std::make_unique<CudaDevice>(index, options);
+}
+
+}  // namespace gm
