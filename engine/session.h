@@ -26,11 +26,12 @@ class Session {
 
   void forward() { run(0, plan_.backward_begin); }
   void backward() { run(plan_.backward_begin, plan_.steps.size()); }
+  /// Steps [begin, end) of the plan: for profiling; forward() and backward() are the two halves.
+  void run(size_t begin, size_t end);
   /// Dropout and stochastic depth draw from (seed, step): set before forward().
   void set_step(uint64_t step);
 
  private:
-  void run(size_t begin, size_t end);
   View slot_view(int slot) const;
   View operand(ValueId id, int slot) const;
 
