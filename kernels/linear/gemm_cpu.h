@@ -132,14 +132,20 @@ inline void gemm_packed(int64_t m, int64_t n, int64_t depth, const float* a, int
     }
 }
 
+/// Depth of one pass of gemm: both operands' slabs should stay in the first cache, A being read once per
+/// panel of B.
+inline int64_t gemm_depth(int64_t m, int64_t n) {
+  return std::clamp<int64_t>(8192 / (std::min<int64_t>(n, kPanelWidth) + m), 48, kGemmDepth);
+}
 /// C[m][n] (+)= A * B with a[i*ai + k*ak] in f32 and row-major b (depth, n), packed here piece by piece. For
 /// few products per element of B; scratch: gemm_scratch(n) floats.
 inline int64_t gemm_scratch(int64_t n) { return kGemmDepth * (n + kLanes); }
 template <class TB>
 inline void gemm(int64_t m, int64_t n, int64_t depth, const float* a, int64_t ai, int64_t ak, const TB* b,
                  int64_t ldb, float* c, int64_t ldc, bool accumulate, float* scratch) {
-  for (int64_t k = 0; k < depth; k += kGemmDepth) {
-    const int64_t deep = std::min(kGemmDepth, depth - k);
+  const int64_t step = gemm_depth(m, n);
+  for (int64_t k = 0; k < depth; k += step) {
+    const int64_t deep = std::min(step, depth - k);
     pack_b(deep, n, b + k * ldb, ldb, 1, scratch);
     for (int64_t j = 0; j < n; j += kPanelWidth)
       gemm_panel(panel_vectors(n, j), m, deep, a + k * ak, ai, ak, scratch + deep * j, c + j, ldc, n - j,
