@@ -179,13 +179,6 @@ inline Vec load_vec(const bf16* p) {
   using Wide __attribute__((vector_size(kLanes * 4))) = uint32_t;
   return reinterpret_cast<Vec>(__builtin_convertvector(*reinterpret_cast<const Half*>(p), Wide) << 16);
 }
-inline float sum_of(Vec v) {
-  float s[kLanes];
-  memcpy(s, &v, sizeof s);
-  for (int width = kLanes / 2; width > 0; width /= 2)
-    for (int i = 0; i < width; ++i) s[i] += s[i + width];
-  return s[0];
-}
 template <int MR, int NR, class TA, class TB>
 inline void dot_tile(int64_t depth, const TA* a, int64_t lda, const TB* b, int64_t ldb, float* c,
                      int64_t ldc) {
@@ -202,11 +195,17 @@ inline void dot_tile(int64_t depth, const TA* a, int64_t lda, const TB* b, int64
       for (int j = 0; j < NR; ++j) sum[i][j] += va * vb[j];
     }
   }
+  float lanes[MR * NR][kLanes];
 #pragma GCC unroll 4
   for (int i = 0; i < MR; ++i)
 #pragma GCC unroll 4
+    for (int j = 0; j < NR; ++j) *reinterpret_cast<VecU*>(lanes[i * NR + j]) = sum[i][j];
+  for (int i = 0; i < MR; ++i)
     for (int j = 0; j < NR; ++j) {
-      float total = sum_of(sum[i][j]);
+      float* s = lanes[i * NR + j];
+      for (int width = kLanes / 2; width > 0; width /= 2)
+        for (int l = 0; l < width; ++l) s[l] += s[l + width];
+      float total = s[0];
       for (int64_t t = k; t < depth; ++t) total += to_float(a[i * lda + t]) * to_float(b[j * ldb + t]);
       c[i * ldc + j] = total;
     }
