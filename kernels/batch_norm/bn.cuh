@@ -169,9 +169,9 @@ __device__ void bn_reduce(const float (&a)[N], const float (&b)[N], int columns,
 // Statistics about a pivot (the mean of up to eight pixels spread over the tensor): one pass, no cancellation
 // when |mean| >> std.
 template <class T, int N>
-__global__ __launch_bounds__(kBnThreads) void bn_statistics_kernel(const T* x, int64_t pixels, int channels,
-                                                                   int columns, float* partial,
-                                                                   BnFinish finish) {
+__global__ __launch_bounds__(kBnThreads, 2) void bn_statistics_kernel(const T* x, int64_t pixels,
+                                                                      int channels, int columns,
+                                                                      float* partial, BnFinish finish) {
   const int column = threadIdx.x % columns, row = threadIdx.x / columns, rows = blockDim.x / columns;
   const int first = blockIdx.y * columns * N, c = first + column * N;
   float s[N] = {}, q[N] = {};
@@ -238,8 +238,8 @@ static __global__ void bn_saved_kernel(const float* mean, const float* inv_std, 
 
 /// y = act(z); y may be x.
 template <class T, int N, Act A>
-__global__ __launch_bounds__(kBnThreads) void bn_apply_kernel(const T* x, T* y, int64_t pixels, int channels,
-                                                              int columns, BnVectors k) {
+__global__ __launch_bounds__(kBnThreads, 2) void bn_apply_kernel(const T* x, T* y, int64_t pixels,
+                                                                 int channels, int columns, BnVectors k) {
   const int column = threadIdx.x % columns, rows = blockDim.x / columns;
   const int c = (blockIdx.y * columns + column) * N;
   if (c >= channels) return;
@@ -266,9 +266,9 @@ __global__ __launch_bounds__(kBnThreads) void bn_apply_kernel(const T* x, T* y, 
 /// The same with the mean over each image's pixels. Block = one image x one slice, so that the mean needs no
 /// second stage.
 template <class T, int N, Act A>
-__global__ __launch_bounds__(kBnThreads) void bn_apply_pool_kernel(const T* x, T* y, float* pooled,
-                                                                   int pixels, int channels, int columns,
-                                                                   BnVectors k) {
+__global__ __launch_bounds__(kBnThreads, 2) void bn_apply_pool_kernel(const T* x, T* y, float* pooled,
+                                                                      int pixels, int channels, int columns,
+                                                                      BnVectors k) {
   GM_SHARED(float, tile, [kBnThreads * N]);
   const int column = threadIdx.x % columns, rows = blockDim.x / columns;
   const int first = blockIdx.y * columns * N, c = first + column * N;
@@ -330,10 +330,10 @@ __device__ __forceinline__ void bn_dz(const BnGradient<T>& g, int64_t pixel, int
 
 /// Sums dz and dz (x - mean). x null: only sum dz (a bias gradient).
 template <class T, int N, Act A>
-__global__ __launch_bounds__(kBnThreads) void bn_backward_sums_kernel(const T* x, BnGradient<T> g,
-                                                                      int64_t pixels, int channels,
-                                                                      int columns, float* partial,
-                                                                      BnFinishBackward finish) {
+__global__ __launch_bounds__(kBnThreads, 2) void bn_backward_sums_kernel(const T* x, BnGradient<T> g,
+                                                                         int64_t pixels, int channels,
+                                                                         int columns, float* partial,
+                                                                         BnFinishBackward finish) {
   const int column = threadIdx.x % columns, rows = blockDim.x / columns;
   const int first = blockIdx.y * columns * N, c = first + column * N;
   float s[N] = {}, q[N] = {};
@@ -364,10 +364,10 @@ __global__ __launch_bounds__(kBnThreads) void bn_backward_sums_kernel(const T* x
 
 /// dx = scale * dz - c - q * (x - mean); dx may be dy.
 template <class T, int N, Act A>
-__global__ __launch_bounds__(kBnThreads) void bn_backward_apply_kernel(const T* x, BnGradient<T> g, T* dx,
-                                                                       int64_t pixels, int channels,
-                                                                       int columns, BnVectors k,
-                                                                       bool accumulate) {
+__global__ __launch_bounds__(kBnThreads, 2) void bn_backward_apply_kernel(const T* x, BnGradient<T> g, T* dx,
+                                                                          int64_t pixels, int channels,
+                                                                          int columns, BnVectors k,
+                                                                          bool accumulate) {
   const int column = threadIdx.x % columns, rows = blockDim.x / columns;
   const int c = (blockIdx.y * columns + column) * N;
   if (c >= channels) return;
