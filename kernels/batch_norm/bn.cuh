@@ -9,6 +9,9 @@
 // Sums: thread (f32) -> block (shared memory, in row order) -> partials[block] -> the block that arrives last
 // adds them in index order in f64 and finishes the job: no second launch, no float atomics, and the number of
 // blocks depends on the shape only, so the bits do not depend on timing or on the card.
+//
+// Braces round a loop with #pragma unroll under `if constexpr` are not style: nvcc 13.0 drops the statement
+// that follows a discarded branch of that form without them.
 #pragma once
 #include "kernels/activation/activation.h"
 #include "kernels/batch_norm/batch_norm.h"
@@ -314,18 +317,20 @@ __device__ __forceinline__ void bn_dz(const BnGradient<T>& g, int64_t pixel, int
                                       const float (&beta)[N], float (&dz)[N]) {
   if (g.dy)
     load_lanes<T, N>(g.dy + pixel * channels + c, dz);
-  else
+  else {
 #pragma unroll
     for (int i = 0; i < N; ++i) dz[i] = 0.f;
+  }
   if (g.dpool) {
     float d[N];
     load_lanes<float, N>(g.dpool + pixel / g.image_pixels * channels + c, d);
 #pragma unroll
     for (int i = 0; i < N; ++i) dz[i] += d[i] / static_cast<float>(g.image_pixels);
   }
-  if constexpr (A != Act::none)
+  if constexpr (A != Act::none) {
 #pragma unroll
     for (int i = 0; i < N; ++i) dz[i] *= act_slope<A>(centred[i] * scale[i] + beta[i]);
+  }
 }
 
 /// Sums dz and dz (x - mean). x null: only sum dz (a bias gradient).

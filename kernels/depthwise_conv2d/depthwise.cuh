@@ -113,9 +113,10 @@ __global__ __launch_bounds__(kDwThreads) void dw_forward_kernel(const T* x, cons
         for (int j = 0; j < IW; ++j) {
           if (inside && iw0 + j >= 0 && iw0 + j < d.width)
             load_lanes<T, N>(image + (ih * d.width + iw0 + j) * d.channels, row[j]);
-          else
+          else {
 #pragma unroll
             for (int i = 0; i < N; ++i) row[j][i] = 0.f;
+          }
         }
       };
 #pragma unroll
@@ -142,9 +143,10 @@ __global__ __launch_bounds__(kDwThreads) void dw_forward_kernel(const T* x, cons
               }
               if (ow0 + t < d.out_width) {
                 store_lanes<T, N>(out + (oh * d.out_width + ow0 + t) * d.channels, acc);
-                if constexpr (Stats)
+                if constexpr (Stats) {
 #pragma unroll
                   for (int i = 0; i < N; ++i) st.add(i, to_float(from_float<T>(acc[i])));
+                }
               }
             }
           }
@@ -183,9 +185,10 @@ __global__ __launch_bounds__(kDwThreads, 2) void dw_forward_any_kernel(const T* 
 #pragma unroll
       for (int i = 0; i < N; ++i) acc[i] = act_value_any(act, acc[i]);
       store_lanes<T, N>(y + p * d.channels + c, acc);
-      if constexpr (Stats)
+      if constexpr (Stats) {
 #pragma unroll
         for (int i = 0; i < N; ++i) st.add(i, to_float(from_float<T>(acc[i])));
+      }
     }
   }
   if constexpr (Stats) bn_reduce<N>(st.sum, st.square, d.columns, lanes, first, d.channels, partial, finish);
@@ -196,6 +199,11 @@ __global__ __launch_bounds__(kDwThreads, 2) void dw_forward_any_kernel(const T* 
 /// What dyc is: dy itself (plain), or the backward of BN and SiLU, of BN and an activation of slope 1 between
 /// two values and 0 outside (none, ReLU, ReLU6), or of BN and a sigmoid.
 enum class DwSource : int { plain, silu, clamp, sigmoid };
+
+/// The activation whose slope must be computed; piecewise linear ones are handled by two limits.
+constexpr Act dw_smooth(DwSource source) {
+  return source == DwSource::silu ? Act::silu : source == DwSource::sigmoid ? Act::sigmoid : Act::none;
+}
 
 /// dyc at a pixel of the output: loaded, or formed from (da, yc) by the backward of BN and activation.
 template <class T, int N, DwSource Source>
@@ -224,16 +232,14 @@ struct DwGradient {
       load_lanes<T, N>(yc + pixel * channels + c, v);
 #pragma unroll
       for (int i = 0; i < N; ++i) v[i] -= mean[i];
-      constexpr Act act = Source == DwSource::silu      ? Act::silu
-                          : Source == DwSource::sigmoid ? Act::sigmoid
-                                                        : Act::none;
-      bn_dz<T, N, act>(g, pixel, channels, c, v, scale, beta, dz);
-      if constexpr (Source == DwSource::clamp)
+      bn_dz<T, N, dw_smooth(Source)>(g, pixel, channels, c, v, scale, beta, dz);
+      if constexpr (Source == DwSource::clamp) {
 #pragma unroll
         for (int i = 0; i < N; ++i) {
           const float z = v[i] * scale[i] + beta[i];
           dz[i] = z > low && z < high ? dz[i] : 0.f;
         }
+      }
 #pragma unroll
       for (int i = 0; i < N; ++i) d[i] = scale[i] * dz[i] - shift[i] - slope[i] * v[i];
     }
@@ -312,9 +318,10 @@ __global__ __launch_bounds__(kDwBackwardThreads,
           const int ow = mw0 - (KB - 1) + j;
           if (inside && ow >= 0 && ow < d.out_width)
             gradient.at(out_image + oh * d.out_width + ow, d.channels, c, row[j]);
-          else
+          else {
 #pragma unroll
             for (int i = 0; i < N; ++i) row[j][i] = 0.f;
+          }
         }
       };
 #pragma unroll
