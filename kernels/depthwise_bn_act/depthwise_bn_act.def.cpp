@@ -61,8 +61,7 @@ size_t workspace(Backend backend, Pass pass, const Attrs& attrs, std::span<const
   const TensorSpec yc = conv_output(attrs, in);
   const size_t weights = static_cast<size_t>(d.taps() * d.channels) * sizeof(float);
   if (backend != Backend::cpu)
-    return bn_gpu_workspace(d.channels) + depthwise_gpu_workspace(d, pass) +
-           depthwise_gpu_statistics_workspace(d, pass);
+    return bn_gpu_workspace(d.channels) + (pass == Pass::backward ? depthwise_gpu_workspace(d) : 0);
   const size_t bn = bn_workspace_bytes(backend, yc, true);
   return bn + weights * (pass == Pass::forward ? 1 : 1 + depthwise_groups(d));
 }

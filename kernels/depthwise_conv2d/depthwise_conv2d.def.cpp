@@ -1,5 +1,6 @@
 #include "kernels/depthwise_conv2d/depthwise_conv2d.h"
 
+#include "kernels/batch_norm/bn_workspace.h"
 #include "kernels/common/op.h"
 #include "kernels/depthwise_conv2d/depthwise_gpu.h"
 
@@ -74,7 +75,8 @@ std::vector<OpCase> cases() {
 size_t workspace(Backend backend, Pass pass, const Attrs& attrs, std::span<const TensorSpec> in) {
   const DepthwiseShape d(attrs, in[0].shape);
   const size_t weights = static_cast<size_t>(d.taps() * d.channels) * sizeof(float);
-  if (backend != Backend::cpu) return depthwise_gpu_workspace(d, pass);
+  if (backend != Backend::cpu)  // bias sums, then partial weight gradients
+    return pass == Pass::forward ? 0 : bn_gpu_workspace(d.channels) + depthwise_gpu_workspace(d);
   if (pass == Pass::forward) return weights;
   return weights + static_cast<size_t>(depthwise_groups(d)) * (weights + d.channels * sizeof(float));
 }

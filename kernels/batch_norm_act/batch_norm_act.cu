@@ -1,0 +1,21 @@
+#include "kernels/batch_norm_act/batch_norm_act.h"
+
+#include "kernels/batch_norm/bn.cuh"
+
+namespace gm::GM_BACKEND_NS {
+
+void batch_norm_act_forward(const OpCall& c) {
+  float_switch(c.in[0].dtype(), [&](auto zero) {
+    act_switch(act_of(c.attrs),
+               [&](auto act) { bn_op_forward<decltype(zero), act.value>(c, pool_of(c.attrs)); });
+  });
+}
+
+void batch_norm_act_backward(const OpCall& c) {
+  float_switch(c.in[0].dtype(), [&](auto zero) {
+    act_switch(act_of(c.attrs),
+               [&](auto act) { bn_op_backward<decltype(zero), act.value>(c, pool_of(c.attrs)); });
+  });
+}
+
+}  // namespace gm::GM_BACKEND_NS

@@ -1,0 +1,78 @@
+#include "kernels/depthwise_bn_act/depthwise_bn_act.h"
+
+#include "kernels/depthwise_conv2d/depthwise.cuh"
+
+namespace gm::GM_BACKEND_NS {
+
+namespace {
+// Workspace: BN vectors [6][C] (room for 8), BN partials, then partial weight gradients.
+float* bn_partials(const OpCall& c, int64_t channels) {
+  return static_cast<float*>(c.workspace.data) + 8 * channels;
+}
+float* weight_partials(const OpCall& c, int64_t channels) {
+  return static_cast<float*>(c.workspace.data) + bn_gpu_workspace(channels) / sizeof(float);
+}
+
+template <class T>
+void forward(const OpCall& c) {
+  const DepthwiseShape d(c.attrs, c.in[0].shape());
+  const BnVectors v(static_cast<float*>(c.workspace.data), d.channels);
+  const Shape shape = d.output();
+  const BnFinish finish = bn_finish_of(c, 2, 1, v, shape.pixels());
+  const T *x = c.in[0].as<T>(), *w = c.in[1].as<T>();
+  T *a = c.out[0].as<T>(), *yc = c.saved[0] ? c.saved[0].as<T>() : a;
+  if (BatchNormAttrs(c.attrs).training) {
+    dw_launch_forward<T, true>(x, w, nullptr, yc, d, Act::none, bn_partials(c, d.channels), finish, c.ctx);
+  } else {
+    dw_launch_forward<T, false>(x, w, nullptr, yc, d, Act::none, nullptr, finish, c.ctx);
+    GM_LAUNCH(bn_running_kernel, bn_vector_blocks(d.channels), 128, 0, c.ctx.stream, finish,
+              static_cast<int>(d.channels));
+  }
+  act_switch(act_of(c.attrs), [&](auto act) {
+    bn_launch_apply<T, act.value>(yc, a, pool_of(c.attrs) ? c.out[1].as<float>() : nullptr, shape, v, c.ctx);
+  });
+}
+
+template <class T>
+void backward(const OpCall& c) {
+  const DepthwiseShape d(c.attrs, c.in[0].shape());
+  const Act act = act_of(c.attrs);
+  const bool frozen = !BatchNormAttrs(c.attrs).training;
+  const BnVectors v(static_cast<float*>(c.workspace.data), d.channels);
+  const int64_t pixels = d.output().pixels();
+  const T* yc = c.saved[0].as<T>();
+  const float* inv_std = c.saved[2].as<float>();
+  const BnGradient<T> g{c.dout[0].as<T>(), pool_of(c.attrs) ? c.dout[1].as<float>() : nullptr,
+                        static_cast<int>(d.out_height * d.out_width)};
+  GM_LAUNCH(bn_saved_kernel, bn_vector_blocks(d.channels), 128, 0, c.ctx.stream, c.saved[1].as<float>(),
+            inv_std, c.in[2].as<float>(), act == Act::none ? nullptr : c.in[3].as<float>(), v,
+            static_cast<int>(d.channels));
+  if (!frozen || c.din[2] || c.din[3])
+    act_switch(act, [&](auto a) {
+      bn_launch_sums<T, a.value>(yc, g, pixels, d.channels, bn_partials(c, d.channels),
+                                 {.v = v,
+                                  .inv_std = inv_std,
+                                  .dgamma = c.din[2] ? c.din[2].view.as<float>() : nullptr,
+                                  .dbeta = c.din[3] ? c.din[3].view.as<float>() : nullptr,
+                                  .add_gamma = c.din[2].mode == GradMode::accumulate,
+                                  .add_beta = c.din[3].mode == GradMode::accumulate,
+                                  .frozen = frozen,
+                                  .pixels = static_cast<double>(pixels)},
+                                 c.ctx);
+    });
+  float* partial = weight_partials(c, d.channels);
+  if (act == Act::silu) return dw_launch_backward<T, DwSource::silu>(c, d, g, yc, act, v, partial);
+  if (act == Act::sigmoid) return dw_launch_backward<T, DwSource::sigmoid>(c, d, g, yc, act, v, partial);
+  dw_launch_backward<T, DwSource::clamp>(c, d, g, yc, act, v, partial);
+}
+}  // namespace
+
+void depthwise_bn_act_forward(const OpCall& c) {
+  float_switch(c.in[0].dtype(), [&](auto zero) { forward<decltype(zero)>(c); });
+}
+
+void depthwise_bn_act_backward(const OpCall& c) {
+  float_switch(c.in[0].dtype(), [&](auto zero) { backward<decltype(zero)>(c); });
+}
+
+}  // namespace gm::GM_BACKEND_NS

@@ -1,0 +1,508 @@
+// Depthwise convolution on the GPU: the kernels of every op with one inside.
+//
+// Fast kernels (3x3 and 5x5, stride 1 and 2, C even): a thread owns 2 channels x 4 columns and marches down a
+// band of rows with a window of rows in registers, so that every pixel is loaded once per strip: columns
+// shared by neighbouring strips hit L1 (their threads sit in the same block), rows are never read twice. The
+// window rotates by unrolling the march (slot = row mod K), so no register is ever moved. Channel pairs are
+// the fastest thread index: a warp reads 64 neighbouring channels. Generic kernels: any kernel size and
+// channel count, one pixel at a time.
+#pragma once
+#include "kernels/batch_norm/bn.cuh"
+#include "kernels/depthwise_conv2d/depthwise_gpu.h"
+
+namespace gm::GM_BACKEND_NS {
+
+/// What kernels need of DepthwiseShape, in 32 bits, and how the work is cut into items: image x band of rows
+/// x strip of columns.
+struct DwPlan {
+  int images, height, width, channels, out_height, out_width, kernel, stride, pad_top, pad_left;
+  int columns;  // threads side by side
+  int strips, bands, band_rows, items;
+
+  DwPlan(const DepthwiseShape& d, int columns, int rows_total, int columns_total)
+      : images(int(d.images)),
+        height(int(d.height)),
+        width(int(d.width)),
+        channels(int(d.channels)),
+        out_height(int(d.out_height)),
+        out_width(int(d.out_width)),
+        kernel(d.kernel),
+        stride(d.stride),
+        pad_top(d.pad_top),
+        pad_left(d.pad_left),
+        columns(columns),
+        strips((columns_total + kDwTile - 1) / kDwTile) {
+    // Bands only where images and strips do not fill a card: each band reads its halo rows again.
+    const int64_t threads = int64_t{images} * strips * channels / kDwLanes;
+    const int64_t wanted =
+        std::clamp<int64_t>((1 << 17) / std::max<int64_t>(1, threads), 1, (rows_total + 7) / 8);
+    band_rows = static_cast<int>((rows_total + wanted - 1) / wanted);
+    bands = (rows_total + band_rows - 1) / band_rows;
+    const int64_t n = int64_t{images} * bands * strips;
+    GM_CHECK(n * kDwTile < (int64_t{1} << 31) && d.in_image() < (int64_t{1} << 31),
+             "depthwise: tensor too large");
+    items = static_cast<int>(n);
+  }
+};
+
+__device__ __forceinline__ float act_value_any(Act act, float z) {
+  switch (act) {
+    case Act::silu:
+      return act_value<Act::silu>(z);
+    case Act::relu:
+      return act_value<Act::relu>(z);
+    case Act::relu6:
+      return act_value<Act::relu6>(z);
+    case Act::sigmoid:
+      return act_value<Act::sigmoid>(z);
+    case Act::none:
+      break;
+  }
+  return z;
+}
+// ---- forward ----
+
+/// BN statistics of the output as stored, about a pivot every block forms alike: the output at the middle of
+/// the first image.
+template <int N>
+struct DwStatistics {
+  float pivot[N], sum[N] = {}, square[N] = {};
+  template <class T>
+  __device__ __forceinline__ void start(const T* x, const T* w, const DwPlan& d, int c, float* store) {
+    const int ih0 = d.out_height / 2 * d.stride - d.pad_top, iw0 = d.out_width / 2 * d.stride - d.pad_left;
+    for (int i = 0; i < N; ++i) {
+      pivot[i] = 0.f;
+      for (int r = 0; r < d.kernel; ++r)
+        for (int s = 0; s < d.kernel; ++s)
+          if (ih0 + r >= 0 && ih0 + r < d.height && iw0 + s >= 0 && iw0 + s < d.width)
+            pivot[i] += to_float(x[(int64_t{ih0 + r} * d.width + iw0 + s) * d.channels + c + i]) *
+                        to_float(w[(r * d.kernel + s) * d.channels + c + i]);
+      if (store) store[c + i] = pivot[i];
+    }
+  }
+  __device__ __forceinline__ void add(int i, float y) {
+    const float v = y - pivot[i];
+    sum[i] += v;
+    square[i] += v * v;
+  }
+};
+
+template <class T, int K, int S, bool Stats>
+__global__ __launch_bounds__(kDwThreads) void dw_forward_kernel(const T* x, const T* w, const float* bias,
+                                                                T* y, DwPlan d, Act act, float* partial,
+                                                                BnFinish finish) {
+  constexpr int TW = kDwTile, N = kDwLanes, IW = (TW - 1) * S + K;
+  const int column = threadIdx.x % d.columns, lane = threadIdx.x / d.columns, lanes = blockDim.x / d.columns;
+  const int first = blockIdx.y * d.columns * N, c = first + column * N;
+  DwStatistics<N> st;
+  if (c < d.channels) {
+    float wr[K * K][N], b[N] = {};
+#pragma unroll
+    for (int k = 0; k < K * K; ++k) load_lanes<T, N>(w + k * d.channels + c, wr[k]);
+    if (bias) load_lanes<float, N>(bias + c, b);
+    if constexpr (Stats) st.start(x, w, d, c, blockIdx.x == 0 && lane == 0 ? finish.v.pivot : nullptr);
+    for (int item = blockIdx.x * lanes + lane; item < d.items; item += gridDim.x * lanes) {
+      const int ow0 = item % d.strips * TW, band = item / d.strips % d.bands, n = item / d.strips / d.bands;
+      const int h0 = band * d.band_rows, h1 = min(h0 + d.band_rows, d.out_height), iw0 = ow0 * S - d.pad_left;
+      const T* image = x + int64_t{n} * d.height * d.width * d.channels + c;
+      T* out = y + int64_t{n} * d.out_height * d.out_width * d.channels + c;
+      float window[K][IW][N];
+      auto load_row = [&](float(&row)[IW][N], int ih) {
+        const bool inside = ih >= 0 && ih < d.height;
+#pragma unroll
+        for (int j = 0; j < IW; ++j) {
+          if (inside && iw0 + j >= 0 && iw0 + j < d.width)
+            load_lanes<T, N>(image + (ih * d.width + iw0 + j) * d.channels, row[j]);
+          else {
+#pragma unroll
+            for (int i = 0; i < N; ++i) row[j][i] = 0.f;
+          }
+        }
+      };
+#pragma unroll
+      for (int r = 0; r < K - S; ++r) load_row(window[r], h0 * S - d.pad_top + r);
+      for (int h = h0; h < h1; h += K)
+#pragma unroll
+        for (int u = 0; u < K; ++u)
+          if (h + u < h1) {
+            const int oh = h + u;
+#pragma unroll
+            for (int r = K - S; r < K; ++r) load_row(window[(S * u + r) % K], oh * S - d.pad_top + r);
+#pragma unroll
+            for (int t = 0; t < TW; ++t) {
+              float acc[N];
+#pragma unroll
+              for (int i = 0; i < N; ++i) {
+                acc[i] = b[i];
+#pragma unroll
+                for (int r = 0; r < K; ++r)
+#pragma unroll
+                  for (int s = 0; s < K; ++s)
+                    acc[i] += window[(S * u + r) % K][t * S + s][i] * wr[r * K + s][i];
+                if (act != Act::none) acc[i] = act_value_any(act, acc[i]);
+              }
+              if (ow0 + t < d.out_width) {
+                store_lanes<T, N>(out + (oh * d.out_width + ow0 + t) * d.channels, acc);
+                if constexpr (Stats) {
+#pragma unroll
+                  for (int i = 0; i < N; ++i) st.add(i, to_float(from_float<T>(acc[i])));
+                }
+              }
+            }
+          }
+    }
+  }
+  if constexpr (Stats) bn_reduce<N>(st.sum, st.square, d.columns, lanes, first, d.channels, partial, finish);
+}
+
+/// Any kernel and channel count: one output pixel and N channels at a time.
+template <class T, int N, bool Stats>
+__global__ __launch_bounds__(kDwThreads, 2) void dw_forward_any_kernel(const T* x, const T* w,
+                                                                       const float* bias, T* y, DwPlan d,
+                                                                       Act act, float* partial,
+                                                                       BnFinish finish) {
+  const int column = threadIdx.x % d.columns, lane = threadIdx.x / d.columns, lanes = blockDim.x / d.columns;
+  const int first = blockIdx.y * d.columns * N, c = first + column * N;
+  DwStatistics<N> st;
+  if (c < d.channels) {
+    if constexpr (Stats) st.start(x, w, d, c, blockIdx.x == 0 && lane == 0 ? finish.v.pivot : nullptr);
+    const int64_t pixels = int64_t{d.images} * d.out_height * d.out_width;
+    for (int64_t p = int64_t{blockIdx.x} * lanes + lane; p < pixels; p += int64_t{gridDim.x} * lanes) {
+      const int ow = p % d.out_width, oh = p / d.out_width % d.out_height;
+      const int64_t n = p / d.out_width / d.out_height;
+      float acc[N] = {};
+      if (bias) load_lanes<float, N>(bias + c, acc);
+      for (int r = 0; r < d.kernel; ++r)
+        for (int s = 0; s < d.kernel; ++s) {
+          const int ih = oh * d.stride + r - d.pad_top, iw = ow * d.stride + s - d.pad_left;
+          if (ih < 0 || iw < 0 || ih >= d.height || iw >= d.width) continue;
+          float v[N], k[N];
+          load_lanes<T, N>(x + ((n * d.height + ih) * d.width + iw) * d.channels + c, v);
+          load_lanes<T, N>(w + (r * d.kernel + s) * d.channels + c, k);
+#pragma unroll
+          for (int i = 0; i < N; ++i) acc[i] += v[i] * k[i];
+        }
+#pragma unroll
+      for (int i = 0; i < N; ++i) acc[i] = act_value_any(act, acc[i]);
+      store_lanes<T, N>(y + p * d.channels + c, acc);
+      if constexpr (Stats) {
+#pragma unroll
+        for (int i = 0; i < N; ++i) st.add(i, to_float(from_float<T>(acc[i])));
+      }
+    }
+  }
+  if constexpr (Stats) bn_reduce<N>(st.sum, st.square, d.columns, lanes, first, d.channels, partial, finish);
+}
+
+// ---- backward ----
+
+/// What dyc is: dy itself (plain), or the backward of BN and SiLU, of BN and an activation of slope 1 between
+/// two values and 0 outside (none, ReLU, ReLU6), or of BN and a sigmoid.
+enum class DwSource : int { plain, silu, clamp, sigmoid };
+
+/// The activation whose slope must be computed; piecewise linear ones are handled by two limits.
+constexpr Act dw_smooth(DwSource source) {
+  return source == DwSource::silu ? Act::silu : source == DwSource::sigmoid ? Act::sigmoid : Act::none;
+}
+
+/// dyc at a pixel of the output: loaded, or formed from (da, yc) by the backward of BN and activation.
+template <class T, int N, DwSource Source>
+struct DwGradient {
+  BnGradient<T> g;
+  const T* yc;
+  float low, high;  // clamp: where the slope is 1
+  float mean[N], scale[N], beta[N], shift[N], slope[N];
+
+  __device__ __forceinline__ DwGradient(const BnGradient<T>& gradient, const T* conv, Act a,
+                                        const BnVectors& k, int c)
+      : g(gradient), yc(conv), low(a == Act::none ? -INFINITY : 0.f), high(a == Act::relu6 ? 6.f : INFINITY) {
+    if constexpr (Source != DwSource::plain) {
+      load_lanes<float, N>(k.mean + c, mean);
+      load_lanes<float, N>(k.scale + c, scale);
+      load_lanes<float, N>(k.beta + c, beta);
+      load_lanes<float, N>(k.c + c, shift);
+      load_lanes<float, N>(k.q + c, slope);
+    }
+  }
+  __device__ __forceinline__ void at(int64_t pixel, int channels, int c, float (&d)[N]) const {
+    if constexpr (Source == DwSource::plain) {
+      load_lanes<T, N>(g.dy + pixel * channels + c, d);
+    } else {
+      float v[N], dz[N];
+      load_lanes<T, N>(yc + pixel * channels + c, v);
+#pragma unroll
+      for (int i = 0; i < N; ++i) v[i] -= mean[i];
+      bn_dz<T, N, dw_smooth(Source)>(g, pixel, channels, c, v, scale, beta, dz);
+      if constexpr (Source == DwSource::clamp) {
+#pragma unroll
+        for (int i = 0; i < N; ++i) {
+          const float z = v[i] * scale[i] + beta[i];
+          dz[i] = z > low && z < high ? dz[i] : 0.f;
+        }
+      }
+#pragma unroll
+      for (int i = 0; i < N; ++i) d[i] = scale[i] * dz[i] - shift[i] - slope[i] * v[i];
+    }
+  }
+};
+
+static __device__ unsigned dw_tickets[kBnSlices];
+
+/// The block's sums of one tap: over its rows of threads, in order, into partial[block][tap][channel].
+template <int N>
+__device__ __forceinline__ void dw_block_tap(const float (&v)[N], int tap, const DwPlan& d, float* partial) {
+  GM_SHARED(float, tile, [kDwThreads * N]);
+  const int width = d.columns * N, first = blockIdx.y * width, rows = blockDim.x / d.columns;
+#pragma unroll
+  for (int i = 0; i < N; ++i) tile[threadIdx.x * N + i] = v[i];
+  __syncthreads();
+  for (int k = threadIdx.x; k < width && first + k < d.channels; k += blockDim.x) {
+    float sum = 0.f;
+    for (int r = 0; r < rows; ++r) sum += tile[r * width + k];
+    partial[(int64_t{blockIdx.x} * d.kernel * d.kernel + tap) * d.channels + first + k] = sum;
+  }
+  __syncthreads();
+}
+/// The last block of a slice adds the partials of all blocks in index order. Every thread must call.
+template <int N>
+__device__ __forceinline__ void dw_finish(const DwPlan& d, const float* partial, float* dw, bool accumulate) {
+  if (!last_block_done(&dw_tickets[blockIdx.y], gridDim.x)) return;
+  const int width = d.columns * N, first = blockIdx.y * width, taps = d.kernel * d.kernel;
+  for (int k = threadIdx.x; k < width * taps; k += blockDim.x) {
+    const int tap = k / width, c = first + k % width;
+    if (c >= d.channels) continue;
+    double sum = 0;
+    for (unsigned p = 0; p < gridDim.x; ++p) sum += partial[(int64_t{p} * taps + tap) * d.channels + c];
+    float* out = dw + tap * d.channels + c;
+    *out = static_cast<float>(sum) + (accumulate ? *out : 0.f);
+  }
+}
+
+// 3x3 needs up to 168 registers, 5x5 about 240 (window, weights and sums): small blocks, three or two an SM.
+constexpr int kDwBackwardThreads = 128;
+
+/// dx and dw in one kernel: both use the same neighbourhood of dyc round an input pixel,
+///   dx(pixel) = sum w * dyc,  dw += x(pixel) * dyc,
+/// so only dyc has a halo and x needs none. With q = ih + pad_top, m = q / S and phase q mod S, tap row
+/// r = S j + phase meets output row m - j: a thread owns TW values of m (S * TW columns) and marches down m
+/// with a window of KB = (K - 1) / S + 1 rows of dyc. (dx null: not wanted; dw null: not wanted.)
+template <class T, int K, int S, DwSource Source>
+__global__ __launch_bounds__(kDwBackwardThreads,
+                             K == 5   ? 2
+                             : S == 1 ? 3
+                                      : 4) void dw_backward_kernel(const T* x, const T* w, BnGradient<T> g,
+                                                                   const T* yc, Act act, BnVectors k, T* dx,
+                                                                   bool add_dx, float* dw, bool add_dw,
+                                                                   DwPlan d, float* partial) {
+  constexpr int TW = kDwTile, N = kDwLanes, KB = (K - 1) / S + 1, WW = TW + KB - 1;
+  const int column = threadIdx.x % d.columns, lane = threadIdx.x / d.columns, lanes = blockDim.x / d.columns;
+  const int c = (blockIdx.y * d.columns + column) * N;
+  float sums[K * K][N] = {};
+  if (c < d.channels) {
+    float wr[K * K][N];
+#pragma unroll
+    for (int t = 0; t < K * K; ++t) load_lanes<T, N>(w + t * d.channels + c, wr[t]);
+    const DwGradient<T, N, Source> gradient(g, yc, act, k, c);
+    const int m_first = d.pad_top / S, m_last = (d.pad_top + d.height - 1) / S;
+    for (int item = blockIdx.x * lanes + lane; item < d.items; item += gridDim.x * lanes) {
+      const int band = item / d.strips % d.bands, n = item / d.strips / d.bands;
+      const int mw0 = d.pad_left / S + item % d.strips * TW;
+      const int m0 = m_first + band * d.band_rows, m1 = min(m0 + d.band_rows, m_last + 1);
+      const int64_t out_image = int64_t{n} * d.out_height * d.out_width;
+      const T* in = x + int64_t{n} * d.height * d.width * d.channels + c;
+      float window[KB][WW][N];
+      auto load_row = [&](float(&row)[WW][N], int oh) {
+        const bool inside = oh >= 0 && oh < d.out_height;
+#pragma unroll
+        for (int j = 0; j < WW; ++j) {
+          const int ow = mw0 - (KB - 1) + j;
+          if (inside && ow >= 0 && ow < d.out_width)
+            gradient.at(out_image + oh * d.out_width + ow, d.channels, c, row[j]);
+          else {
+#pragma unroll
+            for (int i = 0; i < N; ++i) row[j][i] = 0.f;
+          }
+        }
+      };
+#pragma unroll
+      for (int j = 1; j < KB; ++j) load_row(window[KB - j], m0 - j);
+      for (int mb = m0; mb < m1; mb += KB)
+#pragma unroll
+        for (int u = 0; u < KB; ++u)
+          if (mb + u < m1) {
+            const int m = mb + u;
+            load_row(window[u], m);
+#pragma unroll
+            for (int ph = 0; ph < S; ++ph) {
+              const int ih = S * m + ph - d.pad_top;
+              if (ih < 0 || ih >= d.height) continue;
+#pragma unroll
+              for (int t = 0; t < TW; ++t)
+#pragma unroll
+                for (int pw = 0; pw < S; ++pw) {
+                  const int iw = S * (mw0 + t) + pw - d.pad_left;
+                  if (iw < 0 || iw >= d.width) continue;
+                  const int64_t at = (int64_t{ih} * d.width + iw) * d.channels;
+                  float pixel[N], sum[N] = {};
+                  load_lanes<T, N>(in + at, pixel);
+#pragma unroll
+                  for (int r = ph; r < K; r += S)
+#pragma unroll
+                    for (int s = pw; s < K; s += S)
+#pragma unroll
+                      for (int i = 0; i < N; ++i) {
+                        const float v = window[(u - r / S + KB) % KB][t + KB - 1 - s / S][i];
+                        sum[i] += wr[r * K + s][i] * v;
+                        sums[r * K + s][i] += pixel[i] * v;
+                      }
+                  if (dx) {
+                    T* to = dx + int64_t{n} * d.height * d.width * d.channels + c + at;
+                    if (add_dx) {
+                      float old[N];
+                      load_lanes<T, N>(to, old);
+#pragma unroll
+                      for (int i = 0; i < N; ++i) sum[i] += old[i];
+                    }
+                    store_lanes<T, N>(to, sum);
+                  }
+                }
+            }
+          }
+    }
+  }
+  if (!dw) return;
+#pragma unroll
+  for (int t = 0; t < K * K; ++t) dw_block_tap<N>(sums[t], t, d, partial);
+  dw_finish<N>(d, partial, dw, add_dw);
+}
+
+/// Any kernel and channel count. dx: one input pixel at a time; then dw tap by tap, re-reading x and dyc.
+template <class T, int N, DwSource Source>
+__global__ __launch_bounds__(kDwThreads, 2) void dw_backward_any_kernel(const T* x, const T* w,
+                                                                        BnGradient<T> g, const T* yc, Act act,
+                                                                        BnVectors k, T* dx, bool add_dx,
+                                                                        float* dw, bool add_dw, DwPlan d,
+                                                                        float* partial) {
+  const int column = threadIdx.x % d.columns, lane = threadIdx.x / d.columns, lanes = blockDim.x / d.columns;
+  const int c = (blockIdx.y * d.columns + column) * N;
+  const int64_t start = int64_t{blockIdx.x} * lanes + lane, step = int64_t{gridDim.x} * lanes;
+  const bool active = c < d.channels;
+  const DwGradient<T, N, Source> gradient(g, yc, act, k, active ? c : 0);
+  if (dx && active)
+    for (int64_t p = start; p < int64_t{d.images} * d.height * d.width; p += step) {
+      const int iw = p % d.width, ih = p / d.width % d.height;
+      const int64_t n = p / d.width / d.height;
+      float sum[N] = {};
+      if (add_dx) load_lanes<T, N>(dx + p * d.channels + c, sum);
+      for (int r = 0; r < d.kernel; ++r)
+        for (int s = 0; s < d.kernel; ++s) {
+          const int h = ih + d.pad_top - r, v = iw + d.pad_left - s;
+          if (h < 0 || v < 0 || h % d.stride || v % d.stride) continue;
+          const int oh = h / d.stride, ow = v / d.stride;
+          if (oh >= d.out_height || ow >= d.out_width) continue;
+          float dyc[N], wr[N];
+          gradient.at((n * d.out_height + oh) * d.out_width + ow, d.channels, c, dyc);
+          load_lanes<T, N>(w + (r * d.kernel + s) * d.channels + c, wr);
+#pragma unroll
+          for (int i = 0; i < N; ++i) sum[i] += wr[i] * dyc[i];
+        }
+      store_lanes<T, N>(dx + p * d.channels + c, sum);
+    }
+  if (!dw) return;
+  for (int tap = 0; tap < d.kernel * d.kernel; ++tap) {
+    const int r = tap / d.kernel, s = tap % d.kernel;
+    float sum[N] = {};
+    if (active)
+      for (int64_t p = start; p < int64_t{d.images} * d.out_height * d.out_width; p += step) {
+        const int ow = p % d.out_width, oh = p / d.out_width % d.out_height;
+        const int64_t n = p / d.out_width / d.out_height;
+        const int ih = oh * d.stride + r - d.pad_top, iw = ow * d.stride + s - d.pad_left;
+        if (ih < 0 || iw < 0 || ih >= d.height || iw >= d.width) continue;
+        float dyc[N], pixel[N];
+        gradient.at(p, d.channels, c, dyc);
+        load_lanes<T, N>(x + ((n * d.height + ih) * d.width + iw) * d.channels + c, pixel);
+#pragma unroll
+        for (int i = 0; i < N; ++i) sum[i] += pixel[i] * dyc[i];
+      }
+    dw_block_tap<N>(sum, tap, d, partial);
+  }
+  dw_finish<N>(d, partial, dw, add_dw);
+}
+
+// ---- launchers ----
+
+/// Calls f(K, S) with constants when there is a fast kernel, else returns false.
+template <class F>
+bool dw_fast(const DepthwiseShape& d, F&& f) {
+  if (d.channels % kDwLanes || d.stride > 2) return false;
+  auto stride = [&](auto k) {
+    if (d.stride == 1)
+      f(k, std::integral_constant<int, 1>{});
+    else
+      f(k, std::integral_constant<int, 2>{});
+    return true;
+  };
+  if (d.kernel == 3) return stride(std::integral_constant<int, 3>{});
+  if (d.kernel == 5) return stride(std::integral_constant<int, 5>{});
+  return false;
+}
+
+/// y = act(conv + bias); Stats: also BN statistics of y (finish, partial), at most kBnGpuBlocks partials.
+template <class T, bool Stats>
+void dw_launch_forward(const T* x, const T* w, const float* bias, T* y, const DepthwiseShape& d, Act act,
+                       float* partial, const BnFinish& finish, const Context& ctx) {
+  const DepthwiseSlices sl(d.channels);
+  const DwPlan plan(d, sl.columns, int(d.out_height), int(d.out_width));
+  GM_CHECK(sl.slices <= kBnSlices, "depthwise: too many channels");
+  const int64_t most = std::max<int64_t>(1, std::min<int64_t>(kBnGpuBlocks, 1024 / sl.slices));
+  auto grid = [&](int64_t work) {
+    return dim3(static_cast<unsigned>(std::clamp<int64_t>((work + sl.rows - 1) / sl.rows, 1, most)),
+                static_cast<unsigned>(sl.slices));
+  };
+  const unsigned threads = static_cast<unsigned>(sl.columns * sl.rows);
+  const bool fast = dw_fast(d, [&](auto k, auto s) {
+    GM_LAUNCH((dw_forward_kernel<T, k.value, s.value, Stats>), grid(plan.items), threads, 0, ctx.stream, x, w,
+              bias, y, plan, act, partial, finish);
+  });
+  if (fast) return;
+  const int64_t pixels = d.images * d.out_height * d.out_width;
+  if (sl.lanes == 1)
+    GM_LAUNCH((dw_forward_any_kernel<T, 1, Stats>), grid(pixels), threads, 0, ctx.stream, x, w, bias, y, plan,
+              act, partial, finish);
+  else
+    GM_LAUNCH((dw_forward_any_kernel<T, kDwLanes, Stats>), grid(pixels), threads, 0, ctx.stream, x, w, bias,
+              y, plan, act, partial, finish);
+}
+
+/// din[0] and din[1] of a depthwise convolution whose dyc comes from `source`.
+template <class T, DwSource Source>
+void dw_launch_backward(const OpCall& c, const DepthwiseShape& d, const BnGradient<T>& g, const T* yc,
+                        Act act, const BnVectors& k, float* partial) {
+  if (!c.din[0] && !c.din[1]) return;
+  const DepthwiseSlices sl(d.channels, kDwBackwardThreads);
+  const int rows = (d.pad_top + int(d.height) - 1) / d.stride - d.pad_top / d.stride + 1;
+  const int columns = (d.pad_left + int(d.width) - 1) / d.stride - d.pad_left / d.stride + 1;
+  const DwPlan plan(d, sl.columns, rows, columns);
+  GM_CHECK(sl.slices <= kBnSlices, "depthwise: too many channels");
+  const dim3 grid(static_cast<unsigned>(depthwise_gpu_partials(d)), static_cast<unsigned>(sl.slices));
+  const unsigned threads = static_cast<unsigned>(sl.columns * sl.rows);
+  const T *x = c.in[0].as<T>(), *w = c.in[1].as<T>();
+  T* dx = c.din[0] ? c.din[0].view.as<T>() : nullptr;
+  float* dw = c.din[1] ? c.din[1].view.as<float>() : nullptr;
+  const bool add_dx = c.din[0].mode == GradMode::accumulate, add_dw = c.din[1].mode == GradMode::accumulate;
+  if constexpr (Source != DwSource::sigmoid) {  // no network has a sigmoid here: not worth four large kernels
+    const bool fast = dw_fast(d, [&](auto kernel, auto stride) {
+      GM_LAUNCH((dw_backward_kernel<T, kernel.value, stride.value, Source>), grid, threads, 0, c.ctx.stream,
+                x, w, g, yc, act, k, dx, add_dx, dw, add_dw, plan, partial);
+    });
+    if (fast) return;
+  }
+  if (sl.lanes == 1)
+    GM_LAUNCH((dw_backward_any_kernel<T, 1, Source>), grid, threads, 0, c.ctx.stream, x, w, g, yc, act, k, dx,
+              add_dx, dw, add_dw, plan, partial);
+  else
+    GM_LAUNCH((dw_backward_any_kernel<T, kDwLanes, Source>), grid, threads, 0, c.ctx.stream, x, w, g, yc, act,
+              k, dx, add_dx, dw, add_dw, plan, partial);
+}
+
+}  // namespace gm::GM_BACKEND_NS
