@@ -9,6 +9,9 @@
 // Sums: thread (f32) -> block (shared memory, in row order) -> partials[block] -> the block that arrives last
 // adds them in index order in f64 and finishes the job: no second launch, no float atomics, and the number of
 // blocks depends on the shape only, so the bits do not depend on timing or on the card.
+//
+// Braces round a loop with #pragma unroll under `if constexpr` are not style: nvcc 13.0 drops the statement
+// that follows a discarded branch of that form without them.
 #pragma once
 #include "kernels/activation/activation.h"
 #include "kernels/batch_norm/batch_norm.h"
@@ -169,9 +172,9 @@ __device__ void bn_reduce(const float (&a)[N], const float (&b)[N], int columns,
 // Statistics about a pivot (the mean of up to eight pixels spread over the tensor): one pass, no cancellation
 // when |mean| >> std.
 template <class T, int N>
-__global__ __launch_bounds__(kBnThreads) void bn_statistics_kernel(const T* x, int64_t pixels, int channels,
-                                                                   int columns, float* partial,
-                                                                   BnFinish finish) {
+__global__ __launch_bounds__(kBnThreads, 2) void bn_statistics_kernel(const T* x, int64_t pixels,
+                                                                      int channels, int columns,
+                                                                      float* partial, BnFinish finish) {
   const int column = threadIdx.x % columns, row = threadIdx.x / columns, rows = blockDim.x / columns;
   const int first = blockIdx.y * columns * N, c = first + column * N;
   float s[N] = {}, q[N] = {};
@@ -238,8 +241,8 @@ static __global__ void bn_saved_kernel(const float* mean, const float* inv_std, 
 
 /// y = act(z); y may be x.
 template <class T, int N, Act A>
-__global__ __launch_bounds__(kBnThreads) void bn_apply_kernel(const T* x, T* y, int64_t pixels, int channels,
-                                                              int columns, BnVectors k) {
+__global__ __launch_bounds__(kBnThreads, 2) void bn_apply_kernel(const T* x, T* y, int64_t pixels,
+                                                                 int channels, int columns, BnVectors k) {
   const int column = threadIdx.x % columns, rows = blockDim.x / columns;
   const int c = (blockIdx.y * columns + column) * N;
   if (c >= channels) return;
@@ -266,9 +269,9 @@ __global__ __launch_bounds__(kBnThreads) void bn_apply_kernel(const T* x, T* y, 
 /// The same with the mean over each image's pixels. Block = one image x one slice, so that the mean needs no
 /// second stage.
 template <class T, int N, Act A>
-__global__ __launch_bounds__(kBnThreads) void bn_apply_pool_kernel(const T* x, T* y, float* pooled,
-                                                                   int pixels, int channels, int columns,
-                                                                   BnVectors k) {
+__global__ __launch_bounds__(kBnThreads, 2) void bn_apply_pool_kernel(const T* x, T* y, float* pooled,
+                                                                      int pixels, int channels, int columns,
+                                                                      BnVectors k) {
   GM_SHARED(float, tile, [kBnThreads * N]);
   const int column = threadIdx.x % columns, rows = blockDim.x / columns;
   const int first = blockIdx.y * columns * N, c = first + column * N;
@@ -314,26 +317,28 @@ __device__ __forceinline__ void bn_dz(const BnGradient<T>& g, int64_t pixel, int
                                       const float (&beta)[N], float (&dz)[N]) {
   if (g.dy)
     load_lanes<T, N>(g.dy + pixel * channels + c, dz);
-  else
+  else {
 #pragma unroll
     for (int i = 0; i < N; ++i) dz[i] = 0.f;
+  }
   if (g.dpool) {
     float d[N];
     load_lanes<float, N>(g.dpool + pixel / g.image_pixels * channels + c, d);
 #pragma unroll
     for (int i = 0; i < N; ++i) dz[i] += d[i] / static_cast<float>(g.image_pixels);
   }
-  if constexpr (A != Act::none)
+  if constexpr (A != Act::none) {
 #pragma unroll
     for (int i = 0; i < N; ++i) dz[i] *= act_slope<A>(centred[i] * scale[i] + beta[i]);
+  }
 }
 
 /// Sums dz and dz (x - mean). x null: only sum dz (a bias gradient).
 template <class T, int N, Act A>
-__global__ __launch_bounds__(kBnThreads) void bn_backward_sums_kernel(const T* x, BnGradient<T> g,
-                                                                      int64_t pixels, int channels,
-                                                                      int columns, float* partial,
-                                                                      BnFinishBackward finish) {
+__global__ __launch_bounds__(kBnThreads, 2) void bn_backward_sums_kernel(const T* x, BnGradient<T> g,
+                                                                         int64_t pixels, int channels,
+                                                                         int columns, float* partial,
+                                                                         BnFinishBackward finish) {
   const int column = threadIdx.x % columns, rows = blockDim.x / columns;
   const int first = blockIdx.y * columns * N, c = first + column * N;
   float s[N] = {}, q[N] = {};
@@ -364,10 +369,10 @@ __global__ __launch_bounds__(kBnThreads) void bn_backward_sums_kernel(const T* x
 
 /// dx = scale * dz - c - q * (x - mean); dx may be dy.
 template <class T, int N, Act A>
-__global__ __launch_bounds__(kBnThreads) void bn_backward_apply_kernel(const T* x, BnGradient<T> g, T* dx,
-                                                                       int64_t pixels, int channels,
-                                                                       int columns, BnVectors k,
-                                                                       bool accumulate) {
+__global__ __launch_bounds__(kBnThreads, 2) void bn_backward_apply_kernel(const T* x, BnGradient<T> g, T* dx,
+                                                                          int64_t pixels, int channels,
+                                                                          int columns, BnVectors k,
+                                                                          bool accumulate) {
   const int column = threadIdx.x % columns, rows = blockDim.x / columns;
   const int c = (blockIdx.y * columns + column) * N;
   if (c >= channels) return;

@@ -87,7 +87,7 @@ void bn_statistics(const T* x, int64_t rows, int64_t channels, double* partial) 
                           : load(x + (rows * k / probes) * channels + c0 + v * kLanes);
       for (int v = 0; v < V; ++v) pivot[v] *= 1.f / probes;
       const T* p = x + row * channels + c0;
-      auto add = [&](int r, const T* at) {
+      auto add = [&](int r, const T* at) GM_VEC_LAMBDA {
 #pragma GCC unroll 4
         for (int v = 0; v < V; ++v) {
           const VecF t =
@@ -191,7 +191,7 @@ void bn_finish_statistics(const double* partial, int64_t chunks, RowsOf&& rows_o
 /// y = act(z) on a chunk (y may be x). pool: null, or C sums to which the values of this chunk are added.
 template <Act A, class T>
 void bn_apply(const T* x, T* y, int64_t rows, int64_t channels, BnCoefficients k, float* pool = nullptr) {
-  auto body = [&](auto part, int64_t row, int64_t c, int count) {
+  auto body = [&](auto part, int64_t row, int64_t c, int count) GM_VEC_LAMBDA {
     constexpr bool Part = decltype(part)::value;
     const int64_t at = row * channels + c;
     const VecF z =
@@ -217,8 +217,8 @@ struct BnGradient {
   float dpool_scale = 0;
 };
 template <bool Part, Act A, class T>
-inline VecF bn_dz(const BnGradient<T>& g, int64_t at, int64_t c, int count, VecF centred, VecF scale,
-                  VecF beta) {
+GM_VEC_INLINE VecF bn_dz(const BnGradient<T>& g, int64_t at, int64_t c, int count, VecF centred, VecF scale,
+                         VecF beta) {
   VecF d = splat(0.f);
   if (g.dy) d = load_n<Part>(g.dy + at, count);
   if (g.dpool) d += load_n<Part>(g.dpool + c, count) * g.dpool_scale;
@@ -237,20 +237,24 @@ void bn_backward_sums(const T* x, const BnGradient<T>& g, int64_t rows, int64_t 
       constexpr int V = decltype(v_)::value, R = V == 1 ? 2 : 1;
       constexpr bool Part = decltype(part)::value;
       VecF s[R][V] = {}, q[R][V] = {}, mean[V], scale[V], beta[V];
-      auto for_each = [&](auto&& f) {
+      auto for_each = [&](auto&& f) GM_VEC_LAMBDA {
         if constexpr (V == 2) f(std::false_type{}, 0, kLanes);
         f(part, V - 1, count);
       };
-      for_each([&](auto p, int v, int m) {
+      for_each([&](auto p, int v, int m) GM_VEC_LAMBDA {
         constexpr bool P = decltype(p)::value;
         mean[v] = load_n<P>(k.mean + c0 + v * kLanes, m);
         scale[v] = load_n<P>(k.scale + c0 + v * kLanes, m);
         beta[v] = load_n<P>(k.beta + c0 + v * kLanes, m);
       });
-      auto add = [&](int r, int64_t at_row) {
-        for_each([&](auto p, int v, int m) {
+      auto add = [&](int r, int64_t at_row) GM_VEC_LAMBDA {
+        for_each([&](auto p, int v, int m) GM_VEC_LAMBDA {
           constexpr bool P = decltype(p)::value;
           const int64_t c = c0 + v * kLanes, at = at_row * channels + c;
+          // A strip walks memory in strides no hardware prefetcher follows far: ask for the next block's
+          // lines.
+          __builtin_prefetch(x + at + block * channels, 0, 2);
+          if (g.dy) __builtin_prefetch(g.dy + at + block * channels, 0, 2);
           const VecF centred = load_n<P>(x + at, m) - mean[v];
           const VecF dz = bn_dz<P, A>(g, at, c, m, centred, scale[v], beta[v]);
           s[r][v] += dz;
@@ -297,7 +301,7 @@ inline void bn_finish_backward(const double* partial, int64_t chunks, int64_t ro
 template <Act A, class T, class Out>
 void bn_backward_apply(const T* x, const BnGradient<T>& g, Out* dx, int64_t rows, int64_t channels,
                        BnCoefficients k, bool accumulate) {
-  auto body = [&](auto part, int64_t row, int64_t c, int count) {
+  auto body = [&](auto part, int64_t row, int64_t c, int count) GM_VEC_LAMBDA {
     constexpr bool Part = decltype(part)::value;
     const int64_t at = row * channels + c;
     const VecF scale = load_n<Part>(k.scale + c, count);

@@ -8,7 +8,8 @@ namespace {
 bool available() { return false; }
 bool native_bf16() { return false; }
 size_t packed_bytes(ConvPass, const ConvShape&) { return 0; }
-void pack_weights(ConvPass, const ConvShape&, const void*, void*) { absent(); }
+bool shares_layout(ConvPass, const ConvShape&, const ConvShape&) { return false; }
+void pack_weights(ConvPass, const ConvShape&, const void*, void*, bool) { absent(); }
 void unpack_gradient(const ConvShape&, const float*, float*) { absent(); }
 void conv_forward(const ConvShape&, const ConvShape&, const void*, const void*, void*) { absent(); }
 void conv_backward_data(const ConvShape&, const ConvShape&, const void*, const void*, void*) { absent(); }
@@ -205,7 +206,6 @@ Conv& find(ConvPass pass, const ConvShape& shape, const ConvShape& layout) {
 void reorder(const memory::desc& from, const void* source, const memory::desc& to, void* destination) {
   ThreadState& t = state();
   memory a(from, t.engine, const_cast<void*>(source)), b(to, t.engine, destination);
-  // Without this the library would zero the padding of a blocked layout only on some paths.
   dnnl::reorder(a, b).execute(t.stream, a, b);
   t.stream.wait();
 }
@@ -262,10 +262,19 @@ size_t packed_bytes(ConvPass pass, const ConvShape& shape) {
   return conv.usable ? conv.weights.get_size() : 0;
 }
 
-void pack_weights(ConvPass pass, const ConvShape& shape, const void* w, void* packed) {
+bool shares_layout(ConvPass pass, const ConvShape& shape, const ConvShape& layout) {
+  const Conv &conv = find(pass, shape, layout), &base = find(pass, layout, layout);
+  return conv.usable && base.usable && conv.weights == base.weights;
+}
+
+void pack_weights(ConvPass pass, const ConvShape& shape, const void* w, void* packed, bool turned) {
   const Conv& conv = find(pass, shape, shape);
   GM_CHECK(conv.usable && pass != ConvPass::backward_weights, "nothing to pack for");
-  reorder(plain_weights(shape, shape.dtype), w, conv.weights, packed);
+  GM_CHECK(!turned || (shape.r == 1 && shape.s == 1), "only 1x1 filters can be turned");
+  const memory::desc plain =
+      turned ? memory::desc({shape.k, shape.c, 1, 1}, type_of(shape.dtype), memory::dims{1, shape.k, 1, 1})
+             : plain_weights(shape, shape.dtype);
+  reorder(plain, w, conv.weights, packed);
 }
 
 void unpack_gradient(const ConvShape& shape, const float* packed, float* dw) {

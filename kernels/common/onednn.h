@@ -34,8 +34,12 @@ enum class ConvPass : uint8_t { forward, backward_data, backward_weights };
 /// Bytes of the library's weight layout for a problem (for backward_weights: of the f32 gradient); 0 when
 /// the library has no optimised kernel for it.
 size_t packed_bytes(ConvPass pass, const ConvShape& shape);
-/// w in OHWI to the layout of `shape`; pass is forward or backward_data.
-void pack_weights(ConvPass pass, const ConvShape& shape, const void* w, void* packed);
+/// Whether `shape` runs on weights (or writes a gradient) in the layout of `layout` without conversion, which
+/// is slow between two layouts of the library.
+bool shares_layout(ConvPass pass, const ConvShape& shape, const ConvShape& layout);
+/// w in OHWI to the layout of `shape`; pass is forward or backward_data. turned: w is a 1x1 filter bank
+/// stored as (C, K), so that a forward convolution with it is the gradient of the one it belongs to.
+void pack_weights(ConvPass pass, const ConvShape& shape, const void* w, void* packed, bool turned = false);
 /// A gradient in the layout of `shape` to f32 OHWI.
 void unpack_gradient(const ConvShape& shape, const float* packed, float* dw);
 

@@ -13,6 +13,11 @@
 #include <immintrin.h>
 #endif
 
+// Helpers on registers are never called: no vector register survives a call, so one that the compiler leaves
+// out of line (it does in large files) costs more than its body.
+#define GM_VEC_LAMBDA __attribute__((always_inline))
+#define GM_VEC_INLINE inline GM_VEC_LAMBDA
+
 namespace gm::GM_CPU_NS {
 
 #if defined(__AVX512F__)
@@ -27,36 +32,36 @@ typedef int32_t VecI __attribute__((vector_size(kLanes * 4)));
 typedef uint32_t VecU __attribute__((vector_size(kLanes * 4)));
 typedef uint16_t VecH __attribute__((vector_size(kLanes * 2)));
 
-inline VecF splat(float x) { return VecF{} + x; }
+GM_VEC_INLINE VecF splat(float x) { return VecF{} + x; }
 
-inline VecF widen(VecH h) { return (VecF)(__builtin_convertvector(h, VecU) << 16); }
+GM_VEC_INLINE VecF widen(VecH h) { return (VecF)(__builtin_convertvector(h, VecU) << 16); }
 /// Rounds to nearest even; NaN stays NaN: the same bits as to_bf16.
-inline VecH narrow(VecF f) {
+GM_VEC_INLINE VecH narrow(VecF f) {
   const VecU u = (VecU)f;
   const VecU rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16, quiet = (u >> 16) | 0x40u;
   return __builtin_convertvector(f == f ? rounded : quiet, VecH);
 }
 
 /// kLanes neighbouring elements, any alignment.
-inline VecF load(const float* p) {
+GM_VEC_INLINE VecF load(const float* p) {
   VecF v;
   memcpy(&v, p, sizeof v);
   return v;
 }
-inline VecF load(const bf16* p) {
+GM_VEC_INLINE VecF load(const bf16* p) {
   VecH h;
   memcpy(&h, p, sizeof h);
   return widen(h);
 }
-inline void store(float* p, VecF v) { memcpy(p, &v, sizeof v); }
-inline void store(bf16* p, VecF v) {
+GM_VEC_INLINE void store(float* p, VecF v) { memcpy(p, &v, sizeof v); }
+GM_VEC_INLINE void store(bf16* p, VecF v) {
   const VecH h = narrow(v);
   memcpy(p, &h, sizeof h);
 }
 
 /// The first n < kLanes elements (the last channels of a row); other lanes are 0 and not touched in memory.
 template <class T>
-inline VecF load_part(const T* p, int n) {
+GM_VEC_INLINE VecF load_part(const T* p, int n) {
 #if defined(__AVX512F__)
   const auto mask = static_cast<__mmask16>((1u << n) - 1);
   if constexpr (std::is_same_v<T, float>) return (VecF)_mm512_maskz_loadu_ps(mask, p);
@@ -67,7 +72,7 @@ inline VecF load_part(const T* p, int n) {
   return load(f);
 }
 template <class T>
-inline void store_part(T* p, VecF v, int n) {
+GM_VEC_INLINE void store_part(T* p, VecF v, int n) {
 #if defined(__AVX512F__)
   const auto mask = static_cast<__mmask16>((1u << n) - 1);
   if constexpr (std::is_same_v<T, float>) return _mm512_mask_storeu_ps(p, mask, (__m512)v);
@@ -79,12 +84,12 @@ inline void store_part(T* p, VecF v, int n) {
 }
 /// Full when !Part, else the first n elements.
 template <bool Part, class T>
-inline VecF load_n(const T* p, int n) {
+GM_VEC_INLINE VecF load_n(const T* p, int n) {
   if constexpr (Part) return load_part(p, n);
   return load(p);
 }
 template <bool Part, class T>
-inline void store_n(T* p, VecF v, int n) {
+GM_VEC_INLINE void store_n(T* p, VecF v, int n) {
   if constexpr (Part)
     store_part(p, v, n);
   else
@@ -92,14 +97,14 @@ inline void store_n(T* p, VecF v, int n) {
 }
 
 // The maskz forms with a full mask: the plain intrinsics draw a false "uninitialized" warning from GCC 12.
-inline VecF vmax(VecF a, VecF b) {
+GM_VEC_INLINE VecF vmax(VecF a, VecF b) {
 #if defined(__AVX512F__)
   return (VecF)_mm512_maskz_max_ps(__mmask16(-1), (__m512)a, (__m512)b);
 #else
   return a > b ? a : b;
 #endif
 }
-inline VecF vmin(VecF a, VecF b) {
+GM_VEC_INLINE VecF vmin(VecF a, VecF b) {
 #if defined(__AVX512F__)
   return (VecF)_mm512_maskz_min_ps(__mmask16(-1), (__m512)a, (__m512)b);
 #else
@@ -108,7 +113,7 @@ inline VecF vmin(VecF a, VecF b) {
 }
 /// 1 / x within 2 ulp, for normal x. With AVX-512 an estimate and one Newton step: the divider delivers only
 /// one lane a cycle and would be the bottleneck of every SiLU.
-inline VecF reciprocal(VecF x) {
+GM_VEC_INLINE VecF reciprocal(VecF x) {
 #if defined(__AVX512F__)
   const VecF r = (VecF)_mm512_maskz_rcp14_ps(__mmask16(-1), (__m512)x);
   return r + r * (1.f - x * r);
@@ -120,7 +125,7 @@ inline VecF reciprocal(VecF x) {
 /// 1 / (1 + exp(-x)), relative error below 5e-7 for |x| < 20 (1e-6 without FMA). exp(-x) = 2^n 2^r with n the
 /// nearest integer to -x log2(e), |r| <= 1/2, and the degree-5 minimax polynomial of 2^r (relative
 /// error 7.5e-8).
-inline VecF fast_sigmoid(VecF x) {
+GM_VEC_INLINE VecF fast_sigmoid(VecF x) {
   constexpr float kLog2e = 1.44269504f, kMagic = 12582912.f;  // adding kMagic rounds to an integer
   x = vmin(splat(87.f), vmax(splat(-87.f), x));               // in this order NaN stays NaN
   const VecF shifted = x * -kLog2e + kMagic, n = shifted - kMagic;
@@ -141,7 +146,7 @@ inline VecF fast_sigmoid(VecF x) {
 
 /// act(x), lane by lane.
 template <Act A>
-inline VecF act_value(VecF x) {
+GM_VEC_INLINE VecF act_value(VecF x) {
   if constexpr (A == Act::silu) return x * fast_sigmoid(x);
   if constexpr (A == Act::relu) return vmax(x, splat(0.f));
   if constexpr (A == Act::relu6) return vmin(vmax(x, splat(0.f)), splat(6.f));
@@ -150,7 +155,7 @@ inline VecF act_value(VecF x) {
 }
 /// d act(x) / dx, lane by lane.
 template <Act A>
-inline VecF act_slope(VecF x) {
+GM_VEC_INLINE VecF act_slope(VecF x) {
   if constexpr (A == Act::silu) {
     const VecF s = fast_sigmoid(x);
     return s + x * s * (1.f - s);

@@ -71,6 +71,7 @@ std::vector<OpCase> cases() {
       add({2, 7, 5, 20}, 33, 1, 2, {0, 0, 0, 0}, true);   // strided 1x1: pixels that no output reads
       add({1, 3, 3, 8}, 16, 3, 1, {2, 2, 2, 2});          // outputs that see the padding only in part
       add({1, 17, 4, 12}, 65, 1, 1, {0, 0, 0, 0}, true);  // one more than a tile
+      add({1, 5, 7, 40}, 100, 1, 1, {0, 0, 0, 0}, true);  // one image's late layer
       add({5, 4, 4, 64}, 31, 3, 1, {1, 1, 1, 1});
       add({2, 4, 4, 7}, 5, 5, 1, {2, 2, 2, 2});
     }

@@ -83,7 +83,12 @@ void scatter_add(const ConvGeometry& g, const float* patches, int64_t begin, int
 // ---- weights
 void ConvChunks::pack(ConvPass pass, const void* w, void* packed) const {
   if (plan_.path[int(pass)] == ConvPath::library) {
-    onednn::pack_weights(pass, plan_.shape(0), w, packed);
+    for (int k = 0; k < plan_.classes(); ++k) {
+      const int64_t i = plan_.representative(k);
+      if (plan_.layout_chunk(pass, i) == i)
+        onednn::pack_weights(plan_.library_pass(pass), plan_.library_shape(pass, i), w,
+                             static_cast<char*>(packed) + plan_.packed_offset(pass, i), plan_.turned(pass));
+    }
     return;
   }
   // Forward multiplies by W^T (taps x K), backward by W (K x taps); panels of columns are independent.
@@ -141,7 +146,9 @@ void ConvChunks::forward_to(int64_t i, const void* x, const void* packed, void* 
   const ConvChunk c = plan_.chunk(i);
   if (plan_.path[int(ConvPass::forward)] == ConvPath::library) {
     const int64_t begin = plan_.by_pixels ? c.x_begin : c.x_begin + plan_.first_row(c) * g.w;
-    onednn::conv_forward(plan_.shape(i), plan_.shape(0), at(x, begin * g.c, g.dtype), packed, y_chunk);
+    onednn::conv_forward(
+        plan_.shape(i), plan_.shape(plan_.layout_chunk(ConvPass::forward, i)), at(x, begin * g.c, g.dtype),
+        static_cast<const char*>(packed) + plan_.packed_offset(ConvPass::forward, i), y_chunk);
     return;
   }
   float_switch(g.dtype, [&](auto zero) {
@@ -216,7 +223,14 @@ void ConvChunks::backward_data(int64_t i, const void* dy_chunk, const void* pack
     T* result = accumulate
                     ? static_cast<T*>(pool_.scratch(thread, static_cast<size_t>(values) * sizeof(T), 3))
                     : target;
-    onednn::conv_backward_data(plan_.shape(i), plan_.shape(0), dy_chunk, packed, result);
+    const auto pass = ConvPass::backward_data;
+    const onednn::ConvShape shape = plan_.library_shape(pass, i),
+                            layout = plan_.library_shape(pass, plan_.layout_chunk(pass, i));
+    const char* filters = static_cast<const char*>(packed) + plan_.packed_offset(pass, i);
+    if (plan_.turned(pass))
+      onednn::conv_forward(shape, layout, dy_chunk, filters, result);
+    else
+      onednn::conv_backward_data(shape, layout, dy_chunk, filters, result);
     if (accumulate)
       for (int64_t k = 0; k < values; ++k)
         target[k] = from_float<T>(to_float(target[k]) + to_float(result[k]));

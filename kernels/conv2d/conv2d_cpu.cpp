@@ -1,10 +1,33 @@
 #include "kernels/conv2d/conv2d_cpu.h"
 
 #include "kernels/common/vmath.h"
+#include "kernels/linear/gemm_cpu.h"
 
 namespace gm::GM_CPU_NS {
 
 namespace {
+// One image's late layers: packing the weights would cost as much as multiplying by them, and there are too
+// few pixels to share out. So the product is turned: y^T = w x^T reads the weights in place, packs the few
+// pixels instead, and threads take filters.
+bool few_pixels(const ConvGeometry& g) {
+  return g.pointwise() && g.dtype == DType::f32 && g.out_pixels() <= 256 && g.k > 2 * g.out_pixels();
+}
+void forward_few_pixels(const ConvGeometry& g, const float* x, const float* w, float* y, ThreadPool& pool) {
+  const int64_t pixels = g.out_pixels();
+  float* packed = static_cast<float*>(
+      pool.scratch(0, static_cast<size_t>(packed_b_floats(g.c, pixels)) * sizeof(float), 3));
+  pack_b(g.c, pixels, x, 1, g.c, packed);
+  constexpr int64_t block = 48;  // filters per task: whole register tiles
+  pool.run((g.k + block - 1) / block, [&](int64_t task, int thread) {
+    const int64_t first = task * block, filters = std::min(block, g.k - first);
+    float* turned =
+        static_cast<float*>(pool.scratch(thread, static_cast<size_t>(filters * pixels) * sizeof(float), 2));
+    gemm_packed(filters, pixels, g.c, w + first * g.c, g.c, 1, packed, turned, pixels, false);
+    for (int64_t p = 0; p < pixels; ++p)
+      for (int64_t k = 0; k < filters; ++k) y[p * g.k + first + k] = turned[k * pixels + p];
+  });
+}
+
 char* after(char*& cursor, size_t bytes) {
   char* here = cursor;
   cursor += bytes;
@@ -16,8 +39,14 @@ char* after(char*& cursor, size_t bytes) {
 void conv2d_forward(const OpCall& c) {
   ThreadPool& pool = *c.ctx.pool;
   const ConvChunks conv(conv_geometry(c.attrs, c.in[0], c.in[1]), Pass::forward, pool);
+  const ConvGeometry& g = conv.plan().g;
   const float* bias = c.in[2].as<float>();
   const Act act = act_of(c.attrs);
+  if (few_pixels(g)) {
+    forward_few_pixels(g, c.in[0].as<float>(), c.in[1].as<float>(), c.out[0].as<float>(), pool);
+    conv_epilogue(c.out[0], 0, g.out_pixels(), bias, act);
+    return;
+  }
   void* packed = c.workspace.data;
   conv.pack_forward(c.in[1].data, packed);
   pool.run(conv.plan().chunks, [&](int64_t i, int thread) {

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
+#include <utility>
 
 #include "kernels/common/onednn.h"
 #include "kernels/common/op.h"
@@ -71,17 +72,11 @@ struct ConvPlan {
     groups = up(chunks, group);
     for (int p = 0; p < 3; ++p) {
       const auto conv_pass = static_cast<onednn::ConvPass>(p);
-      const bool forward_pass = conv_pass == onednn::ConvPass::forward;
       path[p] = by_pixels ? ConvPath::pixels : ConvPath::patches;
-      // f32 1x1 convolutions are faster in our own product; bf16 goes to the library where the processor
-      // multiplies bf16.
-      const bool wanted = g.dtype == DType::bf16 ? onednn::native_bf16() : !by_pixels;
-      if (!allow_library || !wanted || forward_pass != (pass == Pass::forward) || !onednn::available())
-        continue;
-      bool supported = true;  // the first, an inner and the last chunk differ in size and padding
-      for (int64_t i : {int64_t{0}, chunks / 2, chunks - 1})
-        supported = supported && onednn::packed_bytes(conv_pass, shape(i)) > 0;
-      if (supported) path[p] = ConvPath::library;
+      const bool used = (conv_pass == onednn::ConvPass::forward) == (pass == Pass::forward);
+      if (allow_library && used && onednn::available() && library_wanted(conv_pass) &&
+          find_layouts(conv_pass))
+        path[p] = ConvPath::library;
     }
   }
 
@@ -108,7 +103,46 @@ struct ConvPlan {
     return c;
   }
 
-  /// First input row a band reads, and the problem the library sees for chunk i.
+  // ---- what the library sees ----
+  /// Chunks differ in size and padding only between at most three classes: the first, the inner and the last
+  /// (of the batch, or of an image's bands). Each has a chunk that stands for it.
+  int classes() const {
+    return static_cast<int>(bands > 1 ? std::min<int64_t>(bands, 3) : chunks > 1 ? 2 : 1);
+  }
+  int class_of(int64_t i) const {
+    const int64_t place = bands > 1 ? i % bands : i, last = bands > 1 ? bands - 1 : chunks - 1;
+    return place == 0 ? 0 : place == last ? classes() - 1 : bands > 1 ? 1 : 0;
+  }
+  int64_t representative(int c) const {
+    return c == 0 ? 0 : c < classes() - 1 ? 1 : bands > 1 ? bands - 1 : chunks - 1;
+  }
+  /// The gradient of a 1x1 convolution with respect to its input is a 1x1 convolution of dy with the filters
+  /// turned; the library's forward kernels are the faster ones.
+  bool turned(onednn::ConvPass pass) const { return by_pixels && pass == onednn::ConvPass::backward_data; }
+  onednn::ConvPass library_pass(onednn::ConvPass pass) const {
+    return turned(pass) ? onednn::ConvPass::forward : pass;
+  }
+  onednn::ConvShape library_shape(onednn::ConvPass pass, int64_t i) const {
+    onednn::ConvShape s = shape(i);
+    if (turned(pass)) std::swap(s.c, s.k);
+    return s;
+  }
+  /// Chunk whose weight layout chunk i uses.
+  int64_t layout_chunk(onednn::ConvPass pass, int64_t i) const { return layout[int(pass)][class_of(i)]; }
+  /// Where packed weights in the layout of that chunk start.
+  size_t packed_offset(onednn::ConvPass pass, int64_t i) const {
+    size_t offset = 0;
+    for (int c = 0; representative(c) != layout_chunk(pass, i); ++c) offset += layout_bytes(pass, c);
+    return offset;
+  }
+  /// Bytes of the layout of a class; 0 when it shares an earlier one.
+  size_t layout_bytes(onednn::ConvPass pass, int c) const {
+    const int64_t i = representative(c);
+    if (layout[int(pass)][c] != i) return 0;
+    return aligned(onednn::packed_bytes(library_pass(pass), library_shape(pass, i)));
+  }
+
+  /// First input row a band reads, and the problem of chunk i.
   int64_t first_row(const ConvChunk& c) const { return std::max<int64_t>(0, c.row * g.stride - g.pad_top); }
   onednn::ConvShape shape(int64_t i) const {
     const ConvChunk c = chunk(i);
@@ -140,7 +174,11 @@ struct ConvPlan {
   static size_t aligned(size_t bytes) { return (bytes + 255) / 256 * 256; }
   /// Packed weights of a pass (forward or backward_data).
   size_t packed_bytes(onednn::ConvPass pass) const {
-    if (path[int(pass)] == ConvPath::library) return aligned(onednn::packed_bytes(pass, shape(0)));
+    if (path[int(pass)] == ConvPath::library) {
+      size_t bytes = 0;
+      for (int c = 0; c < classes(); ++c) bytes += layout_bytes(pass, c);
+      return bytes;
+    }
     // Our panels are padded to at most 16 columns.
     const int64_t rows = pass == onednn::ConvPass::forward ? g.taps() : g.k,
                   columns = pass == onednn::ConvPass::forward ? g.k : g.taps();
@@ -156,6 +194,26 @@ struct ConvPlan {
   size_t partials_bytes() const {
     return partial_bytes() * static_cast<size_t>(groups) + aligned(static_cast<size_t>(4 * g.weights()));
   }
+
+ private:
+  // Our own product over pixels wins for f32 1x1 convolutions and all their weight gradients; bf16 goes to
+  // the library only where the processor multiplies bf16.
+  bool library_wanted(onednn::ConvPass pass) const {
+    if (by_pixels && (g.dtype == DType::f32 || pass == onednn::ConvPass::backward_weights)) return false;
+    return g.dtype == DType::f32 || onednn::native_bf16();
+  }
+  bool find_layouts(onednn::ConvPass pass) {
+    for (int c = 0; c < classes(); ++c) {
+      const int64_t i = representative(c);
+      const onednn::ConvShape mine = library_shape(pass, i), first = library_shape(pass, 0);
+      if (!onednn::packed_bytes(library_pass(pass), mine)) return false;
+      const bool shared = c == 0 || onednn::shares_layout(library_pass(pass), mine, first);
+      if (!shared && pass == onednn::ConvPass::backward_weights) return false;  // partials have one layout
+      layout[int(pass)][c] = shared ? 0 : i;
+    }
+    return true;
+  }
+  std::array<std::array<int64_t, 3>, 3> layout{};  // [pass][class]: chunk whose layout the class uses
 };
 
 /// Scratch bytes of one pass of conv2d.

@@ -20,28 +20,66 @@ Attrs plain_conv(const Attrs& a) { return Attrs(a).set("act", 0); }
 }  // namespace
 
 void conv_bn_act_forward(const OpCall& c) {
-  const View& yc = c.saved[0] ? c.saved[0] : c.out[0];
-  const View conv_in[] = {c.in[0], c.in[1], View{}}, bn_in[] = {yc, c.in[2], c.in[3]};
-  const Attrs conv = plain_conv(c.attrs);
-  conv2d_forward({conv, conv_in, std::span(&yc, 1), {}, {}, {}, {}, c.workspace, c.ctx});
-  batch_norm_act_forward({c.attrs, bn_in, c.out, c.saved.subspan(1), c.state, {}, {}, c.workspace, c.ctx});
+  const View yc = c.saved[0] ? c.saved[0] : c.out[0];
+  const View conv_in[3] = {c.in[0], c.in[1], View()}, conv_out[1] = {yc};
+  const View bn_in[3] = {yc, c.in[2], c.in[3]};
+  const Attrs attrs = plain_conv(c.attrs);
+  const OpCall conv{.attrs = attrs,
+                    .in = conv_in,
+                    .out = conv_out,
+                    .saved = {},
+                    .state = {},
+                    .dout = {},
+                    .din = {},
+                    .workspace = c.workspace,
+                    .ctx = c.ctx};
+  conv2d_forward(conv);
+  const OpCall bn{.attrs = c.attrs,
+                  .in = bn_in,
+                  .out = c.out,
+                  .saved = c.saved.subspan(1),
+                  .state = c.state,
+                  .dout = {},
+                  .din = {},
+                  .workspace = c.workspace,
+                  .ctx = c.ctx};
+  batch_norm_act_forward(bn);
 }
 
 // Workspace: dyc, then the scratch of either step.
 void conv_bn_act_backward(const OpCall& c) {
-  const View& yc = c.saved[0];
-  const View dyc{c.workspace.data, yc.spec};
-  const size_t used = ConvPlan::aligned(yc.spec.bytes());
-  View scratch = c.workspace;
-  scratch.data = static_cast<char*>(c.workspace.data) + used;
+  const View yc = c.saved[0];
+  View dyc = yc, scratch = c.workspace;
+  dyc.data = c.workspace.data;
+  scratch.data = static_cast<char*>(c.workspace.data) + ConvPlan::aligned(yc.spec.bytes());
   const bool wanted = c.din[0] || c.din[1];
-  const View bn_in[] = {yc, c.in[2], c.in[3]}, conv_in[] = {c.in[0], c.in[1], View{}};
-  const GradView bn_din[] = {wanted ? GradView{dyc, GradMode::overwrite} : GradView{}, c.din[2], c.din[3]},
-                 conv_din[] = {c.din[0], c.din[1], GradView{}};
-  batch_norm_act_backward({c.attrs, bn_in, {}, c.saved.subspan(1), c.state, c.dout, bn_din, scratch, c.ctx});
+  const View bn_in[3] = {yc, c.in[2], c.in[3]};
+  GradView bn_din[3] = {GradView(), c.din[2], c.din[3]};
+  if (wanted) bn_din[0] = GradView{dyc, GradMode::overwrite};
+  const OpCall bn{.attrs = c.attrs,
+                  .in = bn_in,
+                  .out = {},
+                  .saved = c.saved.subspan(1),
+                  .state = c.state,
+                  .dout = c.dout,
+                  .din = bn_din,
+                  .workspace = scratch,
+                  .ctx = c.ctx};
+  batch_norm_act_backward(bn);
   if (!wanted) return;
-  const Attrs conv = plain_conv(c.attrs);
-  conv2d_backward({conv, conv_in, {}, {}, {}, std::span(&dyc, 1), conv_din, scratch, c.ctx});
+  const View conv_in[3] = {c.in[0], c.in[1], View()}, conv_dout[1] = {dyc};
+  const GradView conv_din[3] = {c.din[0], c.din[1], GradView()};
+  const Attrs attrs = plain_conv(c.attrs);
+  const OpCall conv{.attrs = attrs,
+                    .in = conv_in,
+                    .out = {},
+                    .saved = {},
+                    .state = {},
+                    .dout = conv_dout,
+                    .din = conv_din,
+                    .workspace = scratch,
+                    .ctx = c.ctx};
+  conv2d_backward(conv);
 }
 
 }  // namespace gm::GM_BACKEND_NS

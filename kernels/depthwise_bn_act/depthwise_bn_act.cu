@@ -60,10 +60,10 @@ void backward(const OpCall& c) {
                                   .pixels = static_cast<double>(pixels)},
                                  c.ctx);
     });
-  if (act == Act::silu)
-    dw_launch_backward<T, DwSource::silu>(c, d, g, yc, act, v, weight_partials(c, d.channels));
-  else
-    dw_launch_backward<T, DwSource::any>(c, d, g, yc, act, v, weight_partials(c, d.channels));
+  float* partial = weight_partials(c, d.channels);
+  if (act == Act::silu) return dw_launch_backward<T, DwSource::silu>(c, d, g, yc, act, v, partial);
+  if (act == Act::sigmoid) return dw_launch_backward<T, DwSource::sigmoid>(c, d, g, yc, act, v, partial);
+  dw_launch_backward<T, DwSource::clamp>(c, d, g, yc, act, v, partial);
 }
 }  // namespace
 

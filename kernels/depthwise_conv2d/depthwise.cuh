@@ -60,22 +60,6 @@ __device__ __forceinline__ float act_value_any(Act act, float z) {
   }
   return z;
 }
-__device__ __forceinline__ float act_slope_any(Act act, float z) {
-  switch (act) {
-    case Act::silu:
-      return act_slope<Act::silu>(z);
-    case Act::relu:
-      return act_slope<Act::relu>(z);
-    case Act::relu6:
-      return act_slope<Act::relu6>(z);
-    case Act::sigmoid:
-      return act_slope<Act::sigmoid>(z);
-    case Act::none:
-      break;
-  }
-  return 1.f;
-}
-
 // ---- forward ----
 
 /// BN statistics of the output as stored, about a pivot every block forms alike: the output at the middle of
@@ -129,9 +113,10 @@ __global__ __launch_bounds__(kDwThreads) void dw_forward_kernel(const T* x, cons
         for (int j = 0; j < IW; ++j) {
           if (inside && iw0 + j >= 0 && iw0 + j < d.width)
             load_lanes<T, N>(image + (ih * d.width + iw0 + j) * d.channels, row[j]);
-          else
+          else {
 #pragma unroll
             for (int i = 0; i < N; ++i) row[j][i] = 0.f;
+          }
         }
       };
 #pragma unroll
@@ -158,9 +143,10 @@ __global__ __launch_bounds__(kDwThreads) void dw_forward_kernel(const T* x, cons
               }
               if (ow0 + t < d.out_width) {
                 store_lanes<T, N>(out + (oh * d.out_width + ow0 + t) * d.channels, acc);
-                if constexpr (Stats)
+                if constexpr (Stats) {
 #pragma unroll
                   for (int i = 0; i < N; ++i) st.add(i, to_float(from_float<T>(acc[i])));
+                }
               }
             }
           }
@@ -171,9 +157,10 @@ __global__ __launch_bounds__(kDwThreads) void dw_forward_kernel(const T* x, cons
 
 /// Any kernel and channel count: one output pixel and N channels at a time.
 template <class T, int N, bool Stats>
-__global__ __launch_bounds__(kDwThreads) void dw_forward_any_kernel(const T* x, const T* w, const float* bias,
-                                                                    T* y, DwPlan d, Act act, float* partial,
-                                                                    BnFinish finish) {
+__global__ __launch_bounds__(kDwThreads, 2) void dw_forward_any_kernel(const T* x, const T* w,
+                                                                       const float* bias, T* y, DwPlan d,
+                                                                       Act act, float* partial,
+                                                                       BnFinish finish) {
   const int column = threadIdx.x % d.columns, lane = threadIdx.x / d.columns, lanes = blockDim.x / d.columns;
   const int first = blockIdx.y * d.columns * N, c = first + column * N;
   DwStatistics<N> st;
@@ -198,9 +185,10 @@ __global__ __launch_bounds__(kDwThreads) void dw_forward_any_kernel(const T* x, 
 #pragma unroll
       for (int i = 0; i < N; ++i) acc[i] = act_value_any(act, acc[i]);
       store_lanes<T, N>(y + p * d.channels + c, acc);
-      if constexpr (Stats)
+      if constexpr (Stats) {
 #pragma unroll
         for (int i = 0; i < N; ++i) st.add(i, to_float(from_float<T>(acc[i])));
+      }
     }
   }
   if constexpr (Stats) bn_reduce<N>(st.sum, st.square, d.columns, lanes, first, d.channels, partial, finish);
@@ -208,23 +196,26 @@ __global__ __launch_bounds__(kDwThreads) void dw_forward_any_kernel(const T* x, 
 
 // ---- backward ----
 
-enum class DwSource {
-  plain,
-  silu,
-  any
-};  // dyc is dy itself, or BN + SiLU backward, or BN + other activation
+/// What dyc is: dy itself (plain), or the backward of BN and SiLU, of BN and an activation of slope 1 between
+/// two values and 0 outside (none, ReLU, ReLU6), or of BN and a sigmoid.
+enum class DwSource : int { plain, silu, clamp, sigmoid };
+
+/// The activation whose slope must be computed; piecewise linear ones are handled by two limits.
+constexpr Act dw_smooth(DwSource source) {
+  return source == DwSource::silu ? Act::silu : source == DwSource::sigmoid ? Act::sigmoid : Act::none;
+}
 
 /// dyc at a pixel of the output: loaded, or formed from (da, yc) by the backward of BN and activation.
 template <class T, int N, DwSource Source>
 struct DwGradient {
   BnGradient<T> g;
   const T* yc;
-  Act act;
+  float low, high;  // clamp: where the slope is 1
   float mean[N], scale[N], beta[N], shift[N], slope[N];
 
   __device__ __forceinline__ DwGradient(const BnGradient<T>& gradient, const T* conv, Act a,
                                         const BnVectors& k, int c)
-      : g(gradient), yc(conv), act(a) {
+      : g(gradient), yc(conv), low(a == Act::none ? -INFINITY : 0.f), high(a == Act::relu6 ? 6.f : INFINITY) {
     if constexpr (Source != DwSource::plain) {
       load_lanes<float, N>(k.mean + c, mean);
       load_lanes<float, N>(k.scale + c, scale);
@@ -241,12 +232,13 @@ struct DwGradient {
       load_lanes<T, N>(yc + pixel * channels + c, v);
 #pragma unroll
       for (int i = 0; i < N; ++i) v[i] -= mean[i];
-      if constexpr (Source == DwSource::silu) {
-        bn_dz<T, N, Act::silu>(g, pixel, channels, c, v, scale, beta, dz);
-      } else {
-        bn_dz<T, N, Act::none>(g, pixel, channels, c, v, scale, beta, dz);
+      bn_dz<T, N, dw_smooth(Source)>(g, pixel, channels, c, v, scale, beta, dz);
+      if constexpr (Source == DwSource::clamp) {
 #pragma unroll
-        for (int i = 0; i < N; ++i) dz[i] *= act_slope_any(act, v[i] * scale[i] + beta[i]);
+        for (int i = 0; i < N; ++i) {
+          const float z = v[i] * scale[i] + beta[i];
+          dz[i] = z > low && z < high ? dz[i] : 0.f;
+        }
       }
 #pragma unroll
       for (int i = 0; i < N; ++i) d[i] = scale[i] * dz[i] - shift[i] - slope[i] * v[i];
@@ -286,15 +278,22 @@ __device__ __forceinline__ void dw_finish(const DwPlan& d, const float* partial,
   }
 }
 
+// 3x3 needs up to 168 registers, 5x5 about 240 (window, weights and sums): small blocks, three or two an SM.
+constexpr int kDwBackwardThreads = 128;
+
 /// dx and dw in one kernel: both use the same neighbourhood of dyc round an input pixel,
 ///   dx(pixel) = sum w * dyc,  dw += x(pixel) * dyc,
 /// so only dyc has a halo and x needs none. With q = ih + pad_top, m = q / S and phase q mod S, tap row
 /// r = S j + phase meets output row m - j: a thread owns TW values of m (S * TW columns) and marches down m
 /// with a window of KB = (K - 1) / S + 1 rows of dyc. (dx null: not wanted; dw null: not wanted.)
 template <class T, int K, int S, DwSource Source>
-__global__ __launch_bounds__(K == 5 && S == 1 ? 128 : kDwThreads) void dw_backward_kernel(
-    const T* x, const T* w, BnGradient<T> g, const T* yc, Act act, BnVectors k, T* dx, bool add_dx, float* dw,
-    bool add_dw, DwPlan d, float* partial) {
+__global__ __launch_bounds__(kDwBackwardThreads,
+                             K == 5   ? 2
+                             : S == 1 ? 3
+                                      : 4) void dw_backward_kernel(const T* x, const T* w, BnGradient<T> g,
+                                                                   const T* yc, Act act, BnVectors k, T* dx,
+                                                                   bool add_dx, float* dw, bool add_dw,
+                                                                   DwPlan d, float* partial) {
   constexpr int TW = kDwTile, N = kDwLanes, KB = (K - 1) / S + 1, WW = TW + KB - 1;
   const int column = threadIdx.x % d.columns, lane = threadIdx.x / d.columns, lanes = blockDim.x / d.columns;
   const int c = (blockIdx.y * d.columns + column) * N;
@@ -319,9 +318,10 @@ __global__ __launch_bounds__(K == 5 && S == 1 ? 128 : kDwThreads) void dw_backwa
           const int ow = mw0 - (KB - 1) + j;
           if (inside && ow >= 0 && ow < d.out_width)
             gradient.at(out_image + oh * d.out_width + ow, d.channels, c, row[j]);
-          else
+          else {
 #pragma unroll
             for (int i = 0; i < N; ++i) row[j][i] = 0.f;
+          }
         }
       };
 #pragma unroll
@@ -378,10 +378,11 @@ __global__ __launch_bounds__(K == 5 && S == 1 ? 128 : kDwThreads) void dw_backwa
 
 /// Any kernel and channel count. dx: one input pixel at a time; then dw tap by tap, re-reading x and dyc.
 template <class T, int N, DwSource Source>
-__global__ __launch_bounds__(kDwThreads) void dw_backward_any_kernel(const T* x, const T* w, BnGradient<T> g,
-                                                                     const T* yc, Act act, BnVectors k, T* dx,
-                                                                     bool add_dx, float* dw, bool add_dw,
-                                                                     DwPlan d, float* partial) {
+__global__ __launch_bounds__(kDwThreads, 2) void dw_backward_any_kernel(const T* x, const T* w,
+                                                                        BnGradient<T> g, const T* yc, Act act,
+                                                                        BnVectors k, T* dx, bool add_dx,
+                                                                        float* dw, bool add_dw, DwPlan d,
+                                                                        float* partial) {
   const int column = threadIdx.x % d.columns, lane = threadIdx.x / d.columns, lanes = blockDim.x / d.columns;
   const int c = (blockIdx.y * d.columns + column) * N;
   const int64_t start = int64_t{blockIdx.x} * lanes + lane, step = int64_t{gridDim.x} * lanes;
@@ -478,8 +479,7 @@ template <class T, DwSource Source>
 void dw_launch_backward(const OpCall& c, const DepthwiseShape& d, const BnGradient<T>& g, const T* yc,
                         Act act, const BnVectors& k, float* partial) {
   if (!c.din[0] && !c.din[1]) return;
-  // The 5x5 window, weights and sums need about 240 registers: half the threads.
-  const DepthwiseSlices sl(d.channels, d.kernel == 5 && d.stride == 1 ? kDwThreads / 2 : kDwThreads);
+  const DepthwiseSlices sl(d.channels, kDwBackwardThreads);
   const int rows = (d.pad_top + int(d.height) - 1) / d.stride - d.pad_top / d.stride + 1;
   const int columns = (d.pad_left + int(d.width) - 1) / d.stride - d.pad_left / d.stride + 1;
   const DwPlan plan(d, sl.columns, rows, columns);
@@ -490,11 +490,13 @@ void dw_launch_backward(const OpCall& c, const DepthwiseShape& d, const BnGradie
   T* dx = c.din[0] ? c.din[0].view.as<T>() : nullptr;
   float* dw = c.din[1] ? c.din[1].view.as<float>() : nullptr;
   const bool add_dx = c.din[0].mode == GradMode::accumulate, add_dw = c.din[1].mode == GradMode::accumulate;
-  const bool fast = dw_fast(d, [&](auto kernel, auto stride) {
-    GM_LAUNCH((dw_backward_kernel<T, kernel.value, stride.value, Source>), grid, threads, 0, c.ctx.stream, x,
-              w, g, yc, act, k, dx, add_dx, dw, add_dw, plan, partial);
-  });
-  if (fast) return;
+  if constexpr (Source != DwSource::sigmoid) {  // no network has a sigmoid here: not worth four large kernels
+    const bool fast = dw_fast(d, [&](auto kernel, auto stride) {
+      GM_LAUNCH((dw_backward_kernel<T, kernel.value, stride.value, Source>), grid, threads, 0, c.ctx.stream,
+                x, w, g, yc, act, k, dx, add_dx, dw, add_dw, plan, partial);
+    });
+    if (fast) return;
+  }
   if (sl.lanes == 1)
     GM_LAUNCH((dw_backward_any_kernel<T, 1, Source>), grid, threads, 0, c.ctx.stream, x, w, g, yc, act, k, dx,
               add_dx, dw, add_dw, plan, partial);

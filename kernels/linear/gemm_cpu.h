@@ -132,14 +132,20 @@ inline void gemm_packed(int64_t m, int64_t n, int64_t depth, const float* a, int
     }
 }
 
+/// Depth of one pass of gemm: both operands' slabs should stay in the first cache, A being read once per
+/// panel of B.
+inline int64_t gemm_depth(int64_t m, int64_t n) {
+  return std::clamp<int64_t>(8192 / (std::min<int64_t>(n, kPanelWidth) + m), 48, kGemmDepth);
+}
 /// C[m][n] (+)= A * B with a[i*ai + k*ak] in f32 and row-major b (depth, n), packed here piece by piece. For
 /// few products per element of B; scratch: gemm_scratch(n) floats.
 inline int64_t gemm_scratch(int64_t n) { return kGemmDepth * (n + kLanes); }
 template <class TB>
 inline void gemm(int64_t m, int64_t n, int64_t depth, const float* a, int64_t ai, int64_t ak, const TB* b,
                  int64_t ldb, float* c, int64_t ldc, bool accumulate, float* scratch) {
-  for (int64_t k = 0; k < depth; k += kGemmDepth) {
-    const int64_t deep = std::min(kGemmDepth, depth - k);
+  const int64_t step = gemm_depth(m, n);
+  for (int64_t k = 0; k < depth; k += step) {
+    const int64_t deep = std::min(step, depth - k);
     pack_b(deep, n, b + k * ldb, ldb, 1, scratch);
     for (int64_t j = 0; j < n; j += kPanelWidth)
       gemm_panel(panel_vectors(n, j), m, deep, a + k * ak, ai, ak, scratch + deep * j, c + j, ldc, n - j,
@@ -173,13 +179,6 @@ inline Vec load_vec(const bf16* p) {
   using Wide __attribute__((vector_size(kLanes * 4))) = uint32_t;
   return reinterpret_cast<Vec>(__builtin_convertvector(*reinterpret_cast<const Half*>(p), Wide) << 16);
 }
-inline float sum_of(Vec v) {
-  float s[kLanes];
-  memcpy(s, &v, sizeof s);
-  for (int width = kLanes / 2; width > 0; width /= 2)
-    for (int i = 0; i < width; ++i) s[i] += s[i + width];
-  return s[0];
-}
 template <int MR, int NR, class TA, class TB>
 inline void dot_tile(int64_t depth, const TA* a, int64_t lda, const TB* b, int64_t ldb, float* c,
                      int64_t ldc) {
@@ -196,11 +195,17 @@ inline void dot_tile(int64_t depth, const TA* a, int64_t lda, const TB* b, int64
       for (int j = 0; j < NR; ++j) sum[i][j] += va * vb[j];
     }
   }
+  float lanes[MR * NR][kLanes];
 #pragma GCC unroll 4
   for (int i = 0; i < MR; ++i)
 #pragma GCC unroll 4
+    for (int j = 0; j < NR; ++j) *reinterpret_cast<VecU*>(lanes[i * NR + j]) = sum[i][j];
+  for (int i = 0; i < MR; ++i)
     for (int j = 0; j < NR; ++j) {
-      float total = sum_of(sum[i][j]);
+      float* s = lanes[i * NR + j];
+      for (int width = kLanes / 2; width > 0; width /= 2)
+        for (int l = 0; l < width; ++l) s[l] += s[l + width];
+      float total = s[0];
       for (int64_t t = k; t < depth; ++t) total += to_float(a[i * lda + t]) * to_float(b[j * ldb + t]);
       c[i * ldc + j] = total;
     }
