@@ -1,7 +1,8 @@
-// Activations for device code, and the switches from run-time attributes to template arguments.
+// Activations for device code, and the grid of elementwise kernels.
 #pragma once
 #include "kernels/activation/activation.h"
 #include "kernels/common/context.h"
+#include "kernels/common/dispatch.h"
 #include "kernels/common/math.cuh"
 #include "kernels/common/simt.h"
 
@@ -26,33 +27,6 @@ __device__ inline float act_slope(float x) {
     return s * (1.f - s);
   }
   return 1.f;
-}
-
-template <Act A>
-struct ActTag {
-  static constexpr Act value = A;
-};
-/// Calls f with the activation as a compile-time constant: act_switch(act, [&](auto a) { ... a.value ... }).
-template <class F>
-void act_switch(Act act, F&& f) {
-  switch (act) {
-    case Act::none:
-      return f(ActTag<Act::none>{});
-    case Act::silu:
-      return f(ActTag<Act::silu>{});
-    case Act::relu:
-      return f(ActTag<Act::relu>{});
-    case Act::relu6:
-      return f(ActTag<Act::relu6>{});
-    case Act::sigmoid:
-      return f(ActTag<Act::sigmoid>{});
-  }
-}
-/// Calls f with a value of the element type: float or bf16.
-template <class F>
-void float_switch(DType t, F&& f) {
-  if (t == DType::bf16) return f(bf16{});
-  return f(float{});
 }
 
 /// Blocks of a grid-stride loop over n items: enough to fill the card, never more than the work.
