@@ -8,7 +8,11 @@ build=${GM_BUILD:-build}
 if [ -z "${GM_SHARED_DATA:-}" ] && [ -d ../shared/data ]; then
   GM_SHARED_DATA=$(cd ../shared/data && pwd)
 fi
-export GM_SHARED_DATA=${GM_SHARED_DATA:-}
+if [ -n "${GM_SHARED_DATA:-}" ]; then
+  export GM_SHARED_DATA
+else
+  unset GM_SHARED_DATA
+fi
 
 # shellcheck disable=SC2086 # GM_CMAKE_ARGS: several arguments
 if ! { tools/setup.sh && cmake --preset release -B "$build" ${GM_CMAKE_ARGS:-} >/dev/null &&
