@@ -36,6 +36,15 @@ void commit_file(const std::string& temporary, const std::string& path) {
   }
 }
 
+PendingFile::~PendingFile() {
+  if (pending_) ::unlink(name_.c_str());
+}
+
+void PendingFile::commit() {
+  commit_file(name_, path_);
+  pending_ = false;
+}
+
 void write_file_atomic(const std::string& path, const void* bytes, size_t size) {
   std::string temporary = temporary_name(path);
   int fd = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);

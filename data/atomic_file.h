@@ -11,6 +11,23 @@ std::string temporary_name(const std::string& path);
 /// Syncs `temporary` to disk and renames it to `path`. On failure removes it and throws gm::Error.
 void commit_file(const std::string& temporary, const std::string& path);
 
+/// A file in the making: removed by the destructor unless it got its final name.
+class PendingFile {
+ public:
+  explicit PendingFile(const std::string& path) : path_(path), name_(temporary_name(path)) {}
+  ~PendingFile();
+  PendingFile(const PendingFile&) = delete;
+  PendingFile& operator=(const PendingFile&) = delete;
+  /// Where to write.
+  const std::string& name() const { return name_; }
+  /// See commit_file.
+  void commit();
+
+ private:
+  std::string path_, name_;
+  bool pending_ = true;
+};
+
 /// Writes `size` bytes as the whole content of `path`. Throws gm::Error naming the file and the reason
 /// (no such folder, no permission, disk full); then neither a partial nor a temporary file is left.
 void write_file_atomic(const std::string& path, const void* bytes, size_t size);

@@ -46,6 +46,10 @@ std::string reason() {
   H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, take, &text);
   for (char& c : text)
     if (c == '\n') c = ' ';
+  // Of "file write failed: ..., errno = 28, error message = 'No space left on device', ..." the quote will
+  // do.
+  const size_t from = text.find("error message = '"), to = text.find('\'', from + 17);
+  if (from != std::string::npos && to != std::string::npos) text = text.substr(from + 17, to - from - 17);
   return text.empty() ? "unknown HDF5 error" : text;
 }
 

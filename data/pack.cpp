@@ -20,22 +20,21 @@ namespace {
 
 using h5::Handle;
 
-/// The file being written; removed again unless committed.
+/// The file being written.
 class Writer {
  public:
-  explicit Writer(const std::string& path) : path_(path), temporary_(temporary_name(path)) {
+  explicit Writer(const std::string& path) : path_(path), pending_(path) {
     auto folder = std::filesystem::path(path).parent_path();
     if (!folder.empty() && !std::filesystem::is_directory(folder))
       fail(path + ": cannot write: no folder " + folder.string());
     h5::Lock lock;
-    file_ = Handle(H5Fcreate(temporary_.c_str(), H5F_ACC_EXCL, H5P_DEFAULT, H5P_DEFAULT), H5Fclose);
+    file_ = Handle(H5Fcreate(pending_.name().c_str(), H5F_ACC_EXCL, H5P_DEFAULT, H5P_DEFAULT), H5Fclose);
     need(file_.ok());
   }
   ~Writer() {
     h5::Lock lock;
     images_.reset();
     file_.reset();
-    if (!committed_) ::unlink(temporary_.c_str());
   }
 
   void create_images(hsize_t n, hsize_t height, hsize_t width) {
@@ -88,25 +87,17 @@ class Writer {
       h5::Lock lock;
       need(H5Fflush(file_, H5F_SCOPE_LOCAL) >= 0 && images_.reset() && file_.reset());
     }
-    committed_ = true;  // from here on commit_file cleans up
-    commit_file(temporary_, path_);
+    pending_.commit();
   }
 
  private:
   void need(bool ok) {
-    if (ok) return;
-    std::string reason = h5::reason();
-    // Of "file write failed: ..., errno = 28, error message = 'No space left on device', ..." the quote will
-    // do.
-    size_t from = reason.find("error message = '"), to = reason.find('\'', from + 17);
-    if (from != std::string::npos && to != std::string::npos)
-      reason = reason.substr(from + 17, to - from - 17);
-    fail(path_ + ": cannot write: " + reason);
+    if (!ok) fail(path_ + ": cannot write: " + h5::reason());
   }
 
-  std::string path_, temporary_;
+  std::string path_;
+  PendingFile pending_;
   Handle file_, images_;
-  bool committed_ = false;
 };
 
 std::string sides(const Image& image) {

@@ -4,6 +4,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <optional>
 
 #include "data/atomic_file.h"
 #include "data/csv.h"
@@ -23,17 +24,14 @@ class CsvWriter : public PredictionWriter {
  public:
   CsvWriter(const std::string& path, const std::vector<std::string>& classes, bool logits)
       : path_(path), classes_(classes), logits_(logits) {
-    if (path != "-") temporary_ = temporary_name(path);
-    file_ = path == "-" ? stdout : std::fopen(temporary_.c_str(), "w");
+    if (path != "-") pending_.emplace(path);
+    file_.reset(pending_ ? std::fopen(pending_->name().c_str(), "w") : stdout);
     if (!file_) fail(path + ": cannot write: " + std::strerror(errno));
     std::string header = "id_str,class";
     for (const auto& c : classes) header += "," + csv_cell("p_" + c);
     if (logits)
       for (const auto& c : classes) header += "," + csv_cell("z_" + c);
     put(header + "\n");
-  }
-  ~CsvWriter() override {
-    if (file_ && file_ != stdout) std::fclose(file_), std::remove(temporary_.c_str());
   }
   void write(const std::vector<Prediction>& rows) override {
     std::string text;
@@ -48,36 +46,33 @@ class CsvWriter : public PredictionWriter {
     put(text);
   }
   void finish() override {
-    if (file_ == stdout) {
-      std::fflush(stdout);
-      return;
-    }
-    const bool closed = std::fclose(file_) == 0;
-    file_ = nullptr;
-    if (!closed) {
-      std::remove(temporary_.c_str());
-      fail(path_ + ": cannot write: " + std::strerror(errno));
-    }
-    commit_file(temporary_, path_);
+    if (std::fflush(file_.get()) != 0) fail(path_ + ": cannot write: " + std::strerror(errno));
+    if (pending_) pending_->commit();
   }
 
  private:
   void put(const std::string& text) {
-    if (std::fwrite(text.data(), 1, text.size(), file_) != text.size() || std::fflush(file_) != 0)
+    if (std::fwrite(text.data(), 1, text.size(), file_.get()) != text.size() || std::fflush(file_.get()) != 0)
       fail(path_ + ": cannot write: " + std::strerror(errno));
   }
-  std::string path_, temporary_;
+  struct Close {
+    void operator()(FILE* file) const {
+      if (file != stdout) std::fclose(file);
+    }
+  };
+  std::string path_;
   std::vector<std::string> classes_;
   bool logits_;
-  FILE* file_ = nullptr;
+  std::optional<PendingFile> pending_;
+  std::unique_ptr<FILE, Close> file_;
 };
 
 class Hdf5Writer : public PredictionWriter {
  public:
   Hdf5Writer(const std::string& path, const std::vector<std::string>& classes, bool logits)
-      : path_(path), temporary_(temporary_name(path)), count_(classes.size()) {
+      : path_(path), pending_(path), count_(classes.size()) {
     h5::Lock lock;
-    file_ = h5::Handle(H5Fcreate(temporary_.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT), H5Fclose);
+    file_ = h5::Handle(H5Fcreate(pending_.name().c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT), H5Fclose);
     if (!file_.ok()) fail(path + ": cannot write: " + h5::reason());
     text_ = h5::Handle(H5Tcopy(H5T_C_S1), H5Tclose);
     H5Tset_size(text_, H5T_VARIABLE);
@@ -96,7 +91,7 @@ class Hdf5Writer : public PredictionWriter {
   ~Hdf5Writer() override {
     h5::Lock lock;
     for (h5::Handle* h : {&ids_, &class_, &probabilities_, &logits_, &text_}) h->reset();
-    if (file_.ok()) file_.reset(), std::remove(temporary_.c_str());
+    file_.reset();
   }
   void write(const std::vector<Prediction>& rows) override {
     h5::Lock lock;
@@ -119,12 +114,9 @@ class Hdf5Writer : public PredictionWriter {
     {
       h5::Lock lock;
       for (h5::Handle* h : {&ids_, &class_, &probabilities_, &logits_, &text_}) h->reset();
-      if (!file_.reset()) {
-        std::remove(temporary_.c_str());
-        fail(path_ + ": cannot write: " + h5::reason());
-      }
+      if (!file_.reset()) fail(path_ + ": cannot write: " + h5::reason());
     }
-    commit_file(temporary_, path_);
+    pending_.commit();
   }
 
  private:
@@ -153,7 +145,8 @@ class Hdf5Writer : public PredictionWriter {
     check(H5Dwrite(set, type, memory, file_space, H5P_DEFAULT, data));
   }
 
-  std::string path_, temporary_;
+  std::string path_;
+  PendingFile pending_;
   hsize_t count_, written_ = 0;
   h5::Handle file_, text_, ids_, class_, probabilities_, logits_;
 };

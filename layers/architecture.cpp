@@ -21,14 +21,15 @@ int round_layers(double layers) { return static_cast<int>(std::ceil(layers - 1e-
 Architecture read_architecture(const YAML::Node& config, const std::string& where) {
   Section root(config, "", where);
   for (const char* other : {"recipe", "data", "augment", "optimizer", "schedule", "train"}) root.has(other);
-  if (!root.has("model")) fail(where + ": no 'model' section");
+  for (const char* section : {"model", "input"})
+    if (!root.has(section)) root.missing(section);
 
   Architecture a;
   Section model = root.section("model");
   a.name = model.text("name", "network");
   a.classes = static_cast<int>(model.integer("classes", 0, 2, 100000));
-  if (a.classes == 0) model.error("classes", "is required");
   a.class_names = model.texts("class_names");
+  if (a.classes == 0) model.missing("classes");
   if (!a.class_names.empty() && static_cast<int>(a.class_names.size()) != a.classes)
     model.error("class_names", std::to_string(a.class_names.size()) + " names for " +
                                    std::to_string(a.classes) + " classes");
@@ -54,7 +55,7 @@ Architecture read_architecture(const YAML::Node& config, const std::string& wher
   scaling.finish();
   auto filters = [&](Section& s, const char* key) {
     const int64_t base = s.integer(key, 0, 1, 65536);
-    if (base == 0) s.error(key, "is required");
+    if (base == 0) s.missing(key);
     return width == 1 ? static_cast<int>(base) : round_filters(static_cast<double>(base) * width);
   };
 
@@ -77,7 +78,7 @@ Architecture read_architecture(const YAML::Node& config, const std::string& wher
     s.finish();
     a.stages.push_back(stage);
   }
-  if (a.stages.empty()) model.error("stages", "at least one stage is required");
+  if (a.stages.empty()) model.missing("stages");
 
   Section head = model.section("head");
   if (head.has("filters")) a.head_filters = filters(head, "filters");
@@ -86,7 +87,7 @@ Architecture read_architecture(const YAML::Node& config, const std::string& wher
 
   Section input = root.section("input");
   a.input_size = static_cast<int>(input.integer("size", 0, 8, 4096));
-  if (a.input_size == 0) input.error("size", "is required");
+  if (a.input_size == 0) input.missing("size");
   Section scale = input.section("scaling");
   a.mean = scale.numbers("mean", a.mean, 3);
   a.std = scale.numbers("std", a.std, 3);

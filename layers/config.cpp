@@ -56,6 +56,16 @@ void Section::error(const std::string& key, const std::string& what) const {
   fail(where + ": " + (path_.empty() ? "" : path_ + ".") + key + ": " + what);
 }
 
+void Section::missing(const std::string& key) const {
+  if (node_ && node_.IsMap())
+    for (const auto& item : node_) {
+      const std::string other = item.first.Scalar();
+      if (!known_.count(other) && !nearest(other, {key}).empty())
+        error(other, "unknown key; did you mean '" + key + "'?");
+    }
+  error(key, "is required");
+}
+
 bool Section::has(const std::string& key) {
   const YAML::Node n = find(key);
   return n && !n.IsNull();

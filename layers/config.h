@@ -30,6 +30,8 @@ class Section {
   std::vector<Section> list(const std::string& key);
   /// Throws gm::Error for keys that nothing asked for.
   void finish() const;
+  /// Throws gm::Error for a required key that is absent, or for the misspelt one in its place.
+  [[noreturn]] void missing(const std::string& key) const;
   /// Throws gm::Error at the line of `key`.
   [[noreturn]] void error(const std::string& key, const std::string& what) const;
 

@@ -110,9 +110,12 @@ int main(int argc, char** argv) {
   app.add_option("--batch", a.batch, "with --model: batch size (64)")->check(CLI::PositiveNumber);
   app.add_option("--precision", a.precision, "with --model: f32 or bf16")
       ->check(CLI::IsMember({"f32", "bf16"}));
-  app.add_option("--set", a.sets, "with --model: override one key, e.g. input.size=64");
+  app.add_option("--set", a.sets, "with --model: override one key, e.g. input.size=64")
+      ->check(check_assignment);
   app.add_option("--seconds", a.seconds, "time spent on each figure")->capture_default_str();
-  app.add_option("--device", a.device, "auto, cpu, cuda or cuda:INDEX")->capture_default_str();
+  app.add_option("--device", a.device, "auto, cpu, cuda or cuda:INDEX")
+      ->capture_default_str()
+      ->check(check_device);
   app.add_option("--threads", a.threads, "CPU threads; 0: all")->capture_default_str();
   app.add_option("--seed", a.seed, "accepted everywhere; inputs are fixed");
   app.add_flag("--json", a.json, "one JSON object a line");

@@ -19,7 +19,7 @@ run=$base/$(date +%Y%m%d-%H%M%S)-$$
 echo
 echo "Training EfficientNet-G0 at 64 px on $base/data"
 $bin/gm_train models/effg0.yaml --data $base/data --out "$run" --device auto \
-  --set input.size=64 --epochs 20 "$@"
+  --set input.size=64 --epochs 12 "$@"
 
 echo
 echo "Classifying the folder $base/new/images"

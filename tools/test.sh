@@ -10,10 +10,13 @@ if [ -z "${GM_SHARED_DATA:-}" ] && [ -d ../shared/data ]; then
 fi
 export GM_SHARED_DATA=${GM_SHARED_DATA:-}
 
-tools/setup.sh
-# shellcheck disable=SC2086 # several arguments
-cmake --preset release -B "$build" ${GM_CMAKE_ARGS:-} >/dev/null
-cmake --build "$build" --parallel "${GM_JOBS:-$(nproc)}"
+# shellcheck disable=SC2086 # GM_CMAKE_ARGS: several arguments
+if ! { tools/setup.sh && cmake --preset release -B "$build" ${GM_CMAKE_ARGS:-} >/dev/null &&
+  cmake --build "$build" --parallel "${GM_JOBS:-$(nproc)}"; }; then
+  echo "the build failed; no test ran"
+  echo "0 passed, 1 failed, 0 skipped"
+  exit 1
+fi
 
 passed=0 failed=0 skipped=0
 mkdir -p "$build/test-logs"

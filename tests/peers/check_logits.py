@@ -1,0 +1,92 @@
+#!/usr/bin/env python3
+"""Does a trained network compute what PyTorch computes with the same weights?
+
+    tests/peers/check_logits.py --build build --run runs/g0 --images FOLDER [--count 16]
+
+Resizes nothing: it writes random and real pixels at the model's input size as PNG, classifies them with gm_infer
+--logits, loads the run's best.safetensors into the PyTorch twin (torch_network.py, float64) and compares. Exits 1
+when the relative L2 error of the logits exceeds 1e-5. Needs PyTorch, PyYAML, NumPy and Pillow.
+"""
+import argparse
+import csv
+import json
+import os
+import struct
+import subprocess
+import sys
+import tempfile
+
+import numpy as np
+import torch
+from PIL import Image
+
+from torch_network import Network
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--build", default="build")
+parser.add_argument("--run", required=True)
+parser.add_argument("--images", help="folder of real images; without it random pixels only")
+parser.add_argument("--count", type=int, default=16)
+args = parser.parse_args()
+
+
+def read_safetensors(path):
+    with open(path, "rb") as file:
+        header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
+        data = file.read()
+    header.pop("__metadata__", None)
+    return {name: np.frombuffer(data[t["data_offsets"][0]:t["data_offsets"][1]], dtype="<f4").reshape(t["shape"])
+            for name, t in header.items()}
+
+
+def load(net, tensors):
+    """Fills the twin in module order: both list layers in execution order, with Keras's names on our side."""
+    kernels = {name: value for name, value in tensors.items() if name.endswith("/kernel")}
+
+    def layer_names():
+        yield "stem_conv", "stem_bn"
+        stage_letters = sorted({n.split("_")[0] for n in kernels if n.startswith("block")},
+                               key=lambda n: (int(n[5:].rstrip("abcdefghijklmnopqrstuvwxyz")), len(n), n))
+        for block in stage_letters:
+            for conv, bn in (("expand_conv", "expand_bn"), ("dwconv2", "bn"), ("project_conv", "project_bn")):
+                if f"{block}_{conv}/kernel" in kernels:
+                    yield f"{block}_{conv}", f"{block}_{bn}"
+        if "top_conv/kernel" in kernels:
+            yield "top_conv", "top_bn"
+
+    pairs = [(m[0], m[1]) for m in net.modules()
+             if isinstance(m, torch.nn.Sequential) and len(m) > 1 and isinstance(m[1], torch.nn.BatchNorm2d)]
+    names = list(layer_names())
+    assert len(pairs) == len(names), (len(pairs), len(names))
+    for (conv, bn), (conv_name, bn_name) in zip(pairs, names):
+        kernel = torch.tensor(tensors[conv_name + "/kernel"])
+        conv.weight.data = kernel.permute(2, 0, 1)[:, None] if kernel.dim() == 3 else kernel.permute(0, 3, 1, 2)
+        for ours, theirs in (("gamma", "weight"), ("beta", "bias"), ("moving_mean", "running_mean"),
+                             ("moving_variance", "running_var")):
+            getattr(bn, theirs).data = torch.tensor(tensors[f"{bn_name}/{ours}"])
+    net.predictions.weight.data = torch.tensor(tensors["predictions/kernel"])
+    net.predictions.bias.data = torch.tensor(tensors["predictions/bias"])
+    return net.double().eval()
+
+
+net = load(Network(args.run + "/config.yaml"), read_safetensors(args.run + "/best.safetensors"))
+rng = np.random.default_rng(0)
+pictures = [rng.integers(0, 256, (net.size, net.size, 3), dtype=np.uint8) for _ in range(args.count)]
+if args.images:
+    for name in sorted(os.listdir(args.images))[:args.count]:
+        pictures.append(np.asarray(Image.open(os.path.join(args.images, name)).convert("RGB")
+                                   .resize((net.size, net.size), Image.BILINEAR)))
+with tempfile.TemporaryDirectory() as folder:
+    for i, picture in enumerate(pictures):
+        Image.fromarray(picture).save(f"{folder}/{i:04}.png")
+    out = folder + "/out.csv"
+    subprocess.run([args.build + "/bin/gm_infer", "--model", args.run, folder, "--out", out, "--logits", "--quiet",
+                    "--device", "cpu"], check=True)
+    with open(out) as file:
+        rows = list(csv.DictReader(file))
+ours = np.array([[float(v) for k, v in row.items() if k.startswith("z_")] for row in rows])
+with torch.no_grad():
+    theirs = net(torch.tensor(np.stack(pictures)).permute(0, 3, 1, 2).double()).numpy()
+error = np.linalg.norm(ours - theirs) / np.linalg.norm(theirs)
+print(f"{len(rows)} images: relative L2 error of the logits {error:.2e} against PyTorch in float64")
+sys.exit(error > 1e-5)
