@@ -40,7 +40,8 @@ def random_value(name, shape, rng):
         return rng.uniform(0.5, 1.5, shape)
     if name.endswith("/kernel"):
         fan_in = np.prod(shape[:2] if len(shape) == 3 else shape[1:])  # depthwise (k, k, C), others (out, ..., in)
-        return rng.normal(0, np.sqrt(2 / fan_in), shape)
+        gain = 2 if name.startswith(("stem", "block", "top")) and len(shape) > 2 else 0.5  # gates far from saturation
+        return rng.normal(0, np.sqrt(gain / fan_in), shape)
     return rng.uniform(-0.3, 0.3, shape)
 
 
@@ -49,7 +50,7 @@ def single(tensor):
 
 
 for config in sorted(HERE.glob("*.yaml")):
-    rng = np.random.default_rng(sum(map(ord, config.stem)))
+    rng = np.random.default_rng(sum(map(ord, config.stem)) + 7)
     net = Network(config).double()
     names = net.named_weights()
     tensors = {}
