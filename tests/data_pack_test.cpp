@@ -2,11 +2,9 @@
 
 #include <signal.h>
 #include <sys/resource.h>
-#include <sys/wait.h>
 
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
 
 #include "data/atomic_file.h"
 #include "data/hdf5_dataset.h"
@@ -14,6 +12,7 @@
 #include "data/synthetic.h"
 #include "data/transform.h"
 #include "tests/data_test_util.h"
+#include "tests/tools_test_util.h"
 
 namespace gm {
 namespace {
@@ -179,40 +178,21 @@ TEST(DataParallel, EveryIndexOnceAndTheFirstError) {
                "three");
 }
 
-/// Runs a tool; its exit code and all it printed.
-std::pair<int, std::string> run_tool(const std::string& command) {
-  std::string text;
-  FILE* pipe = ::popen((command + " 2>&1").c_str(), "r");
-  for (char line[512]; std::fgets(line, sizeof line, pipe);) text += line;
-  int status = ::pclose(pipe);
-  return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, text};
-}
-
 TEST(DataTool, CommandLine) {
-  const char* bin = std::getenv("GM_BIN_DIR");
-  if (!bin) GTEST_SKIP() << "GM_BIN_DIR (the folder of the built tools) is not set";
   TempDir dir;
-  std::string tool = std::string(bin) + "/gm_data ";
-  EXPECT_EQ(run_tool(tool + "--help").first, 0);
-  for (std::string usage :
-       {"", "synth", "synth --classes x --out y", "synth --count 0 --out y", "pack a --out b.txt"}) {
-    auto [code, text] = run_tool(tool + usage);
-    EXPECT_EQ(code, 2) << usage;
-    EXPECT_EQ(text.find("error: "), 0u) << text;
-    EXPECT_EQ(std::count(text.begin(), text.end(), '\n'), 1) << text;
-  }
-  auto [code, text] = run_tool(tool + "info " + (dir / "gone.h5"));
-  EXPECT_EQ(code, 1);
-  EXPECT_EQ(text, "error: " + (dir / "gone.h5") + ": no such file or folder\n");
-  ASSERT_EQ(
-      run_tool(tool + "synth --classes gz5 --count 12 --size 32 --format png --out " + (dir / "s")).first, 0);
+  auto run = [](const std::vector<std::string>& args) {
+    const test::Ran r = test::run("gm_data", args);
+    test::expect_success(r);
+    return r.out;
+  };
+  run({"synth", "--classes", "gz5", "--count", "12", "--size", "32", "--format", "png", "--out", dir / "s"});
   auto folder = open_dataset(dir / "s");
   SyntheticDataset drawn(SyntheticSet::gz5, 12, 32, 0);
   ASSERT_EQ(folder->size(), 12);
   for (int64_t i = 0; i < 12; ++i) EXPECT_EQ(folder->read(i).rgb, drawn.read(i).rgb);
-  ASSERT_EQ(run_tool(tool + "pack " + (dir / "s") + " --out " + (dir / "s.h5")).first, 0);
+  run({"pack", dir / "s", "--out", dir / "s.h5"});
   EXPECT_EQ(open_dataset(dir / "s.h5")->classes(), gz5_classes());
-  EXPECT_NE(run_tool(tool + "info " + (dir / "s.h5")).second.find("images     12"), std::string::npos);
+  EXPECT_NE(run({"info", dir / "s.h5"}).find("images     12"), std::string::npos);
 }
 
 }  // namespace

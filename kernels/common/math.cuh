@@ -17,7 +17,8 @@ __device__ __forceinline__ float sigmoid(float x) { return 1.0f / (1.0f + expf(-
 __device__ __forceinline__ float silu(float x) { return x / (1.0f + expf(-x)); }
 
 /// d silu / dx = s + x s (1 - s), s = sigmoid(x); absolute error below 3e-7. Both s and 1 - s come from
-/// exp(-|x|), because 1.0f - s loses all bits of a large x's small gradient correction and multiplies them by x.
+/// exp(-|x|), because 1.0f - s loses all bits of a large x's small gradient correction and multiplies them by
+/// x.
 __device__ __forceinline__ float silu_grad(float x) {
   const float e = expf(-fabsf(x)), larger = 1.0f / (1.0f + e), smaller = e * larger;
   return (x >= 0.0f ? larger : smaller) + x * larger * smaller;
