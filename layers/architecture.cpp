@@ -1,5 +1,6 @@
 #include "layers/architecture.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "kernels/common/error.h"
@@ -8,7 +9,35 @@ namespace gm {
 
 namespace {
 const std::vector<std::string> kActivations{"none", "silu", "relu", "relu6", "sigmoid"};
+
+Act activation_named(const std::string& name) {
+  return static_cast<Act>(std::find(kActivations.begin(), kActivations.end(), name) - kActivations.begin());
 }
+const std::string& activation_name(Act act) { return kActivations[static_cast<size_t>(act)]; }
+
+AttentionSpec read_attention(Section s) {
+  AttentionSpec a;
+  a.type = s.text("type", a.type, {"none", "se", "cbam"});
+  a.reduction = static_cast<int>(s.integer("reduction", a.reduction, 1, 65536));
+  a.bias = s.flag("bias", a.bias);
+  a.kernel = static_cast<int>(s.integer("kernel", a.kernel, 1, 11));
+  if (a.kernel % 2 == 0) s.error("kernel", "must be odd");
+  a.authors = s.text("variant", "keras", {"keras", "authors"}) == "authors";
+  s.finish();
+  return a;
+}
+
+HiddenSpec read_hidden(Section s) {
+  HiddenSpec h;
+  h.units = static_cast<int>(s.integer("units", 0, 0, 1 << 20));
+  h.act = activation_named(s.text("activation", activation_name(h.act), kActivations));
+  h.l2 = s.number("l2", 0, 0, 10);
+  h.dropout = s.number("dropout", 0, 0, 0.95);
+  s.finish();
+  return h;
+}
+
+}  // namespace
 
 int round_filters(double filters) {
   const int n = std::max(8, static_cast<int>(filters + 4) / 8 * 8);
@@ -33,9 +62,7 @@ Architecture read_architecture(const YAML::Node& config, const std::string& wher
   if (!a.class_names.empty() && static_cast<int>(a.class_names.size()) != a.classes)
     model.error("class_names", std::to_string(a.class_names.size()) + " names for " +
                                    std::to_string(a.classes) + " classes");
-  const std::string act = model.text("activation", "silu", {kActivations.begin() + 1, kActivations.end()});
-  for (size_t i = 0; i < kActivations.size(); ++i)
-    if (kActivations[i] == act) a.act = static_cast<Act>(i);
+  a.act = activation_named(model.text("activation", "silu", {kActivations.begin() + 1, kActivations.end()}));
   a.same_padding = model.text("padding", "same", {"same", "symmetric"}) == "same";
   a.dropout = model.number("dropout", 0, 0, 0.95);
   a.stochastic_depth = model.number("stochastic_depth", 0, 0, 0.95);
@@ -65,9 +92,14 @@ Architecture read_architecture(const YAML::Node& config, const std::string& wher
   a.stem_filters = filters(stem, "filters");
   stem.finish();
 
+  // One number instead of a block type in each stage: S1 Table 1 varies the share of fused stages.
+  const bool by_number = model.has("fused_stages");
+  const int64_t fused = model.integer("fused_stages", 0, 0, 1000);
   for (Section& s : model.list("stages")) {
     StageSpec stage;
-    stage.block = s.text("block", "mbconv", {"mbconv", "fused_mbconv"});
+    const bool fuse = by_number && static_cast<int64_t>(a.stages.size()) < fused;
+    stage.block = s.text("block", fuse ? "fused_mbconv" : "mbconv", {"mbconv", "fused_mbconv"});
+    if (by_number && s.has("block")) s.error("block", "model.fused_stages decides it");
     stage.expand = static_cast<int>(s.integer("expand", 1, 1, 64));
     stage.kernel = static_cast<int>(s.integer("kernel", 3, 1, 11));
     if (stage.kernel % 2 == 0) s.error("kernel", "must be odd");
@@ -78,11 +110,15 @@ Architecture read_architecture(const YAML::Node& config, const std::string& wher
     s.finish();
     a.stages.push_back(stage);
   }
+  if (fused > static_cast<int64_t>(a.stages.size()))
+    model.error("fused_stages", "there are " + std::to_string(a.stages.size()) + " stages");
   if (a.stages.empty()) model.missing("stages");
 
   Section head = model.section("head");
   if (head.has("filters")) a.head_filters = filters(head, "filters");
   head.finish();
+  a.attention = read_attention(model.section("attention"));
+  a.hidden = read_hidden(model.section("hidden"));
   model.finish();
 
   Section input = root.section("input");
@@ -104,7 +140,7 @@ std::string architecture_yaml(const Architecture& a) {
   model["name"] = a.name;
   model["classes"] = a.classes;
   if (!a.class_names.empty()) model["class_names"] = a.class_names;
-  model["activation"] = kActivations[static_cast<int>(a.act)];
+  model["activation"] = activation_name(a.act);
   model["padding"] = a.same_padding ? "same" : "symmetric";
   model["batch_norm"]["momentum"] = a.bn_momentum;
   model["batch_norm"]["epsilon"] = a.bn_epsilon;
@@ -127,6 +163,23 @@ std::string architecture_yaml(const Architecture& a) {
     model["stages"].push_back(n);
   }
   if (a.head_filters) model["head"]["filters"] = a.head_filters;
+  if (a.attention.type != "none") {
+    YAML::Node n;
+    n["type"] = a.attention.type;
+    n["reduction"] = a.attention.reduction;
+    n["bias"] = a.attention.bias;
+    n["kernel"] = a.attention.kernel;
+    n["variant"] = a.attention.authors ? "authors" : "keras";
+    model["attention"] = n;
+  }
+  if (a.hidden.units) {
+    YAML::Node n;
+    n["units"] = a.hidden.units;
+    n["activation"] = activation_name(a.hidden.act);
+    n["l2"] = a.hidden.l2;
+    n["dropout"] = a.hidden.dropout;
+    model["hidden"] = n;
+  }
   input["size"] = a.input_size;
   input["scaling"]["mean"] = a.mean;
   input["scaling"]["std"] = a.std;

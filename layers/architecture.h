@@ -14,6 +14,25 @@ struct StageSpec {
   double se = 0;  // squeeze width as a share of the block's input channels; 0: no squeeze-excitation
 };
 
+/// Attention on the last feature map, after the top activation and before pooling.
+struct AttentionSpec {
+  std::string type = "none";  // none | se | cbam
+  int reduction = 8;          // the MLP goes C -> C / reduction -> C
+  bool bias = true;           // of the MLP
+  int kernel = 7;             // cbam: of the spatial convolution
+  /// cbam: the authors' code puts the maximum before the average and a batch norm (epsilon 1e-5, momentum
+  /// 0.99) after the spatial convolution; most Keras versions do neither.
+  bool authors = false;
+};
+
+/// Optional dense layer between pooling and predictions.
+struct HiddenSpec {
+  int units = 0;  // 0: no such layer
+  Act act = Act::relu;
+  double l2 = 0;       // Keras kernel_regularizer: l2 * sum w^2 joins the loss
+  double dropout = 0;  // after the activation
+};
+
 /// Everything that decides the function computed and its parameters. Sources: S1 section 2.2 and Keras
 /// EfficientNetV2 (spec 1.1), S2 Table 2 and section 2.3 (spec 1.2).
 struct Architecture {
@@ -27,7 +46,9 @@ struct Architecture {
   int stem_kernel = 3, stem_stride = 2, stem_filters = 32;
   std::vector<StageSpec> stages;
   int head_filters = 0;  // 1x1 convolution before pooling; 0: none
-  double dropout = 0, stochastic_depth = 0;
+  AttentionSpec attention;
+  HiddenSpec hidden;
+  double dropout = 0, stochastic_depth = 0;               // dropout: after pooling
   std::vector<double> mean{0, 0, 0}, std{255, 255, 255};  // input scaling inside the model: (x - mean) / std
   int input_size = 0;
 };

@@ -24,30 +24,36 @@ Attrs Blocks::conv_attrs(ValueId x, int kernel, int stride) const {
 }
 
 ValueId Blocks::conv(ValueId x, const std::string& name, int64_t filters, int kernel, int stride) {
-  const int64_t channels = g_.spec(x).shape.channels();
-  const ValueId w =
-      g_.parameter(name + "/kernel", Shape{filters, kernel, kernel, channels},
-                   Initializer::conv(double(kernel) * kernel * double(filters)), dtype_, true, true);
+  return conv(x, name, filters, kernel, stride, Initializer::conv(double(kernel) * kernel * double(filters)));
+}
+
+ValueId Blocks::conv(ValueId x, const std::string& name, int64_t filters, int kernel, int stride,
+                     const Initializer& init) {
+  const TensorSpec& s = g_.spec(x);
+  const ValueId w = g_.parameter(name + "/kernel", Shape{filters, kernel, kernel, s.shape.channels()}, init,
+                                 s.dtype, true, true);
   return g_.add1("conv2d", conv_attrs(x, kernel, stride), {x, w, kAbsent}, name);
 }
 
 ValueId Blocks::depthwise(ValueId x, const std::string& name, int kernel, int stride) {
   const int64_t channels = g_.spec(x).shape.channels();
   const ValueId w = g_.parameter(name + "/kernel", Shape{kernel, kernel, channels},
-                                 Initializer::conv(double(kernel) * kernel), dtype_, true, true);
+                                 Initializer::conv(double(kernel) * kernel), g_.spec(x).dtype, true, true);
   return g_.add1("depthwise_conv2d", conv_attrs(x, kernel, stride), {x, w, kAbsent}, name);
 }
 
 ValueId Blocks::batch_norm(ValueId x, const std::string& name) {
+  return batch_norm(x, name, a_.bn_epsilon, a_.bn_momentum);
+}
+
+ValueId Blocks::batch_norm(ValueId x, const std::string& name, double epsilon, double momentum) {
   const Shape c{g_.spec(x).shape.channels()};
   const ValueId gamma = g_.parameter(name + "/gamma", c, {Initializer::ones});
   const ValueId beta = g_.parameter(name + "/beta", c, {Initializer::zeros});
   const ValueId mean = g_.parameter(name + "/moving_mean", c, {Initializer::zeros}, DType::f32, false);
   const ValueId var = g_.parameter(name + "/moving_variance", c, {Initializer::ones}, DType::f32, false);
-  const Attrs attrs{{"eps", a_.bn_epsilon},
-                    {"momentum", a_.bn_momentum},
-                    {"training", training_},
-                    {"unbiased", a_.bn_unbiased}};
+  const Attrs attrs{
+      {"eps", epsilon}, {"momentum", momentum}, {"training", training_}, {"unbiased", a_.bn_unbiased}};
   return g_.add1("batch_norm", attrs, {x, gamma, beta}, name, {mean, var});
 }
 
@@ -56,11 +62,20 @@ ValueId Blocks::activation(ValueId x, Act act, const std::string& name) {
 }
 
 ValueId Blocks::dense(ValueId x, const std::string& name, int64_t units) {
-  const TensorSpec& s = g_.spec(x);
-  const ValueId w = g_.parameter(name + "/kernel", Shape{units, s.shape.channels()},
-                                 Initializer::dense(double(units)), s.dtype, true, true);
-  const ValueId b = g_.parameter(name + "/bias", Shape{units}, {Initializer::zeros});
-  return g_.add1("linear", {}, {x, w, b}, name);
+  return dense(x, name, units, Initializer::dense(double(units)));
+}
+
+ValueId Blocks::dense(ValueId x, const std::string& name, int64_t units, const Initializer& init, bool bias) {
+  return linear(x, name, name, units, init, bias);
+}
+
+ValueId Blocks::linear(ValueId x, const std::string& layer, const std::string& node, int64_t units,
+                       const Initializer& init, bool bias) {
+  const TensorSpec s = g_.spec(x);
+  const ValueId w =
+      g_.parameter(layer + "/kernel", Shape{units, s.shape.channels()}, init, s.dtype, true, true);
+  const ValueId b = bias ? g_.parameter(layer + "/bias", Shape{units}, {Initializer::zeros}) : kAbsent;
+  return g_.add1("linear", {}, {x, w, b}, node);
 }
 
 ValueId Blocks::dropout(ValueId x, double rate, bool per_sample, const std::string& name) {
@@ -68,12 +83,47 @@ ValueId Blocks::dropout(ValueId x, double rate, bool per_sample, const std::stri
   return g_.add1("dropout", {{"rate", rate}, {"per_sample", per_sample}, {"stream", streams_++}}, {x}, name);
 }
 
-ValueId Blocks::squeeze_excite(ValueId x, const std::string& prefix, int64_t squeeze) {
+ValueId Blocks::squeeze_excite(ValueId x, const std::string& prefix, int64_t squeeze, bool bias) {
   const int64_t channels = g_.spec(x).shape.channels();
+  // In Keras both are 1x1 convolutions, so they start as convolutions do.
+  const Initializer reduce = Initializer::conv(double(squeeze)), expand = Initializer::conv(double(channels));
   ValueId s = g_.add1("global_pool", {{"kind", 0}}, {x}, prefix + "se_squeeze");
-  s = activation(dense(s, prefix + "se_reduce", squeeze), a_.act, prefix + "se_reduce_act");
-  s = activation(dense(s, prefix + "se_expand", channels), Act::sigmoid, prefix + "se_gate");
+  s = dense(s, prefix + "se_reduce", squeeze, reduce, bias);
+  s = activation(s, a_.act, prefix + "se_reduce_act");
+  s = activation(dense(s, prefix + "se_expand", channels, expand, bias), Act::sigmoid, prefix + "se_gate");
   return g_.add1("channel_scale", {}, {x, s}, prefix + "se_excite");
+}
+
+ValueId Blocks::cbam(ValueId x, const std::string& prefix, const AttentionSpec& spec) {
+  const int64_t channels = g_.spec(x).shape.channels(),
+                narrow = std::max<int64_t>(1, channels / spec.reduction);
+  auto he_normal = [](double fan_in) { return Initializer::conv(fan_in); };
+  auto mlp = [&](ValueId pooled, const std::string& branch) {
+    ValueId z = linear(pooled, prefix + "mlp_reduce", prefix + branch + "_reduce", narrow,
+                       he_normal(double(channels)), spec.bias);
+    z = activation(z, Act::relu, prefix + branch + "_relu");
+    return linear(z, prefix + "mlp_expand", prefix + branch + "_expand", channels, he_normal(double(narrow)),
+                  spec.bias);
+  };
+  const auto pooled = g_.add("global_avg_max_pool", {}, {x}, prefix + "channel_pool");
+  const ValueId sum = g_.add1("add", {}, {mlp(pooled[0], "avg"), mlp(pooled[1], "max")}, prefix + "mlp_sum");
+  const ValueId gate = activation(sum, Act::sigmoid, prefix + "channel_gate");
+  const ValueId scaled = g_.add1("channel_scale", {}, {x, gate}, prefix + "channel_scale");
+
+  ValueId map =
+      g_.add1("spatial_pool", {{"max_first", double(spec.authors)}}, {scaled}, prefix + "spatial_pool");
+  map = conv(map, prefix + "spatial_conv", 1, spec.kernel, 1, he_normal(2. * spec.kernel * spec.kernel));
+  if (spec.authors) map = batch_norm(map, prefix + "spatial_bn", 1e-5, 0.99);
+  map = activation(map, Act::sigmoid, prefix + "spatial_gate");
+  return g_.add1("spatial_scale", {}, {scaled, map}, prefix + "spatial_scale");
+}
+
+ValueId Blocks::attention(ValueId x, const AttentionSpec& spec) {
+  if (spec.type == "cbam") return cbam(x, "cbam_", spec);
+  if (spec.type == "se")
+    return squeeze_excite(x, "top_", std::max<int64_t>(1, g_.spec(x).shape.channels() / spec.reduction),
+                          spec.bias);
+  return x;
 }
 
 ValueId Blocks::residual(ValueId x, ValueId branch, const std::string& prefix, double drop) {

@@ -10,18 +10,27 @@ namespace gm {
 /// Appends layers to a graph with the conventions of one architecture.
 class Blocks {
  public:
-  Blocks(Graph& graph, const Architecture& a, DType dtype, bool training)
-      : g_(graph), a_(a), dtype_(dtype), training_(training) {}
+  Blocks(Graph& graph, const Architecture& a, bool training) : g_(graph), a_(a), training_(training) {}
 
   /// k x k convolution without bias. x (N,H,W,C) -> (N,H/stride,W/stride,filters)
   ValueId conv(ValueId x, const std::string& name, int64_t filters, int kernel, int stride);
+  ValueId conv(ValueId x, const std::string& name, int64_t filters, int kernel, int stride,
+               const Initializer& init);
   ValueId depthwise(ValueId x, const std::string& name, int kernel, int stride);
   ValueId batch_norm(ValueId x, const std::string& name);
+  ValueId batch_norm(ValueId x, const std::string& name, double epsilon, double momentum);
   ValueId activation(ValueId x, Act act, const std::string& name);
   ValueId dense(ValueId x, const std::string& name, int64_t units);
+  ValueId dense(ValueId x, const std::string& name, int64_t units, const Initializer& init, bool bias = true);
   ValueId dropout(ValueId x, double rate, bool per_sample, const std::string& name);
   /// Squeeze-and-excitation: x * sigmoid(W2 silu(W1 mean_hw(x) + b1) + b2), W1: C -> squeeze
-  ValueId squeeze_excite(ValueId x, const std::string& prefix, int64_t squeeze);
+  ValueId squeeze_excite(ValueId x, const std::string& prefix, int64_t squeeze, bool bias = true);
+  /// CBAM: channel attention, then spatial attention on its result (Woo et al. 2018).
+  ///   F'  = x  * sigmoid(MLP(mean_hw x) + MLP(max_hw x))        MLP: C -> C / reduction, ReLU, -> C, shared
+  ///   F'' = F' * sigmoid(conv_kxk([mean_c F', max_c F']))       authors: [max, mean] and a batch norm
+  ValueId cbam(ValueId x, const std::string& prefix, const AttentionSpec& spec);
+  /// The attention an architecture asks for, or x itself.
+  ValueId attention(ValueId x, const AttentionSpec& spec);
 
   /// MBConv: [1x1 expand, BN, act] -> depthwise, BN, act -> [SE] -> 1x1 project, BN -> [drop, add].
   ValueId mbconv(ValueId x, const std::string& prefix, const StageSpec& s, int stride, double drop);
@@ -31,11 +40,13 @@ class Blocks {
 
  private:
   Attrs conv_attrs(ValueId x, int kernel, int stride) const;
+  // Two nodes with the same layer name share its weights.
+  ValueId linear(ValueId x, const std::string& layer, const std::string& node, int64_t units,
+                 const Initializer& init, bool bias);
   ValueId residual(ValueId x, ValueId branch, const std::string& prefix, double drop);
 
   Graph& g_;
   const Architecture& a_;
-  DType dtype_;
   bool training_;
   int streams_ = 0;  // numbers the dropout nodes, so that their masks differ
 };

@@ -1,9 +1,12 @@
 #include "layers/count.h"
 
+#include <set>
+
 namespace gm {
 
 NetworkCount count_network(const Graph& g) {
   NetworkCount total;
+  std::set<ValueId> counted;  // weights shared by several nodes belong to the first
   for (const Node& n : g.nodes()) {
     LayerCount l;
     l.name = n.name;
@@ -12,7 +15,8 @@ NetworkCount count_network(const Graph& g) {
     for (int i = 1; i < out.rank; ++i) l.output.dims[l.output.rank++] = out[i];
     for (const auto* ids : {&n.in, &n.state})
       for (ValueId id : *ids)
-        if (id != kAbsent && g.value(id).kind == Value::parameter) l.params += g.spec(id).shape.numel();
+        if (id != kAbsent && g.value(id).kind == Value::parameter && counted.insert(id).second)
+          l.params += g.spec(id).shape.numel();
     if (l.op == "conv2d" || l.op == "depthwise_conv2d" || l.op == "linear") {
       // Weights (out, ..., in) or, depthwise, (k, k, channels): products behind one output element.
       const Shape& w = g.spec(n.in[1]).shape;

@@ -7,7 +7,7 @@ namespace gm {
 TrainableGraph build_network(const Architecture& a, ParameterTable& table, const BuildOptions& o) {
   TrainableGraph t{Graph(table)};
   Graph& g = t.graph;
-  Blocks b(g, a, o.dtype, o.training);
+  Blocks b(g, a, o.training);
   const int64_t size = o.input_size ? o.input_size : a.input_size;
 
   t.pixels = g.input("pixels", {Shape{o.batch, size, size, 3}, DType::f32});
@@ -38,8 +38,16 @@ TrainableGraph build_network(const Architecture& a, ParameterTable& table, const
     x = b.batch_norm(b.conv(x, "top_conv", a.head_filters, 1, 1), "top_bn");
     x = b.activation(x, a.act, "top_activation");
   }
+  x = b.attention(x, a.attention);
   x = g.add1("global_pool", {{"kind", 0}}, {x}, "avg_pool");
   x = b.dropout(x, a.dropout, false, "top_dropout");
+  if (a.hidden.units) {
+    // Keras's default for a Dense layer, glorot_uniform: variance 2 / (in + out).
+    const double fan = double(g.spec(x).shape.channels() + a.hidden.units) / 2;
+    x = b.dense(x, "hidden", a.hidden.units, {Initializer::uniform, fan, 1.0});
+    x = b.activation(x, a.hidden.act, "hidden_activation");
+    x = b.dropout(x, a.hidden.dropout, false, "hidden_dropout");
+  }
   t.logits = b.dense(x, "predictions", a.classes);
   if (o.loss) {
     t.labels = g.input("labels", {Shape{o.batch}, DType::i32});
@@ -47,6 +55,10 @@ TrainableGraph build_network(const Architecture& a, ParameterTable& table, const
                      {t.logits, t.labels, kAbsent}, "loss");
     t.loss = out[0];
     t.correct = out[1];
+    if (a.hidden.units && a.hidden.l2 > 0) {
+      const Node& hidden = g.nodes()[g.value(g.output_of("hidden")).producer];
+      t.loss = g.add1("l2_penalty", {{"factor", a.hidden.l2}}, {t.loss, hidden.in[1]}, "hidden_l2");
+    }
   }
   return t;
 }

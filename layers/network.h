@@ -14,8 +14,9 @@ struct BuildOptions {
   bool loss = true;  // append the loss and its labels input
 };
 
-/// Builds the unfused network: normalize -> stem -> stages -> head -> pool -> dropout -> predictions (->
-/// loss). Layer and weight names are those of Keras EfficientNetV2 ("block2a_expand_conv/kernel").
+/// Builds the unfused network: normalize -> stem -> stages -> head -> [attention] -> pool -> dropout ->
+/// [hidden dense layer] -> predictions (-> loss). Layer and weight names are those of Keras EfficientNetV2
+/// ("block2a_expand_conv/kernel").
 TrainableGraph build_network(const Architecture& a, ParameterTable& table, const BuildOptions& options);
 
 }  // namespace gm

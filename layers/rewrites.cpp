@@ -45,6 +45,13 @@ class Matcher {
     extend(c, norm);
     return c;
   }
+  // The spatial_pool that reads the result of a channel_scale (CBAM), or -1.
+  int pool_of_scale(int node) const {
+    if (!is(node, "channel_scale")) return -1;
+    for (int u : uses_[g_.nodes()[node].out[0]])
+      if (is(u, "spatial_pool")) return u;
+    return -1;
+  }
   Chain from_norm(int node) const {
     Chain c;
     if (is(node, "batch_norm")) extend(c, node);
@@ -100,6 +107,12 @@ class Rebuild {
     const auto out = to_.graph.add(std::string(n.op->name), n.attrs, in, n.name, state);
     for (size_t i = 0; i < out.size(); ++i) bind(n.out[i], out[i]);
   }
+  // channel_scale and the spatial_pool behind it as one pass.
+  void fuse_scale_pool(const Node& scale, const Node& pool) {
+    const auto out = to_.graph.add("channel_scale_pool", pool.attrs, operands(scale.in), scale.name);
+    bind(scale.out[0], out[0]);
+    bind(pool.out[0], out[1]);
+  }
   TrainableGraph finish() {
     to_.pixels = operand(from_.pixels);
     to_.labels = operand(from_.labels);
@@ -131,6 +144,11 @@ TrainableGraph fuse_for_training(const TrainableGraph& source) {
   for (size_t i = 0; i < g.nodes().size(); ++i) {
     if (done[i]) continue;
     const Node& n = g.nodes()[i];
+    if (const int pool = match.pool_of_scale(static_cast<int>(i)); pool >= 0) {
+      r.fuse_scale_pool(n, g.nodes()[pool]);
+      done[pool] = 1;
+      continue;
+    }
     Chain c = match.from_conv(static_cast<int>(i));
     if (c.norm < 0) c = match.from_norm(static_cast<int>(i));
     if (c.norm < 0 || (c.conv < 0 && c.act < 0 && c.pool < 0)) {
@@ -170,6 +188,11 @@ FoldedNetwork::FoldedNetwork(const TrainableGraph& source) : net{Graph(table)} {
   for (size_t i = 0; i < g.nodes().size(); ++i) {
     if (done[i]) continue;
     const Node& n = g.nodes()[i];
+    if (const int pool = match.pool_of_scale(static_cast<int>(i)); pool >= 0) {
+      r.fuse_scale_pool(n, g.nodes()[pool]);
+      done[pool] = 1;
+      continue;
+    }
     const Chain c = match.from_conv(static_cast<int>(i));
     if (c.norm < 0) {
       r.copy(n);

@@ -8,8 +8,9 @@
 namespace gm {
 
 /// Training: convolution -> batch norm -> activation [-> global average pool] becomes one conv_bn_act or
-/// depthwise_bn_act node; batch norm -> activation elsewhere becomes batch_norm_act. Values keep their
-/// meaning; the ids of `g`'s inputs, loss and logits are updated.
+/// depthwise_bn_act node; batch norm -> activation elsewhere becomes batch_norm_act; channel_scale ->
+/// spatial_pool becomes channel_scale_pool. Values keep their meaning; the ids of `g`'s inputs, loss and
+/// logits are updated.
 TrainableGraph fuse_for_training(const TrainableGraph& g);
 
 /// How one folded convolution gets its weights: w' = w * gamma / sqrt(var + eps), b' = beta - mean * gamma /
@@ -21,8 +22,8 @@ struct Fold {
 };
 
 /// The inference network with every batch norm folded into the convolution before it and the activation into
-/// the convolution's epilogue. Owns its parameter table; make weights for it and call refresh() whenever the
-/// originals have changed.
+/// the convolution's epilogue; channel_scale -> spatial_pool becomes channel_scale_pool. Owns its parameter
+/// table; make weights for it and call refresh() whenever the originals have changed.
 struct FoldedNetwork {
   explicit FoldedNetwork(const TrainableGraph& inference_graph);
   FoldedNetwork(const FoldedNetwork&) = delete;

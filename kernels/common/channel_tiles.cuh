@@ -45,6 +45,40 @@ __device__ __forceinline__ void sum_rows(float (&v)[V], float* shared) {
   }
 }
 
+/// A maximum and where it is. The larger value wins, the earlier place among equals, so that the order of
+/// meeting does not matter.
+struct Peak {
+  float value;
+  int at;
+  __device__ __forceinline__ void meet(float v, int p) {
+    const bool wins = v > value || (v == value && p < at);
+    value = wins ? v : value;
+    at = wins ? p : at;
+  }
+};
+
+/// The same over the rows of a block as sum_rows: valid in row 0, every thread must call. values, places: as
+/// the scratch of sum_rows.
+template <int V>
+__device__ __forceinline__ void peak_rows(Peak (&peak)[V], float* values, int* places) {
+  constexpr int kThreads = ChannelTiles::kThreads;
+  const int at = static_cast<int>(threadIdx.y * blockDim.x + threadIdx.x);
+#pragma unroll
+  for (int k = 0; k < V; ++k)
+    values[k * kThreads + at] = peak[k].value, places[k * kThreads + at] = peak[k].at;
+  for (unsigned half = blockDim.y / 2; half > 0; half /= 2) {
+    __syncthreads();
+    if (threadIdx.y < half) {
+      const int other = at + static_cast<int>(half * blockDim.x);
+#pragma unroll
+      for (int k = 0; k < V; ++k) {
+        peak[k].meet(values[k * kThreads + other], places[k * kThreads + other]);
+        values[k * kThreads + at] = peak[k].value, places[k * kThreads + at] = peak[k].at;
+      }
+    }
+  }
+}
+
 /// Calls f with Lanes<V> for the vector width of the plan.
 template <class T, class F>
 void lanes_switch(const ChannelTiles& t, F&& f) {

@@ -38,16 +38,7 @@ __global__ void pool_average_finish_kernel(const float* partial, float* y, int64
   });
 }
 
-// ---- maximum. The larger value wins, the earlier pixel among equals, so that order does not matter.
-struct Peak {
-  float value;
-  int at;
-  __device__ __forceinline__ void meet(float v, int p) {
-    const bool wins = v > value || (v == value && p < at);
-    value = wins ? v : value;
-    at = wins ? p : at;
-  }
-};
+// ---- maximum
 
 // argmax may be null (inference). out and argmax: the results, or the partial ones of several chunks.
 template <class T, int V>
@@ -56,7 +47,6 @@ __global__ void pool_maximum_kernel(const T* x, float* out, int* argmax, int64_t
   GM_SHARED(float, values, [V * kThreads]);
   GM_SHARED(int, places, [V * kThreads]);
   const int64_t n = blockIdx.x, c = tile_channel<V>();
-  const int at = static_cast<int>(threadIdx.y * blockDim.x + threadIdx.x);
   Peak peak[V];
 #pragma unroll
   for (int k = 0; k < V; ++k) peak[k] = {-INFINITY, static_cast<int>(hw)};
@@ -69,20 +59,7 @@ __global__ void pool_maximum_kernel(const T* x, float* out, int* argmax, int64_t
       for (int k = 0; k < V; ++k) peak[k].meet(f[k], static_cast<int>(p));
     }
   }
-#pragma unroll
-  for (int k = 0; k < V; ++k)
-    values[k * kThreads + at] = peak[k].value, places[k * kThreads + at] = peak[k].at;
-  for (unsigned half = blockDim.y / 2; half > 0; half /= 2) {
-    __syncthreads();
-    if (threadIdx.y < half) {
-      const int other = at + static_cast<int>(half * blockDim.x);
-#pragma unroll
-      for (int k = 0; k < V; ++k) {
-        peak[k].meet(values[k * kThreads + other], places[k * kThreads + other]);
-        values[k * kThreads + at] = peak[k].value, places[k * kThreads + at] = peak[k].at;
-      }
-    }
-  }
+  peak_rows<V>(peak, values, places);
   if (threadIdx.y == 0 && c < channels) {
 #pragma unroll
     for (int k = 0; k < V; ++k) {

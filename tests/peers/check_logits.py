@@ -39,37 +39,7 @@ def read_safetensors(path):
             for name, t in header.items()}
 
 
-def load(net, tensors):
-    """Fills the twin in module order: both list layers in execution order, with Keras's names on our side."""
-    kernels = {name: value for name, value in tensors.items() if name.endswith("/kernel")}
-
-    def layer_names():
-        yield "stem_conv", "stem_bn"
-        stage_letters = sorted({n.split("_")[0] for n in kernels if n.startswith("block")},
-                               key=lambda n: (int(n[5:].rstrip("abcdefghijklmnopqrstuvwxyz")), len(n), n))
-        for block in stage_letters:
-            for conv, bn in (("expand_conv", "expand_bn"), ("dwconv2", "bn"), ("project_conv", "project_bn")):
-                if f"{block}_{conv}/kernel" in kernels:
-                    yield f"{block}_{conv}", f"{block}_{bn}"
-        if "top_conv/kernel" in kernels:
-            yield "top_conv", "top_bn"
-
-    pairs = [(m[0], m[1]) for m in net.modules()
-             if isinstance(m, torch.nn.Sequential) and len(m) > 1 and isinstance(m[1], torch.nn.BatchNorm2d)]
-    names = list(layer_names())
-    assert len(pairs) == len(names), (len(pairs), len(names))
-    for (conv, bn), (conv_name, bn_name) in zip(pairs, names):
-        kernel = torch.tensor(tensors[conv_name + "/kernel"])
-        conv.weight.data = kernel.permute(2, 0, 1)[:, None] if kernel.dim() == 3 else kernel.permute(0, 3, 1, 2)
-        for ours, theirs in (("gamma", "weight"), ("beta", "bias"), ("moving_mean", "running_mean"),
-                             ("moving_variance", "running_var")):
-            getattr(bn, theirs).data = torch.tensor(tensors[f"{bn_name}/{ours}"])
-    net.predictions.weight.data = torch.tensor(tensors["predictions/kernel"])
-    net.predictions.bias.data = torch.tensor(tensors["predictions/bias"])
-    return net.double().eval()
-
-
-net = load(Network(args.run + "/config.yaml"), read_safetensors(args.run + "/best.safetensors"))
+net = Network(args.run + "/config.yaml").load(read_safetensors(args.run + "/best.safetensors")).double().eval()
 rng = np.random.default_rng(0)
 pictures = [rng.integers(0, 256, (net.size, net.size, 3), dtype=np.uint8) for _ in range(args.count)]
 if args.images:

@@ -1,0 +1,72 @@
+// Device side of passes that reduce over the channels of each pixel (spatial attention): one warp per pixel.
+// A lane reads one 16-byte vector (or one element when C is not a multiple) of every 32, so that a warp reads
+// 512 neighbouring bytes; the reduction is a butterfly of shuffles. A pixel's result does not depend on the
+// grid.
+#pragma once
+#include "kernels/common/channel_tiles.cuh"
+#include "kernels/common/reduce.cuh"
+
+namespace gm::GM_BACKEND_NS {
+
+constexpr int kPixelWarps = 8;
+inline unsigned pixels_grid(int64_t pixels, const Context& ctx) { return grid_for(pixels, kPixelWarps, ctx); }
+inline dim3 pixels_block() { return dim3(32, kPixelWarps); }
+
+/// Calls body(pixel) for each pixel, by all lanes of one warp.
+template <class Body>
+__device__ __forceinline__ void for_pixels(int64_t pixels, Body body) {
+  const int64_t first = blockIdx.x * int64_t{kPixelWarps} + threadIdx.y,
+                stride = int64_t{gridDim.x} * kPixelWarps;
+  for (int64_t p = first; p < pixels; p += stride) body(p);
+}
+/// Calls body(c) for every V channels of this lane.
+template <int V, class Body>
+__device__ __forceinline__ void for_channels(int64_t channels, Body body) {
+  for (int64_t c = int64_t{threadIdx.x} * V; c < channels; c += 32 * V) body(c);
+}
+
+/// Sum and peak of what a lane has seen, then of the warp.
+struct ChannelPool {
+  float sum = 0;
+  Peak peak{-INFINITY, INT32_MAX};
+
+  __device__ __forceinline__ void add(float v, int64_t c) {
+    sum += v;
+    peak.meet(v, static_cast<int>(c));
+  }
+  /// All lanes must call; all lanes get the same.
+  __device__ __forceinline__ void join() {
+    sum = warp_sum(sum);
+#pragma unroll
+    for (int o = 16; o > 0; o /= 2) {
+      const float value = __shfl_xor_sync(0xffffffffu, peak.value, o);
+      const int at = __shfl_xor_sync(0xffffffffu, peak.at, o);
+      peak.meet(value, at);
+    }
+  }
+};
+
+/// V neighbouring f32 values, by 16-byte loads for V > 1.
+template <int V>
+__device__ __forceinline__ void load_floats(const float* p, float (&f)[V]) {
+  if constexpr (V == 1) {
+    f[0] = *p;
+  } else {
+#pragma unroll
+    for (int k = 0; k < V; k += 4) {
+      float four[4];
+      Vec<float, 4>::load(p + k).to_float(four);
+#pragma unroll
+      for (int j = 0; j < 4; ++j) f[k + j] = four[j];
+    }
+  }
+}
+
+/// Calls f with Lanes<V> for the widest vector that divides the channels.
+template <class T, class F>
+void pixel_lanes_switch(int64_t channels, F&& f) {
+  if (channels % kVecLanes<T>) return f(Lanes<1>{});
+  f(Lanes<kVecLanes<T>>{});
+}
+
+}  // namespace gm::GM_BACKEND_NS
