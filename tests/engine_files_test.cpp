@@ -1,0 +1,105 @@
+// Weight files: exact round trips, one clear line for what is wrong with a file. Schedules as pure functions.
+#include <gtest/gtest.h>
+
+#include <fstream>
+
+#include "engine/optimizer.h"
+#include "engine/safetensors.h"
+#include "engine/trainer.h"
+#include "tests/data_test_util.h"
+
+namespace gm {
+namespace {
+
+std::string error_of(const std::function<void()>& f) {
+  try {
+    f();
+  } catch (const Error& e) {
+    return e.what();
+  }
+  return "";
+}
+
+TensorFile sample() {
+  TensorFile f;
+  f.metadata["model"] = "lines\nand \"quotes\"";
+  f.tensors["a/kernel"] = StoredTensor::of(Shape{2, 3}, {1, -2, 3.5f, 1e-30f, 0, 7});
+  f.tensors["empty"] = StoredTensor::of(Shape{0}, {});
+  return f;
+}
+
+TEST(EngineFiles, RoundTripIsExact) {
+  test::TempDir dir;
+  write_safetensors(dir / "x.safetensors", sample());
+  const TensorFile back = read_safetensors(dir / "x.safetensors");
+  EXPECT_EQ(back.metadata, sample().metadata);
+  EXPECT_EQ(back.at("a/kernel").spec.shape, (Shape{2, 3}));
+  EXPECT_EQ(back.at("a/kernel").bytes, sample().at("a/kernel").bytes);
+  EXPECT_TRUE(back.at("empty").bytes.empty());
+}
+
+TEST(EngineFiles, EveryTruncationIsReported) {
+  test::TempDir dir;
+  write_safetensors(dir / "x.safetensors", sample());
+  std::ifstream in(dir / "x.safetensors", std::ios::binary);
+  const std::string whole((std::istreambuf_iterator<char>(in)), {});
+  for (size_t n = 0; n < whole.size(); ++n) {
+    test::write_text(dir / "cut.safetensors", whole.substr(0, n));
+    const std::string e = error_of([&] { read_safetensors(dir / "cut.safetensors"); });
+    ASSERT_NE(e.find("cut.safetensors"), std::string::npos) << n << " bytes: '" << e << "'";
+    ASSERT_EQ(e.find('\n'), std::string::npos);
+  }
+}
+
+TEST(EngineFiles, ForeignFilesAreRefused) {
+  test::TempDir dir;
+  test::write_text(dir / "a", "this is not a tensor file at all");
+  EXPECT_NE(error_of([&] { read_safetensors(dir / "a"); }).find("not a safetensors file"), std::string::npos);
+  EXPECT_NE(error_of([&] { read_safetensors(dir / "none"); }).find("cannot open"), std::string::npos);
+  // Offsets that point past the data, or a shape that does not fit them.
+  auto with_header = [&](const std::string& json) {
+    const uint64_t n = json.size();
+    test::write_text(dir / "b", std::string(reinterpret_cast<const char*>(&n), 8) + json + "12345678");
+    return error_of([&] { read_safetensors(dir / "b"); });
+  };
+  EXPECT_NE(with_header(R"({"t":{"dtype":"F32","shape":[2],"data_offsets":[0,800]}})").find("'t'"),
+            std::string::npos);
+  EXPECT_NE(with_header(R"({"t":{"dtype":"F32","shape":[3],"data_offsets":[0,8]}})").find("do not fit"),
+            std::string::npos);
+  EXPECT_NE(with_header(R"({"t":{"dtype":"Q7","shape":[2],"data_offsets":[0,8]}})").find("Q7"),
+            std::string::npos);
+  EXPECT_NE(with_header(R"({"t":5})").find("malformed"), std::string::npos);
+}
+
+TEST(EngineFiles, WeightsOfAnotherModelChangeNothing) {
+  auto device = open_device("cpu");
+  ParameterTable table;
+  table.add("a/kernel", Shape{2, 3}, {Initializer::ones}, true, true);
+  table.add("b/bias", Shape{4}, {Initializer::ones}, true, false);
+  Weights w(*device, table, false, false);
+  w.initialize(table, 0);
+  EXPECT_NE(error_of([&] { load_weights(sample(), table, w); }).find("b/bias"), std::string::npos);
+  EXPECT_EQ(w.download(table[0]), std::vector<float>(6, 1.f))
+      << "a refused file must leave the weights alone";
+}
+
+// reference: Keras's legacy decay, lr .01 and decay .001 at 222 steps an epoch.
+TEST(EngineSchedule, KerasDecay) {
+  const ScheduleConfig s{.kind = ScheduleConfig::keras_decay, .decay = 1e-3};
+  EXPECT_DOUBLE_EQ(learning_rate(s, 0.01, 0, 0, 1), 0.01);
+  EXPECT_NEAR(learning_rate(s, 0.01, 222, 0, 1), 0.0082, 5e-5);
+  EXPECT_NEAR(learning_rate(s, 0.01, 5 * 222, 0, 1), 0.0047, 5e-5);
+  EXPECT_NEAR(learning_rate(s, 0.01, 50 * 222, 0, 1), 0.00083, 5e-6);
+}
+
+TEST(EngineSchedule, WarmUpThenCosine) {
+  const ScheduleConfig s{.kind = ScheduleConfig::cosine, .final_fraction = 0.1};
+  EXPECT_DOUBLE_EQ(learning_rate(s, 1, 0, 10, 110), 0.1);
+  EXPECT_DOUBLE_EQ(learning_rate(s, 1, 9, 10, 110), 1.0);
+  EXPECT_DOUBLE_EQ(learning_rate(s, 1, 10, 10, 110), 1.0);
+  EXPECT_NEAR(learning_rate(s, 1, 60, 10, 110), 0.55, 1e-12);
+  EXPECT_NEAR(learning_rate(s, 1, 110, 10, 110), 0.1, 1e-12);
+}
+
+}  // namespace
+}  // namespace gm

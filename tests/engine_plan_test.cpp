@@ -1,0 +1,109 @@
+// The planner: no two live tensors share memory, in-place sharing only where nobody reads later, gradients of
+// values with several consumers are accumulated.
+#include "engine/plan.h"
+
+#include <gtest/gtest.h>
+
+#include <set>
+
+#include "layers/network.h"
+#include "layers/rewrites.h"
+
+namespace gm {
+namespace {
+
+Architecture small_network() {
+  Architecture a;
+  a.classes = 3;
+  a.input_size = 16;
+  a.stem_filters = 8;
+  a.stages = {{.block = "mbconv", .expand = 1, .filters = 8, .layers = 2},
+              {.block = "mbconv", .expand = 4, .stride = 2, .filters = 16, .layers = 2, .se = 0.25}};
+  a.head_filters = 24;
+  a.dropout = 0.2;
+  a.stochastic_depth = 0.2;
+  return a;
+}
+
+int root(const Plan& p, int slot) {
+  while (p.slots[slot].shares >= 0) slot = p.slots[slot].shares;
+  return slot;
+}
+
+void expect_no_overlap(const Plan& plan) {
+  int overlaps = 0;
+  for (size_t i = 0; i < plan.slots.size(); ++i)
+    for (size_t j = i + 1; j < plan.slots.size(); ++j) {
+      const Slot &a = plan.slots[i], &b = plan.slots[j];
+      if (root(plan, int(i)) == root(plan, int(j))) continue;
+      const bool together = a.first <= b.last && b.first <= a.last;
+      const bool same_memory = a.offset < b.offset + b.spec.bytes() && b.offset < a.offset + a.spec.bytes();
+      overlaps += together && same_memory;
+    }
+  EXPECT_EQ(overlaps, 0);
+  for (const Slot& s : plan.slots) EXPECT_LE(s.offset + s.spec.bytes(), plan.arena_bytes);
+}
+
+TEST(EnginePlan, LiveTensorsNeverOverlap) {
+  for (bool fused : {false, true})
+    for (bool training : {false, true}) {
+      ParameterTable table;
+      TrainableGraph g = build_network(small_network(), table, {.batch = 5, .training = training});
+      if (fused) g = fuse_for_training(g);
+      PlanOptions options{.training = training, .keep = {g.loss, g.logits}};
+      if (training) options.loss = g.loss;
+      const Plan plan = make_plan(g.graph, options);
+      expect_no_overlap(plan);
+      // Reuse must pay: the arena is well below the sum of all tensors.
+      size_t total = 0;
+      for (const Slot& s : plan.slots) total += s.shares < 0 ? s.spec.bytes() : 0;
+      EXPECT_LT(plan.arena_bytes, training ? total * 3 / 4 : total / 2) << "fused " << fused;
+    }
+}
+
+TEST(EnginePlan, KeptValuesSurviveTheRun) {
+  ParameterTable table;
+  const TrainableGraph g = build_network(small_network(), table, {.batch = 2});
+  const ValueId kept = g.graph.output_of("stem_bn");
+  const Plan plan = make_plan(g.graph, {.keep = {kept}});
+  const int slot = plan.value_slot[kept];
+  for (const Slot& s : plan.slots) EXPECT_NE(s.shares, slot) << "something writes over the kept value";
+  EXPECT_GE(plan.slots[slot].last, static_cast<int>(plan.steps.size()));
+}
+
+TEST(EnginePlan, SharedValuesAccumulateTheirGradients) {
+  ParameterTable table;
+  Graph g(table);
+  const ValueId x = g.input("x", {Shape{2, 4}, DType::f32});
+  g.values()[x].wants_gradient = true;
+  const ValueId w = g.parameter("w", Shape{4, 4}, Initializer::dense(4));
+  const ValueId a = g.add1("linear", {}, {x, w, kAbsent}, "a");
+  const ValueId b = g.add1("linear", {}, {a, w, kAbsent}, "b");  // the same weights again
+  const ValueId sum = g.add1("add", {}, {a, b}, "sum");          // a is read twice
+  const Plan plan = make_plan(g, {.training = true, .loss = sum});
+  int overwritten = 0, accumulated = 0, a_accumulated = 0;
+  for (size_t i = plan.backward_begin; i < plan.steps.size(); ++i) {
+    const Step& s = plan.steps[i];
+    const Node& n = g.nodes()[s.node];
+    for (size_t k = 0; k < n.in.size(); ++k) {
+      if (n.in[k] == w) (s.mode[k] == GradMode::overwrite ? overwritten : accumulated)++;
+      if (n.in[k] == a && s.mode[k] == GradMode::accumulate) ++a_accumulated;
+    }
+  }
+  EXPECT_EQ(overwritten, 1);
+  EXPECT_EQ(accumulated, 1);
+  EXPECT_EQ(a_accumulated, 1);
+  EXPECT_GE(plan.gradient_slot[x], 0);
+}
+
+TEST(EnginePlan, FrozenParametersAndWhatOnlyLeadsToThemGetNoGradient) {
+  ParameterTable table;
+  const TrainableGraph g = build_network(small_network(), table, {.batch = 2, .training = true});
+  for (int i = 0; i < table.size(); ++i) table[i].frozen = table[i].name.rfind("predictions", 0) != 0;
+  const Plan plan = make_plan(g.graph, {.training = true, .loss = g.loss});
+  // Only the loss and the dense layer have a backward step; nothing flows further down.
+  EXPECT_EQ(plan.steps.size() - plan.backward_begin, 2u);
+}
+
+}  // namespace
+}  // namespace gm
