@@ -126,7 +126,7 @@ TEST(CountsV2, FusedShareMacs) {
 }
 
 TEST(CountsV2, ArchitectureSurvivesItsYaml) {
-  for (const std::string& variant : {"keras", "authors"}) {
+  for (const std::string variant : {"keras", "authors"}) {
     const std::string path = std::string(GM_SOURCE_DIR) + "/models/effv2s_cbam_fc4096.yaml";
     const Architecture a = read_architecture(load_config(path, {"model.attention.variant=" + variant}), path);
     const Architecture b = read_architecture(parse_yaml(architecture_yaml(a), "stored"), "stored");
