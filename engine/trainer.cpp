@@ -84,99 +84,104 @@ std::pair<double, double> Trainer::evaluate(BatchSource& source) {
 
 Trainer::Outcome Trainer::run(BatchSource& train, BatchSource& validation, const TrainerEvents& events,
                               const std::atomic<bool>& stop) {
-  const int64_t batches = train.batches(), total = batches * config_.epochs;
-  const int64_t warmup = std::llround(schedule_.warmup_epochs * static_cast<double>(batches));
   const auto out_of_patience = [this] {
     return config_.patience > 0 && state_.epochs_without_gain >= config_.patience;
   };
   if (state_.batch == 0 && out_of_patience()) return Outcome::stopped_early;  // resumed after its end
-  HostBatch batch;
   // A checkpoint before the first step: a run killed in its first epoch can be resumed too.
   if (state_.step == 0) save("last.safetensors", true);
-  for (; state_.epoch < config_.epochs; ++state_.epoch) {
-    const auto start = std::chrono::steady_clock::now();
-    const int64_t first = state_.batch;
-    double lr = 0, seen = 0;
-    train.start_epoch(state_.epoch, state_.batch);
-    while (train.next(batch)) {
-      lr = learning_rate(schedule_, optimizer_.config().lr, state_.step, warmup, total);
-      train_.upload(train_ids_.pixels, batch.pixels.data());
-      train_.upload(train_ids_.labels, batch.labels.data());
-      train_.set_step(static_cast<uint64_t>(state_.step));
-      train_.forward();
-      train_.backward();
-      optimizer_.update(lr, state_.step);
-      const double loss = train_.download(train_ids_.loss)[0];
-      if (!std::isfinite(loss))
-        fail("the loss became " + exact(loss) + " at step " + std::to_string(state_.step) +
-             " (learning rate " + exact(lr) +
-             "): lower optimizer.lr; last.safetensors holds the last good weights");
-      const double n = static_cast<double>(batch.count);
-      state_.loss_sum += loss * n;
-      state_.correct += train_.download(train_ids_.correct)[0];
-      state_.samples += n;
-      seen += n;
-      ++state_.step;
-      ++state_.batch;
-      if (events.on_step) {
-        const double seconds = seconds_since(start), rate = seen / seconds;
-        const double left =
-            static_cast<double>(total - state_.step) * static_cast<double>(batch.labels.size());
-        events.on_step({state_.epoch, config_.epochs, state_.batch, batches,
-                        static_cast<int64_t>(state_.samples), train.samples(),
-                        state_.loss_sum / state_.samples, state_.correct / state_.samples, rate,
-                        left / rate});
-      }
-      const bool more = state_.batch < batches;
-      if (stop.load() && more) {
-        save("last.safetensors", true);
-        return Outcome::interrupted;
-      }
-      if (more && config_.checkpoint_steps > 0 && state_.step % config_.checkpoint_steps == 0)
-        save("last.safetensors", true);
-    }
-    const double seconds = seconds_since(start);
+  while (state_.epoch < config_.epochs) {
     EpochMetrics m;
-    m.epoch = state_.epoch;
-    m.train_loss = state_.loss_sum / state_.samples;
-    m.train_accuracy = state_.correct / state_.samples;
-    m.lr = lr;
-    m.images_per_second = state_.batch > first ? seen / seconds : 0;
-    m.data_wait = train.wait_seconds() / seconds;
+    if (!train_epoch(train, events, stop, m)) return Outcome::interrupted;
     std::tie(m.val_loss, m.val_accuracy) = evaluate(validation);
-    const bool best = m.val_loss < state_.best_loss;
-    if (best) {
-      state_.best_loss = m.val_loss;
-      state_.best_accuracy = m.val_accuracy;
-      state_.best_epoch = state_.epoch;
-      state_.epochs_without_gain = 0;
-    } else {
-      ++state_.epochs_without_gain;
-    }
-    state_.batch = 0;
-    state_.loss_sum = state_.correct = state_.samples = 0;
-    // The checkpoint names the next epoch; metrics come first so that a crash between the two repeats a line
-    // rather than losing one.
-    append_metrics(m);
-    if (best) save("best.safetensors", false);
-    ++state_.epoch;
-    save("last.safetensors", true);
-    --state_.epoch;
+    const bool best = end_epoch(m);
     if (events.on_epoch) events.on_epoch(m, best);
     if (out_of_patience()) {
       if (config_.restore_best) {
         load_weights(read_safetensors(config_.out_dir + "/best.safetensors"), table_, weights_);
-        ++state_.epoch;
         save("last.safetensors", true);
       }
       return Outcome::stopped_early;
     }
-    if (stop.load()) {
-      ++state_.epoch;
-      return state_.epoch < config_.epochs ? Outcome::interrupted : Outcome::finished;
-    }
+    if (stop.load() && state_.epoch < config_.epochs) return Outcome::interrupted;
   }
   return Outcome::finished;
+}
+
+// One epoch, or the rest of it after a resume. False when `stop` cut it short; then a checkpoint is written.
+bool Trainer::train_epoch(BatchSource& train, const TrainerEvents& events, const std::atomic<bool>& stop,
+                          EpochMetrics& m) {
+  const int64_t batches = train.batches(), total = batches * config_.epochs;
+  const int64_t warmup = std::llround(schedule_.warmup_epochs * static_cast<double>(batches));
+  const auto start = std::chrono::steady_clock::now();
+  double seen = 0;
+  HostBatch batch;
+  train.start_epoch(state_.epoch, state_.batch);
+  while (train.next(batch)) {
+    m.lr = learning_rate(schedule_, optimizer_.config().lr, state_.step, warmup, total);
+    train_step(batch, m.lr);
+    seen += static_cast<double>(batch.count);
+    if (events.on_step) {
+      const double rate = seen / seconds_since(start);
+      const double left =
+          static_cast<double>((total - state_.step) * static_cast<int64_t>(batch.labels.size()));
+      events.on_step({state_.epoch, config_.epochs, state_.batch, batches,
+                      static_cast<int64_t>(state_.samples), train.samples(), state_.loss_sum / state_.samples,
+                      state_.correct / state_.samples, rate, left / rate});
+    }
+    if (state_.batch == batches) continue;  // the epoch's end writes its own checkpoint
+    if (stop.load()) {
+      save("last.safetensors", true);
+      return false;
+    }
+    if (config_.checkpoint_steps > 0 && state_.step % config_.checkpoint_steps == 0)
+      save("last.safetensors", true);
+  }
+  const double seconds = seconds_since(start);
+  m.epoch = state_.epoch;
+  m.train_loss = state_.loss_sum / state_.samples;
+  m.train_accuracy = state_.correct / state_.samples;
+  m.images_per_second = seen / seconds;
+  m.data_wait = train.wait_seconds() / seconds;
+  return true;
+}
+
+void Trainer::train_step(const HostBatch& batch, double lr) {
+  train_.upload(train_ids_.pixels, batch.pixels.data());
+  train_.upload(train_ids_.labels, batch.labels.data());
+  train_.set_step(static_cast<uint64_t>(state_.step));
+  train_.forward();
+  train_.backward();
+  optimizer_.update(lr, state_.step);
+  const double loss = train_.download(train_ids_.loss)[0];
+  if (!std::isfinite(loss))
+    fail("the loss became " + exact(loss) + " at step " + std::to_string(state_.step) + " (learning rate " +
+         exact(lr) + "): lower optimizer.lr; last.safetensors holds the last good weights");
+  const double n = static_cast<double>(batch.count);
+  state_.loss_sum += loss * n;
+  state_.correct += train_.download(train_ids_.correct)[0];
+  state_.samples += n;
+  ++state_.step;
+  ++state_.batch;
+}
+
+// Records a finished epoch in memory and on disk; true when its validation loss is the lowest so far.
+bool Trainer::end_epoch(const EpochMetrics& m) {
+  const bool best = m.val_loss < state_.best_loss;
+  if (best) {
+    state_.best_loss = m.val_loss;
+    state_.best_accuracy = m.val_accuracy;
+    state_.best_epoch = m.epoch;
+  }
+  state_.epochs_without_gain = best ? 0 : state_.epochs_without_gain + 1;
+  state_.batch = 0;
+  state_.loss_sum = state_.correct = state_.samples = 0;
+  ++state_.epoch;  // the checkpoint names the next epoch
+  // Metrics come first, so that a crash in between repeats a line rather than losing one.
+  append_metrics(m);
+  if (best) save("best.safetensors", false);
+  save("last.safetensors", true);
+  return best;
 }
 
 void Trainer::append_metrics(const EpochMetrics& m) const {
@@ -200,7 +205,7 @@ void Trainer::save(const std::string& name, bool full) const {
   file.metadata = config_.metadata;
   file.metadata["format"] = "galaxy-morphology/1";
   file.metadata["step"] = std::to_string(state_.step);
-  file.metadata["epoch"] = std::to_string(full ? state_.epoch : state_.epoch + 1);
+  file.metadata["epoch"] = std::to_string(state_.epoch);
   if (full) {
     auto& self = const_cast<Trainer&>(*this);
     auto flat = [](const Buffer& b) {

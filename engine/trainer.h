@@ -84,6 +84,10 @@ class Trainer {
     double best_loss = 1e300, best_accuracy = -1;
     int64_t best_epoch = -1, epochs_without_gain = 0;
   };
+  bool train_epoch(BatchSource& train, const TrainerEvents& events, const std::atomic<bool>& stop,
+                   EpochMetrics& m);
+  void train_step(const HostBatch& batch, double lr);
+  bool end_epoch(const EpochMetrics& m);
   void save(const std::string& file, bool full) const;
   void append_metrics(const EpochMetrics& m) const;
 
