@@ -13,23 +13,23 @@
 
 namespace gm {
 
-namespace {
-
-int best(const Prediction& p) {
+int predicted_class(const Prediction& p) {
   return static_cast<int>(std::max_element(p.probabilities.begin(), p.probabilities.end()) -
                           p.probabilities.begin());
 }
 
+namespace {
+
 class CsvWriter : public PredictionWriter {
  public:
-  CsvWriter(const std::string& path, const std::vector<std::string>& classes, bool logits)
-      : path_(path), classes_(classes), logits_(logits) {
+  CsvWriter(const std::string& path, const std::vector<std::string>& classes, PredictionColumns columns)
+      : path_(path), classes_(classes), columns_(columns) {
     if (path != "-") pending_.emplace(path);
     file_.reset(pending_ ? std::fopen(pending_->name().c_str(), "w") : stdout);
     if (!file_) fail(path + ": cannot write: " + std::strerror(errno));
-    std::string header = "id_str,class";
+    std::string header = columns.labels ? "id_str,label,class" : "id_str,class";
     for (const auto& c : classes) header += "," + csv_cell("p_" + c);
-    if (logits)
+    if (columns.logits)
       for (const auto& c : classes) header += "," + csv_cell("z_" + c);
     put(header + "\n");
   }
@@ -37,9 +37,11 @@ class CsvWriter : public PredictionWriter {
     std::string text;
     char number[32];
     for (const Prediction& p : rows) {
-      text += csv_cell(p.id) + "," + csv_cell(classes_[best(p)]);
+      text += csv_cell(p.id) + ",";
+      if (columns_.labels) text += (p.label < 0 ? "" : csv_cell(classes_[p.label])) + ",";
+      text += csv_cell(classes_[predicted_class(p)]);
       for (double v : p.probabilities) text.append(number, std::snprintf(number, sizeof number, ",%.7g", v));
-      if (logits_)
+      if (columns_.logits)
         for (float v : p.logits) text.append(number, std::snprintf(number, sizeof number, ",%.9g", v));
       text += "\n";
     }
@@ -62,14 +64,14 @@ class CsvWriter : public PredictionWriter {
   };
   std::string path_;
   std::vector<std::string> classes_;
-  bool logits_;
+  PredictionColumns columns_;
   std::optional<PendingFile> pending_;
   std::unique_ptr<FILE, Close> file_;
 };
 
 class Hdf5Writer : public PredictionWriter {
  public:
-  Hdf5Writer(const std::string& path, const std::vector<std::string>& classes, bool logits)
+  Hdf5Writer(const std::string& path, const std::vector<std::string>& classes, PredictionColumns columns)
       : path_(path), pending_(path), count_(classes.size()) {
     h5::Lock lock;
     file_ = h5::Handle(H5Fcreate(pending_.name().c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT), H5Fclose);
@@ -80,7 +82,8 @@ class Hdf5Writer : public PredictionWriter {
     ids_ = growing("id_str", text_, 0);
     class_ = growing("class", H5T_NATIVE_INT32, 0);
     probabilities_ = growing("probabilities", H5T_NATIVE_FLOAT, count_);
-    if (logits) logits_ = growing("logits", H5T_NATIVE_FLOAT, count_);
+    if (columns.labels) label_ = growing("label", H5T_NATIVE_INT32, 0);
+    if (columns.logits) logits_ = growing("logits", H5T_NATIVE_FLOAT, count_);
     std::vector<const char*> names;
     for (const auto& c : classes) names.push_back(c.c_str());
     const hsize_t n = names.size();
@@ -90,30 +93,32 @@ class Hdf5Writer : public PredictionWriter {
   }
   ~Hdf5Writer() override {
     h5::Lock lock;
-    for (h5::Handle* h : {&ids_, &class_, &probabilities_, &logits_, &text_}) h->reset();
+    for (h5::Handle* h : {&ids_, &label_, &class_, &probabilities_, &logits_, &text_}) h->reset();
     file_.reset();
   }
   void write(const std::vector<Prediction>& rows) override {
     h5::Lock lock;
     std::vector<const char*> ids;
-    std::vector<int32_t> classes;
+    std::vector<int32_t> classes, labels;
     std::vector<float> p, z;
     for (const Prediction& r : rows) {
       ids.push_back(r.id.c_str());
-      classes.push_back(best(r));
+      classes.push_back(predicted_class(r));
+      labels.push_back(r.label);
       for (double v : r.probabilities) p.push_back(static_cast<float>(v));
       z.insert(z.end(), r.logits.begin(), r.logits.end());
     }
     append(ids_, text_, 0, rows.size(), ids.data());
     append(class_, H5T_NATIVE_INT32, 0, rows.size(), classes.data());
     append(probabilities_, H5T_NATIVE_FLOAT, count_, rows.size(), p.data());
+    if (label_.ok()) append(label_, H5T_NATIVE_INT32, 0, rows.size(), labels.data());
     if (logits_.ok()) append(logits_, H5T_NATIVE_FLOAT, count_, rows.size(), z.data());
     written_ += rows.size();
   }
   void finish() override {
     {
       h5::Lock lock;
-      for (h5::Handle* h : {&ids_, &class_, &probabilities_, &logits_, &text_}) h->reset();
+      for (h5::Handle* h : {&ids_, &label_, &class_, &probabilities_, &logits_, &text_}) h->reset();
       if (!file_.reset()) fail(path_ + ": cannot write: " + h5::reason());
     }
     pending_.commit();
@@ -148,17 +153,18 @@ class Hdf5Writer : public PredictionWriter {
   std::string path_;
   PendingFile pending_;
   hsize_t count_, written_ = 0;
-  h5::Handle file_, text_, ids_, class_, probabilities_, logits_;
+  h5::Handle file_, text_, ids_, label_, class_, probabilities_, logits_;
 };
 
 }  // namespace
 
 std::unique_ptr<PredictionWriter> open_predictions(const std::string& path,
-                                                   const std::vector<std::string>& classes, bool logits) {
+                                                   const std::vector<std::string>& classes,
+                                                   PredictionColumns columns) {
   if (path.ends_with(".h5") || path.ends_with(".hdf5"))
-    return std::make_unique<Hdf5Writer>(path, classes, logits);
+    return std::make_unique<Hdf5Writer>(path, classes, columns);
   if (path != "-" && !path.ends_with(".csv")) fail(path + ": predictions are written as .csv or .h5");
-  return std::make_unique<CsvWriter>(path, classes, logits);
+  return std::make_unique<CsvWriter>(path, classes, columns);
 }
 
 }  // namespace gm

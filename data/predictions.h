@@ -11,6 +11,15 @@ struct Prediction {
   std::string id;
   std::vector<double> probabilities;  // per class, sums to 1
   std::vector<float> logits;          // per class
+  int label = -1;                     // true class, where it is known
+};
+
+/// The class with the highest probability; the first of equals.
+int predicted_class(const Prediction& p);
+
+/// Columns besides id, class and probabilities.
+struct PredictionColumns {
+  bool logits = false, labels = false;
 };
 
 class PredictionWriter {
@@ -22,9 +31,11 @@ class PredictionWriter {
 };
 
 /// By the extension of `path`: .h5/.hdf5 (datasets id_str (N), class (N) int32, probabilities (N, C) f32 and,
-/// if asked for, logits (N, C) f32; attribute class_names) or CSV (columns id_str, class, p_<class>..., and
-/// z_<class>... with logits). "-" is CSV on standard output. Throws gm::Error when it cannot be written.
+/// if asked for, label (N) int32 and logits (N, C) f32; attribute class_names) or CSV (columns id_str,
+/// [label,] class, p_<class>..., and z_<class>... with logits; label and class are names, the label of an
+/// unlabelled row is empty). "-" is CSV on standard output. Throws gm::Error when it cannot be written.
 std::unique_ptr<PredictionWriter> open_predictions(const std::string& path,
-                                                   const std::vector<std::string>& classes, bool logits);
+                                                   const std::vector<std::string>& classes,
+                                                   PredictionColumns columns);
 
 }  // namespace gm

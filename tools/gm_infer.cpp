@@ -2,13 +2,9 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
-#include <chrono>
 #include <numeric>
 
-#include "data/loader.h"
-#include "data/predictions.h"
-#include "tools/cli.h"
-#include "tools/model_file.h"
+#include "tools/classify.h"
 
 namespace {
 
@@ -44,14 +40,7 @@ void declare(CLI::App& app, Arguments& a) {
   app.add_flag("--quiet", a.quiet, "print errors only");
 }
 
-std::vector<std::string> class_names(const Architecture& a) {
-  std::vector<std::string> names = a.class_names;
-  for (int c = static_cast<int>(names.size()); c < a.classes; ++c) names.push_back(std::to_string(c));
-  return names;
-}
-
 void infer(const Arguments& args) {
-  const auto start = std::chrono::steady_clock::now();
   const ModelFile model = read_model(args.model);
   auto device = open_device(args.device, {.threads = args.threads});
   // Every input is opened before the first image is classified: a misspelt path costs nothing.
@@ -63,51 +52,21 @@ void infer(const Arguments& args) {
   }
   Predictor predictor(*device, model, std::min<int64_t>(args.batch, std::max<int64_t>(1, total)),
                       args.precision == "bf16");
-  const int classes = model.architecture.classes;
-  auto writer = open_predictions(args.out, class_names(model.architecture), args.logits);
+  auto writer = open_predictions(args.out, class_names(model.architecture), {.logits = args.logits});
   if (!args.quiet)
     fmt::print(stderr, "device: {}{}\n", device->description(),
                device->backend() == Backend::cpu && args.device == "auto" ? " - " + no_cuda_reason() : "");
 
-  Progress progress(!args.quiet);
-  int64_t done = 0, bad = 0;
+  Classifier classifier(predictor, model.transform,
+                        {.tool = "gm_infer", .total = total, .strict = args.strict, .quiet = args.quiet});
   for (const auto& set : sets) {
     std::vector<int64_t> rows(set->size());
     std::iota(rows.begin(), rows.end(), 0);
-    LoaderConfig config{.batch = predictor.batch(), .transform = model.transform};
-    config.cache_bytes = 0;  // every image is read once
-    config.skip_bad = !args.strict && total > 1;
-    config.on_bad = [&](int64_t, const std::string& message) {
-      progress.clear();
-      fmt::print(stderr, "gm_infer: skipped: {}\n", message);
-      ++bad;
-    };
-    Loader loader(set, rows, config);
-    loader.start_epoch(0, 0);
-    HostBatch batch;
-    std::vector<Prediction> out;
-    while (loader.next(batch)) {
-      const auto& logits = predictor.logits(batch.pixels);
-      out.clear();
-      for (int64_t i = 0; i < batch.count; ++i) {
-        const float* z = logits.data() + i * classes;
-        out.push_back({set->id(batch.rows[i]), softmax(z, classes), std::vector<float>(z, z + classes)});
-      }
-      writer->write(out);
-      done += batch.count;
-      const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-      progress.update(static_cast<double>(done + bad) / static_cast<double>(total), "classifying",
-                      fmt::format("{}/{}  {:.0f} img/s", done, total, static_cast<double>(done) / seconds));
-    }
+    classifier.run(set, rows, [&](const auto&, auto& predictions) { writer->write(predictions); });
   }
-  progress.clear();
-  if (done == 0) fail("none of the " + std::to_string(total) + " images could be read");
+  classifier.expect_some();
   writer->finish();
-  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  if (!args.quiet)
-    fmt::print(stderr, "{} images classified{} in {} ({:.0f} img/s){}\n", done,
-               bad ? fmt::format(", {} skipped", bad) : "", duration_text(seconds),
-               static_cast<double>(done) / seconds, args.out == "-" ? "" : ": " + args.out);
+  if (!args.quiet) fmt::print(stderr, "{}{}\n", classifier.summary(), args.out == "-" ? "" : ": " + args.out);
 }
 
 }  // namespace

@@ -1,0 +1,200 @@
+// gm_eval against predictions.csv, against gm_train's own validation and on data that does not fit the model.
+#include <functional>
+#include <nlohmann/json.hpp>
+
+#include "data/csv.h"
+#include "data/hdf5_util.h"
+#include "data/image.h"
+#include "data/predictions.h"
+#include "tests/tools_test_util.h"
+#include "tools/confusion_picture.h"
+
+namespace gm {
+namespace {
+
+namespace fs = std::filesystem;
+using test::expect_failure;
+using test::expect_success;
+using test::Ran;
+using test::run;
+using test::TempDir;
+
+double printed_accuracy(const Ran& r) {
+  EXPECT_EQ(r.out.rfind("accuracy ", 0), 0u) << r.out;
+  EXPECT_EQ(std::count(r.out.begin(), r.out.end(), '\n'), 1) << r.out;
+  return r.out.size() > 9 ? std::stod(r.out.substr(9)) : -1;
+}
+
+/// A run of one epoch on 100 synthetic images: 90 for training, 10 for validation.
+class Eval : public testing::Test {
+ protected:
+  Eval() {
+    test::write_text(dir / "tiny.yaml", test::tiny_config());
+    expect_success(test::run("gm_data", {"synth", "--classes", "gz5", "--count", "100", "--size", "40",
+                                         "--format", "png", "--quiet", "--out", data}));
+    expect_success(run("gm_train", {dir / "tiny.yaml", "--data", data, "--out", model, "--epochs", "1",
+                                    "--device", "cpu", "--threads", "2", "--quiet"}));
+  }
+  Ran eval(const std::string& m, const std::string& d, std::vector<std::string> more = {}) {
+    more.insert(more.begin(), {"--model", m, "--data", d, "--device", "cpu", "--threads", "2", "--quiet"});
+    return run("gm_eval", more);
+  }
+
+  TempDir dir;
+  std::string data = dir / "set", model = dir / "run", out = dir / "out";
+};
+
+TEST_F(Eval, AgreesWithItsPredictionsAndWithTraining) {
+  const Ran all = eval(model, data, {"--out", out});
+  expect_success(all);
+  EXPECT_EQ(all.err, "");
+  const CsvTable csv(out + "/predictions.csv");
+  EXPECT_EQ(csv.column_list(), "id_str, label, class, p_round, p_in-between, p_cigar, p_edge-on, p_spiral");
+  ASSERT_EQ(csv.rows(), 100);
+  const auto& names = gz5_classes();
+  auto index = [&](const std::string& name) {
+    return static_cast<int>(std::find(names.begin(), names.end(), name) - names.begin());
+  };
+  ConfusionMatrix confusion(5);
+  for (int64_t r = 0; r < csv.rows(); ++r) {
+    confusion.add(index(csv.cell(r, 1)), index(csv.cell(r, 2)));
+    for (int c = 0; c < 5; ++c)
+      EXPECT_LE(std::stod(csv.cell(r, 3 + c)), std::stod(csv.cell(r, 3 + index(csv.cell(r, 2)))));
+  }
+  EXPECT_NEAR(printed_accuracy(all), static_cast<double>(confusion.correct()) / 100, 1e-6);
+
+  const auto j = nlohmann::json::parse(test::read_text(out + "/metrics.json"));
+  const Metrics m = metrics_of(confusion);
+  EXPECT_EQ(j["accuracy"], m.accuracy);
+  EXPECT_EQ(j["accuracy_within_one"], m.accuracy_within_one);
+  EXPECT_EQ(j["macro_precision"], m.macro.precision);
+  EXPECT_EQ(j["macro_recall"], m.macro.recall);
+  EXPECT_EQ(j["macro_f1"], m.macro.f1);
+  EXPECT_EQ(j["weighted_precision"], m.weighted.precision);
+  EXPECT_EQ(j["weighted_recall"], m.weighted.recall);
+  EXPECT_EQ(j["weighted_f1"], m.weighted.f1);
+  EXPECT_EQ(j["n"], 100);
+  EXPECT_EQ(j["classes"], names);
+  for (int t = 0; t < 5; ++t) {
+    for (int p = 0; p < 5; ++p) EXPECT_EQ(j["confusion"][t][p], confusion.at(t, p));
+    EXPECT_EQ(j["per_class"][t]["recall"], m.per_class[t].recall);
+    EXPECT_EQ(j["per_class"][t]["support"], m.per_class[t].support);
+  }
+  EXPECT_LE(j["accuracy_ci95"][0], m.accuracy);
+  EXPECT_GE(j["accuracy_ci95"][1], m.accuracy);
+  EXPECT_GT(j["macs"], 0);
+  EXPECT_EQ(read_image(out + "/confusion.png").rgb, confusion_picture(confusion, names).rgb);
+
+  // The parts of the split are those of the run; gm_train measured the same weights on the same images.
+  const CsvTable metrics(model + "/metrics.csv");
+  const Ran val = eval(model + "/last.safetensors", data, {"--split", "val", "--out", dir / "val"});
+  expect_success(val);
+  EXPECT_NEAR(printed_accuracy(val),
+              std::stod(metrics.cell(metrics.rows() - 1, metrics.column("val_accuracy"))), 1e-6);
+  expect_success(eval(model, data, {"--split", "train", "--out", dir / "train"}));
+  EXPECT_EQ(CsvTable(dir / "val/predictions.csv").rows() + CsvTable(dir / "train/predictions.csv").rows(),
+            100);
+  expect_failure(eval(model, data, {"--split", "test"}), 1, {model + "/split.csv", "no test images"});
+  fs::remove(model + "/split.csv");
+  expect_failure(eval(model, data, {"--split", "val"}), 1, {model + "/split.csv", "--split val"});
+}
+
+/// 20 images of a catalog whose label cells come from `label(i)`; "" is no label.
+std::string catalog(const std::string& folder, const std::function<std::string(int)>& label) {
+  fs::create_directories(folder + "/images");
+  std::string csv = "id_str,label\n";
+  for (int i = 0; i < 20; ++i) {
+    write_image(folder + "/images/g" + std::to_string(i) + ".png", test::gradient(32, 32, i * 10));
+    csv += "g" + std::to_string(i) + "," + label(i) + "\n";
+  }
+  test::write_text(folder + "/labels.csv", csv);
+  return folder;
+}
+
+class EvalInput : public testing::Test {
+ protected:
+  EvalInput() { test::write_tiny_model(model); }
+  Ran eval(const std::string& data, std::vector<std::string> more = {}) {
+    more.insert(more.begin(), {"--model", model, "--data", data, "--device", "cpu", "--out", out});
+    return run("gm_eval", more);
+  }
+  TempDir dir;
+  std::string model = dir / "model.safetensors", out = dir / "out";
+};
+
+TEST_F(EvalInput, NamesNumbersAndGaps) {
+  const auto& names = gz5_classes();
+  const auto numbers = catalog(dir / "numbers", [](int i) { return std::to_string(i % 5); });
+  const auto words = catalog(dir / "words", [&](int i) { return names[i % 5]; });
+  const Ran by_number = eval(numbers, {"--quiet"}), by_name = eval(words, {"--quiet"});
+  expect_success(by_number);
+  EXPECT_EQ(by_number.out, by_name.out);
+  // Fewer classes than the model has, and rows without a label.
+  const auto gaps = catalog(dir / "gaps", [&](int i) { return i % 2 ? "" : names[i % 3]; });
+  const Ran r = eval(gaps);
+  expect_success(r);
+  EXPECT_NE(r.err.find("10 images without a label left out"), std::string::npos) << r.err;
+  const auto j = nlohmann::json::parse(test::read_text(out + "/metrics.json"));
+  EXPECT_EQ(j["n"], 10);
+  EXPECT_EQ(j["skipped_unlabelled"], 10);
+  EXPECT_EQ(j["per_class"][4]["support"], 0);
+  // An unreadable image is reported and left out.
+  test::write_text(dir / "words/images/g3.png", "no picture");
+  const Ran bad = eval(words, {"--quiet"});
+  expect_success(bad);
+  EXPECT_EQ(bad.err, "gm_eval: skipped: " + (dir / "words/images/g3.png") + ": not a JPEG or PNG image\n");
+  EXPECT_EQ(nlohmann::json::parse(test::read_text(out + "/metrics.json"))["skipped_unreadable"], 1);
+  const std::string before = test::read_text(out + "/predictions.csv");
+  expect_failure(eval(words, {"--quiet", "--strict"}), 1, {"g3.png"});
+  EXPECT_EQ(test::read_text(out + "/predictions.csv"), before);
+}
+
+TEST_F(EvalInput, DataThatDoNotFit) {
+  const auto seven = catalog(dir / "seven", [](int i) { return std::to_string(i % 7); });
+  expect_failure(eval(seven), 1, {seven, "7 classes", "the model 5"});
+  const auto other = catalog(dir / "other", [](int i) { return i % 2 ? "round" : "comet"; });
+  expect_failure(eval(other), 1, {other, "\"comet\"", "round, in-between"});
+  const auto none = catalog(dir / "none", [](int) { return ""; });
+  expect_failure(eval(none), 1, {none, "no labels"});
+  expect_failure(eval(none + "/images"), 1, {none + "/images", "no labels"});
+  expect_failure(eval(dir / "absent"), 1, {dir / "absent", "no such file"});
+  expect_failure(run("gm_eval", {"--model", dir / "absent", "--data", seven}), 1, {dir / "absent"});
+  const auto good = catalog(dir / "good", [](int i) { return std::to_string(i % 5); });
+  expect_failure(run("gm_eval", {"--model", model, "--data", good, "--quiet", "--out", model + "/x"}), 1,
+                 {model + "/x", "cannot create"});
+  EXPECT_FALSE(fs::exists(out));
+  expect_failure(run("gm_eval", {"--model", model}), 2, {"--data"});
+  expect_failure(eval(good, {"--split", "half"}), 2, {"--split"});
+  expect_failure(eval(good, {"--seed", "-1"}), 2, {"--seed"});
+  expect_failure(eval(good, {"--device", "gpu"}), 2, {"--device"});
+}
+
+TEST_F(EvalInput, PredictionsCarryLabelsInHdf5Too) {
+  const std::string file = dir / "p.h5";
+  auto writer = open_predictions(file, {"a", "b"}, {.labels = true});
+  writer->write({{"x", {0.25, 0.75}, {0, 1}, 0}, {"y", {0.5, 0.5}, {1, 1}}});
+  writer->finish();
+  h5::Lock lock;
+  const h5::Handle f = h5::open_file(file), set = h5::open_dataset(f, "label");
+  ASSERT_TRUE(set.ok());
+  int32_t labels[2];
+  ASSERT_GE(H5Dread(set, H5T_NATIVE_INT32, H5S_ALL, H5S_ALL, H5P_DEFAULT, labels), 0);
+  EXPECT_EQ(labels[0], 0);
+  EXPECT_EQ(labels[1], -1);
+}
+
+// Any number of classes and any names give a picture of a sane size.
+TEST(ConfusionPicture, Sizes) {
+  for (int n : {1, 2, 24, 25, 64, 65, 3000}) {
+    std::vector<std::string> names;
+    for (int c = 0; c < n; ++c) names.push_back(std::string(c % 90, 'x') + "é");
+    ConfusionMatrix m(n);
+    m.add(n - 1, 0);
+    const Image image = confusion_picture(m, names);
+    EXPECT_LE(std::max(image.width, image.height), 4096) << n;
+    check_image(image, "picture");
+  }
+}
+
+}  // namespace
+}  // namespace gm
