@@ -28,13 +28,12 @@ struct ForeignTensor {
 /// have (attention, hidden) keep our layer name.
 std::vector<ForeignTensor> foreign_tensors(const Architecture& a, const ParameterTable& table, Framework f);
 
-/// Writes the source's own conventions into the architecture (reference.md names them per framework in
-/// models/README.md): padding, batch-norm epsilon, momentum and variance, input scaling.
-/// keras: SAME, 1e-3; its scaling is part of the network and not of the weights, so the configuration's
-/// stays. torchvision: symmetric, 1e-3 (networks without Fused-MBConv: 1e-5), ImageNet mean and deviation.
-/// timm: `variant` is a timm model name; "" means efficientnetv2_s where the configuration asks for symmetric
-/// padding and tf_efficientnetv2_s otherwise. tf_*: SAME, 1e-3; others: symmetric, 1e-5. tf_efficientnetv2_s,
-/// _m, _l, _xl: mean and deviation 127.5; others ImageNet's.
+/// Writes the source's own conventions into the architecture: padding, batch-norm epsilon, momentum and
+/// variance, input scaling. keras: SAME, 1e-3; its scaling is part of the network and not of the weights, so
+/// the configuration's stays. torchvision: symmetric, 1e-3 (networks without Fused-MBConv: 1e-5), ImageNet
+/// mean and deviation. timm: `variant` is a timm model name; "" means efficientnetv2_s where the
+/// configuration asks for symmetric padding and tf_efficientnetv2_s otherwise. tf_*: SAME, 1e-3; others:
+/// symmetric, 1e-5. tf_efficientnetv2_s, _m, _l, _xl: mean and deviation 127.5; others ImageNet's.
 void adopt_conventions(Architecture& a, Framework from, const std::string& variant = "");
 /// "padding same, epsilon 0.001, scaling (x - 128) / 128"
 std::string conventions_text(const Architecture& a);

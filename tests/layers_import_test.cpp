@@ -3,7 +3,10 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <functional>
+#include <map>
 
+#include "data/hdf5_util.h"
 #include "data/keras_weights.h"
 #include "engine/session.h"
 #include "layers/import.h"
@@ -236,6 +239,90 @@ TEST(Import, ForeignAndTruncatedFilesAreOneLine) {
   const std::string weights = kFolder + "keras_v2.safetensors";
   expect_parts(message([&] { read_keras_weights(weights); }), {weights, "not an HDF5 file"});
   expect_parts(message([&] { read_safetensors(kFolder + "keras_v2.h5"); }), {"not a safetensors file"});
+}
+
+// ---- the legacy layout as older versions of Keras wrote it, by hand
+// -------------------------------------------
+
+void put_names(hid_t object, const std::string& attribute, const std::vector<std::string>& names) {
+  size_t width = 1;
+  for (const auto& n : names) width = std::max(width, n.size());
+  std::string text;
+  for (const auto& n : names) text += n + std::string(width - n.size(), '\0');
+  h5::Handle type(H5Tcopy(H5T_C_S1), H5Tclose);
+  H5Tset_size(type, width);
+  H5Tset_strpad(type, H5T_STR_NULLPAD);
+  const hsize_t count = names.size();
+  h5::Handle space(H5Screate_simple(1, &count, nullptr), H5Sclose);
+  h5::Handle a(H5Acreate2(object, attribute.c_str(), type, space, H5P_DEFAULT, H5P_DEFAULT), H5Aclose);
+  ASSERT_GE(H5Awrite(a, type, text.data()), 0);
+}
+
+struct LegacyOptions {
+  bool whole_model = false;  // weights under the group model_weights
+  bool chunked = false;      // layer_names0, layer_names1
+  std::string prefix;        // of the weights of a nested model
+  std::string without;       // listed, but the dataset is absent
+};
+
+// Keras 2: names end in ":0", depthwise kernels are called depthwise_kernel, layers without weights are
+// listed.
+void write_legacy(const std::string& path, const TensorFile& tensors, const LegacyOptions& o) {
+  h5::Lock lock;
+  h5::Handle file(H5Fcreate(path.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT), H5Fclose);
+  auto group_in = [](hid_t at, const std::string& name) {
+    return h5::Handle(H5Gcreate2(at, name.c_str(), H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT), H5Gclose);
+  };
+  h5::Handle inner;
+  if (o.whole_model) inner = group_in(file, "model_weights");
+  const hid_t root = o.whole_model ? hid_t(inner) : hid_t(file);
+  std::map<std::string, std::vector<std::string>> weights{{"rescaling", {}}};
+  for (const auto& [name, _] : tensors.tensors)
+    weights[name.substr(0, name.rfind('/'))].push_back(name.substr(name.rfind('/') + 1));
+  std::vector<std::string> layers;
+  h5::Handle create(H5Pcreate(H5P_LINK_CREATE), H5Pclose);
+  H5Pset_create_intermediate_group(create, 1);
+  for (const auto& [layer, kinds] : weights) {
+    layers.push_back(layer);
+    const h5::Handle group = group_in(root, layer);
+    std::vector<std::string> listed;
+    for (const std::string& kind : kinds) {
+      const StoredTensor& t = tensors.at(layer + "/" + kind);
+      const bool depthwise = layer.ends_with("dwconv2") && kind == "kernel";
+      listed.push_back(o.prefix + layer + "/" + (depthwise ? "depthwise_kernel" : kind) + ":0");
+      if (layer + "/" + kind == o.without) continue;
+      std::vector<hsize_t> dims(t.spec.shape.dims.begin(), t.spec.shape.dims.begin() + t.spec.shape.rank);
+      h5::Handle space(H5Screate_simple(t.spec.shape.rank, dims.data(), nullptr), H5Sclose);
+      h5::Handle data(
+          H5Dcreate2(group, listed.back().c_str(), H5T_IEEE_F32LE, space, create, H5P_DEFAULT, H5P_DEFAULT),
+          H5Dclose);
+      ASSERT_GE(H5Dwrite(data, H5T_NATIVE_FLOAT, H5S_ALL, H5S_ALL, H5P_DEFAULT, t.floats().data()), 0);
+    }
+    if (!listed.empty()) put_names(group, "weight_names", listed);
+  }
+  if (o.chunked) {
+    const auto middle = layers.begin() + static_cast<std::ptrdiff_t>(layers.size() / 2);
+    put_names(root, "layer_names0", {layers.begin(), middle});
+    put_names(root, "layer_names1", {middle, layers.end()});
+  } else {
+    put_names(root, "layer_names", layers);
+  }
+}
+
+TEST(Import, OlderKerasLayouts) {
+  test::TempDir dir;
+  const std::string path = dir / "old.h5";
+  const TensorFile source = read_keras_weights(kFolder + "keras_v2.h5");
+  Architecture a = narrow(), b = a;
+  const Imported want = import_weights(source, Framework::keras, a, false);
+  for (const LegacyOptions& o : {LegacyOptions{}, LegacyOptions{.whole_model = true, .chunked = true},
+                                 LegacyOptions{.prefix = "efficientnetv2-s/"}}) {
+    write_legacy(path, source, o);
+    const Imported got = import_weights(read_keras_weights(path), Framework::keras, b, false);
+    for (const auto& [name, t] : want.tensors.tensors) EXPECT_EQ(got.tensors.at(name).bytes, t.bytes) << name;
+  }
+  write_legacy(path, source, {.without = "block2a_expand_bn/beta"});
+  expect_parts(message([&] { read_keras_weights(path); }), {path, "'block2a_expand_bn/beta' is missing"});
 }
 
 }  // namespace
