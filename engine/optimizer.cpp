@@ -34,6 +34,10 @@ Optimizer::Optimizer(Device& device, const OptimizerConfig& config, const Parame
       moment2_(device, config.kind == OptimizerConfig::sgd ? 0 : elements_ * sizeof(float)),
       mask_(device, elements_),
       hyper_(device, 8 * sizeof(float)) {
+  // Frozen parameters stay bit for bit because their gradients, moments and decay are zero: 0 / (0 +
+  // epsilon).
+  if (config.kind != OptimizerConfig::sgd && config.epsilon == 0 && table.frozen_count() > 0)
+    fail("optimizer.epsilon must be positive when parameters are frozen");
   for (Buffer* b : {&moment1_, &moment2_})
     if (b->bytes()) device.fill(b->data(), 0, b->bytes());
   std::vector<uint8_t> mask(elements_, 0);

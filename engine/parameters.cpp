@@ -31,6 +31,12 @@ int64_t ParameterTable::trainable_count() const {
   return n;
 }
 
+int64_t ParameterTable::frozen_count() const {
+  int64_t n = 0;
+  for (const auto& p : items_) n += p.frozen ? p.shape.numel() : 0;
+  return n;
+}
+
 int64_t ParameterTable::total_count() const {
   int64_t n = 0;
   for (const auto& p : items_) n += p.shape.numel();

@@ -47,6 +47,7 @@ class ParameterTable {
 
   /// Keras's "trainable" and "total" counts (total includes running statistics).
   int64_t trainable_count() const;
+  int64_t frozen_count() const;
   int64_t total_count() const;
   /// Elements of the flat buffers, alignment gaps included.
   int64_t trainable_elements() const { return trainable_elements_; }

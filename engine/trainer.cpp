@@ -239,8 +239,11 @@ void Trainer::resume() {
     return it->second;
   };
   auto moment = [&](const char* name, Buffer& buffer) {
-    const auto values = file.at(name).floats();
+    auto values = file.at(name).floats();
     if (values.size() * sizeof(float) != buffer.bytes()) fail(path + ": '" + name + "' is of another model");
+    // Parameters that were frozen only now must not coast on.
+    for (const Parameter& p : table_)
+      if (p.frozen) std::fill_n(values.begin() + p.offset, p.shape.numel(), 0.f);
     buffer.upload(values);
   };
   moment("optimizer/moment1", optimizer_.moment1());

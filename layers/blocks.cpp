@@ -4,6 +4,14 @@
 
 namespace gm {
 
+bool FreezeSpec::holds(const std::string& name) const {
+  return std::any_of(layers.begin(), layers.end(), [&](const std::string& prefix) {
+    if (prefix.empty() || !name.starts_with(prefix)) return false;
+    auto digit = [](char c) { return c >= '0' && c <= '9'; };
+    return name.size() == prefix.size() || !digit(prefix.back()) || !digit(name[prefix.size()]);
+  });
+}
+
 Attrs Blocks::conv_attrs(ValueId x, int kernel, int stride) const {
   const Shape& s = g_.spec(x).shape;
   int pad[2][2];
@@ -48,12 +56,15 @@ ValueId Blocks::batch_norm(ValueId x, const std::string& name) {
 
 ValueId Blocks::batch_norm(ValueId x, const std::string& name, double epsilon, double momentum) {
   const Shape c{g_.spec(x).shape.channels()};
+  const bool frozen = freeze_.batch_norm || freeze_.holds(name);
   const ValueId gamma = g_.parameter(name + "/gamma", c, {Initializer::ones});
   const ValueId beta = g_.parameter(name + "/beta", c, {Initializer::zeros});
   const ValueId mean = g_.parameter(name + "/moving_mean", c, {Initializer::zeros}, DType::f32, false);
   const ValueId var = g_.parameter(name + "/moving_variance", c, {Initializer::ones}, DType::f32, false);
-  const Attrs attrs{
-      {"eps", epsilon}, {"momentum", momentum}, {"training", training_}, {"unbiased", a_.bn_unbiased}};
+  const Attrs attrs{{"eps", epsilon},
+                    {"momentum", momentum},
+                    {"training", training_ && !frozen},
+                    {"unbiased", a_.bn_unbiased}};
   return g_.add1("batch_norm", attrs, {x, gamma, beta}, name, {mean, var});
 }
 

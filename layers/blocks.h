@@ -1,16 +1,29 @@
 // The building blocks of both papers' networks as graph fragments.
 #pragma once
 #include <string>
+#include <vector>
 
 #include "engine/graph.h"
 #include "layers/architecture.h"
 
 namespace gm {
 
+/// What fine-tuning leaves as it is. Frozen layers get no gradient; their batch norms, and with `batch_norm`
+/// all batch norms, normalise with the running statistics, which then stay too (as trainable = False does in
+/// Keras).
+struct FreezeSpec {
+  std::vector<std::string> layers;  // prefixes of layer names: "stem", "block1" (not block10), "block6a_se"
+  bool batch_norm = false;
+
+  /// `name`: of a layer or a parameter.
+  bool holds(const std::string& name) const;
+};
+
 /// Appends layers to a graph with the conventions of one architecture.
 class Blocks {
  public:
-  Blocks(Graph& graph, const Architecture& a, bool training) : g_(graph), a_(a), training_(training) {}
+  Blocks(Graph& graph, const Architecture& a, bool training, FreezeSpec freeze = {})
+      : g_(graph), a_(a), training_(training), freeze_(std::move(freeze)) {}
 
   /// k x k convolution without bias. x (N,H,W,C) -> (N,H/stride,W/stride,filters)
   ValueId conv(ValueId x, const std::string& name, int64_t filters, int kernel, int stride);
@@ -48,6 +61,7 @@ class Blocks {
   Graph& g_;
   const Architecture& a_;
   bool training_;
+  FreezeSpec freeze_;
   int streams_ = 0;  // numbers the dropout nodes, so that their masks differ
 };
 

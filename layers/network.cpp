@@ -1,13 +1,34 @@
 #include "layers/network.h"
 
-#include "layers/blocks.h"
+#include <algorithm>
+
+#include "kernels/common/error.h"
 
 namespace gm {
+
+namespace {
+
+// Before anything is planned: frozen parameters get no gradient.
+void freeze_parameters(ParameterTable& table, const FreezeSpec& freeze) {
+  for (const std::string& prefix : freeze.layers)
+    if (std::none_of(table.begin(), table.end(),
+                     [&](const Parameter& p) { return FreezeSpec{{prefix}}.holds(p.name); }))
+      fail("train.freeze: no layer's name starts with '" + prefix + "'");
+  for (int i = 0; i < table.size(); ++i) {
+    Parameter& p = table[i];
+    const bool norm = p.name.ends_with("/gamma") || p.name.ends_with("/beta");
+    p.frozen = p.trainable && (freeze.holds(p.name) || (freeze.batch_norm && norm));
+  }
+  if (std::none_of(table.begin(), table.end(), [](const Parameter& p) { return p.trainable && !p.frozen; }))
+    fail("train.freeze leaves nothing to train");
+}
+
+}  // namespace
 
 TrainableGraph build_network(const Architecture& a, ParameterTable& table, const BuildOptions& o) {
   TrainableGraph t{Graph(table)};
   Graph& g = t.graph;
-  Blocks b(g, a, o.training);
+  Blocks b(g, a, o.training, o.freeze);
   const int64_t size = o.input_size ? o.input_size : a.input_size;
 
   t.pixels = g.input("pixels", {Shape{o.batch, size, size, 3}, DType::f32});
@@ -49,6 +70,7 @@ TrainableGraph build_network(const Architecture& a, ParameterTable& table, const
     x = b.dropout(x, a.hidden.dropout, false, "hidden_dropout");
   }
   t.logits = b.dense(x, "predictions", a.classes);
+  if (o.training) freeze_parameters(table, o.freeze);
   if (o.loss) {
     t.labels = g.input("labels", {Shape{o.batch}, DType::i32});
     auto out = g.add("softmax_xent", {{"smoothing", o.training ? o.label_smoothing : 0}},

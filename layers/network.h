@@ -2,6 +2,7 @@
 #pragma once
 #include "engine/trainer.h"
 #include "layers/architecture.h"
+#include "layers/blocks.h"
 
 namespace gm {
 
@@ -11,7 +12,8 @@ struct BuildOptions {
   bool training = false;     // batch statistics, dropout, stochastic depth
   DType dtype = DType::f32;  // of activations
   double label_smoothing = 0;
-  bool loss = true;  // append the loss and its labels input
+  bool loss = true;        // append the loss and its labels input
+  FreezeSpec freeze = {};  // training: marks the parameters as frozen in the table
 };
 
 /// Builds the unfused network: normalize -> stem -> stages -> head -> [attention] -> pool -> dropout ->

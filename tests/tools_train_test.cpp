@@ -134,6 +134,63 @@ TEST_F(Train, TerminatedOrKilledRunsResumeBitForBit) {
   }
 }
 
+// Fine-tuning: the head is new when the classes differ, frozen layers stay bit for bit, everything else
+// moves.
+TEST_F(Train, StartsFromWeightsAndFreezesLayers) {
+  const std::string model = dir / "start.safetensors", frozen_config = dir / "frozen.yaml";
+  const TensorFile start = test::write_tiny_model(model);
+  std::string text = test::tiny_config();
+  text.replace(text.find("train: {"), 8, "train: {freeze: [stem, block1], ");
+  test::write_text(frozen_config, text);
+  const std::vector<std::string> options{"--data", data, "--device", "cpu", "--epochs", "1", "--init", model};
+  auto tuned = [&](const std::string& out, std::vector<std::string> more) {
+    std::vector<std::string> args{frozen_config, "--out", dir / out};
+    args.insert(args.end(), options.begin(), options.end());
+    args.insert(args.end(), more.begin(), more.end());
+    expect_success(test::run("gm_train", args));
+    return read_safetensors(last(out));
+  };
+  auto same = [&](const TensorFile& f, const std::string& name) {
+    return f.at(name).bytes == start.at(name).bytes;
+  };
+  const TensorFile stages = tuned("stages", {});
+  for (const auto& [name, t] : start.tensors)
+    EXPECT_EQ(same(stages, name), name.starts_with("stem") || name.starts_with("block1")) << name;
+  EXPECT_NE(test::read_text(dir / "stages/log.txt").find("starting from " + model), std::string::npos);
+
+  // Batch norms alone; the other optimizers; no prefix.
+  for (const char* optimizer : {"adam", "sgd"}) {
+    const TensorFile norms = tuned(optimizer, {"--set", "train.freeze=[]", "--set", "train.freeze_bn=true",
+                                               "--set", std::string("optimizer.name=") + optimizer});
+    for (const auto& [name, t] : start.tensors)
+      EXPECT_EQ(same(norms, name), name.find("bn/") != std::string::npos) << name;
+  }
+  // A later change of mind does not let the moments coast on.
+  train("thaw", {"--epochs", "1"});
+  const TensorFile before = read_safetensors(last("thaw"));
+  train("thaw", {"--epochs", "2", "--resume", "--set", "train.freeze=[top]"});
+  EXPECT_EQ(read_safetensors(last("thaw")).at("top_conv/kernel").bytes, before.at("top_conv/kernel").bytes);
+
+  expect_failure(test::run("gm_train", arguments("x", {"--set", "train.freeze=[blok1]"})), 1,
+                 {"train.freeze", "blok1"});
+  expect_failure(test::run("gm_train", arguments("x", {"--init", model, "--set", "model.se=0.5"})), 1,
+                 {model, "se_reduce", "shape"});
+  expect_failure(test::run("gm_train", arguments("x", {"--init", dir / "none"})), 1, {"none"});
+}
+
+TEST_F(Train, AnotherNumberOfClassesGetsANewHead) {
+  const std::string model = dir / "start.safetensors", other = dir / "ten";
+  test::write_tiny_model(model);
+  expect_success(test::run("gm_data", {"synth", "--classes", "galaxy10", "--count", "60", "--size", "32",
+                                       "--format", "png", "--quiet", "--out", other}));
+  expect_success(test::run("gm_train",
+                           {config, "--data", other, "--out", dir / "a", "--set", "model.classes=10", "--set",
+                            "model.padding=symmetric", "--init", model, "--epochs", "1", "--device", "cpu"}));
+  const std::string log = test::read_text(dir / "a/log.txt");
+  EXPECT_NE(log.find("(5 classes); the head is new: 10 classes"), std::string::npos) << log;
+  EXPECT_NE(log.find("padding symmetric"), std::string::npos) << log;  // --set stays
+}
+
 TEST_F(Train, ResumeRefusesWhatIsNotItsCheckpoint) {
   train("a", {"--epochs", "1"});
   const std::string file = last("a"), bytes = test::read_text(file);

@@ -1,4 +1,5 @@
-// gm_model CONFIG.yaml: the network as a table, with exact counts.
+// gm_model CONFIG.yaml: the network as a table, with exact counts; gm_model import, export: weights of other
+// frameworks.
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
@@ -12,6 +13,7 @@
 #include "layers/rewrites.h"
 #include "tools/cli.h"
 #include "tools/model_file.h"
+#include "tools/model_weights.h"
 
 namespace {
 
@@ -43,14 +45,17 @@ int main(int argc, char** argv) {
   int size = 0, classes = 0;
   int64_t batch = 64;
   bool as_json = false;
-  app.add_option("config", config, "model YAML, run folder or weight file")->required();
+  app.add_option("config", config, "model YAML, run folder or weight file");
   app.add_option("--res", size, "input size in px instead of the model's own")->check(CLI::Range(8, 4096));
   app.add_option("--classes", classes, "number of classes instead of the model's own")
       ->check(CLI::Range(2, 100000));
   app.add_option("--batch", batch, "batch size for the memory estimate")->check(CLI::PositiveNumber);
   app.add_option("--set", sets, "override one key, e.g. --set model.se=0.25")->check(check_assignment);
   app.add_flag("--json", as_json, "print JSON");
+  const auto weights = declare_weight_commands(app);
   return gm::run_tool(app, argc, argv, [&] {
+    if (weights()) return;
+    if (config.empty()) throw CLI::RequiredError("config");
     const bool yaml = config.ends_with(".yaml") || config.ends_with(".yml");
     Architecture a =
         yaml ? read_architecture(load_config(config, sets), config) : read_model(config).architecture;

@@ -8,9 +8,11 @@
 #include <ctime>
 #include <filesystem>
 #include <fstream>
+#include <optional>
 
 #include "data/loader.h"
 #include "engine/trainer.h"
+#include "layers/import.h"
 #include "layers/rewrites.h"
 #include "tools/cli.h"
 #include "tools/model_file.h"
@@ -27,7 +29,7 @@ std::atomic<bool> g_stop{false};
 void on_signal(int) { g_stop = true; }
 
 struct Arguments {
-  std::string config, data, out, device = "auto";
+  std::string config, data, out, init, device = "auto";
   std::vector<std::string> sets;
   int64_t epochs = 0, batch = 0, seed = -1;
   int threads = 0;
@@ -41,7 +43,9 @@ void declare(CLI::App& app, Arguments& a) {
   app.add_option("--epochs", a.epochs, "same as --set train.epochs=N")->check(CLI::PositiveNumber);
   app.add_option("--batch", a.batch, "same as --set train.batch=N")->check(CLI::PositiveNumber);
   app.add_option("--set", a.sets, "override one key, e.g. --set input.size=64")->check(check_assignment);
-  app.add_flag("--resume", a.resume, "continue from the run folder's last.safetensors");
+  auto* resume = app.add_flag("--resume", a.resume, "continue from the run folder's last.safetensors");
+  app.add_option("--init", a.init, "model file or run folder whose weights to start from; same as train.init")
+      ->excludes(resume);
   app.add_option("--device", a.device, "auto, cpu, cuda or cuda:INDEX")
       ->capture_default_str()
       ->check(check_device);
@@ -62,7 +66,14 @@ void resolve(Arguments& a) {
 void train(Arguments args) {
   YAML::Node yaml = load_config(args.config, args.sets);
   if (!args.data.empty()) yaml["data"]["path"] = args.data;
+  if (!args.init.empty()) yaml["train"]["init"] = args.init;
   RunConfig run = read_run_config(yaml, args.config);
+  std::optional<ModelFile> init;
+  if (!run.train.init.empty() && !args.resume) {
+    init = read_model(run.train.init);
+    adopt_model_conventions(yaml, init->architecture, args.sets);
+    run = read_run_config(yaml, args.config);
+  }
   if (run.data_path.empty()) fail("no data: give --data PATH or data.path in " + args.config);
 
   if (args.out.empty()) {
@@ -105,7 +116,8 @@ void train(Arguments args) {
   const BuildOptions build{.batch = run.train.batch,
                            .training = true,
                            .dtype = dtype,
-                           .label_smoothing = run.train.label_smoothing};
+                           .label_smoothing = run.train.label_smoothing,
+                           .freeze = run.train.freeze};
   BuildOptions eval_build = build;
   eval_build.training = false;
   const TrainableGraph train_graph = fuse_for_training(build_network(run.architecture, table, build));
@@ -124,7 +136,13 @@ void train(Arguments args) {
   Trainer trainer(
       *device, train_graph, folded.net, table, weights, eval_weights,
       [&] { folded.refresh(table, weights, eval_weights); }, run.optimizer, run.schedule, config);
-  args.resume ? trainer.resume() : weights.initialize(table, seed);
+  std::string started;
+  if (args.resume) {
+    trainer.resume();
+  } else {
+    weights.initialize(table, seed);
+    if (init) started = start_from(*init, table, weights);
+  }
 
   const RunFolder folder(args.out, args.resume);
   if (!args.resume) {
@@ -142,6 +160,10 @@ void train(Arguments args) {
                        table.total_count(), table.trainable_count(), dtype_name(dtype)));
   log.line(fmt::format("data: {} - {} training, {} validation, {} test images", run.data_path,
                        split.train.size(), split.val.size(), split.test.size()));
+  if (init)
+    for (const std::string& line : {started, "from the same file: " + conventions_text(run.architecture)})
+      log.line(line);
+  if (table.frozen_count()) log.line(fmt::format("frozen: {} parameters", table.frozen_count()));
   log.line(trainer.budget());
 
   std::signal(SIGINT, on_signal);

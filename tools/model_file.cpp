@@ -4,6 +4,7 @@
 #include <cmath>
 #include <filesystem>
 
+#include "layers/import.h"
 #include "tools/run_config.h"
 
 namespace gm {
@@ -29,6 +30,43 @@ ModelFile read_model(const std::string& path) {
   m.architecture = read_architecture(only_model, m.path);
   m.transform = read_transform(config, m.path, m.architecture.input_size);
   return m;
+}
+
+void adopt_model_conventions(YAML::Node config, const Architecture& from,
+                             const std::vector<std::string>& sets) {
+  auto given = [&](const std::string& key) {
+    return std::any_of(sets.begin(), sets.end(), [&](const auto& s) { return s.starts_with(key); });
+  };
+  YAML::Node model = config["model"], input = config["input"];
+  if (!given("model.padding")) model["padding"] = from.same_padding ? "same" : "symmetric";
+  if (!given("model.batch_norm.epsilon")) model["batch_norm"]["epsilon"] = from.bn_epsilon;
+  if (!given("input.scaling")) {
+    input["scaling"]["mean"] = from.mean;
+    input["scaling"]["std"] = from.std;
+  }
+}
+
+std::string start_from(const ModelFile& model, const ParameterTable& table, Weights& weights) {
+  const auto& tensors = model.tensors.tensors;
+  bool same_head = true;
+  for (const Parameter& p : table) {
+    const auto it = tensors.find(p.name);
+    if (it != tensors.end() && it->second.spec.shape == p.shape) continue;
+    if (is_head(p.name))
+      same_head = false;
+    else
+      fail(model.path + ": tensor '" + p.name + "' " +
+           (it == tensors.end()
+                ? "is missing"
+                : "has shape " + it->second.spec.shape.str() + ", the model needs " + p.shape.str()));
+  }
+  for (const Parameter& p : table)
+    if (same_head || !is_head(p.name)) weights.upload(p, tensors.at(p.name).floats());
+  weights.refresh_half();
+  if (same_head) return "starting from " + model.path;
+  return "starting from " + model.path + " (" + std::to_string(model.architecture.classes) +
+         " classes); the head is new: " + std::to_string(table[table.find("predictions/bias")].shape[0]) +
+         " classes";
 }
 
 std::map<std::string, std::string> model_metadata(const Architecture& a, const YAML::Node& augment) {

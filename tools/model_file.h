@@ -20,6 +20,16 @@ struct ModelFile {
 /// the file when it is not a model of this project.
 ModelFile read_model(const std::string& path);
 
+/// Padding, batch-norm epsilon and input scaling of a model whose weights are taken over, into a
+/// configuration: weights fit only the network they were trained in. Keys given with --set stay.
+void adopt_model_conventions(YAML::Node config, const Architecture& from,
+                             const std::vector<std::string>& sets);
+
+/// Takes over every parameter, except that predictions and the hidden layer keep their initial values when
+/// one of them is absent or of another shape (another number of classes). Returns a line that says what was
+/// done; throws gm::Error naming file and tensor for anything else that is missing or of another shape.
+std::string start_from(const ModelFile& model, const ParameterTable& table, Weights& weights);
+
 /// Metadata that read_model needs, for writing.
 std::map<std::string, std::string> model_metadata(const Architecture& a, const YAML::Node& augment);
 

@@ -5,7 +5,7 @@
 #include "data/split.h"
 #include "data/transform.h"
 #include "engine/optimizer.h"
-#include "layers/architecture.h"
+#include "layers/blocks.h"
 
 namespace gm {
 
@@ -16,6 +16,8 @@ struct TrainSettings {
   double label_smoothing = 0;
   int64_t checkpoint_steps = 0, patience = 0;
   bool restore_best = false;
+  std::string init;  // weight file to start from
+  FreezeSpec freeze;
 };
 
 struct RunConfig {

@@ -1,0 +1,202 @@
+#include "layers/import.h"
+
+#include <algorithm>
+#include <cstring>
+#include <set>
+
+#include "kernels/common/error.h"
+#include "layers/foreign_names.h"
+
+namespace gm {
+
+namespace {
+
+const std::vector<double> kImageNetMean{0.485 * 255, 0.456 * 255, 0.406 * 255};
+const std::vector<double> kImageNetStd{0.229 * 255, 0.224 * 255, 0.225 * 255};
+
+Shape their_shape(const Shape& ours, const AxisOrder& order) {
+  Shape s;
+  for (int axis : order) s.dims[s.rank++] = axis < 0 ? 1 : ours[axis];
+  return s;
+}
+
+// Moves values between the two layouts; `to_ours` says in which direction.
+std::vector<float> transposed(const std::vector<float>& from, const Shape& ours, const AxisOrder& order,
+                              bool to_ours) {
+  int64_t stride[4] = {}, step = 1;  // of our axes in their layout
+  for (int i = static_cast<int>(order.size()) - 1; i >= 0; --i)
+    if (order[i] >= 0) {
+      stride[order[i]] = step;
+      step *= ours[order[i]];
+    }
+  std::vector<float> to(from.size());
+  int64_t at[4] = {};
+  for (size_t mine = 0; mine < to.size(); ++mine) {
+    int64_t theirs = 0;
+    for (int k = 0; k < ours.rank; ++k) theirs += at[k] * stride[k];
+    if (to_ours)
+      to[mine] = from[theirs];
+    else
+      to[theirs] = from[mine];
+    for (int k = ours.rank - 1; k >= 0 && ++at[k] == ours[k]; --k) at[k] = 0;
+  }
+  return to;
+}
+
+bool starts_with(const std::string& s, const char* prefix) { return s.rfind(prefix, 0) == 0; }
+
+bool may_be_missing(const std::string& parameter) {
+  return is_head(parameter) || starts_with(parameter, "cbam_") || starts_with(parameter, "top_se_");
+}
+
+const StoredTensor* find(const TensorFile& file, const ForeignTensor& t, std::string* name = nullptr) {
+  for (const std::string& candidate : t.names)
+    if (auto it = file.tensors.find(candidate); it != file.tensors.end()) {
+      if (name) *name = candidate;
+      return &it->second;
+    }
+  return nullptr;
+}
+
+// Bookkeeping of the frameworks that no network reads.
+bool is_bookkeeping(const std::string& name) {
+  return name.ends_with("num_batches_tracked") || name.find("seed_generator") != std::string::npos;
+}
+
+bool has_fused_stage(const Architecture& a) {
+  return std::any_of(a.stages.begin(), a.stages.end(),
+                     [](const StageSpec& s) { return s.block == "fused_mbconv"; });
+}
+
+}  // namespace
+
+Framework framework_named(const std::string& name) {
+  if (name == "keras") return Framework::keras;
+  if (name == "timm") return Framework::timm;
+  if (name == "torchvision") return Framework::torchvision;
+  fail("'" + name + "' is not keras, timm or torchvision");
+}
+
+bool is_head(const std::string& parameter) {
+  return starts_with(parameter, "predictions/") || starts_with(parameter, "hidden/");
+}
+
+void adopt_conventions(Architecture& a, Framework from, const std::string& asked) {
+  if (from == Framework::keras) {
+    a.same_padding = true;
+    a.bn_epsilon = 1e-3;
+    a.bn_momentum = has_fused_stage(a) ? 0.9 : 0.99;  // EfficientNetV2, EfficientNet
+    a.bn_unbiased = false;
+    return;
+  }
+  a.bn_momentum = 0.9;
+  a.bn_unbiased = true;
+  a.mean = kImageNetMean;
+  a.std = kImageNetStd;
+  if (from == Framework::torchvision) {
+    a.same_padding = false;
+    a.bn_epsilon = has_fused_stage(a) ? 1e-3 : 1e-5;
+    return;
+  }
+  const std::string variant = !asked.empty()   ? asked
+                              : a.same_padding ? "tf_efficientnetv2_s"
+                                               : "efficientnetv2_s";
+  a.same_padding = starts_with(variant, "tf_");
+  a.bn_epsilon = a.same_padding ? 1e-3 : 1e-5;
+  for (const char* half :
+       {"tf_efficientnetv2_s", "tf_efficientnetv2_m", "tf_efficientnetv2_l", "tf_efficientnetv2_xl"})
+    if (variant == half || starts_with(variant, (std::string(half) + ".").c_str()))
+      a.mean = a.std = {127.5, 127.5, 127.5};
+}
+
+std::string conventions_text(const Architecture& a) {
+  auto number = [](double v) {
+    char text[32];
+    std::snprintf(text, sizeof text, "%.6g", v);
+    return std::string(text);
+  };
+  auto triple = [&](const std::vector<double>& v) {
+    return v[0] == v[1] && v[1] == v[2]
+               ? number(v[0])
+               : "(" + number(v[0]) + ", " + number(v[1]) + ", " + number(v[2]) + ")";
+  };
+  return std::string("padding ") + (a.same_padding ? "same" : "symmetric") + ", batch norm epsilon " +
+         number(a.bn_epsilon) + ", input scaling (x - " + triple(a.mean) + ") / " + triple(a.std);
+}
+
+Imported import_weights(TensorFile source, Framework from, Architecture& a, bool allow_missing_head,
+                        uint64_t seed) {
+  {
+    ParameterTable table;
+    build_network(a, table, {.loss = false});
+    if (from == Framework::keras) name_by_order(source, table);
+    for (const ForeignTensor& t : foreign_tensors(a, table, from))
+      if (table[t.parameter].name == "predictions/bias")
+        if (const StoredTensor* bias = find(source, t); bias && bias->spec.shape.rank == 1) {
+          const int64_t classes = bias->spec.shape[0];
+          if (classes < 2 || classes > 100000)
+            fail(source.path + ": tensor '" + t.names[0] + "': " + std::to_string(classes) + " classes");
+          a.classes = static_cast<int>(classes);
+          if (a.class_names.size() != static_cast<size_t>(classes)) a.class_names.clear();
+        }
+  }
+  ParameterTable table;
+  build_network(a, table, {.loss = false});
+  Imported result;
+  result.tensors.path = source.path;
+  std::set<std::string> used;
+  for (const ForeignTensor& t : foreign_tensors(a, table, from)) {
+    const Parameter& p = table[t.parameter];
+    std::string name;
+    const StoredTensor* stored = find(source, t, &name);
+    if (!stored) {
+      if (!may_be_missing(p.name)) fail(source.path + ": tensor '" + t.names[0] + "' is missing");
+      if (!allow_missing_head)
+        fail(source.path + ": tensor '" + t.names[0] +
+             "' is missing; --allow-missing-head starts such layers from fresh values");
+      result.fresh.push_back(p.name);
+      continue;
+    }
+    used.insert(name);
+    const Shape& shape = stored->spec.shape;
+    const auto order = std::find_if(t.orders.begin(), t.orders.end(),
+                                    [&](const AxisOrder& o) { return their_shape(p.shape, o) == shape; });
+    if (order == t.orders.end())
+      fail(source.path + ": tensor '" + name + "' has shape " + shape.str() + ", the network needs " +
+           their_shape(p.shape, t.orders[0]).str());
+    if (stored->spec.dtype != DType::f32 && stored->spec.dtype != DType::bf16)
+      fail(source.path + ": tensor '" + name + "' holds no floating-point numbers");
+    result.tensors.tensors[p.name] =
+        StoredTensor::of(p.shape, transposed(stored->floats(), p.shape, *order, true));
+  }
+  for (const auto& [name, _] : source.tensors)
+    if (!used.count(name) && !is_bookkeeping(name)) result.unused.push_back(name);
+  if (!result.fresh.empty()) {
+    auto device = open_device("cpu", {.threads = 1});
+    Weights weights(*device, table, false, false);
+    weights.initialize(table, seed);
+    for (const std::string& name : result.fresh) {
+      const Parameter& p = table[table.find(name)];
+      result.tensors.tensors[name] = StoredTensor::of(p.shape, weights.download(p));
+    }
+  }
+  return result;
+}
+
+TensorFile export_weights(const TensorFile& model, const Architecture& a, Framework to) {
+  ParameterTable table;
+  build_network(a, table, {.loss = false});
+  TensorFile out;
+  for (const ForeignTensor& t : foreign_tensors(a, table, to)) {
+    const Parameter& p = table[t.parameter];
+    const StoredTensor& stored = model.at(p.name);
+    if (!(stored.spec.shape == p.shape))
+      fail(model.path + ": tensor '" + p.name + "' has shape " + stored.spec.shape.str() +
+           ", the network needs " + p.shape.str());
+    out.tensors[t.names[0]] = StoredTensor::of(their_shape(p.shape, t.orders[0]),
+                                               transposed(stored.floats(), p.shape, t.orders[0], false));
+  }
+  return out;
+}
+
+}  // namespace gm

@@ -1,0 +1,58 @@
+// Weights of other frameworks: their names, their layouts and the conventions that come with them.
+#pragma once
+#include <string>
+#include <vector>
+
+#include "engine/safetensors.h"
+#include "layers/network.h"
+
+namespace gm {
+
+/// keras: "block1a_project_conv/kernel", convolutions HWIO; timm, torchvision: names of the PyTorch modules,
+/// OIHW.
+enum class Framework { keras, timm, torchvision };
+Framework framework_named(const std::string& name);
+
+/// Our axis of each of their axes; -1: an axis of length one that we do not have.
+using AxisOrder = std::vector<int>;
+
+/// One parameter in both worlds.
+struct ForeignTensor {
+  int parameter;  // index in the table
+  /// Their names for it, the usual one first: writers use that, readers try all.
+  std::vector<std::string> names;
+  /// Their layouts, the usual one first.
+  std::vector<AxisOrder> orders;
+};
+/// Every parameter of the network in `table`, in its order. Layers that a framework's own network does not
+/// have (attention, hidden) keep our layer name.
+std::vector<ForeignTensor> foreign_tensors(const Architecture& a, const ParameterTable& table, Framework f);
+
+/// Writes the source's own conventions into the architecture: padding, batch-norm epsilon, momentum and
+/// variance, input scaling. keras: SAME, 1e-3; its scaling is part of the network and not of the weights, so
+/// the configuration's stays. torchvision: symmetric, 1e-3 (networks without Fused-MBConv: 1e-5), ImageNet
+/// mean and deviation. timm: `variant` is a timm model name; "" means efficientnetv2_s where the
+/// configuration asks for symmetric padding and tf_efficientnetv2_s otherwise. tf_*: SAME, 1e-3; others:
+/// symmetric, 1e-5. tf_efficientnetv2_s, _m, _l, _xl: mean and deviation 127.5; others ImageNet's.
+void adopt_conventions(Architecture& a, Framework from, const std::string& variant = "");
+/// "padding same, epsilon 0.001, scaling (x - 128) / 128"
+std::string conventions_text(const Architecture& a);
+
+struct Imported {
+  TensorFile tensors;               // our names and layouts
+  std::vector<std::string> fresh;   // parameters the file lacks, freshly initialised
+  std::vector<std::string> unused;  // tensors of the file that have no place in the network
+};
+/// Sets a.classes from the file's classifier where there is one (and drops class names that no longer fit)
+/// and reads every parameter. Layers of the head and the attention may be missing when `allow_missing_head`;
+/// they start from `seed`. Throws gm::Error naming file and tensor for a missing tensor or a wrong shape.
+Imported import_weights(TensorFile source, Framework from, Architecture& a, bool allow_missing_head,
+                        uint64_t seed = 0);
+
+/// The inverse: a model of ours under the names and in the layouts of a framework. Tensors only; no metadata.
+TensorFile export_weights(const TensorFile& model, const Architecture& a, Framework to);
+
+/// Whether a parameter belongs to the classifier: predictions and the hidden layer before them.
+bool is_head(const std::string& parameter);
+
+}  // namespace gm

@@ -1,0 +1,329 @@
+// Imported weights give the outputs of the framework they come from; files written by Keras and torchvision
+// (golden/make_keras_golden.py, golden/make_torchvision_golden.py).
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <functional>
+#include <map>
+
+#include "data/hdf5_util.h"
+#include "data/keras_weights.h"
+#include "engine/session.h"
+#include "layers/import.h"
+#include "layers/rewrites.h"
+#include "tests/data_test_util.h"
+
+namespace gm {
+namespace {
+
+const std::string kFolder = std::string(GM_SOURCE_DIR) + "/tests/golden/import/";
+
+Architecture narrow() { return read_architecture(load_config(kFolder + "narrow_v2.yaml"), "narrow_v2.yaml"); }
+
+// Relative L2 distance of our logits from those in `golden`.
+double error(const Architecture& a, const TensorFile& weights, const TensorFile& golden) {
+  auto device = open_device("cpu", {.threads = 2});
+  const StoredTensor& pixels = golden.at("pixels");
+  ParameterTable table;
+  const TrainableGraph g = build_network(a, table, {.batch = pixels.spec.shape[0], .loss = false});
+  Weights w(*device, table, false, false);
+  load_weights(weights, table, w);
+  FoldedNetwork folded(g);
+  Weights fw(*device, folded.table, false, false);
+  folded.refresh(table, w, fw);
+  Session s(*device, folded.net.graph, fw, {.keep = {folded.net.logits}});
+  const auto* bytes = reinterpret_cast<const uint8_t*>(pixels.bytes.data());
+  const std::vector<float> wide(bytes, bytes + pixels.bytes.size());
+  s.upload(folded.net.pixels, wide.data());
+  s.forward();
+  const auto got = s.download(folded.net.logits), want = golden.at("logits").floats();
+  EXPECT_EQ(got.size(), want.size());
+  double distance = 0, norm = 0;
+  for (size_t i = 0; i < want.size(); ++i) {
+    distance += std::pow(double(got[i]) - want[i], 2);
+    norm += std::pow(double(want[i]), 2);
+  }
+  return std::sqrt(distance / norm);
+}
+
+// The message of the gm::Error that `action` throws; it must be one line.
+std::string message(const std::function<void()>& action) {
+  try {
+    action();
+  } catch (const Error& e) {
+    EXPECT_EQ(std::string(e.what()).find('\n'), std::string::npos) << e.what();
+    return e.what();
+  }
+  ADD_FAILURE() << "no error";
+  return "";
+}
+void expect_parts(const std::string& text, const std::vector<std::string>& parts) {
+  for (const auto& part : parts) EXPECT_NE(text.find(part), std::string::npos) << part << " not in: " << text;
+}
+
+class KerasFile : public testing::TestWithParam<const char*> {};
+
+TEST_P(KerasFile, GivesKerasLogits) {
+  Architecture a = narrow();
+  a.same_padding = false;  // what the source does wins
+  a.bn_epsilon = 0.1;
+  a.classes = 9;
+  adopt_conventions(a, Framework::keras);
+  const Imported imported =
+      import_weights(read_keras_weights(kFolder + GetParam()), Framework::keras, a, false);
+  EXPECT_EQ(a.classes, 5);
+  EXPECT_TRUE(imported.unused.empty());
+  EXPECT_LT(error(a, imported.tensors, read_safetensors(kFolder + "keras_v2.safetensors")), 1e-5);
+}
+INSTANTIATE_TEST_SUITE_P(Formats, KerasFile, testing::Values("keras_v2.h5", "keras_v2.weights.h5"));
+
+TEST(Import, TorchvisionFileGivesItsLogits) {
+  Architecture a = narrow();
+  adopt_conventions(a, Framework::torchvision);
+  const TensorFile golden = read_safetensors(kFolder + "torchvision_v2.safetensors");
+  const Imported imported = import_weights(golden, Framework::torchvision, a, false);
+  EXPECT_EQ(imported.unused, (std::vector<std::string>{"logits", "pixels"}));
+  EXPECT_LT(error(a, imported.tensors, golden), 1e-5);
+  Architecture tensorflow = a;
+  tensorflow.same_padding = true;  // the odd size tells the two paddings apart
+  EXPECT_GT(error(tensorflow, imported.tensors, golden), 1e-3);
+}
+
+// A network with every kind of layer that has a name of its own somewhere.
+Architecture rich() {
+  return read_architecture(parse_yaml(R"(
+model:
+  classes: 4
+  se: 0.25
+  stem: {filters: 8}
+  stages:
+    - {block: mbconv, expand: 1, filters: 8}
+    - {block: fused_mbconv, expand: 1, filters: 8}
+    - {block: fused_mbconv, expand: 4, filters: 12, stride: 2, layers: 2, se: 0.25}
+    - {block: mbconv, expand: 3, kernel: 5, filters: 16, layers: 28}
+  head: {filters: 24}
+  attention: {type: cbam, variant: authors, reduction: 4}
+  hidden: {units: 6}
+input: {size: 32}
+)",
+                                      "rich"),
+                           "rich");
+}
+
+TEST(Import, ExportIsTheInverse) {
+  const Architecture a = rich();
+  ParameterTable table;
+  build_network(a, table, {.loss = false});
+  TensorFile model;
+  float x = 0;
+  for (const Parameter& p : table) {
+    std::vector<float> values(static_cast<size_t>(p.shape.numel()));
+    for (float& v : values) v = x++;  // every element is different
+    model.tensors[p.name] = StoredTensor::of(p.shape, values);
+  }
+  for (Framework f : {Framework::keras, Framework::timm, Framework::torchvision}) {
+    const TensorFile out = export_weights(model, a, f);
+    EXPECT_EQ(out.tensors.size(), model.tensors.size());  // no two layers share a name
+    Architecture b = a;
+    const Imported back = import_weights(out, f, b, false);
+    EXPECT_TRUE(back.unused.empty());
+    for (const auto& [name, t] : model.tensors) {
+      EXPECT_EQ(back.tensors.at(name).spec.shape, t.spec.shape) << name;
+      EXPECT_EQ(back.tensors.at(name).bytes, t.bytes) << name;
+    }
+  }
+  const TensorFile keras = export_weights(model, a, Framework::keras),
+                   timm = export_weights(model, a, Framework::timm);
+  EXPECT_EQ(keras.at("stem_conv/kernel").spec.shape, (Shape{3, 3, 3, 8}));
+  EXPECT_EQ(keras.at("block4ab_dwconv2/kernel").spec.shape, (Shape{5, 5, 48, 1}));
+  EXPECT_EQ(keras.at("block4b_se_reduce/kernel").spec.shape, (Shape{1, 1, 48, 4}));
+  EXPECT_EQ(keras.at("predictions/kernel").spec.shape, (Shape{6, 4}));
+  EXPECT_EQ(timm.at("conv_stem.weight").spec.shape, (Shape{8, 3, 3, 3}));
+  EXPECT_EQ(timm.at("blocks.0.0.conv_pw.weight").spec.shape, (Shape{8, 8, 1, 1}));
+  EXPECT_EQ(timm.at("blocks.1.0.conv.weight").spec.shape, (Shape{8, 8, 3, 3}));
+  EXPECT_EQ(timm.at("blocks.2.1.conv_exp.weight").spec.shape, (Shape{48, 12, 3, 3}));
+  EXPECT_EQ(timm.at("blocks.3.27.conv_dw.weight").spec.shape, (Shape{48, 1, 5, 5}));
+  EXPECT_EQ(timm.at("blocks.3.27.se.conv_expand.weight").spec.shape, (Shape{48, 4, 1, 1}));
+  EXPECT_EQ(timm.at("blocks.3.27.bn3.running_var").spec.shape, (Shape{16}));
+}
+
+TEST(Import, ConventionsFollowTheSource) {
+  auto adopted = [](Framework f, const std::string& variant = "", bool same = true) {
+    Architecture a = narrow();
+    a.same_padding = same;
+    adopt_conventions(a, f, variant);
+    return conventions_text(a);
+  };
+  const std::string imagenet = "(x - (123.675, 116.28, 103.53)) / (58.395, 57.12, 57.375)";
+  EXPECT_EQ(adopted(Framework::keras),
+            "padding same, batch norm epsilon 0.001, input scaling (x - 128) / 128");
+  EXPECT_EQ(adopted(Framework::torchvision),
+            "padding symmetric, batch norm epsilon 0.001, input scaling " + imagenet);
+  const std::string tf = "padding same, batch norm epsilon 0.001, input scaling (x - 127.5) / 127.5",
+                    plain = "padding symmetric, batch norm epsilon 1e-05, input scaling " + imagenet;
+  EXPECT_EQ(adopted(Framework::timm), tf);
+  EXPECT_EQ(adopted(Framework::timm, "", false), plain);
+  EXPECT_EQ(adopted(Framework::timm, "efficientnetv2_s"), plain);
+  EXPECT_EQ(adopted(Framework::timm, "tf_efficientnetv2_s.in21k_ft_in1k", false), tf);
+  EXPECT_EQ(adopted(Framework::timm, "tf_efficientnetv2_b0"),
+            "padding same, batch norm epsilon 0.001, input scaling " + imagenet);
+}
+
+TEST(Import, MissingAndMisshapenTensorsAreNamed) {
+  const TensorFile good = read_safetensors(kFolder + "torchvision_v2.safetensors");
+  auto import = [&](const TensorFile& file, bool allow = false, Architecture a = narrow()) {
+    return import_weights(file, Framework::torchvision, a, allow);
+  };
+  TensorFile bad = good;
+  bad.tensors.erase("features.2.1.block.0.1.running_mean");
+  expect_parts(message([&] { import(bad, true); }),
+               {"torchvision_v2.safetensors", "'features.2.1.block.0.1.running_mean' is missing"});
+  bad = good;
+  bad.tensors["features.0.0.weight"] = StoredTensor::of({8, 3, 3, 1}, std::vector<float>(72));
+  expect_parts(message([&] { import(bad); }), {"features.0.0.weight", "(8,3,3,1)", "(8,3,3,3)"});
+
+  bad = good;  // without its classifier
+  bad.tensors.erase("classifier.1.weight");
+  bad.tensors.erase("classifier.1.bias");
+  expect_parts(message([&] { import(bad); }), {"classifier.1.weight", "--allow-missing-head"});
+  const Imported headless = import(bad, true);
+  EXPECT_EQ(headless.fresh, (std::vector<std::string>{"predictions/kernel", "predictions/bias"}));
+  EXPECT_EQ(headless.tensors.at("predictions/kernel").spec.shape, (Shape{5, 32}));
+  EXPECT_NE(headless.tensors.at("predictions/kernel").floats()[0], 0);
+  Architecture with_attention = narrow();
+  with_attention.attention.type = "cbam";
+  EXPECT_EQ(import(good, true, with_attention).fresh.size(), 5u);
+  expect_parts(message([&] { import(good, false, with_attention); }), {"cbam_"});
+}
+
+TEST(Import, LayersThatKerasNumberedAreTakenInOrder) {
+  const Architecture a = narrow();
+  TensorFile source = read_keras_weights(kFolder + "keras_v2.h5"), numbered;
+  numbered.path = source.path;
+  ParameterTable table;
+  build_network(a, table, {.loss = false});
+  std::map<std::string, std::string> layer;  // in network order
+  std::map<std::string, int> count;
+  for (const Parameter& p : table) {
+    const std::string ours = p.name.substr(0, p.name.rfind('/'));
+    if (layer.count(ours)) continue;
+    const std::string kind = ours.ends_with("bn")        ? "batch_normalization"
+                             : ours.ends_with("dwconv2") ? "depthwise_conv2d"
+                             : ours == "predictions"     ? "dense"
+                                                         : "conv2d";
+    const int n = count[kind]++;
+    layer[ours] = n ? kind + "_" + std::to_string(n) : kind;
+  }
+  for (const auto& [name, t] : source.tensors)
+    numbered.tensors[layer.at(name.substr(0, name.rfind('/'))) + name.substr(name.rfind('/'))] = t;
+  Architecture b = a, c = a;
+  const Imported want = import_weights(source, Framework::keras, b, false),
+                 got = import_weights(numbered, Framework::keras, c, false);
+  EXPECT_TRUE(got.unused.empty());
+  for (const auto& [name, t] : want.tensors.tensors) EXPECT_EQ(got.tensors.at(name).bytes, t.bytes) << name;
+}
+
+TEST(Import, ForeignAndTruncatedFilesAreOneLine) {
+  test::TempDir dir;
+  const std::string text = dir / "text.h5", half = dir / "half.h5", late = dir / "late.h5";
+  test::write_text(text, "model: {}\n");
+  expect_parts(message([&] { read_keras_weights(text); }), {text, "not an HDF5 file"});
+  expect_parts(message([&] { read_keras_weights(dir / "none.h5"); }), {"none.h5", "cannot open"});
+  for (const char* name : {"keras_v2.h5", "keras_v2.weights.h5"}) {
+    const std::string bytes = test::read_text(kFolder + name);
+    for (size_t keep : {bytes.size() / 4, bytes.size() / 2, bytes.size() - 1}) {
+      test::write_text(half, bytes.substr(0, keep));
+      expect_parts(message([&] { read_keras_weights(half); }), {half});
+    }
+  }
+  const std::string weights = kFolder + "keras_v2.safetensors";
+  expect_parts(message([&] { read_keras_weights(weights); }), {weights, "not an HDF5 file"});
+  expect_parts(message([&] { read_safetensors(kFolder + "keras_v2.h5"); }), {"not a safetensors file"});
+}
+
+// ---- the legacy layout as older versions of Keras wrote it, by hand
+// -------------------------------------------
+
+void put_names(hid_t object, const std::string& attribute, const std::vector<std::string>& names) {
+  size_t width = 1;
+  for (const auto& n : names) width = std::max(width, n.size());
+  std::string text;
+  for (const auto& n : names) text += n + std::string(width - n.size(), '\0');
+  h5::Handle type(H5Tcopy(H5T_C_S1), H5Tclose);
+  H5Tset_size(type, width);
+  H5Tset_strpad(type, H5T_STR_NULLPAD);
+  const hsize_t count = names.size();
+  h5::Handle space(H5Screate_simple(1, &count, nullptr), H5Sclose);
+  h5::Handle a(H5Acreate2(object, attribute.c_str(), type, space, H5P_DEFAULT, H5P_DEFAULT), H5Aclose);
+  ASSERT_GE(H5Awrite(a, type, text.data()), 0);
+}
+
+struct LegacyOptions {
+  bool whole_model = false;  // weights under the group model_weights
+  bool chunked = false;      // layer_names0, layer_names1
+  std::string prefix;        // of the weights of a nested model
+  std::string without;       // listed, but the dataset is absent
+};
+
+// Keras 2: names end in ":0", depthwise kernels are called depthwise_kernel, layers without weights are
+// listed.
+void write_legacy(const std::string& path, const TensorFile& tensors, const LegacyOptions& o) {
+  h5::Lock lock;
+  h5::Handle file(H5Fcreate(path.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT), H5Fclose);
+  auto group_in = [](hid_t at, const std::string& name) {
+    return h5::Handle(H5Gcreate2(at, name.c_str(), H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT), H5Gclose);
+  };
+  h5::Handle inner;
+  if (o.whole_model) inner = group_in(file, "model_weights");
+  const hid_t root = o.whole_model ? hid_t(inner) : hid_t(file);
+  std::map<std::string, std::vector<std::string>> weights{{"rescaling", {}}};
+  for (const auto& [name, _] : tensors.tensors)
+    weights[name.substr(0, name.rfind('/'))].push_back(name.substr(name.rfind('/') + 1));
+  std::vector<std::string> layers;
+  h5::Handle create(H5Pcreate(H5P_LINK_CREATE), H5Pclose);
+  H5Pset_create_intermediate_group(create, 1);
+  for (const auto& [layer, kinds] : weights) {
+    layers.push_back(layer);
+    const h5::Handle group = group_in(root, layer);
+    std::vector<std::string> listed;
+    for (const std::string& kind : kinds) {
+      const StoredTensor& t = tensors.at(layer + "/" + kind);
+      const bool depthwise = layer.ends_with("dwconv2") && kind == "kernel";
+      listed.push_back(o.prefix + layer + "/" + (depthwise ? "depthwise_kernel" : kind) + ":0");
+      if (layer + "/" + kind == o.without) continue;
+      std::vector<hsize_t> dims(t.spec.shape.dims.begin(), t.spec.shape.dims.begin() + t.spec.shape.rank);
+      h5::Handle space(H5Screate_simple(t.spec.shape.rank, dims.data(), nullptr), H5Sclose);
+      h5::Handle data(
+          H5Dcreate2(group, listed.back().c_str(), H5T_IEEE_F32LE, space, create, H5P_DEFAULT, H5P_DEFAULT),
+          H5Dclose);
+      ASSERT_GE(H5Dwrite(data, H5T_NATIVE_FLOAT, H5S_ALL, H5S_ALL, H5P_DEFAULT, t.floats().data()), 0);
+    }
+    if (!listed.empty()) put_names(group, "weight_names", listed);
+  }
+  if (o.chunked) {
+    const auto middle = layers.begin() + static_cast<std::ptrdiff_t>(layers.size() / 2);
+    put_names(root, "layer_names0", {layers.begin(), middle});
+    put_names(root, "layer_names1", {middle, layers.end()});
+  } else {
+    put_names(root, "layer_names", layers);
+  }
+}
+
+TEST(Import, OlderKerasLayouts) {
+  test::TempDir dir;
+  const std::string path = dir / "old.h5";
+  const TensorFile source = read_keras_weights(kFolder + "keras_v2.h5");
+  Architecture a = narrow(), b = a;
+  const Imported want = import_weights(source, Framework::keras, a, false);
+  for (const LegacyOptions& o : {LegacyOptions{}, LegacyOptions{.whole_model = true, .chunked = true},
+                                 LegacyOptions{.prefix = "efficientnetv2-s/"}}) {
+    write_legacy(path, source, o);
+    const Imported got = import_weights(read_keras_weights(path), Framework::keras, b, false);
+    for (const auto& [name, t] : want.tensors.tensors) EXPECT_EQ(got.tensors.at(name).bytes, t.bytes) << name;
+  }
+  write_legacy(path, source, {.without = "block2a_expand_bn/beta"});
+  expect_parts(message([&] { read_keras_weights(path); }), {path, "'block2a_expand_bn/beta' is missing"});
+}
+
+}  // namespace
+}  // namespace gm

@@ -1,0 +1,97 @@
+// gm_model import and export through the command line, up to gm_infer on the imported file.
+#include <filesystem>
+
+#include "data/csv.h"
+#include "data/image.h"
+#include "tests/tools_test_util.h"
+
+namespace gm {
+namespace {
+
+using test::expect_failure;
+using test::expect_success;
+using test::Ran;
+using test::run;
+using test::TempDir;
+
+const std::string kFolder = std::string(GM_SOURCE_DIR) + "/tests/golden/import/";
+const std::string kConfig = kFolder + "narrow_v2.yaml";
+
+Ran import(const std::string& weights, const std::string& from, const std::string& out,
+           const std::vector<std::string>& more = {}) {
+  std::vector<std::string> args{"import", weights, "--config", kConfig, "--from", from, "--out", out};
+  args.insert(args.end(), more.begin(), more.end());
+  return run("gm_model", args);
+}
+
+TEST(ModelWeights, AnImportedFileNeedsNothingElse) {
+  TempDir dir;
+  const std::string model = dir / "model.safetensors";
+  expect_success(
+      import(kFolder + "keras_v2.weights.h5", "keras", model, {"--set", "model.padding=symmetric"}));
+  EXPECT_FALSE(read_model(model).architecture.class_names.size());
+  EXPECT_TRUE(read_model(model).architecture.same_padding);
+
+  const TensorFile golden = read_safetensors(kFolder + "keras_v2.safetensors");
+  const Shape& s = golden.at("pixels").spec.shape;
+  const size_t bytes = static_cast<size_t>(s[1] * s[2] * 3);
+  std::filesystem::create_directories(dir / "images");
+  for (int64_t i = 0; i < s[0]; ++i) {
+    const char* first = golden.at("pixels").bytes.data() + static_cast<size_t>(i) * bytes;
+    write_image(
+        dir / ("images/" + std::to_string(i) + ".png"),
+        Image{static_cast<int>(s[2]), static_cast<int>(s[1]), std::vector<uint8_t>(first, first + bytes)});
+  }
+  expect_success(run(
+      "gm_infer", {"--model", model, dir / "images", "--logits", "--out", dir / "p.csv", "--device", "cpu"}));
+  const CsvTable csv(dir / "p.csv");
+  const auto want = golden.at("logits").floats();
+  ASSERT_EQ(csv.rows(), s[0]);
+  for (int64_t i = 0; i < s[0]; ++i)
+    for (int c = 0; c < 5; ++c)
+      EXPECT_NEAR(std::stod(csv.cell(i, csv.column("z_" + std::to_string(c)))),
+                  want[static_cast<size_t>(i * 5 + c)], 2e-6);
+}
+
+TEST(ModelWeights, ExportAndImportGiveTheSameTensors) {
+  TempDir dir;
+  const std::string model = dir / "model.safetensors", out = dir / "out.safetensors",
+                    back = dir / "back.safetensors";
+  expect_success(import(kFolder + "torchvision_v2.safetensors", "torchvision", model));
+  const TensorFile want = read_safetensors(model);
+  for (const std::string to : {"keras", "timm"}) {
+    expect_success(run("gm_model", {"export", model, "--to", to, "--out", out}));
+    const Ran r = import(out, to, back);
+    expect_success(r);
+    EXPECT_EQ(r.err, "");
+    const TensorFile got = read_safetensors(back);
+    ASSERT_EQ(got.tensors.size(), want.tensors.size());
+    for (const auto& [name, t] : want.tensors) EXPECT_EQ(got.at(name).bytes, t.bytes) << name;
+  }
+}
+
+TEST(ModelWeights, WrongFilesAndOptions) {
+  TempDir dir;
+  const std::string out = dir / "out.safetensors", keras = kFolder + "keras_v2.h5";
+  const Ran warned = import(kFolder + "torchvision_v2.safetensors", "torchvision", out);
+  EXPECT_NE(warned.err.find("2 tensors have no place in the network: logits, pixels"), std::string::npos);
+  std::filesystem::remove(out);
+  expect_failure(import(keras, "timm", out), 1, {keras, "not a safetensors file"});
+  expect_failure(import(kConfig, "keras", out), 1, {kConfig, "not an HDF5 file"});
+  expect_failure(import(kFolder + "torchvision_v2.safetensors", "timm", out), 1,
+                 {"torchvision_v2.safetensors", "conv_stem.weight", "missing"});
+  expect_failure(import(keras, "keras", out, {"--set", "model.se=0.5"}), 1, {keras, "se_reduce", "shape"});
+  expect_failure(import(keras, "keras", out, {"--timm-model", "efficientnetv2_s"}), 1, {"--timm-model"});
+  expect_failure(import(keras, "caffe", out), 2, {"--from"});
+  expect_failure(run("gm_model", {"import", keras, "--from", "keras"}), 2, {"--"});
+  expect_failure(run("gm_model", {"export", keras, "--to", "keras", "--out", out}), 1, {keras});
+  EXPECT_FALSE(std::filesystem::exists(out));
+
+  const Ran help = run("gm_model", {"--help"});
+  EXPECT_NE(help.out.find("import"), std::string::npos);
+  EXPECT_NE(help.out.find("export"), std::string::npos);
+  expect_success(run("gm_model", {kConfig, "--json"}));
+}
+
+}  // namespace
+}  // namespace gm

@@ -1,0 +1,100 @@
+#include "tools/model_weights.h"
+
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <memory>
+
+#include "data/keras_weights.h"
+#include "kernels/common/backends.h"
+#include "layers/import.h"
+#include "tools/cli.h"
+#include "tools/model_file.h"
+
+namespace gm {
+
+namespace {
+
+struct Arguments {
+  std::string file, config, framework, out, variant;
+  std::vector<std::string> sets;
+  int64_t seed = 0;
+  bool allow_missing_head = false;
+};
+
+std::string first_few(const std::vector<std::string>& names) {
+  std::string text;
+  for (size_t i = 0; i < names.size() && i < 5; ++i) text += (i ? ", " : "") + names[i];
+  return names.size() > 5 ? text + ", ..." : text;
+}
+
+void import_model(const Arguments& a) {
+  const Framework from = framework_named(a.framework);
+  const YAML::Node config = load_config(a.config, a.sets);
+  Architecture architecture = read_architecture(config, a.config);
+  if (!a.variant.empty() && from != Framework::timm) fail("--timm-model belongs to --from timm");
+  adopt_conventions(architecture, from, a.variant);
+  install_cpu_kernels();
+  const bool hdf5 = from == Framework::keras && !a.file.ends_with(".safetensors");
+  TensorFile source = hdf5 ? read_keras_weights(a.file) : read_safetensors(a.file);
+  Imported imported = import_weights(std::move(source), from, architecture, a.allow_missing_head,
+                                     static_cast<uint64_t>(a.seed));
+  imported.tensors.metadata = model_metadata(architecture, config["augment"]);
+  imported.tensors.metadata["source"] = a.framework;
+  write_safetensors(a.out, imported.tensors);
+  if (!imported.unused.empty())
+    fmt::print(stderr, "gm_model: warning: {}: {} tensors have no place in the network: {}\n", a.file,
+               imported.unused.size(), first_few(imported.unused));
+  if (!imported.fresh.empty())
+    fmt::print("{} tensors are not in {} and start from fresh values: {}\n", imported.fresh.size(), a.file,
+               first_few(imported.fresh));
+  fmt::print("{}: {}, {} classes, {} tensors; {}\n", a.out, architecture.name, architecture.classes,
+             imported.tensors.tensors.size(), conventions_text(architecture));
+}
+
+void export_model(const Arguments& a) {
+  const Framework to = framework_named(a.framework);
+  const ModelFile model = read_model(a.file);
+  install_cpu_kernels();
+  TensorFile out = export_weights(model.tensors, model.architecture, to);
+  if (to == Framework::timm) out.metadata["format"] = "pt";
+  write_safetensors(a.out, out);
+  fmt::print("{}: {} tensors; the network's {}\n", a.out, out.tensors.size(),
+             conventions_text(model.architecture));
+}
+
+}  // namespace
+
+std::function<bool()> declare_weight_commands(CLI::App& app) {
+  auto a = std::make_shared<Arguments>();
+  app.require_subcommand(0, 1);
+  CLI::App* import =
+      app.add_subcommand("import", "turn weights of Keras, timm or torchvision into a model file");
+  import->add_option("weights", a->file, "Keras .h5 or .weights.h5, or .safetensors")->required();
+  import->add_option("--config", a->config, "the network (YAML)")->required();
+  import->add_option("--from", a->framework, "keras, timm or torchvision")
+      ->required()
+      ->check(CLI::IsMember({"keras", "timm", "torchvision"}));
+  import->add_option("--out", a->out, "model file to write (.safetensors)")->required();
+  import->add_option("--timm-model", a->variant,
+                     "timm's name of the model, which decides padding, epsilon and input scaling (default: "
+                     "efficientnetv2_s when the configuration pads symmetrically, else tf_efficientnetv2_s)");
+  import->add_flag("--allow-missing-head", a->allow_missing_head,
+                   "classifier, hidden layer and attention may be missing and start from fresh values");
+  import->add_option("--seed", a->seed, "of the fresh values")->check(CLI::NonNegativeNumber);
+  import->add_option("--set", a->sets, "override one key, e.g. --set input.size=384")
+      ->check(check_assignment);
+
+  CLI::App* out = app.add_subcommand("export", "write a model's weights under another framework's names");
+  out->add_option("model", a->file, "run folder or model file")->required();
+  out->add_option("--to", a->framework, "keras or timm")->required()->check(CLI::IsMember({"keras", "timm"}));
+  out->add_option("--out", a->out, "file to write (.safetensors)")->required();
+
+  return [a, import, out] {
+    if (import->parsed()) import_model(*a);
+    if (out->parsed()) export_model(*a);
+    return import->parsed() || out->parsed();
+  };
+}
+
+}  // namespace gm
