@@ -298,21 +298,4 @@ void ConvChunks::finish_weights(void* partials, float* dw, bool accumulate) cons
 }
 
 // ---- bias and activation
-void conv_epilogue(const View& y, int64_t begin, int64_t pixels, const float* bias, Act act) {
-  if (!bias && act == Act::none) return;
-  const int64_t k = y.shape().channels();
-  float_switch(y.dtype(), [&](auto zero) {
-    using T = decltype(zero);
-    T* rows = y.as<T>() + begin * k;
-    act_switch(act, [&](auto a) {
-      for (int64_t p = 0; p < pixels; ++p, rows += k)
-        if (bias)
-          for (int64_t i = 0; i < k; ++i)
-            rows[i] = from_float<T>(act_value<a.value>(to_float(rows[i]) + bias[i]));
-        else
-          for (int64_t i = 0; i < k; ++i) rows[i] = from_float<T>(act_value<a.value>(to_float(rows[i])));
-    });
-  });
-}
-
 }  // namespace gm::GM_CPU_NS
