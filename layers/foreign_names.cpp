@@ -57,6 +57,9 @@ ForeignTensor keras_tensor(int index, const Parameter& p, Kind kind) {
     case Kind::depthwise:
       t.orders = {{0, 1, 2, -1}};
       t.names.push_back(layer + "/depthwise_kernel");  // Keras 2
+      // EfficientNet's first version calls the layer dwconv.
+      for (const char* kernel : {"/kernel", "/0", "/depthwise_kernel"})
+        t.names.push_back(layer.substr(0, layer.size() - 1) + kernel);
       break;
     case Kind::squeeze:
       t.orders = {{-1, -1, 1, 0}, {1, 0}};

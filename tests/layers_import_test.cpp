@@ -321,6 +321,15 @@ TEST(Import, OlderKerasLayouts) {
     const Imported got = import_weights(read_keras_weights(path), Framework::keras, b, false);
     for (const auto& [name, t] : want.tensors.tensors) EXPECT_EQ(got.tensors.at(name).bytes, t.bytes) << name;
   }
+  TensorFile first_version;  // EfficientNet-B0 to B7
+  for (const auto& [name, t] : source.tensors) {
+    std::string older = name;
+    if (const size_t at = name.find("dwconv2"); at != std::string::npos) older.erase(at + 6, 1);
+    first_version.tensors[older] = t;
+  }
+  const Imported b0 = import_weights(first_version, Framework::keras, b, false);
+  EXPECT_TRUE(b0.unused.empty());
+  EXPECT_EQ(b0.tensors.at("block3a_dwconv2/kernel").bytes, want.tensors.at("block3a_dwconv2/kernel").bytes);
   write_legacy(path, source, {.without = "block2a_expand_bn/beta"});
   expect_parts(message([&] { read_keras_weights(path); }), {path, "'block2a_expand_bn/beta' is missing"});
 }
