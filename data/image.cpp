@@ -8,7 +8,7 @@
 #include <filesystem>
 #include <memory>
 
-#include "data/atomic_file.h"
+#include "engine/atomic_file.h"
 #include "kernels/common/error.h"
 
 #define STBI_ONLY_JPEG

@@ -9,10 +9,10 @@
 #include <limits>
 #include <vector>
 
-#include "data/atomic_file.h"
 #include "data/hdf5_util.h"
 #include "data/parallel.h"
 #include "data/transform.h"
+#include "engine/atomic_file.h"
 #include "kernels/common/error.h"
 
 namespace gm {

@@ -6,9 +6,9 @@
 #include <cstring>
 #include <optional>
 
-#include "data/atomic_file.h"
 #include "data/csv.h"
 #include "data/hdf5_util.h"
+#include "engine/atomic_file.h"
 #include "kernels/common/error.h"
 
 namespace gm {

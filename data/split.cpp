@@ -8,8 +8,8 @@
 #include <numeric>
 #include <unordered_map>
 
-#include "data/atomic_file.h"
 #include "data/csv.h"
+#include "engine/atomic_file.h"
 #include "kernels/common/error.h"
 #include "kernels/common/philox.h"
 

@@ -1,8 +1,5 @@
 #include "engine/safetensors.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <cerrno>
 #include <cmath>
@@ -11,6 +8,8 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <set>
+
+#include "engine/atomic_file.h"
 
 namespace gm {
 
@@ -99,10 +98,6 @@ StoredTensor decode(const std::string& type, const Shape& shape, const char* dat
   return t;
 }
 
-[[noreturn]] void io_error(const std::string& path, const std::string& what, int error) {
-  fail(path + ": " + what + ": " + std::strerror(error));
-}
-
 }  // namespace
 
 std::vector<float> StoredTensor::floats() const {
@@ -179,26 +174,6 @@ TensorFile read_safetensors(const std::string& path) {
   return file;
 }
 
-void write_file_atomically(const std::string& path, const std::string& content) {
-  const std::string temporary = path + ".partial";
-  const int fd = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-  if (fd < 0) io_error(path, "cannot write", errno);
-  size_t done = 0;
-  int error = 0;
-  while (done < content.size() && !error) {
-    const ssize_t n = ::write(fd, content.data() + done, std::min<size_t>(content.size() - done, 1u << 30));
-    if (n < 0 && errno != EINTR) error = errno;
-    if (n > 0) done += static_cast<size_t>(n);
-  }
-  if (!error && ::fsync(fd) != 0) error = errno;
-  if (::close(fd) != 0 && !error) error = errno;
-  if (!error && std::rename(temporary.c_str(), path.c_str()) != 0) error = errno;
-  if (error) {
-    ::unlink(temporary.c_str());
-    io_error(path, "cannot write", error);
-  }
-}
-
 void write_safetensors(const std::string& path, const TensorFile& file) {
   json root = json::object();
   if (!file.metadata.empty()) root["__metadata__"] = file.metadata;
@@ -218,7 +193,7 @@ void write_safetensors(const std::string& path, const TensorFile& file) {
   content.append(reinterpret_cast<const char*>(&header_bytes), 8);
   content += header;
   for (const auto& [name, t] : file.tensors) content.append(t.bytes.data(), t.bytes.size());
-  write_file_atomically(path, content);
+  write_file_atomic(path, content);
 }
 
 }  // namespace gm

@@ -29,7 +29,4 @@ TensorFile read_safetensors(const std::string& path);
 /// Writes to a temporary name in the same folder, syncs and renames: a crash leaves the old file.
 void write_safetensors(const std::string& path, const TensorFile& file);
 
-/// The same guarantee for any small text or binary file.
-void write_file_atomically(const std::string& path, const std::string& content);
-
 }  // namespace gm

@@ -8,6 +8,7 @@
 #include <fstream>
 #include <tuple>
 
+#include "engine/atomic_file.h"
 #include "engine/safetensors.h"
 
 namespace gm {
@@ -197,7 +198,7 @@ void Trainer::append_metrics(const EpochMetrics& m) const {
   std::snprintf(row, sizeof row, "%lld,%.6f,%.6f,%.6f,%.6f,%.8g,%.1f,%.4f\n",
                 static_cast<long long>(m.epoch + 1), m.train_loss, m.train_accuracy, m.val_loss,
                 m.val_accuracy, m.lr, m.images_per_second, m.data_wait);
-  write_file_atomically(path, text + row);
+  write_file_atomic(path, text + row);
 }
 
 void Trainer::save(const std::string& name, bool full) const {

@@ -6,11 +6,11 @@
 #include <algorithm>
 #include <cmath>
 
-#include "data/atomic_file.h"
 #include "data/hdf5_dataset.h"
 #include "data/parallel.h"
 #include "data/synthetic.h"
 #include "data/transform.h"
+#include "engine/atomic_file.h"
 #include "tests/data_test_util.h"
 #include "tests/tools_test_util.h"
 

@@ -7,11 +7,11 @@
 #include <map>
 #include <set>
 
-#include "data/atomic_file.h"
 #include "data/csv.h"
 #include "data/pack.h"
 #include "data/parallel.h"
 #include "data/synthetic.h"
+#include "engine/atomic_file.h"
 #include "kernels/common/error.h"
 #include "tools/cli.h"
 

@@ -7,8 +7,8 @@
 #include <nlohmann/json.hpp>
 #include <numeric>
 
-#include "data/atomic_file.h"
 #include "data/split.h"
+#include "engine/atomic_file.h"
 #include "engine/metrics.h"
 #include "layers/count.h"
 #include "tools/classify.h"

@@ -11,6 +11,7 @@
 #include <optional>
 
 #include "data/loader.h"
+#include "engine/atomic_file.h"
 #include "engine/trainer.h"
 #include "layers/import.h"
 #include "layers/rewrites.h"
@@ -149,7 +150,7 @@ void train(Arguments args) {
     write_split(folder.file("split.csv"), *data, split);
     YAML::Emitter text;
     text << yaml;
-    write_file_atomically(folder.file("config.yaml"), std::string(text.c_str()) + "\n");
+    write_file_atomic(folder.file("config.yaml"), std::string(text.c_str()) + "\n");
   }
   Log log(folder.file("log.txt"), args.resume, args.quiet);
   log.line("device: " + device->description() +
