@@ -31,6 +31,15 @@ if(GM_ONEDNN)
 endif()
 message(STATUS "oneDNN: ${GM_WITH_ONEDNN}")
 
+# CFITSIO: FITS tables. Without it the rest works.
+set(GM_WITH_CFITSIO OFF)
+find_path(CFITSIO_INCLUDE fitsio.h PATH_SUFFIXES cfitsio)
+find_library(CFITSIO_LIB cfitsio)
+if(CFITSIO_INCLUDE AND CFITSIO_LIB)
+  set(GM_WITH_CFITSIO ON)
+endif()
+message(STATUS "CFITSIO: ${GM_WITH_CFITSIO}")
+
 # libcurl and OpenSSL's SHA-256: gm_data fetch. Without them the rest works.
 set(GM_WITH_CURL OFF)
 find_package(CURL QUIET)

@@ -2,12 +2,14 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <optional>
 
 #include "data/csv.h"
 #include "data/hdf5_rows.h"
+#include "data/predictions_fits.h"
 #include "engine/atomic_file.h"
 #include "kernels/common/error.h"
 
@@ -31,6 +33,8 @@ class CsvWriter : public PredictionWriter {
     for (const auto& c : classes) header += "," + csv_cell("p_" + c);
     if (columns.logits)
       for (const auto& c : classes) header += "," + csv_cell("z_" + c);
+    if (columns.sky) header += ",ra,dec";
+    if (columns.uncertainty) header += ",entropy,mutual_information";
     put(header + "\n");
   }
   void write(const std::vector<Prediction>& rows) override {
@@ -43,6 +47,13 @@ class CsvWriter : public PredictionWriter {
       for (double v : p.probabilities) text.append(number, std::snprintf(number, sizeof number, ",%.7g", v));
       if (columns_.logits)
         for (float v : p.logits) text.append(number, std::snprintf(number, sizeof number, ",%.9g", v));
+      if (columns_.sky)
+        for (double v : {p.ra, p.dec})
+          std::isnan(v) ? text += ","
+                        : text.append(number, std::snprintf(number, sizeof number, ",%.10g", v));
+      if (columns_.uncertainty)
+        for (double v : {p.entropy, p.mutual_information})
+          text.append(number, std::snprintf(number, sizeof number, ",%.7g", v));
       text += "\n";
     }
     put(text);
@@ -79,25 +90,43 @@ class Hdf5Writer : public PredictionWriter {
     probabilities_ = file_.add("probabilities", H5T_NATIVE_FLOAT, {classes.size()});
     if (columns.labels) label_ = file_.add("label", H5T_NATIVE_INT32);
     if (columns.logits) logits_ = file_.add("logits", H5T_NATIVE_FLOAT, {classes.size()});
+    if (columns.sky) ra_ = file_.add("ra", H5T_NATIVE_DOUBLE), dec_ = file_.add("dec", H5T_NATIVE_DOUBLE);
+    if (columns.uncertainty) {
+      entropy_ = file_.add("entropy", H5T_NATIVE_FLOAT);
+      mutual_information_ = file_.add("mutual_information", H5T_NATIVE_FLOAT);
+    }
     file_.attribute("class_names", classes);
   }
   void write(const std::vector<Prediction>& rows) override {
     h5::Lock lock;
     std::vector<std::string> ids;
     std::vector<int32_t> classes, labels;
-    std::vector<float> p, z;
+    std::vector<float> p, z, entropy, mutual_information;
+    std::vector<double> ra, dec;
     for (const Prediction& r : rows) {
       ids.push_back(r.id);
       classes.push_back(predicted_class(r));
       labels.push_back(r.label);
       for (double v : r.probabilities) p.push_back(static_cast<float>(v));
       z.insert(z.end(), r.logits.begin(), r.logits.end());
+      ra.push_back(r.ra);
+      dec.push_back(r.dec);
+      entropy.push_back(static_cast<float>(r.entropy));
+      mutual_information.push_back(static_cast<float>(r.mutual_information));
     }
     file_.append(ids_, ids);
     file_.append(class_, H5T_NATIVE_INT32, rows.size(), classes.data());
     file_.append(probabilities_, H5T_NATIVE_FLOAT, rows.size(), p.data());
     if (columns_.labels) file_.append(label_, H5T_NATIVE_INT32, rows.size(), labels.data());
     if (columns_.logits) file_.append(logits_, H5T_NATIVE_FLOAT, rows.size(), z.data());
+    if (columns_.sky) {
+      file_.append(ra_, H5T_NATIVE_DOUBLE, rows.size(), ra.data());
+      file_.append(dec_, H5T_NATIVE_DOUBLE, rows.size(), dec.data());
+    }
+    if (columns_.uncertainty) {
+      file_.append(entropy_, H5T_NATIVE_FLOAT, rows.size(), entropy.data());
+      file_.append(mutual_information_, H5T_NATIVE_FLOAT, rows.size(), mutual_information.data());
+    }
   }
   void finish() override { file_.finish(); }
 
@@ -105,6 +134,7 @@ class Hdf5Writer : public PredictionWriter {
   h5::RowFile file_;
   PredictionColumns columns_;
   int ids_, class_, probabilities_, label_ = -1, logits_ = -1;
+  int ra_ = -1, dec_ = -1, entropy_ = -1, mutual_information_ = -1;
 };
 
 }  // namespace
@@ -114,7 +144,8 @@ std::unique_ptr<PredictionWriter> open_predictions(const std::string& path,
                                                    PredictionColumns columns) {
   if (path.ends_with(".h5") || path.ends_with(".hdf5"))
     return std::make_unique<Hdf5Writer>(path, classes, columns);
-  if (path != "-" && !path.ends_with(".csv")) fail(path + ": predictions are written as .csv or .h5");
+  if (path.ends_with(".fits")) return open_fits_predictions(path, classes, columns);
+  if (path != "-" && !path.ends_with(".csv")) fail(path + ": predictions are written as .csv, .h5 or .fits");
   return std::make_unique<CsvWriter>(path, classes, columns);
 }
 

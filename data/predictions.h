@@ -1,5 +1,6 @@
 // Predictions on their way to disk: written as they come, never collected in memory.
 #pragma once
+#include <limits>
 #include <memory>
 #include <string>
 #include <vector>
@@ -9,9 +10,13 @@ namespace gm {
 /// One classified image.
 struct Prediction {
   std::string id;
-  std::vector<double> probabilities;  // per class, sums to 1
-  std::vector<float> logits;          // per class
-  int label = -1;                     // true class, where it is known
+  std::vector<double> probabilities;                               // per class, sums to 1
+  std::vector<float> logits;                                       // per class
+  int label = -1;                                                  // true class, where it is known
+  double ra = std::numeric_limits<double>::quiet_NaN(), dec = ra;  // degrees (J2000), where known
+  // Of several passes through a network with dropout (MC dropout), in nats.
+  double entropy = 0;             // of the mean probabilities
+  double mutual_information = 0;  // what of it comes from the passes' disagreement, not from each one's doubt
 };
 
 /// The class with the highest probability; the first of equals.
@@ -19,7 +24,8 @@ int predicted_class(const Prediction& p);
 
 /// Columns besides id, class and probabilities.
 struct PredictionColumns {
-  bool logits = false, labels = false;
+  bool logits = false, labels = false, sky = false, uncertainty = false;
+  size_t id_bytes = 64;  // FITS only: room for an id
 };
 
 class PredictionWriter {
@@ -30,10 +36,12 @@ class PredictionWriter {
   virtual void finish() = 0;
 };
 
-/// By the extension of `path`: .h5/.hdf5 (datasets id_str (N), class (N) int32, probabilities (N, C) f32 and,
-/// if asked for, label (N) int32 and logits (N, C) f32; attribute class_names) or CSV (columns id_str,
-/// [label,] class, p_<class>..., and z_<class>... with logits; label and class are names, the label of an
-/// unlabelled row is empty). "-" is CSV on standard output. Throws gm::Error when it cannot be written.
+/// By the extension of `path`: CSV (columns id_str, [label,] class, p_<class>... and, if asked for,
+/// z_<class>..., ra, dec, entropy, mutual_information; label and class are names, the label of an unlabelled
+/// row is empty, and so is an unknown position), .fits (the same columns, see predictions_fits.h), or
+/// .h5/.hdf5 (datasets id_str (N), class (N) int32, probabilities (N, C) f32 and, if asked for, label (N)
+/// int32, logits (N, C) f32, ra, dec (N) f64, NaN where unknown, entropy, mutual_information (N) f32;
+/// attribute class_names). "-" is CSV on standard output. Throws gm::Error when it cannot be written.
 std::unique_ptr<PredictionWriter> open_predictions(const std::string& path,
                                                    const std::vector<std::string>& classes,
                                                    PredictionColumns columns);

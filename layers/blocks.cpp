@@ -89,8 +89,8 @@ ValueId Blocks::linear(ValueId x, const std::string& layer, const std::string& n
   return g_.add1("linear", {}, {x, w, b}, node);
 }
 
-ValueId Blocks::dropout(ValueId x, double rate, bool per_sample, const std::string& name) {
-  if (!training_ || rate <= 0) return x;
+ValueId Blocks::dropout(ValueId x, double rate, bool per_sample, const std::string& name, bool in_inference) {
+  if (!(training_ || in_inference) || rate <= 0) return x;
   return g_.add1("dropout", {{"rate", rate}, {"per_sample", per_sample}, {"stream", streams_++}}, {x}, name);
 }
 

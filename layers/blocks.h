@@ -35,7 +35,9 @@ class Blocks {
   ValueId activation(ValueId x, Act act, const std::string& name);
   ValueId dense(ValueId x, const std::string& name, int64_t units);
   ValueId dense(ValueId x, const std::string& name, int64_t units, const Initializer& init, bool bias = true);
-  ValueId dropout(ValueId x, double rate, bool per_sample, const std::string& name);
+  /// x itself in inference, unless in_inference.
+  ValueId dropout(ValueId x, double rate, bool per_sample, const std::string& name,
+                  bool in_inference = false);
   /// Squeeze-and-excitation: x * sigmoid(W2 silu(W1 mean_hw(x) + b1) + b2), W1: C -> squeeze
   ValueId squeeze_excite(ValueId x, const std::string& prefix, int64_t squeeze, bool bias = true);
   /// CBAM: channel attention, then spatial attention on its result (Woo et al. 2018).

@@ -66,13 +66,13 @@ TrainableGraph build_network(const Architecture& a, ParameterTable& table, const
   }
   x = b.attention(x, a.attention);
   x = g.add1("global_pool", {{"kind", 0}}, {x}, "avg_pool");
-  x = b.dropout(x, a.dropout, false, "top_dropout");
+  x = b.dropout(x, a.dropout, false, "top_dropout", o.sampling);
   if (a.hidden.units) {
     // Keras's default for a Dense layer, glorot_uniform: variance 2 / (in + out).
     const double fan = double(g.spec(x).shape.channels() + a.hidden.units) / 2;
     x = b.dense(x, "hidden", a.hidden.units, {Initializer::uniform, fan, 1.0});
     x = b.activation(x, a.hidden.act, "hidden_activation");
-    x = b.dropout(x, a.hidden.dropout, false, "hidden_dropout");
+    x = b.dropout(x, a.hidden.dropout, false, "hidden_dropout", o.sampling);
   }
   t.logits = b.dense(x, "predictions", a.classes);
   if (o.training) freeze_parameters(table, o.freeze);

@@ -10,6 +10,7 @@ struct BuildOptions {
   int64_t batch = 1;
   int input_size = 0;        // 0: the architecture's own
   bool training = false;     // batch statistics, dropout, stochastic depth
+  bool sampling = false;     // dropout behind the pooling in inference too (MC dropout)
   DType dtype = DType::f32;  // of activations
   double label_smoothing = 0;
   bool loss = true;        // append the loss and its labels input

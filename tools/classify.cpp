@@ -1,21 +1,100 @@
 #include "tools/classify.h"
 
+#include <CLI/CLI.hpp>
+#include <cmath>
+
 namespace gm {
 
+namespace {
+
+/// In nats.
+double entropy(const std::vector<double>& p) {
+  double sum = 0;
+  for (double v : p) sum -= v > 0 ? v * std::log(v) : 0;
+  return sum;
+}
+
+}  // namespace
+
+void declare_passes(CLI::App& app, Passes& passes) {
+  app.add_flag("--tta", passes.symmetries,
+               "test-time augmentation: mean over the image's eight rotations and reflections");
+  app.add_option("--mc-dropout", passes.dropout,
+                 "mean over so many passes with dropout; adds the columns entropy and mutual_information")
+      ->check(CLI::Range(2, 100000));
+}
+
+std::vector<float> symmetric_view(const std::vector<float>& pixels, int side, int view) {
+  std::vector<float> out(pixels.size());
+  const int last = side - 1;
+  const size_t image = static_cast<size_t>(side) * side * 3;
+  for (size_t start = 0; start < pixels.size(); start += image)
+    for (int y = 0; y < side; ++y)
+      for (int x = 0; x < side; ++x) {
+        int v = y, u = view & 4 ? last - x : x;
+        for (int turn = 0; turn < (view & 3); ++turn) {
+          const int t = v;
+          v = u;
+          u = last - t;
+        }
+        const float* from = pixels.data() + start + (static_cast<size_t>(v) * side + u) * 3;
+        std::copy(from, from + 3, out.data() + start + (static_cast<size_t>(y) * side + x) * 3);
+      }
+  return out;
+}
+
+PredictionColumns columns_for(const std::vector<std::shared_ptr<Dataset>>& sets, const Passes& passes) {
+  PredictionColumns columns{.uncertainty = passes.dropout > 0, .id_bytes = 1};
+  double ra = 0, dec = 0;
+  for (const auto& set : sets)
+    for (int64_t i = 0; i < set->size(); ++i) {
+      columns.id_bytes = std::max(columns.id_bytes, set->id(i).size());
+      columns.sky = columns.sky || set->sky(i, ra, dec);
+    }
+  return columns;
+}
+
 Classifier::Classifier(Predictor& predictor, const TransformConfig& transform,
-                       const ImageReader::Options& options)
-    : predictor_(predictor), reader_(transform, predictor.batch(), options) {}
+                       const ImageReader::Options& options, const Passes& passes)
+    : predictor_(predictor), reader_(transform, predictor.batch(), options), passes_(passes) {}
+
+void Classifier::classify(const HostBatch& batch, std::vector<Prediction>& out) {
+  const int classes = predictor_.architecture().classes;
+  const int views = passes_.symmetries ? 8 : 1, samples = std::max(1, passes_.dropout),
+            count = views * samples;
+  for (int view = 0; view < views; ++view) {
+    predictor_.logits(view == 0 ? batch.pixels
+                                : symmetric_view(batch.pixels, predictor_.architecture().input_size, view));
+    for (int k = 0; k < samples; ++k) {
+      const auto& logits = passes_.dropout ? predictor_.sample_logits(k) : predictor_.last_logits();
+      for (int64_t i = 0; i < batch.count; ++i) {
+        const float* z = logits.data() + i * classes;
+        const auto p = softmax(z, classes);
+        Prediction& sum = out[static_cast<size_t>(i)];
+        sum.probabilities.resize(p.size());
+        for (size_t c = 0; c < p.size(); ++c) sum.probabilities[c] += p[c] / count;
+        sum.mutual_information -= entropy(p) / count;
+        if (count == 1) sum.logits.assign(z, z + classes);
+      }
+    }
+  }
+  for (Prediction& p : out) {
+    p.entropy = entropy(p.probabilities);
+    p.mutual_information = std::max(0.0, p.entropy + p.mutual_information);
+    if (count > 1)
+      for (double v : p.probabilities) p.logits.push_back(static_cast<float>(std::log(std::max(v, 1e-300))));
+  }
+}
 
 void Classifier::run(const std::shared_ptr<const Dataset>& data, const std::vector<int64_t>& rows,
                      const Sink& sink) {
-  const int classes = predictor_.architecture().classes;
   std::vector<Prediction> out;
   reader_.run(data, rows, [&](const HostBatch& batch) {
-    const auto& logits = predictor_.logits(batch.pixels);
-    out.clear();
+    out.assign(static_cast<size_t>(batch.count), {});
+    classify(batch, out);
     for (int64_t i = 0; i < batch.count; ++i) {
-      const float* z = logits.data() + i * classes;
-      out.push_back({data->id(batch.rows[i]), softmax(z, classes), std::vector<float>(z, z + classes)});
+      out[i].id = data->id(batch.rows[i]);
+      data->sky(batch.rows[i], out[i].ra, out[i].dec);
     }
     sink(batch.rows, out);
   });

@@ -10,20 +10,41 @@
 
 namespace gm {
 
+/// How often each image passes through the network; its probabilities are the mean over all passes.
+struct Passes {
+  bool symmetries = false;  // test-time augmentation: the eight rotations and reflections of the square
+  int dropout = 0;          // MC dropout: so many masks; 0: none, the deterministic network
+};
+/// --tta and --mc-dropout N.
+void declare_passes(CLI::App& app, Passes& passes);
+
+/// One of the eight symmetries of the square: view & 3 quarter turns after, with view & 4, a reflection.
+/// pixels (N, side, side, 3).
+std::vector<float> symmetric_view(const std::vector<float>& pixels, int side, int view);
+
+/// Columns that the data and the passes ask for: positions where a row of any set has one, uncertainty with
+/// dropout, room for the longest id.
+PredictionColumns columns_for(const std::vector<std::shared_ptr<Dataset>>& sets, const Passes& passes);
+
 class Classifier {
  public:
-  Classifier(Predictor& predictor, const TransformConfig& transform, const ImageReader::Options& options);
+  Classifier(Predictor& predictor, const TransformConfig& transform, const ImageReader::Options& options,
+             const Passes& passes = {});
 
   /// One call per batch: the predictions (without labels) and the rows they belong to.
   using Sink = std::function<void(const std::vector<int64_t>& rows, std::vector<Prediction>& predictions)>;
-  /// Classifies these rows in order.
+  /// Classifies these rows in order. Logits are the network's own where there is one pass, else the logarithm
+  /// of the mean probabilities.
   void run(const std::shared_ptr<const Dataset>& data, const std::vector<int64_t>& rows, const Sink& sink);
 
   const ImageReader& reader() const { return reader_; }
 
  private:
+  void classify(const HostBatch& batch, std::vector<Prediction>& out);
+
   Predictor& predictor_;
   ImageReader reader_;
+  Passes passes_;
 };
 
 }  // namespace gm

@@ -23,6 +23,7 @@ struct Arguments {
   std::string model, data, out, split = "all", device = "auto", precision = "f32";
   int64_t batch = 64, seed = 0;
   int threads = 0;
+  Passes passes;
   bool strict = false, quiet = false;
 };
 
@@ -36,6 +37,7 @@ void declare(CLI::App& app, Arguments& a) {
                  "all, or the train, val or test images of the split.csv that lies beside the weights")
       ->capture_default_str()
       ->check(CLI::IsMember({"all", "train", "val", "test"}));
+  declare_passes(app, a.passes);
   app.add_flag("--strict", a.strict, "fail on the first unreadable image instead of skipping it");
   app.add_option("--batch", a.batch, "images per step")->capture_default_str()->check(CLI::Range(1, 65536));
   app.add_option("--precision", a.precision, "f32 or bf16")
@@ -47,7 +49,9 @@ void declare(CLI::App& app, Arguments& a) {
   app.add_option("--threads", a.threads, "CPU threads; 0: all")
       ->capture_default_str()
       ->check(CLI::Range(0, 4096));
-  app.add_option("--seed", a.seed, "of the bootstrap")->capture_default_str()->check(CLI::NonNegativeNumber);
+  app.add_option("--seed", a.seed, "of the bootstrap and of --mc-dropout")
+      ->capture_default_str()
+      ->check(CLI::NonNegativeNumber);
   app.add_flag("--quiet", a.quiet, "print the accuracy and errors only");
 }
 
@@ -150,14 +154,19 @@ void evaluate(const Arguments& args) {
   const auto data = open_dataset(args.data, {.classes = names});
   const Selection selection = select_rows(args, model, *data);
   const auto total = static_cast<int64_t>(selection.rows.size());
-  Predictor predictor(*device, model, std::min(args.batch, total), args.precision == "bf16");
+  Predictor predictor(*device, model, std::min(args.batch, total),
+                      {.bf16 = args.precision == "bf16",
+                       .sampling = args.passes.dropout > 0,
+                       .seed = static_cast<uint64_t>(args.seed)});
   auto file = [&](const std::string& name) { return (fs::path(args.out) / name).string(); };
+  PredictionColumns columns = columns_for({data}, args.passes);
+  columns.labels = true;
   std::unique_ptr<PredictionWriter> writer;
   if (!args.out.empty()) {
     std::error_code error;
     fs::create_directories(args.out, error);
     if (error) fail(args.out + ": cannot create: " + error.message());
-    writer = open_predictions(file("predictions.csv"), names, {.labels = true});
+    writer = open_predictions(file("predictions.csv"), names, columns);
   }
   if (!args.quiet)
     fmt::print(stderr, "device: {}{}\n", device->description(),
@@ -172,7 +181,8 @@ void evaluate(const Arguments& args) {
                          .done = "classified",
                          .total = total,
                          .strict = args.strict,
-                         .quiet = args.quiet});
+                         .quiet = args.quiet},
+                        args.passes);
   classifier.run(data, selection.rows, [&](const std::vector<int64_t>& rows, std::vector<Prediction>& batch) {
     for (size_t i = 0; i < batch.size(); ++i) {
       batch[i].label = data->label(rows[i]);

@@ -1,4 +1,4 @@
-// gm_infer --model DIR|FILE INPUT...: class probabilities of images, streamed to CSV or HDF5.
+// gm_infer --model DIR|FILE INPUT...: class probabilities of images, streamed to CSV, HDF5 or FITS.
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
@@ -15,6 +15,7 @@ struct Arguments {
   std::vector<std::string> inputs;
   int64_t batch = 64, seed = 0;
   int threads = 0;
+  Passes passes;
   bool logits = false, strict = false, quiet = false;
 };
 
@@ -23,8 +24,9 @@ void declare(CLI::App& app, Arguments& a) {
   app.add_option("inputs", a.inputs,
                  "images, folders of images, catalogs (.csv) or Galaxy10-layout .h5 files")
       ->required();
-  app.add_option("--out", a.out, "predictions as .csv or .h5 (default: CSV on standard output)");
+  app.add_option("--out", a.out, "predictions as .csv, .h5 or .fits (default: CSV on standard output)");
   app.add_flag("--logits", a.logits, "also write the logits z_<class>");
+  declare_passes(app, a.passes);
   app.add_flag("--strict", a.strict, "fail on the first unreadable image instead of skipping it");
   app.add_option("--batch", a.batch, "images per step")->capture_default_str()->check(CLI::Range(1, 65536));
   app.add_option("--precision", a.precision, "f32 or bf16")
@@ -36,7 +38,7 @@ void declare(CLI::App& app, Arguments& a) {
   app.add_option("--threads", a.threads, "CPU threads; 0: all")
       ->capture_default_str()
       ->check(CLI::Range(0, 4096));
-  app.add_option("--seed", a.seed, "accepted everywhere; inference draws nothing");
+  app.add_option("--seed", a.seed, "of the masks of --mc-dropout");
   app.add_flag("--quiet", a.quiet, "print errors only");
 }
 
@@ -51,8 +53,12 @@ void infer(const Arguments& args) {
     total += sets.back()->size();
   }
   Predictor predictor(*device, model, std::min<int64_t>(args.batch, std::max<int64_t>(1, total)),
-                      args.precision == "bf16");
-  auto writer = open_predictions(args.out, class_names(model.architecture), {.logits = args.logits});
+                      {.bf16 = args.precision == "bf16",
+                       .sampling = args.passes.dropout > 0,
+                       .seed = static_cast<uint64_t>(args.seed)});
+  PredictionColumns columns = columns_for(sets, args.passes);
+  columns.logits = args.logits;
+  auto writer = open_predictions(args.out, class_names(model.architecture), columns);
   if (!args.quiet)
     fmt::print(stderr, "device: {}{}\n", device->description(),
                device->backend() == Backend::cpu && args.device == "auto" ? " - " + no_cuda_reason() : "");
@@ -63,7 +69,8 @@ void infer(const Arguments& args) {
                          .done = "classified",
                          .total = total,
                          .strict = args.strict,
-                         .quiet = args.quiet});
+                         .quiet = args.quiet},
+                        args.passes);
   for (const auto& set : sets) {
     std::vector<int64_t> rows(set->size());
     std::iota(rows.begin(), rows.end(), 0);
@@ -79,7 +86,8 @@ void infer(const Arguments& args) {
 
 int main(int argc, char** argv) {
   CLI::App app{
-      "Classifies galaxy images. Columns: id_str, class, p_<class>... An image that already has the model's "
+      "Classifies galaxy images. Columns: id_str, class, p_<class>..., and ra and dec where they are known. "
+      "An image that already has the model's "
       "input size is used as it is, pixel for pixel."};
   Arguments args;
   declare(app, args);

@@ -81,24 +81,43 @@ std::map<std::string, std::string> model_metadata(const Architecture& a, const Y
   return {{"model", out.c_str()}};
 }
 
-Predictor::Predictor(Device& device, const ModelFile& model, int64_t batch, bool bf16)
+Predictor::Predictor(Device& device, const ModelFile& model, int64_t batch, const PredictorOptions& o)
     : batch_(batch), architecture_(model.architecture) {
   ParameterTable table;
-  const BuildOptions options{.batch = batch, .dtype = bf16 ? DType::bf16 : DType::f32, .loss = false};
+  if (o.sampling && architecture_.dropout <= 0 &&
+      (architecture_.hidden.units == 0 || architecture_.hidden.dropout <= 0))
+    fail(model.path + ": the network has no dropout to sample (model.dropout is 0)");
+  const BuildOptions options{
+      .batch = batch, .sampling = o.sampling, .dtype = o.bf16 ? DType::bf16 : DType::f32, .loss = false};
   const TrainableGraph plain = build_network(architecture_, table, options);
   Weights original(device, table, false, false);
   load_weights(model.tensors, table, original);
   folded_ = std::make_unique<FoldedNetwork>(plain);
-  weights_ = std::make_unique<Weights>(device, folded_->table, bf16, false);
+  weights_ = std::make_unique<Weights>(device, folded_->table, o.bf16, false);
   folded_->refresh(table, original, *weights_);
   pixels_ = folded_->net.pixels;
   output_ = folded_->net.logits;
-  session_ = std::make_unique<Session>(device, folded_->net.graph, *weights_, PlanOptions{.keep = {output_}});
+  PlanOptions plan{.keep = {output_}};
+  const auto& nodes = folded_->net.graph.nodes();
+  const auto sampled = std::find_if(nodes.begin(), nodes.end(),
+                                    [](const Node& n) { return n.op->name == std::string("dropout"); });
+  if (sampled != nodes.end()) plan.keep.push_back(sampled->in[0]);
+  session_ = std::make_unique<Session>(device, folded_->net.graph, *weights_, plan, o.seed);
+  if (sampled == nodes.end()) return;
+  const auto& steps = session_->plan().steps;
+  while (steps[first_sampled_].node != sampled - nodes.begin()) ++first_sampled_;
 }
 
 const std::vector<float>& Predictor::logits(const std::vector<float>& pixels) {
   session_->upload(pixels_, pixels.data());
   session_->forward();
+  logits_ = session_->download(output_);
+  return logits_;
+}
+
+const std::vector<float>& Predictor::sample_logits(int64_t sample) {
+  session_->set_step(static_cast<uint64_t>(sample));
+  session_->run(first_sampled_, session_->plan().steps.size());
   logits_ = session_->download(output_);
   return logits_;
 }

@@ -33,20 +33,32 @@ std::string start_from(const ModelFile& model, const ParameterTable& table, Weig
 /// Metadata that read_model needs, for writing.
 std::map<std::string, std::string> model_metadata(const Architecture& a, const YAML::Node& augment);
 
+struct PredictorOptions {
+  bool bf16 = false;
+  bool sampling = false;  // for sample_logits(); throws gm::Error for a network without dropout
+  uint64_t seed = 0;      // of its masks
+};
+
 /// A ready-to-run inference network: batch norm folded, weights on the device.
 class Predictor {
  public:
-  Predictor(Device& device, const ModelFile& model, int64_t batch, bool bf16 = false);
+  Predictor(Device& device, const ModelFile& model, int64_t batch, const PredictorOptions& options = {});
   int64_t batch() const { return batch_; }
   const Architecture& architecture() const { return architecture_; }
   /// pixels (batch, size, size, 3), 0..255 -> logits (batch, classes)
   const std::vector<float>& logits(const std::vector<float>& pixels);
+  const std::vector<float>& last_logits() const { return logits_; }
+  /// After logits(): the same images under dropout behind the pooling (Gal & Ghahramani 2016), masks
+  /// `sample`. Only what follows the first dropout runs again. Masks depend on seed, sample and place in the
+  /// batch.
+  const std::vector<float>& sample_logits(int64_t sample);
   size_t bytes() const { return weights_->bytes() + session_->bytes(); }
 
  private:
   int64_t batch_;
   Architecture architecture_;
   ValueId pixels_, output_;
+  size_t first_sampled_ = 0;  // step of the plan
   std::unique_ptr<FoldedNetwork> folded_;
   std::unique_ptr<Weights> weights_;
   std::unique_ptr<Session> session_;

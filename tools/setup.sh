@@ -9,6 +9,7 @@ required=(
 )
 optional=(
   libdnnl-dev                     # oneDNN: much faster convolutions on the CPU
+  libcfitsio-dev                  # FITS tables
   libcurl4-openssl-dev libssl-dev # gm_data fetch
 )
 

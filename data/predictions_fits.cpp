@@ -1,0 +1,184 @@
+#include "data/predictions_fits.h"
+
+#include "kernels/common/error.h"
+
+#ifdef GM_WITH_CFITSIO
+#include <fitsio.h>
+
+#include <algorithm>
+#include <cctype>
+#include <limits>
+#include <set>
+#include <utility>
+
+#include "engine/atomic_file.h"
+
+namespace gm {
+
+namespace {
+
+std::string ascii(std::string text) {
+  for (char& c : text)
+    if (c < 32 || c > 126) c = '_';
+  return text;
+}
+
+class FitsWriter : public PredictionWriter {
+ public:
+  FitsWriter(const std::string& path, const std::vector<std::string>& classes, PredictionColumns columns)
+      : path_(path), pending_(path), columns_(columns) {
+    size_t class_bytes = 1;
+    for (const auto& c : classes) {
+      classes_.push_back(ascii(c));
+      class_bytes = std::max(class_bytes, c.size());
+    }
+    const std::string name_form = std::to_string(class_bytes) + "A";
+    id_bytes_ = std::max<size_t>(1, columns.id_bytes);
+    declare("id_str", std::to_string(id_bytes_) + "A", "", "meta.id;meta.main");
+    if (columns.labels) declare("label", name_form, "", "src.morph.type");
+    declare("class", name_form, "", "src.morph.type");
+    for (const auto& c : classes_) declare("p_" + c, "1E", "", "stat.probability");
+    if (columns.logits)
+      for (const auto& c : classes_) declare("z_" + c, "1E");
+    if (columns.sky) {
+      declare("ra", "1D", "deg", "pos.eq.ra;meta.main");
+      declare("dec", "1D", "deg", "pos.eq.dec;meta.main");
+    }
+    if (columns.uncertainty) {
+      declare("entropy", "1E");
+      declare("mutual_information", "1E");
+    }
+    create();
+  }
+  ~FitsWriter() override {
+    int status = 0;
+    if (file_) fits_close_file(file_, &status);  // the pending file goes with it
+  }
+
+  void write(const std::vector<Prediction>& rows) override {
+    const size_t n = rows.size();
+    if (n == 0) return;
+    int column = 0;
+    texts(++column, n, [&](size_t i) {
+      if (rows[i].id.size() > id_bytes_) fail(path_ + ": id '" + rows[i].id + "' is longer than expected");
+      return ascii(rows[i].id);
+    });
+    if (columns_.labels)
+      texts(++column, n, [&](size_t i) { return rows[i].label < 0 ? "" : classes_[rows[i].label]; });
+    texts(++column, n, [&](size_t i) { return classes_[predicted_class(rows[i])]; });
+    for (size_t c = 0; c < classes_.size(); ++c)
+      numbers(++column, n, [&](size_t i) { return rows[i].probabilities[c]; });
+    if (columns_.logits)
+      for (size_t c = 0; c < classes_.size(); ++c)
+        numbers(++column, n, [&](size_t i) { return rows[i].logits[c]; });
+    if (columns_.sky) {
+      numbers(++column, n, [&](size_t i) { return rows[i].ra; });
+      numbers(++column, n, [&](size_t i) { return rows[i].dec; });
+    }
+    if (columns_.uncertainty) {
+      numbers(++column, n, [&](size_t i) { return rows[i].entropy; });
+      numbers(++column, n, [&](size_t i) { return rows[i].mutual_information; });
+    }
+    done_ += static_cast<LONGLONG>(n);
+  }
+
+  void finish() override {
+    fits_write_chksum(file_, &status_);
+    fitsfile* file = std::exchange(file_, nullptr);
+    int closed = 0;
+    fits_close_file(file, &closed);
+    if (status_ == 0) status_ = closed;
+    check();
+    pending_.commit();
+  }
+
+ private:
+  void declare(const std::string& name, const std::string& form, const std::string& unit = "",
+               const std::string& ucd = "") {
+    std::string key = name;
+    std::transform(key.begin(), key.end(), key.begin(), [](unsigned char c) { return std::tolower(c); });
+    if (!keys_.insert(key).second)
+      fail(path_ + ": two columns would be called '" + name + "' (FITS ignores case and accents)");
+    names_.push_back(name);
+    forms_.push_back(form);
+    units_.push_back(unit);
+    ucds_.push_back(ucd);
+  }
+
+  void create() {
+    auto pointers = [](std::vector<std::string>& list) {
+      std::vector<char*> p;
+      for (auto& s : list) p.push_back(s.data());
+      return p;
+    };
+    auto names = pointers(names_), forms = pointers(forms_), units = pointers(units_);
+    // Not fits_create_file: that one gives brackets and other signs in file names a meaning.
+    fits_create_diskfile(&file_, pending_.name().c_str(), &status_);
+    fits_create_tbl(file_, BINARY_TBL, 0, static_cast<int>(names.size()), names.data(), forms.data(),
+                    units.data(), "PREDICTIONS", &status_);
+    for (size_t i = 0; i < ucds_.size(); ++i)
+      if (!ucds_[i].empty())
+        fits_update_key_str(file_, ("TUCD" + std::to_string(i + 1)).c_str(), ucds_[i].c_str(), "", &status_);
+    if (columns_.sky) fits_update_key_str(file_, "RADESYS", "ICRS", "ra and dec as in the catalog", &status_);
+    fits_write_date(file_, &status_);
+    check();
+  }
+
+  template <class Text>
+  void texts(int column, size_t n, Text&& text) {
+    std::vector<std::string> list;
+    for (size_t i = 0; i < n; ++i) list.push_back(text(i));
+    std::vector<char*> pointers;
+    for (auto& s : list) pointers.push_back(s.data());
+    fits_write_col(file_, TSTRING, column, done_ + 1, 1, static_cast<LONGLONG>(n), pointers.data(), &status_);
+    check();
+  }
+  template <class Value>
+  void numbers(int column, size_t n, Value&& value) {
+    std::vector<double> list;
+    for (size_t i = 0; i < n; ++i) list.push_back(value(i));
+    fits_write_col(file_, TDOUBLE, column, done_ + 1, 1, static_cast<LONGLONG>(n), list.data(), &status_);
+    check();
+  }
+
+  void check() {
+    if (status_ == 0) return;
+    char text[FLEN_STATUS] = "";
+    fits_get_errstatus(status_, text);
+    fits_clear_errmsg();
+    fail(path_ + ": cannot write: " + text + " (CFITSIO " + std::to_string(status_) + ")");
+  }
+
+  std::string path_;
+  PendingFile pending_;
+  PredictionColumns columns_;
+  size_t id_bytes_ = 1;
+  std::vector<std::string> classes_, names_, forms_, units_, ucds_;
+  std::set<std::string> keys_;
+  fitsfile* file_ = nullptr;
+  int status_ = 0;
+  LONGLONG done_ = 0;
+};
+
+}  // namespace
+
+std::unique_ptr<PredictionWriter> open_fits_predictions(const std::string& path,
+                                                        const std::vector<std::string>& classes,
+                                                        PredictionColumns columns) {
+  return std::make_unique<FitsWriter>(path, classes, columns);
+}
+
+}  // namespace gm
+
+#else
+
+namespace gm {
+
+std::unique_ptr<PredictionWriter> open_fits_predictions(const std::string& path,
+                                                        const std::vector<std::string>&, PredictionColumns) {
+  fail(path + ": this program was built without CFITSIO; install libcfitsio-dev and build again");
+}
+
+}  // namespace gm
+
+#endif
