@@ -16,7 +16,7 @@ constexpr double kDegree = std::numbers::pi / 180;
 /// Output position -> source position: centre, shift back, flip, then Keras's rotation * shear * zoom over
 /// (x, y), then to source pixels about the image's centre. Keras swaps the axes of its matrices, so the first
 /// one is x: x' = zx x - sin(shear) zy y, y' = cos(shear) zy y.
-Affine place(const AugmentDraw& d, const Image& image, int size, double ratio_x, double ratio_y) {
+Affine place(const AugmentDraw& d, int width, int height, int size, double ratio_x, double ratio_y) {
   const double c = std::cos(d.rotation), s = std::sin(d.rotation);
   const double shear_x = -std::sin(d.shear) * d.zoom_y, shear_y = std::cos(d.shear) * d.zoom_y;
   const double fx = d.flip_x ? -1 : 1, fy = d.flip_y ? -1 : 1;
@@ -26,37 +26,27 @@ Affine place(const AugmentDraw& d, const Image& image, int size, double ratio_x,
   m.yx = ratio_y * -s * d.zoom_x * fx;
   m.yy = ratio_y * (-s * shear_x + c * shear_y) * fy;
   const double u = size * 0.5 + d.shift_x, v = size * 0.5 + d.shift_y;
-  m.x0 = image.width * 0.5 - m.xx * u - m.xy * v;
-  m.y0 = image.height * 0.5 - m.yx * u - m.yy * v;
+  m.x0 = width * 0.5 - m.xx * u - m.xy * v;
+  m.y0 = height * 0.5 - m.yx * u - m.yy * v;
   return m;
 }
 
-/// Brightness, contrast, saturation and hue in this order: all linear, hence one 3x3 matrix and an offset.
-void colour_pass(const AugmentDraw& d, int64_t pixels, float* rgb) {
+/// Brightness, contrast, saturation and hue in this order: all linear, hence one 3x3 matrix and a share of
+/// the mean grey.
+void set_colour(const AugmentDraw& d, AugmentSample& sample) {
   const double grey[3] = {0.299, 0.587, 0.114};
-  double total[3] = {0, 0, 0};
-  for (int64_t i = 0; i < pixels; ++i)
-    for (int c = 0; c < 3; ++c) total[c] += rgb[i * 3 + c];
-  double mean = (grey[0] * total[0] + grey[1] * total[1] + grey[2] * total[2]) / pixels;
   // The quarter turn of the chroma plane (I -> -Q, Q -> I of YIQ) written over RGB.
   const double in_i[3] = {0.596, -0.274, -0.322}, in_q[3] = {0.211, -0.523, 0.312};
   const double out_i[3] = {0.956, -0.272, -1.106}, out_q[3] = {0.621, -0.647, 1.703};
   double cos_hue = std::cos(d.hue), sin_hue = std::sin(d.hue), scale = d.brightness * d.contrast;
-  float m[3][3];
   // Grey is what neither saturation nor hue changes; only the rest, x - grey(x), is scaled and turned.
   for (int r = 0; r < 3; ++r)
     for (int c = 0; c < 3; ++c) {
       double chroma = cos_hue * ((r == c) - grey[c]) + sin_hue * (out_q[r] * in_i[c] - out_i[r] * in_q[c]);
-      m[r][c] = static_cast<float>(scale * (grey[c] + d.saturation * chroma));
+      sample.colour[r * 3 + c] = static_cast<float>(scale * (grey[c] + d.saturation * chroma));
     }
-  float offset = static_cast<float>((1 - d.contrast) * d.brightness * mean);
-  for (int64_t i = 0; i < pixels; ++i) {
-    float r = rgb[i * 3], g = rgb[i * 3 + 1], b = rgb[i * 3 + 2];
-    for (int c = 0; c < 3; ++c) {
-      float value = m[c][0] * r + m[c][1] * g + m[c][2] * b + offset;
-      rgb[i * 3 + c] = value < 0 ? 0.0f : value > 255 ? 255.0f : value;
-    }
-  }
+  sample.grey_share = (1 - d.contrast) * d.brightness;
+  sample.recolour = 1;
 }
 
 }  // namespace
@@ -137,24 +127,40 @@ AugmentDraw Transform::draw(uint64_t seed, uint32_t epoch, uint32_t row) const {
   return d;
 }
 
+AugmentSample Transform::sample(int width, int height, uint64_t seed, uint32_t epoch, uint32_t row) const {
+  const int size = config_.size;
+  if (!random() && width == size && height == size)
+    return place_sample(width, height, Affine{}, 1, 1, config_.fill, size);
+  return sample(width, height, draw(seed, epoch, row));
+}
+
+AugmentSample Transform::sample(int width, int height, const AugmentDraw& d) const {
+  const int size = config_.size;
+  double ratio_x = static_cast<double>(width) / size, ratio_y = static_cast<double>(height) / size;
+  if (d.crop > 0) {
+    double shrink = std::min(1.0, std::min(width, height) / config_.crop_reference);
+    ratio_x = ratio_y = d.crop * shrink / size;
+  }
+  AugmentSample sample = place_sample(width, height, place(d, width, height, size, ratio_x, ratio_y), ratio_x,
+                                      ratio_y, config_.fill, size);
+  if (d.brightness != 1 || d.contrast != 1 || d.saturation != 1 || d.hue != 0) set_colour(d, sample);
+  return sample;
+}
+
+bool Transform::recolours() const {
+  const TransformConfig& c = config_;
+  return random() && (c.brightness > 0 || c.contrast > 0 || c.saturation > 0 || c.hue > 0);
+}
+
 void Transform::apply(const Image& image, uint64_t seed, uint32_t epoch, uint32_t row, float* out) const {
   if (!random() && image.width == config_.size && image.height == config_.size)
     std::copy(image.rgb.begin(), image.rgb.end(), out);
   else
-    apply(image, draw(seed, epoch, row), out);
+    augment_image(image, sample(image.width, image.height, seed, epoch, row), config_.size, out);
 }
 
-void Transform::apply(const Image& image, const AugmentDraw& d, float* out) const {
-  const int size = config_.size;
-  double ratio_x = static_cast<double>(image.width) / size,
-         ratio_y = static_cast<double>(image.height) / size;
-  if (d.crop > 0) {
-    double shrink = std::min(1.0, std::min(image.width, image.height) / config_.crop_reference);
-    ratio_x = ratio_y = d.crop * shrink / size;
-  }
-  resample(image, place(d, image, size, ratio_x, ratio_y), ratio_x, ratio_y, config_.fill, size, out);
-  if (d.brightness != 1 || d.contrast != 1 || d.saturation != 1 || d.hue != 0)
-    colour_pass(d, static_cast<int64_t>(size) * size, out);
+void Transform::apply(const Image& image, const AugmentDraw& draw, float* out) const {
+  augment_image(image, sample(image.width, image.height, draw), config_.size, out);
 }
 
 Image resize_image(const Image& image, int size) {

@@ -74,6 +74,11 @@ class Transform {
   AugmentDraw draw(uint64_t seed, uint32_t epoch, uint32_t row) const;
   /// The image under one draw, always resampled.
   void apply(const Image& image, const AugmentDraw& draw, float* out) const;
+  /// What the op `augment` needs to do the same to an image of that size, wherever it runs.
+  AugmentSample sample(int width, int height, uint64_t seed, uint32_t epoch, uint32_t row) const;
+  AugmentSample sample(int width, int height, const AugmentDraw& draw) const;
+  /// False: no sample changes colours, the op's attribute `colour` may be 0.
+  bool recolours() const;
 
  private:
   bool random() const { return training_ && config_.kind != TransformConfig::Kind::none; }

@@ -16,8 +16,13 @@ double now() {
 }
 
 // Inputs as the case asks for; denormals and NaNs would distort CPU timings, so every buffer is filled.
-void fill(Device& device, const View& v, Fill how, uint32_t stream, int64_t classes) {
+void fill(Device& device, const View& v, Fill how, uint32_t stream, int64_t classes,
+          const std::vector<uint8_t>& given) {
   if (!v) return;
+  if (how == Fill::given) {
+    GM_CHECK(given.size() == v.spec.bytes(), "a case gives bytes for another shape");
+    return device.upload(v.data, given.data(), given.size());
+  }
   PhiloxStream rng(1, RngUse::sample, stream);
   const int64_t n = v.numel();
   std::vector<char> bytes(v.spec.bytes());
@@ -74,16 +79,16 @@ Timing time_op(Device& device, const OpDef& op, const OpCase& c, Pass pass, doub
   const Specs state = op.state ? op.state(c.attrs, in) : Specs{};
   std::vector<Buffer> owned;
   uint32_t stream = 0;
-  auto tensor = [&](const TensorSpec& spec, Fill how) {
+  auto tensor = [&](const TensorSpec& spec, Fill how, const std::vector<uint8_t>& given = {}) {
     if (how == Fill::absent) return View{nullptr, spec};
     owned.emplace_back(device, spec.bytes());
     const View v = owned.back().view(0, spec);
-    fill(device, v, how, stream++, in[0].shape.rank ? in[0].shape.channels() : 2);
+    fill(device, v, how, stream++, in[0].shape.rank ? in[0].shape.channels() : 2, given);
     return v;
   };
   std::vector<View> in_v, out_v, saved_v, state_v, dout_v;
   std::vector<GradView> din_v(in.size());
-  for (size_t i = 0; i < in.size(); ++i) in_v.push_back(tensor(in[i], c.in[i].fill));
+  for (size_t i = 0; i < in.size(); ++i) in_v.push_back(tensor(in[i], c.in[i].fill, c.in[i].given));
   for (const auto& s : out)
     out_v.push_back(tensor(s, Fill::normal)), dout_v.push_back(tensor(s, Fill::normal));
   for (const auto& s : saved) saved_v.push_back(tensor(s, Fill::positive));

@@ -287,6 +287,7 @@ CaseData make_data(const OpDef& op, const OpCase& c) {
         case Fill::pixels:
           x = spec.dtype == DType::u8 ? rng.below(256) : 255 * rng.uniform();
           break;
+        case Fill::given:
         case Fill::absent:
           x = std::numeric_limits<double>::quiet_NaN();
           break;
@@ -301,7 +302,9 @@ CaseData make_data(const OpDef& op, const OpCase& c) {
     for (auto& x : v) x = rounded(x, spec.dtype);
     return v;
   };
-  for (const auto& in : c.in) d.in_values.push_back(draw(in.spec, in.fill));
+  for (const auto& in : c.in)
+    d.in_values.push_back(in.fill == Fill::given ? std::vector<double>(in.given.begin(), in.given.end())
+                                                 : draw(in.spec, in.fill));
   for (const auto& s : d.state) d.state_values.push_back(draw(s, c.exact ? Fill::integers : Fill::positive));
   for (const auto& s : d.out) d.dout_values.push_back(draw(s, c.exact ? Fill::integers : Fill::normal));
   for (const auto& s : d.in) d.din_start.push_back(draw(s, c.exact ? Fill::integers : Fill::normal));

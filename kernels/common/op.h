@@ -56,11 +56,13 @@ enum class Fill : uint8_t {
   labels,    // i32 class indices below the channel count of input 0
   rows,      // non-negative, each row sums to 1: soft targets
   pixels,    // 0..255
+  given,     // CaseInput::given, byte for byte
   absent     // optional input left null
 };
 struct CaseInput {
   TensorSpec spec;
   Fill fill = Fill::normal;
+  std::vector<uint8_t> given = {};  // u8 inputs only: records that random bytes would not make
 };
 struct OpCase {
   Attrs attrs;
