@@ -108,6 +108,7 @@ Architecture read_architecture(const YAML::Node& config, const std::string& wher
     stage.filters = filters(s, "filters");
     stage.layers = round_layers(static_cast<double>(s.integer("layers", 1, 1, 1000)) * depth);
     stage.se = s.number("se", stage.block == "mbconv" ? se : 0, 0, 1);
+    stage.residual = s.flag("residual", true);
     s.finish();
     a.stages.push_back(stage);
   }
@@ -160,6 +161,7 @@ std::string architecture_yaml(const Architecture& a) {
     n["filters"] = s.filters;
     n["layers"] = s.layers;
     n["se"] = s.se;
+    if (!s.residual) n["residual"] = false;
     n.SetStyle(YAML::EmitterStyle::Flow);
     model["stages"].push_back(n);
   }

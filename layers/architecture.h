@@ -11,7 +11,8 @@ namespace gm {
 struct StageSpec {
   std::string block = "mbconv";  // mbconv | fused_mbconv
   int expand = 1, kernel = 3, stride = 1, filters = 0, layers = 1;
-  double se = 0;  // squeeze width as a share of the block's input channels; 0: no squeeze-excitation
+  double se = 0;         // squeeze width as a share of the block's input channels; 0: no squeeze-excitation
+  bool residual = true;  // the identity skip, in blocks that keep their input's shape
   bool operator==(const StageSpec&) const = default;
 };
 

@@ -153,7 +153,7 @@ ValueId Blocks::mbconv(ValueId x, const std::string& prefix, const StageSpec& s,
   y = activation(y, a_.act, prefix + "activation");
   if (s.se > 0) y = squeeze_excite(y, prefix, std::max<int64_t>(1, static_cast<int64_t>(double(in) * s.se)));
   y = batch_norm(conv(y, prefix + "project_conv", s.filters, 1, 1), prefix + "project_bn");
-  return stride == 1 && in == s.filters ? residual(x, y, prefix, drop) : y;
+  return s.residual && stride == 1 && in == s.filters ? residual(x, y, prefix, drop) : y;
 }
 
 ValueId Blocks::fused_mbconv(ValueId x, const std::string& prefix, const StageSpec& s, int stride,
@@ -170,7 +170,7 @@ ValueId Blocks::fused_mbconv(ValueId x, const std::string& prefix, const StageSp
     y = batch_norm(conv(y, prefix + "project_conv", s.filters, s.kernel, stride), prefix + "project_bn");
     y = activation(y, a_.act, prefix + "project_activation");
   }
-  return stride == 1 && in == s.filters ? residual(x, y, prefix, drop) : y;
+  return s.residual && stride == 1 && in == s.filters ? residual(x, y, prefix, drop) : y;
 }
 
 }  // namespace gm

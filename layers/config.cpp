@@ -147,7 +147,8 @@ std::vector<double> Section::numbers(const std::string& key, const std::vector<d
         error(key, "must be a list of numbers");
       v.push_back(x);
     }
-  if (v.size() != count) error(key, "must be one number or a list of " + std::to_string(count));
+  if (count == 0 && !n.IsSequence()) error(key, "must be a list of numbers");
+  if (count > 0 && v.size() != count) error(key, "must be one number or a list of " + std::to_string(count));
   return v;
 }
 

@@ -22,7 +22,7 @@ class Section {
   /// choices empty: any text.
   std::string text(const std::string& key, const std::string& fallback,
                    const std::vector<std::string>& choices = {});
-  /// One number or a list of exactly `count` numbers.
+  /// One number or a list of exactly `count` numbers; count 0: a list of any length.
   std::vector<double> numbers(const std::string& key, const std::vector<double>& fallback, size_t count);
   std::vector<std::string> texts(const std::string& key);
   /// An absent mapping reads as empty.

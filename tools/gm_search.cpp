@@ -1,0 +1,15 @@
+// gm_search: finds networks.
+#include <CLI/CLI.hpp>
+
+#include "tools/cli.h"
+#include "tools/search_commands.h"
+
+int main(int argc, char** argv) {
+  CLI::App app{"Searches for networks."};
+  app.require_subcommand(1);
+  const std::function<bool()> commands[]{gm::declare_search_child(app)};
+  return gm::run_tool(app, argc, argv, [&] {
+    for (const auto& run : commands)
+      if (run()) return;
+  });
+}

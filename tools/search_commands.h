@@ -1,0 +1,15 @@
+// The subcommands of gm_search. Each function declares one; its result runs the subcommand if it was the one
+// asked for, and says whether it was.
+#pragma once
+#include <functional>
+
+namespace CLI {
+class App;
+}
+
+namespace gm {
+
+/// gm_search child: one network of the space as a configuration for gm_train.
+std::function<bool()> declare_search_child(CLI::App& app);
+
+}  // namespace gm
