@@ -10,13 +10,13 @@ namespace {
 
 constexpr double kInitialRange = 0.1;
 
-struct Step {
+struct Unit {
   ValueId symbol, hidden, cell;  // inputs of a step
   ValueId next_hidden, next_cell;
 };
 
 // The layers of one step; `at` numbers it within an unrolled graph.
-Step add_step(Graph& g, ValueId symbol, ValueId hidden, ValueId cell, int64_t units, int64_t symbols,
+Unit add_step(Graph& g, ValueId symbol, ValueId hidden, ValueId cell, int64_t units, int64_t symbols,
               int at) {
   const std::string n = std::to_string(at);
   const Initializer init{Initializer::uniform, 1,
@@ -61,7 +61,7 @@ struct Controller::Graphs {
   Graphs(Device& device, const ParameterTable& table) : weights(device, table, false, true) {}
 
   Weights weights;
-  Step one;                               // of the sampling graph
+  Unit one;                               // of the sampling graph
   std::vector<ValueId> heads;             // its logits by kind; kAbsent where a kind does not occur
   std::vector<ValueId> symbols, actions;  // inputs of the learning graph, by decision
   ValueId advantage = kAbsent, hidden = kAbsent, cell = kAbsent;
@@ -89,7 +89,7 @@ Controller::Controller(Device& device, std::vector<Decision> decisions, const Co
   const ValueId symbol = sampling.input("symbol", {Shape{1, symbols_}, DType::f32}),
                 hidden = sampling.input("hidden", {Shape{1, units}, DType::f32}),
                 cell = sampling.input("cell", {Shape{1, units}, DType::f32});
-  const Step one = add_step(sampling, symbol, hidden, cell, units, symbols_, 0);
+  const Unit one = add_step(sampling, symbol, hidden, cell, units, symbols_, 0);
   std::vector<ValueId> heads(kinds, kAbsent), keep{one.next_hidden, one.next_cell};
   for (int kind = 0; kind < kinds; ++kind)
     if (options[kind])
@@ -108,7 +108,7 @@ Controller::Controller(Device& device, std::vector<Decision> decisions, const Co
     const std::string n = std::to_string(i);
     symbols.push_back(learning.input("symbol" + n, {Shape{batch, symbols_}, DType::f32}));
     actions.push_back(learning.input("action" + n, {Shape{batch}, DType::i32}));
-    const Step s = add_step(learning, symbols.back(), h, c, units, symbols_, at);
+    const Unit s = add_step(learning, symbols.back(), h, c, units, symbols_, at);
     h = s.next_hidden;
     c = s.next_cell;
     const ValueId logits = add_head(learning, h, decisions_[i], units, at);

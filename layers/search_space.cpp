@@ -96,9 +96,12 @@ Architecture SearchSpace::network(const ChoiceVector& choices) const {
   return a;
 }
 
-Architecture SearchSpace::largest() const {
+Architecture SearchSpace::extreme(bool largest) const {
   Architecture a = base_;
-  auto most = [](const auto& values) { return *std::max_element(values.begin(), values.end()); };
+  auto most = [largest](const auto& values) {
+    return largest ? *std::max_element(values.begin(), values.end())
+                   : *std::min_element(values.begin(), values.end());
+  };
   for (StageSpec& s : a.stages) {
     s.kernel = most(options_.kernel);
     s.expand = most(options_.expand);

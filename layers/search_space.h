@@ -50,7 +50,8 @@ class SearchSpace {
   /// Throws gm::Error when the vector has another length or an index out of range.
   Architecture network(const ChoiceVector& choices) const;
   /// The network whose every tensor holds that of any child as a slice: all options at their largest.
-  Architecture largest() const;
+  Architecture largest() const { return extreme(true); }
+  Architecture smallest() const { return extreme(false); }
   /// The first vector that gives the stages of `a`; none when its stem, stages or head are not in the space.
   std::optional<ChoiceVector> choices_of(const Architecture& a) const;
   /// "k3 e1 w16 n1, k5 e6 w24 n2 se0.25 plain": kernel, expansion, width, layers, squeeze width; plain: no
@@ -58,6 +59,7 @@ class SearchSpace {
   static std::string text(const Architecture& a);
 
  private:
+  Architecture extreme(bool largest) const;
   StageSpec stage(int index, const int* choices) const;
   Architecture base_;
   SpaceOptions options_;

@@ -7,7 +7,7 @@
 int main(int argc, char** argv) {
   CLI::App app{"Searches for networks."};
   app.require_subcommand(1);
-  const std::function<bool()> commands[]{gm::declare_search_child(app)};
+  const std::function<bool()> commands[]{gm::declare_search_run(app), gm::declare_search_child(app)};
   return gm::run_tool(app, argc, argv, [&] {
     for (const auto& run : commands)
       if (run()) return;

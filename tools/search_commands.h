@@ -11,5 +11,7 @@ namespace gm {
 
 /// gm_search child: one network of the space as a configuration for gm_train.
 std::function<bool()> declare_search_child(CLI::App& app);
+/// gm_search run: ENAS with shared weights, random search beside it.
+std::function<bool()> declare_search_run(CLI::App& app);
 
 }  // namespace gm

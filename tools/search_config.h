@@ -3,20 +3,40 @@
 #include <string>
 #include <vector>
 
-#include "layers/search_space.h"
+#include "layers/samplers.h"
 #include "tools/run_config.h"
 
 namespace gm {
+
+/// ACC (MACs / T)^w: S2 section 3.3, with w below zero as in MnasNet (S2 prints +0.07, which would reward
+/// cost).
+struct RewardConfig {
+  std::string metric = "accuracy";  // accuracy | macro_f1 | recall
+  std::string class_name;           // of recall
+  double target_macs = 20e6, exponent = -0.07;
+
+  double reward(double score, int64_t macs) const;
+};
 
 struct SearchConfig {
   std::string path;
   YAML::Node training;  // the file without `search`: what gm_train reads
   RunConfig run;        // the same, checked; its architecture is the base of the space
   SpaceOptions space;
+  std::vector<std::string> samplers{"enas", "random"};
+  int64_t iterations = 300;   // of each sampler
+  int64_t train_steps = 50;   // steps of the shared weights in an iteration
+  int64_t children = 10;      // networks scored in an iteration
+  int64_t score_batches = 1;  // validation minibatches of train.batch that a score is taken on
+  int64_t cache = 32;         // children kept built
+  RewardConfig reward;
+  ControllerConfig controller;
+  int64_t finalists = 3;  // best networks of each sampler, trained from scratch
+  int64_t max_macs = 0;   // of a finalist; 0: any
 };
 
-/// Reads and checks every key. Throws gm::Error naming file and line.
-SearchConfig read_search_config(const std::string& path, const std::vector<std::string>& sets);
+/// Reads and checks every key of a loaded configuration. Throws gm::Error naming file (`path`) and line.
+SearchConfig read_search_config(const YAML::Node& config, const std::string& path);
 
 /// A configuration that gm_train takes as it is: `training` with another network in it. `comment`: its first
 /// line.

@@ -1,0 +1,167 @@
+#include "tools/search_arm.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <filesystem>
+
+#include "kernels/common/error.h"
+
+namespace gm {
+
+namespace {
+
+// Second counters of the draws: children of training steps, children to score.
+constexpr uint32_t kTrainDraws = 0, kScoreDraws = 1;
+
+double now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+}  // namespace
+
+double metric_of(const ConfusionMatrix& confusion, const RewardConfig& config, int metric_class) {
+  const Metrics m = metrics_of(confusion);
+  if (config.metric == "macro_f1") return m.macro.f1;
+  if (config.metric == "recall") return m.per_class.at(static_cast<size_t>(metric_class)).recall;
+  return m.accuracy;
+}
+
+std::vector<HostBatch> minibatches(Loader& loader, int64_t first, int64_t count) {
+  std::vector<HostBatch> batches;
+  int64_t epoch = first / loader.batches();
+  loader.start_epoch(epoch, first % loader.batches());
+  while (static_cast<int64_t>(batches.size()) < count) {
+    HostBatch b;
+    if (loader.next(b))
+      batches.push_back(std::move(b));
+    else
+      loader.start_epoch(++epoch, 0);
+  }
+  return batches;
+}
+
+SearchArm::SearchArm(SearchShared& shared, const std::string& sampler, Device& controller_device)
+    : shared_(shared),
+      name_(sampler),
+      weights_(shared.space, static_cast<uint64_t>(shared.config.run.train.seed)),
+      sampler_(make_sampler(sampler, shared.space, controller_device,
+                            {.iterations = shared.config.iterations,
+                             .children = shared.config.children,
+                             .seed = static_cast<uint64_t>(shared.config.run.train.seed),
+                             .controller = shared.config.controller})) {}
+
+bool SearchArm::iterate() {
+  if (!trained_ && !train()) return false;
+  if (!score_children()) return false;
+  ++iteration_;
+  trained_ = false;
+  if (done()) save();
+  return true;
+}
+
+bool SearchArm::train() {
+  const SearchConfig& c = shared_.config;
+  const int64_t batches = shared_.training.batches(), total = c.iterations * c.train_steps;
+  const int64_t warmup = std::llround(c.run.schedule.warmup_epochs * static_cast<double>(batches));
+  int64_t step = iteration_ * c.train_steps;
+  shared_.training.start_epoch(step / batches, step % batches);
+  double loss = 0;
+  HostBatch batch;
+  for (int64_t i = 0; i < c.train_steps; ++i, ++step) {
+    if (shared_.stop.load()) return false;
+    while (!shared_.training.next(batch)) shared_.training.start_epoch(step / batches, 0);
+    PhiloxStream draws(static_cast<uint64_t>(c.run.train.seed), RngUse::sample, static_cast<uint32_t>(step),
+                       kTrainDraws);
+    ChildNetwork& child = shared_.cache.child(sampler_->to_train(draws));
+    loss += child.train(weights_, batch,
+                        learning_rate(c.run.schedule, c.run.optimizer.lr, step, warmup, total), step);
+    ++work_done_;
+    shared_.progress();
+  }
+  loss_ = loss / static_cast<double>(c.train_steps);
+  trained_ = true;
+  save();
+  return true;
+}
+
+SearchArm::Score SearchArm::score(const ChoiceVector& choices, const std::vector<HostBatch>& batches) {
+  ChildNetwork& child = shared_.cache.child(choices);
+  child.load(weights_);
+  const int classes = shared_.space.base().classes;
+  ConfusionMatrix confusion(classes);
+  for (const HostBatch& b : batches) {
+    const std::vector<float> logits = child.logits(b);
+    for (int64_t i = 0; i < b.count; ++i) {
+      const auto row = logits.begin() + i * classes;
+      confusion.add(b.labels[i], static_cast<int>(std::max_element(row, row + classes) - row));
+    }
+  }
+  Score s;
+  s.metric = metric_of(confusion, shared_.config.reward, shared_.metric_class);
+  s.reward = shared_.config.reward.reward(s.metric, child.size().macs);
+  return s;
+}
+
+bool SearchArm::score_children() {
+  const SearchConfig& c = shared_.config;
+  std::vector<HostBatch> batches;  // read when the first child needs them
+  std::vector<ScoredChild> scored;
+  mean_reward_ = 0;
+  for (int64_t k = 0; k < c.children; ++k) {
+    if (shared_.stop.load()) return false;
+    const int64_t index = iteration_ * c.children + k;
+    PhiloxStream draws(static_cast<uint64_t>(c.run.train.seed), RngUse::sample, static_cast<uint32_t>(index),
+                       kScoreDraws);
+    const ChoiceVector choices = sampler_->to_score(draws, iteration_, k);
+    const JournalEntry* known = shared_.journal.find(name_, index);
+    if (known && known->choices != choices)
+      fail(shared_.folder + "/journal.jsonl: child " + std::to_string(index) + " of " + name_ +
+           " is not the one that this search would sample: the files do not belong together");
+    if (!known) {
+      if (batches.empty())
+        batches = minibatches(shared_.scoring, iteration_ * c.score_batches, c.score_batches);
+      const double start = now();
+      const Score s = score(choices, batches);
+      const NetworkSize size = shared_.cache.child(choices).size();
+      shared_.journal.append({name_, iteration_, index, choices,
+                              SearchSpace::text(shared_.space.network(choices)), size.macs, size.parameters,
+                              s.metric, s.reward, now() - start});
+      known = &shared_.journal.entries().back();
+    }
+    scored.push_back({choices, known->reward});
+    mean_reward_ += known->reward / static_cast<double>(c.children);
+    ++work_done_;
+    shared_.progress();
+  }
+  sampler_->learn(iteration_, scored);
+  return true;
+}
+
+void SearchArm::save() const {
+  TensorFile file;
+  weights_.save(file);
+  sampler_->save(file);
+  file.metadata["format"] = "galaxy-morphology-search/1";
+  file.metadata["iteration"] = std::to_string(iteration_);
+  file.metadata["trained"] = trained_ ? "1" : "0";
+  write_safetensors(state_file(), file);
+}
+
+void SearchArm::resume() {
+  if (!std::filesystem::exists(state_file())) return;
+  const TensorFile file = read_safetensors(state_file());
+  const auto text = [&](const char* key) {
+    const auto found = file.metadata.find(key);
+    if (found == file.metadata.end()) fail(state_file() + ": no '" + key + "': not the state of a search");
+    return found->second;
+  };
+  iteration_ = std::stoll(text("iteration"));
+  trained_ = text("trained") == "1";
+  weights_.load(file);
+  sampler_->load(file);
+  const SearchConfig& c = shared_.config;
+  work_done_ = iteration_ * (c.train_steps + c.children) + (trained_ ? c.train_steps : 0);
+}
+
+}  // namespace gm

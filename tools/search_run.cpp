@@ -1,0 +1,228 @@
+// gm_search run: ENAS with shared weights, random search with the same budget beside it.
+#include <fmt/format.h>
+
+#include <unistd.h>
+#include <CLI/CLI.hpp>
+
+#include <cerrno>
+#include <chrono>
+#include <csignal>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <memory>
+
+#include "engine/atomic_file.h"
+#include "kernels/common/error.h"
+#include "tools/cli.h"
+#include "tools/run_folder.h"
+#include "tools/search_arm.h"
+#include "tools/search_commands.h"
+
+namespace gm {
+
+namespace {
+
+namespace fs = std::filesystem;
+
+std::atomic<bool> g_stop{false};
+void on_signal(int) { g_stop = true; }
+
+struct Arguments {
+  std::string config, data, out, device = "auto";
+  std::vector<std::string> sets;
+  int64_t seed = -1;
+  int threads = 0;
+  bool resume = false, quiet = false;
+};
+
+// The whole configuration in one text; a resumed search must have the one it began with.
+std::string resolved_text(const YAML::Node& yaml) {
+  YAML::Emitter text;
+  text << yaml;
+  return std::string(text.c_str()) + "\n";
+}
+
+void open_folder(const Arguments& a, const std::string& text) {
+  std::error_code error;
+  const std::string config = a.out + "/config.yaml";
+  if (a.resume) {
+    std::ifstream in(config, std::ios::binary);
+    if (!in) fail(a.out + ": no search to resume (no config.yaml)");
+    if (std::string(std::istreambuf_iterator<char>(in), {}) != text)
+      fail(a.config + ": differs from the search in " + a.out + "; resume it with " + config);
+    return;
+  }
+  fs::create_directories(a.out, error);
+  if (error) fail(a.out + ": cannot create the run folder: " + error.message());
+  if (::access(a.out.c_str(), W_OK | X_OK) != 0)
+    fail(a.out + ": cannot write there: " + std::strerror(errno));
+  if (fs::exists(a.out + "/journal.jsonl", error) || fs::exists(config, error))
+    fail(a.out + ": already holds a run; continue a search with --resume or choose another --out");
+  write_file_atomic(config, text);
+}
+
+int class_index(const std::vector<std::string>& classes, const std::string& name, const std::string& where) {
+  for (size_t i = 0; i < classes.size(); ++i)
+    if (classes[i] == name) return static_cast<int>(i);
+  fail_unknown_class(where + ": search.class", name, classes);
+}
+
+// Images as validation sees them: the random ranges of the augmentation closed.
+TransformConfig still(const TransformConfig& t) {
+  TransformConfig s = TransformConfig::none(t.size);
+  s.kind = t.kind;
+  s.fill = t.fill;
+  s.crop_reference = t.crop_reference;
+  s.crop_min = s.crop_max = s.crop_eval = t.crop_eval;
+  return s;
+}
+
+double now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+void search(Arguments args) {
+  if (args.seed >= 0) args.sets.push_back("train.seed=" + std::to_string(args.seed));
+  YAML::Node yaml = load_config(args.config, args.sets);
+  if (!args.data.empty()) yaml["data"]["path"] = args.data;
+  const std::string text = resolved_text(yaml);
+  SearchConfig config = read_search_config(yaml, args.config);
+  const RunConfig& run = config.run;
+  if (run.data_path.empty()) fail("no data: give --data PATH or data.path in " + args.config);
+  if (args.out.empty()) fail("--out DIR is required: the folder of the search");
+
+  auto device = open_device(args.device, {.threads = args.threads});
+  auto data = open_dataset(run.data_path);
+  if (data->classes().size() < 2)
+    fail(fmt::format("{}: has {} class{}; a search needs at least two", run.data_path, data->classes().size(),
+                     data->classes().size() == 1 ? "" : "es"));
+  if (static_cast<int>(data->classes().size()) != run.architecture.classes)
+    fail(fmt::format("{}: has {} classes, the model {}; use --set model.classes={}", run.data_path,
+                     data->classes().size(), run.architecture.classes, data->classes().size()));
+  SplitConfig splitting = run.split;
+  splitting.seed = static_cast<uint64_t>(run.train.seed);
+  const Split split = make_split(*data, splitting);
+  for (const auto& [rows, name] : {std::pair{&split.train, "training"}, {&split.val, "validation"}})
+    if (static_cast<int64_t>(rows->size()) < run.train.batch)
+      fail(fmt::format("train.batch {} is larger than the {} set ({} images)", run.train.batch, name,
+                       rows->size()));
+  const SearchSpace space(run.architecture, config.space);
+  const NetworkSize smallest = network_size(space.smallest()), base_size = network_size(space.base());
+  if (config.max_macs > 0 && smallest.macs > config.max_macs)
+    fail(fmt::format("{}: search.max_macs {} is below the smallest network of the space ({} MACs)",
+                     args.config, config.max_macs, smallest.macs));
+  const int metric_class = config.reward.class_name.empty()
+                               ? -1
+                               : class_index(data->classes(), config.reward.class_name, args.config);
+
+  auto images = std::make_shared<ImageCache>(data, run.cache_bytes);
+  LoaderConfig loading{.batch = run.train.batch,
+                       .transform = run.transform,
+                       .training = true,
+                       .seed = static_cast<uint64_t>(run.train.seed),
+                       .workers = run.workers,
+                       .cache = images};
+  Loader training(data, split.train, loading);
+  loading.transform = still(run.transform);
+  Loader scoring(data, split.val, loading);
+  const SharedWeights layout(space, 0);
+  ChildCache cache(*device, space, layout,
+                   {.batch = run.train.batch,
+                    .bf16 = run.train.bf16,
+                    .label_smoothing = run.train.label_smoothing,
+                    .optimizer = run.optimizer,
+                    .seed = static_cast<uint64_t>(run.train.seed)},
+                   static_cast<size_t>(config.cache));
+
+  open_folder(args, text);
+  Journal journal(args.out + "/journal.jsonl");
+  Log log(args.out + "/log.txt", args.resume, args.quiet);
+  if (!args.resume) write_split(args.out + "/split.csv", *data, split);
+  log.line("device: " + device->description());
+  log.line(fmt::format("space: {:.3g} choice vectors over {} stages; largest network {} parameters; {} px",
+                       space.size(), space.stages(), layout.table().trainable_count(),
+                       run.architecture.input_size));
+  log.line(fmt::format("base: {} - {} parameters, {:.2f} M MACs", SearchSpace::text(space.base()),
+                       base_size.parameters, 1e-6 * static_cast<double>(base_size.macs)));
+  log.line(fmt::format("data: {} - {} training, {} validation, {} test images", run.data_path,
+                       split.train.size(), split.val.size(), split.test.size()));
+
+  std::signal(SIGINT, on_signal);
+  std::signal(SIGTERM, on_signal);
+  auto controller_device =
+      open_device("cpu", {.threads = 1});  // thousands of tiny steps: one thread is fastest
+  std::vector<std::unique_ptr<SearchArm>> arms;
+  Progress progress(!args.quiet);
+  const double start = now();
+  SearchArm* running = nullptr;
+  int64_t done_before = 0;
+  SearchShared shared{config, space, training, scoring, cache, journal, args.out, metric_class, g_stop, {}};
+  shared.progress = [&] {
+    int64_t done = 0;
+    for (const auto& arm : arms) done += arm->work_done();
+    const int64_t all = SearchArm::work(config) * static_cast<int64_t>(arms.size());
+    const JournalEntry* best = nullptr;
+    for (const JournalEntry& e : journal.entries())
+      if (!best || e.reward > best->reward) best = &e;
+    const double rate = static_cast<double>(done - done_before) / std::max(1e-3, now() - start);
+    progress.update(
+        static_cast<double>(done) / static_cast<double>(all),
+        fmt::format("{} {}/{}", running->name(), running->iteration() + 1, config.iterations),
+        (best ? fmt::format("best {:.4f} ({} {:.4f}, {:.1f} M MACs)  ", best->reward, config.reward.metric,
+                            best->score, 1e-6 * static_cast<double>(best->macs))
+              : std::string()) +
+            fmt::format("ETA {}", duration_text(static_cast<double>(all - done) / rate)));
+  };
+  for (const std::string& name : config.samplers) {
+    arms.push_back(std::make_unique<SearchArm>(shared, name, *controller_device));
+    if (args.resume) arms.back()->resume();
+    done_before += arms.back()->work_done();
+  }
+  for (int64_t i = 0; i < config.iterations; ++i)
+    for (const auto& arm : arms) {
+      if (arm->iteration() > i) continue;
+      running = arm.get();
+      const bool whole = arm->iterate();
+      progress.clear();
+      if (!whole) {
+        log.line(fmt::format(
+            "stopped in iteration {} of {}. Resume with: gm_search run {}/config.yaml --out {} --resume",
+            i + 1, arm->name(), args.out, args.out));
+        return;
+      }
+      log.line(fmt::format("{:<8} {:>4}/{}  loss {:.4f}  mean reward {:.4f}  {}", arm->name(), i + 1,
+                           config.iterations, arm->loss(), arm->mean_reward(), arm->status()));
+    }
+  log.line(fmt::format("networks built: {}, {:.1f} ms each; wall time {}", cache.built(),
+                       1e3 * cache.build_seconds() / static_cast<double>(std::max<int64_t>(1, cache.built())),
+                       duration_text(now() - start)));
+}
+
+}  // namespace
+
+std::function<bool()> declare_search_run(CLI::App& app) {
+  auto a = std::make_shared<Arguments>();
+  CLI::App* run =
+      app.add_subcommand("run", "search with shared weights: ENAS, and chance with the same budget");
+  run->add_option("config", a->config, "base network, recipe and space (YAML)")->required();
+  run->add_option("--data", a->data, "Galaxy10-layout .h5, catalog .csv or folder with labels.csv");
+  run->add_option("--out", a->out, "folder of the search");
+  run->add_option("--set", a->sets, "override one key, e.g. --set search.iterations=20")
+      ->check(check_assignment);
+  run->add_flag("--resume", a->resume, "continue the search in --out");
+  run->add_option("--device", a->device, "auto, cpu, cuda or cuda:INDEX")
+      ->capture_default_str()
+      ->check(check_device);
+  run->add_option("--threads", a->threads, "CPU threads; 0: all")
+      ->capture_default_str()
+      ->check(CLI::Range(0, 4096));
+  run->add_option("--seed", a->seed, "same as --set train.seed=N")->check(CLI::NonNegativeNumber);
+  run->add_flag("--quiet", a->quiet, "print errors only");
+  return [a, run] {
+    if (run->parsed()) search(*a);
+    return run->parsed();
+  };
+}
+
+}  // namespace gm
