@@ -38,7 +38,7 @@ struct Outcome {
 Outcome search(const std::string& sampler, uint64_t seed, SamplerConfig config) {
   static auto device = open_device("cpu", {.threads = 1});
   const SearchSpace space(base(), {});
-  PhiloxStream plant(seed, RngUse::sample, 77);
+  PhiloxStream plant(seed + 1000, RngUse::sample);  // not the draws of any child
   const ChoiceVector planted = uniform_choices(space, plant);
   config.seed = seed;
   const auto who = make_sampler(sampler, space, *device, config);

@@ -108,6 +108,7 @@ void search(Arguments args) {
       fail(fmt::format("train.batch {} is larger than the {} set ({} images)", run.train.batch, name,
                        rows->size()));
   const SearchSpace space(run.architecture, config.space);
+  if (space.size() < 2) fail(args.config + ": search.space leaves nothing to choose");
   const NetworkSize smallest = network_size(space.smallest()), base_size = network_size(space.base());
   if (config.max_macs > 0 && smallest.macs > config.max_macs)
     fail(fmt::format("{}: search.max_macs {} is below the smallest network of the space ({} MACs)",

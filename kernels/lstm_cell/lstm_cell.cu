@@ -1,8 +1,7 @@
 #include "kernels/lstm_cell/lstm_cell.h"
 
-#include "kernels/common/math.cuh"
+#include "kernels/common/act.cuh"
 #include "kernels/common/op.h"
-#include "kernels/common/simt.h"
 
 namespace gm::GM_BACKEND_NS {
 

@@ -1,0 +1,190 @@
+// gm_search run: a search of seconds that can be repeated, killed and resumed; its counts are gm_model's;
+// impossible settings are one line.
+#include <nlohmann/json.hpp>
+
+#include "tests/tools_test_util.h"
+#include "tools/search_journal.h"
+
+namespace gm {
+namespace {
+
+namespace fs = std::filesystem;
+using test::expect_failure;
+using test::expect_success;
+using test::Process;
+using test::TempDir;
+
+std::string search_config() {
+  return R"(model:
+  name: tiny
+  classes: 5
+  batch_norm: {momentum: 0.9}
+  stem: {kernel: 3, stride: 2, filters: 8}
+  stages:
+    - {expand: 1, kernel: 3, stride: 1, filters: 8, layers: 1}
+    - {expand: 3, kernel: 3, stride: 2, filters: 16, layers: 2}
+  head: {filters: 16}
+input: {size: 24}
+data: {val_fraction: 0.2}
+augment: {kind: gz}
+optimizer: {name: adamw, lr: 3.0e-3}
+schedule: {name: cosine}
+train: {epochs: 2, batch: 8}
+search:
+  samplers: [enas, random, halving]
+  iterations: 4
+  train_steps: 3
+  children: 3
+  score_batches: 2
+  target_macs: 3.0e5
+  finalists: 1
+  space: {layers: [1, 2]}
+  controller: {hidden: 16, lr: 0.01}
+)";
+}
+
+// Everything but the seconds.
+std::string comparable(const std::string& journal) {
+  std::string text;
+  const Journal read(journal);
+  for (JournalEntry e : read.entries()) {
+    e.seconds = 0;
+    text += journal_line(e) + "\n";
+  }
+  return text;
+}
+
+class Search : public testing::Test {
+ protected:
+  Search() {
+    test::write_text(config, search_config());
+    expect_success(test::run("gm_data", {"synth", "--classes", "gz5", "--count", "120", "--size", "32",
+                                         "--format", "png", "--quiet", "--out", data}));
+  }
+  std::vector<std::string> arguments(const std::string& out,
+                                     const std::vector<std::string>& more = {}) const {
+    std::vector<std::string> a{"run",      config, "--data",    data, "--out",  dir / out,
+                               "--device", "cpu",  "--threads", "2",  "--quiet"};
+    a.insert(a.end(), more.begin(), more.end());
+    return a;
+  }
+  void refuse(const std::vector<std::string>& more, const std::vector<std::string>& parts) {
+    expect_failure(test::run("gm_search", arguments("refused", more)), 1, parts);
+    EXPECT_FALSE(fs::exists(dir / "refused")) << "nothing is written before the checks";
+  }
+  std::string journal(const std::string& out) const { return dir / (out + "/journal.jsonl"); }
+
+  TempDir dir;
+  std::string config = dir / "search.yaml", data = dir / "set";
+};
+
+TEST_F(Search, JournalsEveryChildWithTheCountsOfGmModel) {
+  expect_success(test::run("gm_search", arguments("a")));
+  const std::vector<JournalEntry> entries = Journal(journal("a")).entries();
+  ASSERT_EQ(entries.size(), 3u * 4 * 3);
+  std::map<std::string, int64_t> next;
+  for (const JournalEntry& e : entries) {
+    EXPECT_EQ(e.index, next[e.sampler]++);
+    EXPECT_EQ(e.iteration, e.index / 3);
+    EXPECT_GT(e.seconds, 0);
+    EXPECT_NEAR(e.reward, e.score * std::pow(static_cast<double>(e.macs) / 3e5, -0.07), 1e-12);
+    std::string choices;
+    for (int c : e.choices) choices += (choices.empty() ? "" : ",") + std::to_string(c);
+    const std::string child = dir / "child.yaml";
+    expect_success(test::run("gm_search", {"child", config, "--choices", choices, "--out", child}));
+    const test::Ran model = test::run("gm_model", {child, "--json"});
+    expect_success(model);
+    const auto j = nlohmann::json::parse(model.out);
+    EXPECT_EQ(j["macs"], e.macs) << e.network;
+    EXPECT_EQ(j["params_trainable"], e.parameters) << e.network;
+  }
+  EXPECT_EQ(next, (std::map<std::string, int64_t>{{"enas", 12}, {"random", 12}, {"halving", 12}}));
+}
+
+TEST_F(Search, ResumedAfterAKillEqualsAnUnbrokenSearch) {
+  expect_success(test::run("gm_search", arguments("whole")));
+  // Killed after each number of journalled children that falls at another place of the cycle.
+  for (const size_t children : {0, 2, 4, 9, 20}) {
+    const std::string out = "broken" + std::to_string(children);
+    Process p("gm_search", arguments(out), {});
+    auto lines = [&] {
+      const std::string text = fs::exists(journal(out)) ? test::read_text(journal(out)) : "";
+      return static_cast<size_t>(std::count(text.begin(), text.end(), '\n'));
+    };
+    while (p.running() && (!fs::exists(dir / (out + "/log.txt")) || lines() < children))
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    p.send(SIGKILL);
+    ASSERT_EQ(p.wait(), -SIGKILL) << "ended before it could be killed";
+    const size_t kept = lines();
+    // A line cut short by the kill.
+    test::write_text(journal(out), test::read_text(journal(out)) + "{\"sampler\":\"en");
+    expect_success(test::run("gm_search", {"run", dir / (out + "/config.yaml"), "--out", dir / out,
+                                           "--resume", "--device", "cpu", "--threads", "1", "--quiet"}));
+    EXPECT_EQ(comparable(journal(out)), comparable(journal("whole")))
+        << "killed with " << kept << " children";
+    for (const char* sampler : {"enas", "random", "halving"})
+      test::expect_same_tensors(dir / (out + "/state_" + sampler + ".safetensors"),
+                                dir / (std::string("whole/state_") + sampler + ".safetensors"));
+  }
+}
+
+TEST_F(Search, InterruptedItSaysHowToResume) {
+  Process p("gm_search", arguments("a", {"--set", "search.iterations=1000"}), {});
+  while (p.running() && (!fs::exists(journal("a")) || test::read_text(journal("a")).empty()))
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  p.send(SIGINT);
+  EXPECT_EQ(p.wait(), 0) << p.err();
+  EXPECT_NE(test::read_text(dir / "a/log.txt").find("--resume"), std::string::npos);
+}
+
+TEST_F(Search, OtherMetrics) {
+  const std::vector<std::string> brief{"--set", "search.iterations=1", "--set", "search.samplers=[random]"};
+  for (const std::vector<std::string>& metric :
+       {std::vector<std::string>{"--set", "search.metric=macro_f1"},
+        {"--set", "search.metric=recall", "--set", "search.class=spiral"}}) {
+    std::vector<std::string> more = brief;
+    more.insert(more.end(), metric.begin(), metric.end());
+    const std::string out = metric.back().substr(metric.back().find('=') + 1);
+    expect_success(test::run("gm_search", arguments(out, more)));
+    const Journal read(journal(out));
+    EXPECT_EQ(read.entries().size(), 3u);
+    for (const JournalEntry& e : read.entries()) EXPECT_LE(e.score, 1);
+  }
+  EXPECT_NE(comparable(journal("macro_f1")), comparable(journal("spiral")));
+}
+
+TEST_F(Search, ImpossibleSettingsAreOneLine) {
+  refuse({"--set", "search.target_macs=0"}, {"search.target_macs", "must be positive"});
+  refuse({"--set", "search.target_macs=-1"}, {"search.target_macs", "must be positive"});
+  refuse({"--set", "search.exponent=0.07"}, {"search.exponent", "out of range"});
+  refuse({"--set", "search.space.kernel=[]"}, {"search.space.kernel", "the space is empty"});
+  refuse({"--set", "search.iteration=3"}, {"did you mean 'iterations'"});
+  refuse({"--set", "search.samplers=[genetic]"}, {"'genetic' is not one of enas, random, halving"});
+  refuse({"--set", "search.max_macs=1000"}, {"search.max_macs 1000 is below the smallest network"});
+  refuse({"--set", "search.metric=recall"}, {"recall"});
+  refuse({"--set", "search.metric=recall", "--set", "search.class=barred"}, {"barred", "spiral"});
+  refuse({"--set", "train.batch=30"}, {"train.batch 30 is larger than the validation set (25 images)"});
+  refuse({"--set", "model.classes=4"}, {"5 classes, the model 4"});
+  refuse({"--set",
+          "search.space={kernel: [3], expand: [1], width: [1], layers: [1], se: [0], residual: [true]}"},
+         {"nothing to choose"});
+
+  test::write_text(dir / "one.csv", "file_loc,label\n" + data + "/images/0.png,round\n");
+  expect_failure(test::run("gm_search", {"run", config, "--data", dir / "one.csv", "--out", dir / "refused"}),
+                 1, {"one.csv", "has 1 class; a search needs at least two"});
+  test::write_text(dir / "file", "");
+  expect_failure(test::run("gm_search", {"run", config, "--data", data, "--out", dir / "file/a"}), 1,
+                 {"file/a", "cannot create the run folder"});
+  expect_failure(test::run("gm_search", {"run", config, "--data", data, "--out", dir / "none", "--resume"}),
+                 1, {"no search to resume"});
+  expect_failure(test::run("gm_search", {"run", config, "--data", data}), 1, {"--out"});
+  expect_failure(test::run("gm_search", {}), 2, {"subcommand"});
+
+  expect_success(test::run("gm_search", arguments("a", {"--set", "search.iterations=1"})));
+  expect_failure(test::run("gm_search", arguments("a", {"--set", "search.iterations=1"})), 1,
+                 {"already holds a run"});
+  expect_failure(test::run("gm_search", arguments("a", {"--resume"})), 1, {"differs from the search in"});
+}
+
+}  // namespace
+}  // namespace gm
