@@ -147,26 +147,37 @@ Image read_image(const std::string& path) {
   return decode_image(bytes.data(), bytes.size(), path);
 }
 
-void write_image(const std::string& path, const Image& image) {
+namespace {
+
+void append_bytes(void* bytes, void* data, int size) {
+  auto* p = static_cast<uint8_t*>(data);
+  static_cast<std::vector<uint8_t>*>(bytes)->insert(static_cast<std::vector<uint8_t>*>(bytes)->end(), p,
+                                                    p + size);
+}
+
+std::vector<uint8_t> encode(const Image& image, const std::string& ext, const std::string& path) {
   check_image(image, path);
-  std::string ext = lower_extension(path);
   std::vector<uint8_t> out;
-  auto append = [](void* context, void* data, int size) {
-    auto* p = static_cast<uint8_t*>(data);
-    auto* bytes = static_cast<std::vector<uint8_t>*>(context);
-    bytes->insert(bytes->end(), p, p + size);
-  };
   int ok = 0;
   if (ext == ".png") {
-    ok =
-        stbi_write_png_to_func(append, &out, image.width, image.height, 3, image.rgb.data(), image.width * 3);
+    ok = stbi_write_png_to_func(append_bytes, &out, image.width, image.height, 3, image.rgb.data(),
+                                image.width * 3);
   } else if (ext == ".jpg" || ext == ".jpeg") {
-    ok = stbi_write_jpg_to_func(append, &out, image.width, image.height, 3, image.rgb.data(), 95);
+    ok = stbi_write_jpg_to_func(append_bytes, &out, image.width, image.height, 3, image.rgb.data(), 95);
   } else {
     fail(path + ": cannot write an image with the extension \"" + ext + "\", use .png or .jpg");
   }
   if (!ok) fail(path + ": cannot encode image");
-  write_file_atomic(path, out.data(), out.size());
+  return out;
+}
+
+}  // namespace
+
+std::vector<uint8_t> encode_png(const Image& image) { return encode(image, ".png", "picture"); }
+
+void write_image(const std::string& path, const Image& image) {
+  const auto bytes = encode(image, lower_extension(path), path);
+  write_file_atomic(path, bytes.data(), bytes.size());
 }
 
 bool is_image_name(const std::string& path) {

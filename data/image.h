@@ -27,6 +27,9 @@ Image read_image(const std::string& path);
 /// Throws gm::Error unless the picture is within the limits and rgb has width * height * 3 bytes.
 void check_image(const Image& image, const std::string& name);
 
+/// The bytes of a PNG file.
+std::vector<uint8_t> encode_png(const Image& image);
+
 /// Writes PNG or JPEG (quality 95) by the extension of `path` (.png, .jpg, .jpeg), atomically.
 void write_image(const std::string& path, const Image& image);
 

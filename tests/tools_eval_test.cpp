@@ -1,4 +1,5 @@
 // gm_eval against predictions.csv, against gm_train's own validation and on data that does not fit the model.
+#include <cmath>
 #include <functional>
 #include <nlohmann/json.hpp>
 
@@ -6,6 +7,7 @@
 #include "data/hdf5_util.h"
 #include "data/image.h"
 #include "data/predictions.h"
+#include "engine/calibration.h"
 #include "tests/tools_test_util.h"
 #include "tools/confusion_picture.h"
 
@@ -44,6 +46,31 @@ class Eval : public testing::Test {
   std::string data = dir / "set", model = dir / "run", out = dir / "out";
 };
 
+/// From the probabilities in predictions.csv, which have seven digits.
+void expect_calibration(const nlohmann::json& j, const CsvTable& csv,
+                        const std::function<int(const std::string&)>& index) {
+  std::vector<ScoredImage> images;
+  std::vector<const ScoredImage*> pointers;
+  for (int64_t r = 0; r < csv.rows(); ++r) {
+    images.push_back({{}, index(csv.cell(r, 1))});
+    for (int c = 0; c < 5; ++c)
+      images.back().logits.push_back(static_cast<float>(std::log(std::stod(csv.cell(r, 3 + c)))));
+  }
+  for (const auto& image : images) pointers.push_back(&image);
+  const std::vector<double> ones(images.size(), 1);
+  const Calibration raw = calibration_of(images, ones),
+                    halves = calibration_of(images, cross_fitted_temperatures(images, 0));
+  EXPECT_NEAR(j["temperature"].get<double>() / fit_temperature(pointers), 1, 1e-3);
+  EXPECT_NEAR(j["ece"].get<double>(), raw.ece, 1e-5);
+  EXPECT_NEAR(j["nll"].get<double>(), raw.nll, 1e-5);
+  EXPECT_NEAR(j["brier"].get<double>(), raw.brier, 1e-5);
+  EXPECT_NEAR(j["nll_calibrated"].get<double>(), halves.nll, 1e-4);
+  EXPECT_NEAR(j["ece_calibrated"].get<double>(), halves.ece, 1e-3);
+  int64_t n = 0;
+  for (const auto& bin : j["bins"]) n += bin["n"].get<int64_t>();
+  EXPECT_EQ(n, 100);
+}
+
 TEST_F(Eval, AgreesWithItsPredictionsAndWithTraining) {
   const Ran all = eval(model, data, {"--out", out});
   expect_success(all);
@@ -80,9 +107,16 @@ TEST_F(Eval, AgreesWithItsPredictionsAndWithTraining) {
     EXPECT_EQ(j["per_class"][t]["recall"], m.per_class[t].recall);
     EXPECT_EQ(j["per_class"][t]["support"], m.per_class[t].support);
   }
-  EXPECT_LE(j["accuracy_ci95"][0], m.accuracy);
-  EXPECT_GE(j["accuracy_ci95"][1], m.accuracy);
-  EXPECT_GT(j["macs"], 0);
+  const MetricIntervals intervals = bootstrap_metrics(confusion, 0);
+  const auto pair = [](const Interval& i) { return nlohmann::json{i.low, i.high}; };
+  EXPECT_EQ(j["accuracy_ci95"], pair(intervals.accuracy));
+  EXPECT_EQ(j["macro_f1_ci95"], pair(intervals.macro.f1));
+  EXPECT_EQ(j["weighted_recall_ci95"], pair(intervals.weighted.recall));
+  EXPECT_EQ(j["per_class"][1]["precision_ci95"], pair(intervals.per_class[1].precision));
+  const auto network = nlohmann::json::parse(run("gm_model", {model, "--json"}).out);
+  for (const char* key : {"params_total", "params_trainable", "macs", "flops_eq13", "input"})
+    EXPECT_EQ(j[key], network[key]) << key;
+  expect_calibration(j["calibration"], csv, index);
   EXPECT_EQ(read_image(out + "/confusion.png").rgb, confusion_picture(confusion, names).rgb);
 
   // The parts of the split are those of the run; gm_train measured the same weights on the same images.
@@ -97,6 +131,24 @@ TEST_F(Eval, AgreesWithItsPredictionsAndWithTraining) {
   expect_failure(eval(model, data, {"--split", "test"}), 1, {model + "/split.csv", "no test images"});
   fs::remove(model + "/split.csv");
   expect_failure(eval(model, data, {"--split", "val"}), 1, {model + "/split.csv", "--split val"});
+}
+
+TEST_F(Eval, TimesTheNetwork) {
+  const Ran r =
+      run("gm_eval", {"--model", model, "--data", data, "--device", "cpu", "--out", out, "--speed"});
+  expect_success(r);
+  EXPECT_NE(r.err.find("median ms"), std::string::npos) << r.err;
+  const auto j = nlohmann::json::parse(test::read_text(out + "/metrics.json"));
+  std::vector<int> batches;
+  for (const auto& row : j["speed"]) {
+    batches.push_back(row["batch"]);
+    EXPECT_GT(row["median_ms"], 0);
+    EXPECT_LE(row["p5_ms"], row["median_ms"]);
+    EXPECT_GE(row["p95_ms"], row["median_ms"]);
+    EXPECT_NEAR(row["images_per_second"].get<double>(),
+                row["batch"].get<double>() / row["median_ms"].get<double>() * 1e3, 1e-6);
+  }
+  EXPECT_EQ(batches, (std::vector<int>{1, 4, 16, 64}));
 }
 
 /// 20 images of a catalog whose label cells come from `label(i)`; "" is no label.

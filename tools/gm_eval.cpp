@@ -4,15 +4,17 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <filesystem>
-#include <nlohmann/json.hpp>
 #include <numeric>
 
 #include "data/split.h"
 #include "engine/atomic_file.h"
-#include "engine/metrics.h"
-#include "layers/count.h"
-#include "tools/classify.h"
 #include "tools/confusion_picture.h"
+#include "tools/explain_picture.h"
+#include "tools/explainer.h"
+#include "tools/model_bench.h"
+#include "tools/report.h"
+#include "tools/report_cards.h"
+#include "tools/training_record.h"
 
 namespace {
 
@@ -20,24 +22,28 @@ using namespace gm;
 namespace fs = std::filesystem;
 
 struct Arguments {
-  std::string model, data, out, split = "all", device = "auto", precision = "f32";
+  std::string model, data, out, split = "all", device = "auto", precision = "f32", command;
   int64_t batch = 64, seed = 0;
   int threads = 0;
   Passes passes;
-  bool strict = false, quiet = false;
+  bool speed = false, strict = false, quiet = false;
 };
+
+constexpr int64_t kTimedBatches[] = {1, 4, 16, 64};
+constexpr size_t kExplained = 10;
 
 void declare(CLI::App& app, Arguments& a) {
   app.add_option("--model", a.model, "run folder or weight file")->required();
   app.add_option("--data", a.data,
                  "labelled images: Galaxy10-layout .h5, catalog .csv, folder with labels.csv")
       ->required();
-  app.add_option("--out", a.out, "folder for metrics.json, predictions.csv and confusion.png");
+  app.add_option("--out", a.out, "folder for metrics.json, predictions.csv, pictures and report.html");
   app.add_option("--split", a.split,
                  "all, or the train, val or test images of the split.csv that lies beside the weights")
       ->capture_default_str()
       ->check(CLI::IsMember({"all", "train", "val", "test"}));
   declare_passes(app, a.passes);
+  app.add_flag("--speed", a.speed, "also time the network by batch size");
   app.add_flag("--strict", a.strict, "fail on the first unreadable image instead of skipping it");
   app.add_option("--batch", a.batch, "images per step")->capture_default_str()->check(CLI::Range(1, 65536));
   app.add_option("--precision", a.precision, "f32 or bf16")
@@ -79,103 +85,102 @@ Selection select_rows(const Arguments& args, const ModelFile& model, const Datas
   return selection;
 }
 
-struct Result {
-  ConfusionMatrix confusion;
-  int64_t unlabelled = 0, unreadable = 0;
-  Metrics metrics;
-  Interval interval;  // of the accuracy, 95 %
+/// Everything that is written into --out; the report last, so that nothing is lost when it fails.
+class Results {
+ public:
+  Results(const std::string& folder, const std::vector<std::string>& classes,
+          const PredictionColumns& columns)
+      : folder_(folder) {
+    if (folder.empty()) return;
+    std::error_code error;
+    fs::create_directories(folder, error);
+    if (error) fail(folder + ": cannot create: " + error.message());
+    predictions_ = open_predictions(file("predictions.csv"), classes, columns);
+  }
+  bool wanted() const { return predictions_ != nullptr; }
+  void predictions(const std::vector<Prediction>& rows) {
+    if (wanted()) predictions_->write(rows);
+  }
+  void scores(const Evaluation& e) {
+    predictions_->finish();
+    write_file_atomic(file("metrics.json"), metrics_json(e));
+    write_image(file("confusion.png"), confusion_picture(e.confusion, e.classes));
+    write_file_atomic(file("reliability.svg"), chart_svg(reliability_chart(e)));
+    if (const auto record = training_record_of(e.model)) {
+      write_file_atomic(file("loss.svg"), chart_svg(loss_chart(*record)));
+      write_file_atomic(file("accuracy.svg"), chart_svg(accuracy_chart(*record)));
+    }
+  }
+  void report(const ReportInput& input) { write_file_atomic(file("report.html"), report_html(input)); }
+
+ private:
+  std::string file(const std::string& name) const { return (fs::path(folder_) / name).string(); }
+  std::string folder_;
+  std::unique_ptr<PredictionWriter> predictions_;
 };
 
-std::string metrics_json(const Arguments& args, const ModelFile& model, const Result& result) {
-  const Metrics& m = result.metrics;
-  const auto names = class_names(model.architecture);
-  ParameterTable table;
-  const NetworkCount count =
-      count_network(build_network(model.architecture, table, {.batch = 1, .loss = false}).graph);
-  nlohmann::ordered_json j;
-  j["accuracy"] = m.accuracy;
-  j["accuracy_ci95"] = {result.interval.low, result.interval.high};
-  j["accuracy_within_one"] = m.accuracy_within_one;
-  for (auto [name, a] : {std::pair{"macro_", m.macro}, std::pair{"weighted_", m.weighted}}) {
-    j[name + std::string("precision")] = a.precision;
-    j[name + std::string("recall")] = a.recall;
-    j[name + std::string("f1")] = a.f1;
-  }
-  j["n"] = m.n;
-  j["classes"] = names;
-  j["confusion"] = nlohmann::ordered_json::array();
-  j["per_class"] = nlohmann::ordered_json::array();
-  for (int t = 0; t < result.confusion.classes(); ++t) {
-    std::vector<int64_t> row;
-    for (int p = 0; p < result.confusion.classes(); ++p) row.push_back(result.confusion.at(t, p));
-    j["confusion"].push_back(row);
-    const ClassScores& s = m.per_class[t];
-    j["per_class"].push_back({{"class", names[t]},
-                              {"precision", s.precision},
-                              {"recall", s.recall},
-                              {"f1", s.f1},
-                              {"support", s.support}});
-  }
-  j["model"] = model.path;
-  j["data"] = args.data;
-  j["split"] = args.split;
-  j["skipped_unlabelled"] = result.unlabelled;
-  j["skipped_unreadable"] = result.unreadable;
-  j["params_total"] = count.params_total;
-  j["params_trainable"] = count.params_trainable;
-  j["macs"] = count.macs;
-  j["flops_eq13"] = count.flops_eq13;
-  return j.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
-}
-
-void print_table(const Result& result, const std::vector<std::string>& names) {
-  const Metrics& m = result.metrics;
-  size_t width = 16;
-  for (const auto& name : names) width = std::max(width, name.size());
-  auto line = [&](const std::string& name, double p, double r, double f, int64_t n) {
-    fmt::print(stderr, "{:<{}}  {:>9.4f}  {:>9.4f}  {:>9.4f}  {:>8}\n", name, width, p, r, f, n);
-  };
-  fmt::print(stderr, "{:<{}}  {:>9}  {:>9}  {:>9}  {:>8}\n", "class", width, "precision", "recall", "F1",
-             "n");
-  for (size_t c = 0; c < names.size(); ++c) {
-    const ClassScores& s = m.per_class[c];
-    line(names[c], s.precision, s.recall, s.f1, s.support);
-  }
-  line("macro average", m.macro.precision, m.macro.recall, m.macro.f1, m.n);
-  line("weighted average", m.weighted.precision, m.weighted.recall, m.weighted.f1, m.n);
-  fmt::print(stderr, "accuracy 95 % interval {:.4f} to {:.4f} (bootstrap)\n", result.interval.low,
-             result.interval.high);
+/// Saliency and Grad-CAM of the predicted classes of these images, in their order.
+Image explain(Device& device, const ModelFile& model, const std::shared_ptr<const Dataset>& data,
+              const std::vector<Outcome>& examples, const std::vector<std::string>& classes,
+              std::string& layer) {
+  std::vector<int64_t> rows;
+  for (const Outcome& o : examples) rows.push_back(o.row);
+  Explainer explainer(device, model, std::min<int64_t>(4, static_cast<int64_t>(rows.size())),
+                      {.smooth = false});
+  layer = explainer.layer_text();
+  ImageReader reader(model.transform, explainer.batch(),
+                     {.tool = "gm_eval",
+                      .doing = "explaining",
+                      .done = "explained",
+                      .total = static_cast<int64_t>(rows.size()),
+                      .quiet = true});
+  std::vector<Explanation> sheet;
+  reader.run(data, rows, [&](const HostBatch& batch) {
+    for (Explanation& e : explainer.explain(*data, batch, [](int, int predicted) { return predicted; }))
+      sheet.push_back(std::move(e));
+  });
+  return explain_picture(sheet, classes, explainer.layer());
 }
 
 void evaluate(const Arguments& args) {
   const ModelFile model = read_model(args.model);
-  const auto names = class_names(model.architecture);
+  Evaluation e;
+  e.classes = class_names(model.architecture);
+  e.model = model.path;
+  e.data = args.data;
+  e.split = args.split;
+  e.precision = args.precision;
+  e.passes = args.passes;
+  e.input_size = model.architecture.input_size;
   auto device = open_device(args.device, {.threads = args.threads});
-  const auto data = open_dataset(args.data, {.classes = names});
+  e.device = device->description();
+  const auto data = open_dataset(args.data, {.classes = e.classes});
   const Selection selection = select_rows(args, model, *data);
   const auto total = static_cast<int64_t>(selection.rows.size());
-  Predictor predictor(*device, model, std::min(args.batch, total),
-                      {.bf16 = args.precision == "bf16",
-                       .sampling = args.passes.dropout > 0,
-                       .seed = static_cast<uint64_t>(args.seed)});
-  auto file = [&](const std::string& name) { return (fs::path(args.out) / name).string(); };
+  const bool half = args.precision == "bf16";
+  const auto seed = static_cast<uint64_t>(args.seed);
+  auto predictor = std::make_unique<Predictor>(
+      *device, model, std::min(args.batch, total),
+      PredictorOptions{.bf16 = half, .sampling = args.passes.dropout > 0, .seed = seed});
+  ParameterTable table;
+  e.count = count_network(build_network(model.architecture, table, {.batch = 1, .loss = false}).graph);
+  e.unlabelled = selection.unlabelled;
+  e.confusion = ConfusionMatrix(model.architecture.classes);
+  const std::string warning = overlap_warning(e);
   PredictionColumns columns = columns_for({data}, args.passes);
   columns.labels = true;
-  std::unique_ptr<PredictionWriter> writer;
-  if (!args.out.empty()) {
-    std::error_code error;
-    fs::create_directories(args.out, error);
-    if (error) fail(args.out + ": cannot create: " + error.message());
-    writer = open_predictions(file("predictions.csv"), names, columns);
-  }
-  if (!args.quiet)
-    fmt::print(stderr, "device: {}{}\n", device->description(),
+  Results results(args.out, e.classes, columns);
+  if (!args.quiet) {
+    fmt::print(stderr, "device: {}{}\n", e.device,
                device->backend() == Backend::cpu && args.device == "auto" ? " - " + no_cuda_reason() : "");
-  if (selection.unlabelled && !args.quiet)
-    fmt::print(stderr, "{} images without a label left out\n", selection.unlabelled);
+    if (selection.unlabelled)
+      fmt::print(stderr, "{} images without a label left out\n", selection.unlabelled);
+    if (!warning.empty()) fmt::print(stderr, "note: {}\n", warning);
+  }
 
-  Result result{ConfusionMatrix(model.architecture.classes), selection.unlabelled};
-  Classifier classifier(predictor, model.transform,
+  std::vector<ScoredImage> scored;
+  std::vector<Outcome> outcomes;
+  Classifier classifier(*predictor, model.transform,
                         {.tool = "gm_eval",
                          .doing = "classifying",
                          .done = "classified",
@@ -185,26 +190,38 @@ void evaluate(const Arguments& args) {
                         args.passes);
   classifier.run(data, selection.rows, [&](const std::vector<int64_t>& rows, std::vector<Prediction>& batch) {
     for (size_t i = 0; i < batch.size(); ++i) {
-      batch[i].label = data->label(rows[i]);
-      result.confusion.add(batch[i].label, predicted_class(batch[i]));
+      Prediction& p = batch[i];
+      p.label = data->label(rows[i]);
+      const int predicted = predicted_class(p);
+      e.confusion.add(p.label, predicted);
+      scored.push_back({p.logits, p.label});
+      outcomes.push_back({rows[i], p.label, predicted, p.probabilities[predicted]});
     }
-    if (writer) writer->write(batch);
+    results.predictions(batch);
   });
   classifier.reader().expect_some();
-  result.unreadable = classifier.reader().bad();
-  result.metrics = metrics_of(result.confusion);
-  result.interval =
-      bootstrap_interval(result.confusion.correct(), result.metrics.n, static_cast<uint64_t>(args.seed));
-  if (writer) {
-    writer->finish();
-    write_image(file("confusion.png"), confusion_picture(result.confusion, names));
-    write_file_atomic(file("metrics.json"), metrics_json(args, model, result));
-  }
+  e.unreadable = classifier.reader().bad();
+  finish_evaluation(e, scored, seed);
+  predictor.reset();
+  if (args.speed)
+    for (int64_t batch : kTimedBatches) {
+      const Timing t = time_model(*device, model.architecture,
+                                  {.batch = batch, .training = false, .bf16 = half, .seconds = 1})
+                           .step;
+      e.speed.push_back({batch, t.median, t.p5, t.p95});
+    }
+  if (results.wanted()) results.scores(e);
   if (!args.quiet) {
-    print_table(result, names);
+    print_scores(e);
     fmt::print(stderr, "{}{}\n", classifier.reader().summary(), args.out.empty() ? "" : ": " + args.out);
   }
-  fmt::print("accuracy {:.6f}\n", result.metrics.accuracy);
+  fmt::print("accuracy {:.6f}\n", e.metrics.accuracy);
+  if (!results.wanted()) return;
+  std::fflush(stdout);
+  const auto examples = telling_examples(outcomes, kExplained);
+  std::string layer;
+  const Image explanations = explain(*device, model, data, examples, e.classes, layer);
+  results.report({model, e, *data, std::move(outcomes), explanations, layer, args.command});
 }
 
 }  // namespace
@@ -212,8 +229,9 @@ void evaluate(const Arguments& args) {
 int main(int argc, char** argv) {
   CLI::App app{
       "Evaluates a network on labelled images: prints its accuracy and, with --out, writes metrics.json, "
-      "predictions.csv and confusion.png. Rows without a label are left out."};
+      "predictions.csv, pictures and report.html. Rows without a label are left out."};
   Arguments args;
   declare(app, args);
+  args.command = shell_command(argc, argv);
   return gm::run_tool(app, argc, argv, [&] { evaluate(args); });
 }
