@@ -27,24 +27,39 @@ size_t ImageCache::bytes() const {
   return used_;
 }
 
+double ImageCache::image_bytes() const {
+  if (const size_t known = data_->image_bytes()) return static_cast<double>(known);
+  const int64_t rows = data_->size(), samples = std::min<int64_t>(16, rows);
+  double sum = 0;
+  int64_t read = 0;
+  for (int64_t i = 0; i < samples; ++i) try {
+      sum += static_cast<double>(data_->read(i * rows / samples).rgb.size());
+      ++read;
+    } catch (const Error&) {  // whoever needs that image will say so
+    }
+  return read ? sum / static_cast<double>(read) : 0;
+}
+
 size_t ImageCache::most_bytes(size_t images) const {
-  double each = static_cast<double>(data_->image_bytes());
-  if (each == 0 && budget_ > 0) {
-    const int64_t rows = data_->size(), samples = std::min<int64_t>(16, rows);
-    int64_t read = 0;
-    for (int64_t i = 0; i < samples; ++i) try {
-        each += static_cast<double>(data_->read(i * rows / samples).rgb.size());
-        ++read;
-      } catch (const Error&) {  // whoever needs that image will say so
-      }
-    if (read) each /= static_cast<double>(read);
-  }
-  return static_cast<size_t>(std::min(static_cast<double>(budget_), each * static_cast<double>(images)));
+  if (budget_ == 0) return 0;
+  return static_cast<size_t>(
+      std::min(static_cast<double>(budget_), image_bytes() * static_cast<double>(images)));
+}
+
+void reserve_images(ImagePool& pool, size_t free_bytes, const ImageCache& cache, size_t images,
+                    int64_t batch) {
+  const double half = static_cast<double>(free_bytes) / 2, each = cache.image_bytes(),
+               all = each * static_cast<double>(images);
+  const bool fit = all <= half;
+  pool.reserve(static_cast<size_t>(fit ? all : half),
+               fit ? 0 : static_cast<size_t>(each * static_cast<double>(batch)));
 }
 
 size_t Loader::batch_bytes() const {
   const size_t side = static_cast<size_t>(config_.transform.size);
-  return (slots_.size() + 1) * static_cast<size_t>(config_.batch) * side * side * 3 * sizeof(float);
+  const size_t each =
+      config_.device_images ? sizeof(AugmentSample) + data_->image_bytes() : side * side * 3 * sizeof(float);
+  return (slots_.size() + 1) * static_cast<size_t>(config_.batch) * each;
 }
 
 Loader::Loader(std::shared_ptr<const Dataset> data, std::vector<int64_t> rows, LoaderConfig config)
@@ -118,10 +133,15 @@ void Loader::prepare_slot(int64_t batch) {
   int64_t first = batch * config_.batch, count = std::min(config_.batch, samples() - first);
   int64_t side = config_.transform.size, pixels = side * side * 3;
   slot.batch.count = count;
-  slot.batch.pixels.resize(config_.batch * pixels);
+  if (config_.device_images) {
+    slot.batch.samples.assign(config_.batch, {});
+    slot.batch.images.assign(config_.batch, nullptr);
+  } else {
+    slot.batch.pixels.resize(config_.batch * pixels);
+    std::fill(slot.batch.pixels.begin() + count * pixels, slot.batch.pixels.end(), 0.0f);
+  }
   slot.batch.labels.assign(config_.batch, 0);
   slot.batch.rows.assign(config_.batch, 0);
-  std::fill(slot.batch.pixels.begin() + count * pixels, slot.batch.pixels.end(), 0.0f);
   slot.errors.assign(count, "");
   slot.missing = count;
   end_sample_ = first + count;
@@ -148,6 +168,18 @@ void Loader::fill_sample(Slot& slot, int64_t index, int64_t in_batch) {
   slot.batch.rows[in_batch] = row;
   slot.batch.labels[in_batch] = data_->label(row);
   try {
+    if (config_.device_images) {
+      auto there = config_.device_images->find(row);
+      if (!there) {
+        const auto image = cache_->read(row);
+        slot.batch.images[in_batch] = {image, &image->rgb};
+        there = {0, image->width, image->height};
+      }
+      slot.batch.samples[in_batch] =
+          transform_.sample(there->width, there->height, config_.seed, static_cast<uint32_t>(epoch_),
+                            static_cast<uint32_t>(row));
+      return;
+    }
     std::shared_ptr<const Image> image = cache_->read(row);
     transform_.apply(*image, config_.seed, static_cast<uint32_t>(epoch_), static_cast<uint32_t>(row),
                      slot.batch.pixels.data() + in_batch * side * side * 3);
@@ -167,13 +199,18 @@ void Loader::drop_bad(Slot& slot) {
       continue;
     }
     if (kept < i) {
-      std::memcpy(data + kept * pixels, data + i * pixels, pixels * sizeof(float));
+      if (config_.device_images) {
+        slot.batch.samples[kept] = slot.batch.samples[i];
+        slot.batch.images[kept] = std::move(slot.batch.images[i]);
+      } else {
+        std::memcpy(data + kept * pixels, data + i * pixels, pixels * sizeof(float));
+      }
       slot.batch.labels[kept] = slot.batch.labels[i];
       slot.batch.rows[kept] = slot.batch.rows[i];
     }
     ++kept;
   }
-  std::fill(data + kept * pixels, data + slot.batch.count * pixels, 0.0f);
+  if (!config_.device_images) std::fill(data + kept * pixels, data + slot.batch.count * pixels, 0.0f);
   std::fill(slot.batch.labels.begin() + kept, slot.batch.labels.end(), 0);
   std::fill(slot.batch.rows.begin() + kept, slot.batch.rows.end(), 0);
   slot.batch.count = kept;

@@ -11,7 +11,7 @@
 
 #include "data/dataset.h"
 #include "data/transform.h"
-#include "engine/batch_source.h"
+#include "engine/image_pool.h"
 
 namespace gm {
 
@@ -31,6 +31,8 @@ class ImageCache {
   /// What bytes() grows to when `images` different ones are asked for; where their sizes are not known, a few
   /// are read.
   size_t most_bytes(size_t images) const;
+  /// Bytes of one image; where sizes are not known, the mean of a few that are read for it.
+  double image_bytes() const;
 
  private:
   std::shared_ptr<const Dataset> data_;
@@ -50,11 +52,19 @@ struct LoaderConfig {
   int prefetch = 4;                                ///< batches prepared ahead, at least 1
   size_t cache_bytes = ImageCache::kDefaultBytes;  ///< of a cache of this loader's own; 0: none
   std::shared_ptr<ImageCache> cache;               ///< shared cache, instead of cache_bytes
+  /// Set where the device augments: batches carry samples and images, the latter only when the pool does not
+  /// keep them. Must outlive the loader.
+  const ImagePool* device_images = nullptr;
   /// Evaluation only: an unreadable image is reported to on_bad(row, message) by next(), in order, and left
   /// out of its batch (whose count is then smaller), instead of ending the epoch with an error.
   bool skip_bad = false;
   std::function<void(int64_t row, const std::string& message)> on_bad;
 };
+
+/// Makes room on a device for a data set: for `images` of its images where half of the free memory holds
+/// them, else for as many as it holds and, beside them, for those of a batch.
+void reserve_images(ImagePool& pool, size_t free_bytes, const ImageCache& cache, size_t images,
+                    int64_t batch);
 
 /// The rows `rows` of a dataset as batches. Contents and order depend on the data, the config's seed and the
 /// epoch alone, never on the number of workers or on where in the epoch a resumed run starts.

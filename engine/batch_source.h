@@ -1,17 +1,23 @@
 // What the trainer needs of a data set: batches of pixels and labels, in a reproducible order.
 #pragma once
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
+
+#include "kernels/augment/augment.h"
 
 namespace gm {
 
 /// One batch in host memory. `count` rows are real; rows past it are zero padding (only ever in evaluation).
+/// Either `pixels` is filled, or, where the device augments, `samples` and `images` are.
 struct HostBatch {
   int64_t count = 0;
-  std::vector<float> pixels;    // (N, H, W, 3), values 0..255: the model does its own input scaling
-  std::vector<int32_t> labels;  // (N) class index
-  std::vector<int64_t> rows;    // (N) row of the sample in the whole data set, for ids and predictions
+  std::vector<float> pixels;           // (N, H, W, 3), values 0..255: the model does its own input scaling
+  std::vector<AugmentSample> samples;  // (N) what becomes of each image; `offset` is left to the device
+  std::vector<std::shared_ptr<const std::vector<uint8_t>>> images;  // (N) RGB; null: on the device already
+  std::vector<int32_t> labels;                                      // (N) class index
+  std::vector<int64_t> rows;  // (N) row of the sample in the whole data set, for ids and predictions
 };
 
 /// A finite, ordered sequence of batches. Thread-compatible: one consumer.

@@ -1,5 +1,6 @@
 // Owned device memory.
 #pragma once
+#include <memory>
 #include <utility>
 #include <vector>
 
@@ -57,6 +58,24 @@ class Buffer {
   }
   Device* device_ = nullptr;
   void* data_ = nullptr;
+  size_t bytes_ = 0;
+};
+
+/// Host memory that uploads and downloads may use without waiting; freed with the object.
+class HostBuffer {
+ public:
+  HostBuffer() = default;
+  HostBuffer(Device& device, size_t bytes)
+      : data_(bytes ? device.allocate_host(bytes) : nullptr, Release{&device}), bytes_(bytes) {}
+  char* data() const { return static_cast<char*>(data_.get()); }
+  size_t bytes() const { return bytes_; }
+
+ private:
+  struct Release {
+    Device* device;
+    void operator()(void* data) const noexcept { device->release_host(data); }
+  };
+  std::unique_ptr<void, Release> data_;
   size_t bytes_ = 0;
 };
 

@@ -2,12 +2,27 @@
 // tests).
 #pragma once
 #include <cstddef>
+#include <functional>
 #include <memory>
 #include <string>
 
 #include "kernels/common/context.h"
 
 namespace gm {
+
+/// A card works through two queues side by side: kernels with the copies between them, and uploads.
+enum class Queue { kernels, uploads };
+/// A point in the work of a queue (Device::record).
+class Mark {
+ public:
+  virtual ~Mark() = default;
+};
+/// Work recorded once (Device::capture) and started as often as wanted, on the queue of kernels.
+class Replay {
+ public:
+  virtual ~Replay() = default;
+  virtual void start() = 0;
+};
 
 class Device {
  public:
@@ -24,10 +39,32 @@ class Device {
   virtual void download(void* host, const void* device, size_t bytes) = 0;
   virtual void copy(void* to, const void* from, size_t bytes) = 0;
   virtual void fill(void* data, unsigned char byte, size_t bytes) = 0;
-  /// Waits for all work; throws gm::Error if a kernel failed.
+  /// Waits for all kernels; throws gm::Error if one failed.
   virtual void synchronize() = 0;
+
+  // Without waiting. The host's own memory does everything at once, so that the defaults serve it.
+
+  /// Host memory that a card reads and writes by itself (page-locked).
+  virtual void* allocate_host(size_t bytes) { return allocate(bytes); }
+  virtual void release_host(void* data) noexcept { release(data); }
+  /// Starts a copy from such memory on the queue of uploads.
+  virtual void start_upload(void* device, const void* host, size_t bytes) { upload(device, host, bytes); }
+  /// Starts a copy into such memory, in order with the kernels.
+  virtual void start_download(void* host, const void* device, size_t bytes) { download(host, device, bytes); }
+  virtual std::unique_ptr<Mark> make_mark() { return std::make_unique<Mark>(); }
+  /// The mark now stands behind all work given to the queue so far.
+  virtual void record(Mark&, Queue) {}
+  /// The host waits until the mark is reached; throws gm::Error if a kernel failed.
+  virtual void wait(const Mark&) {}
+  /// The queue waits for the mark, the host does not.
+  virtual void wait(Queue, const Mark&) {}
+  /// Records what `work` gives to the queue of kernels instead of running it: as one CUDA graph. Null and a
+  /// reason where that is not possible; then nothing has run, and `work` may be called directly.
+  virtual std::unique_ptr<Replay> capture(const std::function<void()>& work, std::string& reason);
   /// Handles for kernel calls on this device.
   virtual Context context() const = 0;
+  /// Memory of a card that nobody uses; 0 on the host, where memory is not set aside.
+  virtual size_t free_bytes() const { return 0; }
   /// Bytes of helper memory the device keeps besides allocations (thread scratch, library workspaces).
   virtual size_t overhead_bytes() const { return 0; }
   /// Most memory in use at any time so far. On a card: allocations and library workspaces; on the host: the

@@ -6,6 +6,7 @@
 #include <unordered_map>
 
 #include "engine/device_cuda.h"
+#include "engine/replay_cuda.h"
 #include "kernels/common/backends.h"
 #include "kernels/common/cuda_libraries.h"
 #include "kernels/common/error.h"
@@ -32,13 +33,15 @@ class CudaDevice : public Device {
            std::to_string(properties_.major) + std::to_string(properties_.minor) +
            "; sm_80 or newer is needed");
     check(cudaSetDevice(index), "cuda:" + std::to_string(index));
-    check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cannot create a CUDA stream");
+    for (cudaStream_t* stream : {&stream_, &uploads_})
+      check(cudaStreamCreateWithFlags(stream, cudaStreamNonBlocking), "cannot create a CUDA stream");
     libraries_ = make_cuda_libraries(index);
   }
   ~CudaDevice() override {
     libraries_.reset();
-    if (const cudaError_t status = cudaStreamDestroy(stream_); status != cudaSuccess)
-      std::fprintf(stderr, "cuda:%d: closing the stream: %s\n", index_, cudaGetErrorString(status));
+    for (cudaStream_t stream : {stream_, uploads_})
+      if (const cudaError_t status = cudaStreamDestroy(stream); status != cudaSuccess)
+        std::fprintf(stderr, "cuda:%d: closing a stream: %s\n", index_, cudaGetErrorString(status));
   }
 
   Backend backend() const override { return Backend::cuda; }
@@ -93,6 +96,45 @@ class CudaDevice : public Device {
     check(cudaMemsetAsync(data, byte, bytes, stream_), "fill");
   }
   void synchronize() override { check(cudaStreamSynchronize(stream_), "a CUDA kernel failed"); }
+  void* allocate_host(size_t bytes) override {
+    select();
+    void* data = nullptr;
+    check(cudaMallocHost(&data, bytes), std::to_string(bytes >> 20) + " MiB of page-locked memory");
+    return data;
+  }
+  void release_host(void* data) noexcept override {
+    if (const cudaError_t status = cudaFreeHost(data); status != cudaSuccess)
+      std::fprintf(stderr, "cuda:%d: free of host memory: %s\n", index_, cudaGetErrorString(status));
+  }
+  void start_upload(void* device, const void* host, size_t bytes) override {
+    select();
+    check(cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, uploads_), "upload");
+  }
+  void start_download(void* host, const void* device, size_t bytes) override {
+    move(host, device, bytes, cudaMemcpyDeviceToHost, "download");
+  }
+  std::unique_ptr<Mark> make_mark() override {
+    select();
+    return std::make_unique<CudaMark>();
+  }
+  void record(Mark& mark, Queue queue) override {
+    check(cudaEventRecord(static_cast<CudaMark&>(mark).event, stream(queue)), "record");
+  }
+  void wait(const Mark& mark) override {
+    check(cudaEventSynchronize(static_cast<const CudaMark&>(mark).event), "a CUDA kernel failed");
+  }
+  void wait(Queue queue, const Mark& mark) override {
+    check(cudaStreamWaitEvent(stream(queue), static_cast<const CudaMark&>(mark).event, 0), "wait");
+  }
+  std::unique_ptr<Replay> capture(const std::function<void()>& work, std::string& reason) override {
+    select();
+    return capture_cuda_graph(stream_, work, reason);
+  }
+  size_t free_bytes() const override {
+    size_t free = 0, total = 0;
+    check(cudaMemGetInfo(&free, &total), "free memory");
+    return free;
+  }
   Context context() const override {
     Context c;
     c.backend = Backend::cuda;
@@ -107,6 +149,7 @@ class CudaDevice : public Device {
 
  private:
   void select() { check(cudaSetDevice(index_), "cuda:" + std::to_string(index_)); }
+  cudaStream_t stream(Queue queue) const { return queue == Queue::kernels ? stream_ : uploads_; }
   void move(void* to, const void* from, size_t bytes, cudaMemcpyKind kind, const char* what) {
     select();
     check(cudaMemcpyAsync(to, from, bytes, kind, stream_), what);
@@ -115,7 +158,7 @@ class CudaDevice : public Device {
   int index_;
   bool deterministic_;
   cudaDeviceProp properties_{};
-  cudaStream_t stream_ = nullptr;
+  cudaStream_t stream_ = nullptr, uploads_ = nullptr;
   decltype(make_cuda_libraries(0)) libraries_;
   std::unordered_map<void*, size_t> sizes_;  // of the allocations
   size_t used_ = 0, peak_ = 0;

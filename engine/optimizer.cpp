@@ -7,10 +7,6 @@
 
 namespace gm {
 
-namespace {
-constexpr int kHyper = 8;  // numbers an update sends to the kernel
-}
-
 double learning_rate(const ScheduleConfig& s, double lr, int64_t step, int64_t warmup, int64_t total) {
   if (step < warmup) return lr * static_cast<double>(step + 1) / static_cast<double>(warmup);
   switch (s.kind) {
@@ -30,7 +26,8 @@ double learning_rate(const ScheduleConfig& s, double lr, int64_t step, int64_t w
 
 size_t optimizer_bytes(const OptimizerConfig& config, const ParameterTable& table) {
   const size_t moments = config.kind == OptimizerConfig::sgd ? 1 : 2;
-  return table.trainable_elements() * (moments * sizeof(float) + sizeof(uint8_t)) + kHyper * sizeof(float);
+  return table.trainable_elements() * (moments * sizeof(float) + sizeof(uint8_t)) +
+         Optimizer::kNumbers * sizeof(float);
 }
 
 Optimizer::Optimizer(Device& device, const OptimizerConfig& config, const ParameterTable& table,
@@ -42,7 +39,7 @@ Optimizer::Optimizer(Device& device, const OptimizerConfig& config, const Parame
       moment1_(device, elements_ * sizeof(float)),
       moment2_(device, config.kind == OptimizerConfig::sgd ? 0 : elements_ * sizeof(float)),
       mask_(device, elements_),
-      hyper_(device, kHyper * sizeof(float)) {
+      hyper_(device, sizeof(Numbers)) {
   // Frozen parameters stay bit for bit because their gradients, moments and decay are zero: 0 / (0 +
   // epsilon).
   if (config.kind != OptimizerConfig::sgd && config.epsilon == 0 && table.frozen_count() > 0)
@@ -56,22 +53,30 @@ Optimizer::Optimizer(Device& device, const OptimizerConfig& config, const Parame
   mask_.upload(mask);
 }
 
-void Optimizer::update(double lr, int64_t step, double grad_scale) {
+Optimizer::Numbers Optimizer::numbers(double lr, int64_t step, double grad_scale) const {
   const bool sgd = config_.kind == OptimizerConfig::sgd;
   const double t = static_cast<double>(step + 1);
-  const float hyper[kHyper] = {static_cast<float>(lr),
-                               static_cast<float>(sgd ? config_.momentum : config_.beta1),
-                               static_cast<float>(config_.beta2),
-                               static_cast<float>(config_.epsilon),
-                               static_cast<float>(1 - std::pow(config_.beta1, t)),
-                               static_cast<float>(1 - std::pow(config_.beta2, t)),
-                               static_cast<float>(grad_scale),
-                               static_cast<float>(config_.weight_decay)};
-  device_.upload(hyper_.data(), hyper, sizeof hyper);
+  return {static_cast<float>(lr),
+          static_cast<float>(sgd ? config_.momentum : config_.beta1),
+          static_cast<float>(config_.beta2),
+          static_cast<float>(config_.epsilon),
+          static_cast<float>(1 - std::pow(config_.beta1, t)),
+          static_cast<float>(1 - std::pow(config_.beta2, t)),
+          static_cast<float>(grad_scale),
+          static_cast<float>(config_.weight_decay)};
+}
 
+void Optimizer::update(double lr, int64_t step, double grad_scale) {
+  const Numbers values = numbers(lr, step, grad_scale);
+  device_.upload(hyper_.data(), values.data(), sizeof values);
+  apply(hyper_.view(0, {Shape{kNumbers}, DType::f32}));
+}
+
+void Optimizer::apply(const View& numbers) {
+  const bool sgd = config_.kind == OptimizerConfig::sgd;
   const TensorSpec flat{Shape{elements_}, DType::f32};
   const bool half = weights_.half().bytes() > 0;
-  const View in[] = {weights_.gradients().view(0, flat), hyper_.view(0, {Shape{kHyper}, DType::f32}),
+  const View in[] = {weights_.gradients().view(0, flat), numbers,
                      config_.weight_decay != 0 ? mask_.view(0, {Shape{elements_}, DType::u8})
                                                : View{nullptr, {Shape{elements_}, DType::u8}}};
   std::vector<View> out, state{weights_.master().view(0, flat), moment1_.view(0, flat)};

@@ -1,5 +1,6 @@
 // Optimizers as one kernel over the flat parameter buffer, and learning-rate schedules as pure functions.
 #pragma once
+#include <array>
 #include <string>
 
 #include "engine/parameters.h"
@@ -38,6 +39,11 @@ class Optimizer {
 
   /// One update from weights.gradients(). step counts from 0; grad_scale multiplies the gradient first.
   void update(double lr, int64_t step, double grad_scale = 1);
+  /// The two halves of it: the numbers of one step, and the kernel that reads them from the device's memory.
+  static constexpr int kNumbers = 8;
+  using Numbers = std::array<float, kNumbers>;
+  Numbers numbers(double lr, int64_t step, double grad_scale = 1) const;
+  void apply(const View& numbers);
 
   size_t bytes() const { return moment1_.bytes() + moment2_.bytes() + mask_.bytes() + hyper_.bytes(); }
   /// Adam's m and v, SGD's velocity (second buffer empty): saved in checkpoints.

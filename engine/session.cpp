@@ -87,7 +87,7 @@ void Session::set_step(uint64_t step) {
 
 void Session::run(size_t begin, size_t end) {
   Context ctx = device_.context();
-  ctx.step = static_cast<const StepState*>(step_.data());
+  ctx.step = step_source_ ? step_source_ : static_cast<const StepState*>(step_.data());
   const View scratch{workspace_->data(), {Shape{static_cast<int64_t>(workspace_->bytes())}, DType::u8}};
   for (size_t i = begin; i < end; ++i) {
     if (i == 0 && state_copy_.bytes())

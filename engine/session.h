@@ -36,6 +36,8 @@ class Session {
   void run(size_t begin, size_t end);
   /// Dropout and stochastic depth draw from (seed, step): set before forward().
   void set_step(uint64_t step);
+  /// The same from memory of the device that somebody else keeps current; holds until it is called again.
+  void use_step(const StepState* step) { step_source_ = step; }
 
  private:
   View slot_view(int slot) const;
@@ -53,6 +55,7 @@ class Session {
   // is lost, so that every step counts once.
   Buffer state_copy_;
   uint64_t seed_;
+  const StepState* step_source_ = nullptr;  // null: step_
   // Views are fixed once memory is placed, so every call is prepared once.
   struct Prepared {
     OpKernel kernel;

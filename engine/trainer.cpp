@@ -20,13 +20,6 @@ double seconds_since(std::chrono::steady_clock::time_point t) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - t).count();
 }
 
-// Doubles survive the round trip through text, so a resumed run is bit-exact.
-std::string exact(double v) {
-  char text[40];
-  std::snprintf(text, sizeof text, "%.17g", v);
-  return text;
-}
-
 }  // namespace
 
 PlanOptions training_options(const TrainableGraph& g, bool recompute) {
@@ -48,34 +41,70 @@ Trainer::Trainer(Device& device, const TrainableGraph& train, const TrainableGra
       eval_ids_(eval),
       train_(device, train.graph, weights, training_options(train, config.recompute), config.seed),
       eval_(device, eval.graph, eval_weights, evaluation_options(eval), 0, &train_),
-      optimizer_(device, optimizer, table, weights) {}
+      optimizer_(device, optimizer, table, weights) {
+  if (!config.images) return;
+  feed_ = std::make_unique<DeviceFeed>(device, train_, *config.images,
+                                       DeviceFeed::Config{.pixels = train.pixels,
+                                                          .labels = train.labels,
+                                                          .augment = train.augment,
+                                                          .results = {train.loss, train.correct},
+                                                          .numbers = Optimizer::kNumbers,
+                                                          .work = [this](const View& numbers) {
+                                                            train_.forward();
+                                                            train_.backward();
+                                                            optimizer_.apply(numbers);
+                                                          }});
+  eval_feed_ =
+      std::make_unique<DeviceFeed>(device, eval_, *config.images,
+                                   DeviceFeed::Config{.pixels = eval.pixels,
+                                                      .labels = eval.labels,
+                                                      .augment = eval.augment,
+                                                      .results = {eval.loss, eval.correct},
+                                                      .work = [this](const View&) { eval_.forward(); }});
+}
 
 MemoryBudget Trainer::budget() const {
   const ThreadPool* pool = device_.context().pool;
-  return training_budget(train_ids_, eval_ids_,
-                         {.backend = device_.backend(),
-                          .half = weights_.half().bytes() > 0,
-                          .recompute = config_.recompute,
-                          .threads = pool ? pool->threads() : 1,
-                          .libraries = pool ? 0 : device_.overhead_bytes(),
-                          .optimizer = optimizer_.config()});
+  MemoryBudget b = training_budget(train_ids_, eval_ids_,
+                                   {.backend = device_.backend(),
+                                    .half = weights_.half().bytes() > 0,
+                                    .recompute = config_.recompute,
+                                    .threads = pool ? pool->threads() : 1,
+                                    .libraries = pool ? 0 : device_.overhead_bytes(),
+                                    .optimizer = optimizer_.config()});
+  if (feed_) {
+    b.add("images", config_.images->bytes(), "as files hold them");
+    b.add("steps in flight", feed_->bytes() + eval_feed_->bytes());
+  }
+  return b;
 }
 
 std::pair<double, double> Trainer::evaluate(BatchSource& source) {
   refresh_eval_();
-  HostBatch batch;
   double loss = 0, correct = 0, count = 0;
+  std::deque<double> counts;  // of the batches whose results are still to come
+  auto add = [&](const DeviceFeed::Results& r) {
+    loss += static_cast<double>(r[0][0]) * counts.front();
+    correct += r[1][0];
+    count += counts.front();
+    counts.pop_front();
+  };
+  HostBatch batch;
   source.start_epoch(0, 0);
   while (source.next(batch)) {
+    counts.push_back(static_cast<double>(batch.count));
+    if (eval_feed_) {
+      if (const auto results = eval_feed_->push(batch)) add(*results);
+      continue;
+    }
     eval_.upload(eval_ids_.pixels, batch.pixels.data());
     std::vector<int32_t> labels = batch.labels;
     for (size_t i = batch.count; i < labels.size(); ++i) labels[i] = -1;  // padding rows do not count
     eval_.upload(eval_ids_.labels, labels.data());
     eval_.forward();
-    loss += static_cast<double>(eval_.download(eval_ids_.loss)[0]) * static_cast<double>(batch.count);
-    correct += eval_.download(eval_ids_.correct)[0];
-    count += static_cast<double>(batch.count);
+    add({eval_.download(eval_ids_.loss), eval_.download(eval_ids_.correct)});
   }
+  while (!counts.empty()) add(*eval_feed_->pop());
   return {loss / count, correct / count};
 }
 
@@ -119,7 +148,9 @@ bool Trainer::train_epoch(BatchSource& train, const TrainerEvents& events, const
     m.lr = learning_rate(schedule_, optimizer_.config().lr, state_.step, warmup, total);
     train_step(batch, m.lr);
     seen += static_cast<double>(batch.count);
-    if (events.on_step) {
+    const bool due = config_.checkpoint_steps > 0 && state_.step % config_.checkpoint_steps == 0;
+    if (due) settle();
+    if (events.on_step && state_.samples > 0) {
       const double rate = seen / seconds_since(start);
       const double left =
           static_cast<double>((total - state_.step) * static_cast<int64_t>(batch.labels.size()));
@@ -129,12 +160,13 @@ bool Trainer::train_epoch(BatchSource& train, const TrainerEvents& events, const
     }
     if (state_.batch == batches) continue;  // the epoch's end writes its own checkpoint
     if (stop.load()) {
+      settle();
       save("last.safetensors", true);
       return false;
     }
-    if (config_.checkpoint_steps > 0 && state_.step % config_.checkpoint_steps == 0)
-      save("last.safetensors", true);
+    if (due) save("last.safetensors", true);
   }
+  settle();
   const double seconds = seconds_since(start);
   m.epoch = state_.epoch;
   m.train_loss = state_.loss_sum / state_.samples;
@@ -145,22 +177,40 @@ bool Trainer::train_epoch(BatchSource& train, const TrainerEvents& events, const
 }
 
 void Trainer::train_step(const HostBatch& batch, double lr) {
+  pending_.push_back({state_.step, batch.count, lr});
+  const uint64_t step = static_cast<uint64_t>(state_.step++);
+  ++state_.batch;
+  if (feed_) {
+    record(feed_->push(batch, {config_.seed, step}, optimizer_.numbers(lr, pending_.back().step)));
+    return;
+  }
   train_.upload(train_ids_.pixels, batch.pixels.data());
   train_.upload(train_ids_.labels, batch.labels.data());
-  train_.set_step(static_cast<uint64_t>(state_.step));
+  train_.set_step(step);
   train_.forward();
   train_.backward();
-  optimizer_.update(lr, state_.step);
-  const double loss = train_.download(train_ids_.loss)[0];
+  optimizer_.update(lr, pending_.back().step);
+  record(DeviceFeed::Results{train_.download(train_ids_.loss), train_.download(train_ids_.correct)});
+}
+
+// Adds the oldest step whose results are still to come to the sums of the epoch.
+void Trainer::record(const std::optional<DeviceFeed::Results>& results) {
+  if (!results) return;
+  const Pending p = pending_.front();
+  pending_.pop_front();
+  const double loss = (*results)[0][0], n = static_cast<double>(p.count);
   if (!std::isfinite(loss))
-    fail("the loss became " + exact(loss) + " at step " + std::to_string(state_.step) + " (learning rate " +
-         exact(lr) + "): lower optimizer.lr; last.safetensors holds the last good weights");
-  const double n = static_cast<double>(batch.count);
+    fail("the loss became " + std::to_string(loss) + " at step " + std::to_string(p.step) +
+         " (learning rate " + std::to_string(p.lr) +
+         "): lower optimizer.lr; last.safetensors holds the last good weights");
   state_.loss_sum += loss * n;
-  state_.correct += train_.download(train_ids_.correct)[0];
+  state_.correct += (*results)[1][0];
   state_.samples += n;
-  ++state_.step;
-  ++state_.batch;
+}
+
+// Waits for all results: before anything is saved or reported.
+void Trainer::settle() {
+  while (!pending_.empty()) record(feed_->pop());
 }
 
 // Records a finished epoch in memory and on disk; true when its validation loss is the lowest so far.
@@ -196,98 +246,6 @@ void Trainer::append_metrics(const EpochMetrics& m) const {
                 static_cast<long long>(m.epoch + 1), m.train_loss, m.train_accuracy, m.val_loss,
                 m.val_accuracy, m.lr, m.images_per_second, m.data_wait);
   write_file_atomic(path, text + row);
-}
-
-void Trainer::save(const std::string& name, bool full) const {
-  auto source = [this](const View& v) {
-    return TensorSource{v.spec, [this, v](char* to, size_t offset, size_t bytes) {
-                          device_.download(to, static_cast<const char*>(v.data) + offset, bytes);
-                        }};
-  };
-  std::map<std::string, TensorSource> tensors;
-  for (const Parameter& p : table_) tensors[p.name] = source(weights_.value(p, DType::f32));
-  auto metadata = config_.metadata;
-  metadata["format"] = "galaxy-morphology/1";
-  metadata["step"] = std::to_string(state_.step);
-  metadata["epoch"] = std::to_string(state_.epoch);
-  if (full) {
-    auto& self = const_cast<Trainer&>(*this);
-    auto flat = [&](const Buffer& b) {
-      return source(b.view(0, {Shape{static_cast<int64_t>(b.bytes() / sizeof(float))}, DType::f32}));
-    };
-    tensors["optimizer/moment1"] = flat(self.optimizer_.moment1());
-    if (self.optimizer_.moment2().bytes()) tensors["optimizer/moment2"] = flat(self.optimizer_.moment2());
-    metadata["batch"] = std::to_string(state_.batch);
-    metadata["loss_sum"] = exact(state_.loss_sum);
-    metadata["correct"] = exact(state_.correct);
-    metadata["samples"] = exact(state_.samples);
-    metadata["best_loss"] = exact(state_.best_loss);
-    metadata["best_accuracy"] = exact(state_.best_accuracy);
-    metadata["best_epoch"] = std::to_string(state_.best_epoch);
-    metadata["epochs_without_gain"] = std::to_string(state_.epochs_without_gain);
-    metadata["seed"] = std::to_string(config_.seed);
-  }
-  write_safetensors(config_.out_dir + "/" + name, metadata, tensors);
-}
-
-void Trainer::resume() {
-  const std::string path = config_.out_dir + "/last.safetensors";
-  TensorReader file(path);
-  load_weights(file, table_, weights_);
-  auto text = [&](const char* key) {
-    auto it = file.metadata().find(key);
-    if (it == file.metadata().end())
-      fail(path + ": not a full checkpoint ('" + key + "' is missing); cannot resume");
-    return it->second;
-  };
-  auto moment = [&](const char* name, Buffer& buffer) {
-    auto values = file.read(name).floats();
-    if (values.size() * sizeof(float) != buffer.bytes()) fail(path + ": '" + name + "' is of another model");
-    // Parameters that were frozen only now must not coast on.
-    for (const Parameter& p : table_)
-      if (p.frozen) std::fill_n(values.begin() + p.offset, p.shape.numel(), 0.f);
-    buffer.upload(values);
-  };
-  moment("optimizer/moment1", optimizer_.moment1());
-  if (optimizer_.moment2().bytes()) moment("optimizer/moment2", optimizer_.moment2());
-  if (text("seed") != std::to_string(config_.seed))
-    fail(path + ": was trained with --seed " + text("seed") + ", not " + std::to_string(config_.seed));
-  state_.step = std::stoll(text("step"));
-  state_.epoch = std::stoll(text("epoch"));
-  state_.batch = std::stoll(text("batch"));
-  state_.loss_sum = std::stod(text("loss_sum"));
-  state_.correct = std::stod(text("correct"));
-  state_.samples = std::stod(text("samples"));
-  state_.best_loss = std::stod(text("best_loss"));
-  state_.best_accuracy = std::stod(text("best_accuracy"));
-  state_.best_epoch = std::stoll(text("best_epoch"));
-  state_.epochs_without_gain = std::stoll(text("epochs_without_gain"));
-}
-
-namespace {
-// All checks come first: a wrong file changes nothing.
-void check_shape(const std::string& path, const Parameter& p, const Shape& shape) {
-  if (!(shape == p.shape))
-    fail(path + ": tensor '" + p.name + "' has shape " + shape.str() + ", the model needs " + p.shape.str());
-}
-}  // namespace
-
-void load_weights(const TensorFile& file, const ParameterTable& table, Weights& weights) {
-  for (const Parameter& p : table) check_shape(file.path, p, file.at(p.name).spec.shape);
-  for (const Parameter& p : table) weights.upload(p, file.at(p.name).floats());
-  weights.refresh_half();
-}
-
-void load_weights(TensorReader& file, const ParameterTable& table, Weights& weights) {
-  for (const Parameter& p : table) check_shape(file.path(), p, file.shape(p.name));
-  for (const Parameter& p : table) weights.upload(p, file.read(p.name).floats());
-  weights.refresh_half();
-}
-
-TensorFile store_weights(const ParameterTable& table, const Weights& weights) {
-  TensorFile file;
-  for (const Parameter& p : table) file.tensors[p.name] = StoredTensor::of(p.shape, weights.download(p));
-  return file;
 }
 
 }  // namespace gm

@@ -1,6 +1,7 @@
 // The training loop: epochs, validation, metrics, checkpoints, resume. Knows no YAML and no data format.
 #pragma once
 #include <atomic>
+#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -8,14 +9,15 @@
 
 #include "engine/batch_source.h"
 #include "engine/budget.h"
-#include "engine/session.h"
+#include "engine/device_feed.h"
 
 namespace gm {
 
 /// A graph with the values the trainer feeds and reads. Built by layers/ for a batch size and a mode.
 struct TrainableGraph {
   Graph graph;
-  ValueId pixels = kAbsent;   // f32 (N, H, W, 3)
+  ValueId pixels = kAbsent;   // f32 (N, H, W, 3), 0..255
+  Attrs augment;              // not empty: pixels are what the op `augment` with these attributes leaves
   ValueId labels = kAbsent;   // i32 (N)
   ValueId loss = kAbsent;     // f32 (1)
   ValueId correct = kAbsent;  // f32 (1)
@@ -40,6 +42,9 @@ struct TrainerConfig {
   bool restore_best = false;     // after early stopping continue with the best weights (Keras: off)
   bool recompute = false;        // see PlanOptions
   uint64_t seed = 0;
+  /// Set where the device augments: both graphs have TrainableGraph::augment, batches samples and images.
+  /// Steps then follow each other without a wait; results are the same.
+  ImagePool* images = nullptr;
   std::string out_dir;
   std::map<std::string, std::string> metadata;  // stored in every weight file: model, classes, scaling ...
 };
@@ -80,6 +85,8 @@ class Trainer {
   int64_t best_epoch() const { return state_.best_epoch; }
   /// What this trainer holds on the device.
   MemoryBudget budget() const;
+  /// With TrainerConfig::images, after a few steps: whether they are one CUDA graph, else why not.
+  const DeviceFeed* feed() const { return feed_.get(); }
 
  private:
   struct State {
@@ -91,6 +98,8 @@ class Trainer {
   bool train_epoch(BatchSource& train, const TrainerEvents& events, const std::atomic<bool>& stop,
                    EpochMetrics& m);
   void train_step(const HostBatch& batch, double lr);
+  void record(const std::optional<DeviceFeed::Results>& results);
+  void settle();
   bool end_epoch(const EpochMetrics& m);
   void save(const std::string& file, bool full) const;
   void append_metrics(const EpochMetrics& m) const;
@@ -105,6 +114,12 @@ class Trainer {
   Session train_, eval_;
   Optimizer optimizer_;
   State state_;
+  std::unique_ptr<DeviceFeed> feed_, eval_feed_;
+  struct Pending {
+    int64_t step, count;
+    double lr;
+  };
+  std::deque<Pending> pending_;  // steps whose results are still to come
 };
 
 /// Parameters and states of a weight file into `weights`. Throws gm::Error naming file and tensor when one is

@@ -34,11 +34,15 @@ TrainableGraph build_network(const Architecture& a, ParameterTable& table, const
   // Segments: the stem, each block, the top.
   int segment = 0;
   g.begin_segment(segment++);
-  t.pixels = g.input("pixels", {Shape{o.batch, size, size, 3}, DType::f32});
+  t.pixels = g.input("pixels", {Shape{o.batch, size, size, 3}, o.augmented ? o.dtype : DType::f32});
   Attrs scaling{{"bf16", o.dtype == DType::bf16}};
   for (int c = 0; c < 3; ++c)
     scaling.set("mean" + std::to_string(c), a.mean[c]).set("std" + std::to_string(c), a.std[c]);
-  ValueId x = g.add1("normalize", scaling, {t.pixels}, "rescaling");
+  ValueId x = t.pixels;
+  if (o.augmented)
+    t.augment = scaling.set("size", static_cast<double>(size));
+  else
+    x = g.add1("normalize", scaling, {t.pixels}, "rescaling");
 
   x = b.batch_norm(b.conv(x, "stem_conv", a.stem_filters, a.stem_kernel, a.stem_stride), "stem_bn");
   x = b.activation(x, a.act, "stem_activation");

@@ -13,6 +13,7 @@ struct BuildOptions {
   bool sampling = false;     // dropout behind the pooling in inference too (MC dropout)
   DType dtype = DType::f32;  // of activations
   double label_smoothing = 0;
+  bool augmented = false;  // the input is what the op `augment` leaves: see TrainableGraph
   bool loss = true;        // append the loss and its labels input
   FreezeSpec freeze = {};  // training: marks the parameters as frozen in the table
 };

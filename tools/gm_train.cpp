@@ -102,12 +102,16 @@ void train(Arguments args) {
 
   const uint64_t seed = static_cast<uint64_t>(run.train.seed);
   auto cache = std::make_shared<ImageCache>(data, run.cache_bytes);
+  // A graphics card augments by itself; it is sent 8-bit images, once each as far as there is room.
+  std::optional<ImagePool> images;
+  if (device->backend() == Backend::cuda) images.emplace(*device);
   LoaderConfig loading{.batch = run.train.batch,
                        .transform = run.transform,
                        .training = true,
                        .seed = seed,
                        .workers = run.workers,
-                       .cache = cache};
+                       .cache = cache,
+                       .device_images = images ? &*images : nullptr};
   Loader training(data, split.train, loading);
   loading.training = false;
   Loader validation(data, split.val, loading);
@@ -118,11 +122,16 @@ void train(Arguments args) {
                            .training = true,
                            .dtype = dtype,
                            .label_smoothing = run.train.label_smoothing,
+                           .augmented = images.has_value(),
                            .freeze = run.train.freeze};
   BuildOptions eval_build = build;
   eval_build.training = false;
-  const TrainableGraph train_graph = fuse_for_training(build_network(run.architecture, table, build));
-  const FoldedNetwork folded(build_network(run.architecture, table, eval_build));
+  TrainableGraph train_graph = fuse_for_training(build_network(run.architecture, table, build));
+  FoldedNetwork folded(build_network(run.architecture, table, eval_build));
+  if (images) {
+    train_graph.augment.set("colour", Transform(run.transform, true).recolours());
+    folded.net.augment.set("colour", 0);
+  }
   Weights weights(*device, table, run.train.bf16, true),
       eval_weights(*device, folded.table, run.train.bf16, false);
 
@@ -133,6 +142,7 @@ void train(Arguments args) {
   config.restore_best = run.train.restore_best;
   config.recompute = run.train.recompute;
   config.seed = seed;
+  config.images = images ? &*images : nullptr;
   config.out_dir = args.out;
   config.metadata = model_metadata(run.architecture, yaml["augment"]);
   Trainer trainer(
@@ -169,6 +179,9 @@ void train(Arguments args) {
     for (const std::string& line : {started, "from the same file: " + conventions_text(run.architecture)})
       log.line(line);
   if (table.frozen_count()) log.line(fmt::format("frozen: {} parameters", table.frozen_count()));
+  if (images)
+    reserve_images(*images, device->free_bytes(), *cache, split.train.size() + split.val.size(),
+                   run.train.batch);
   // A graphics card has memory of its own; the data stay in the host's.
   MemoryBudget budget = trainer.budget(), card;
   size_t in_place = weights.bytes() + eval_weights.bytes() + budget.bytes("optimizer state");
@@ -210,6 +223,9 @@ void train(Arguments args) {
   };
   const auto outcome = trainer.run(training, validation, events, g_stop);
   progress.clear();
+  if (const DeviceFeed* feed = trainer.feed(); feed && !feed->captured())
+    log.line("steps were started kernel by kernel, not as one CUDA graph: " +
+             (feed->refusal().empty() ? "there were too few of them" : feed->refusal()));
   if (const size_t peak = device->peak_bytes())
     log.line(fmt::format("peak memory {} MiB, budget {} MiB", mib_text(peak),
                          mib_text(card.total() ? card.total() : budget.total())));

@@ -13,9 +13,8 @@
 //        colour                 0: no sample has colour; 1 by default
 //        mean0..2, std0..2      input scaling (default 0 and 1: the output is 0..255)
 //        bf16                   1: out is bf16
-// in[0]  images  (bytes) u8     RGB pixels of all images, each (height, width, 3) without gaps. Memory must
-// be
-//        readable up to the next multiple of 4 bytes: CUDA loads whole words.
+// in[0]  images  (bytes) u8     RGB pixels of all images, each (height, width, 3) without gaps. Its memory
+//        must be readable up to the next multiple of 4 bytes: CUDA loads whole words.
 // in[1]  samples (N, sizeof(AugmentSample)) u8
 // out[0] (N, size, size, 3) f32 or bf16
 // No gradient. The samples come from the host (data/transform.h): kernels draw nothing and check nothing.

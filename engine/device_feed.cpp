@@ -1,0 +1,123 @@
+#include "engine/device_feed.h"
+
+#include <cstring>
+
+#include "kernels/common/op.h"
+
+namespace gm {
+
+namespace {
+size_t aligned(size_t bytes) { return (bytes + 255) / 256 * 256; }
+}  // namespace
+
+DeviceFeed::DeviceFeed(Device& device, Session& session, ImagePool& pool, Config config)
+    : device_(device),
+      session_(session),
+      pool_(pool),
+      config_(std::move(config)),
+      batch_(session.graph().spec(config_.pixels).shape[0]) {
+  numbers_at_ = aligned(sizeof(StepState));
+  labels_at_ = numbers_at_ + aligned(config_.numbers * sizeof(float));
+  samples_at_ = labels_at_ + aligned(static_cast<size_t>(batch_) * sizeof(int32_t));
+  record_bytes_ = samples_at_ + static_cast<size_t>(batch_) * sizeof(AugmentSample);
+  for (ValueId id : config_.results) results_bytes_ += aligned(session.graph().spec(id).bytes());
+  const OpDef& op = find_op("augment");
+  const Specs in{{Shape{0}, DType::u8}, {Shape{batch_, sizeof(AugmentSample)}, DType::u8}};
+  const TensorSpec out = op.infer(config_.augment, in)[0], &pixels = session.graph().spec(config_.pixels);
+  GM_CHECK(out.str() == pixels.str(), "the network takes " + pixels.str() + ", not " + out.str());
+  scratch_ = Buffer(device, op.workspace(device.backend(), Pass::forward, config_.augment, in));
+  for (Slot& s : slots_) {
+    s.host = HostBuffer(device, record_bytes_);
+    s.results = HostBuffer(device, results_bytes_);
+    s.record = Buffer(device, record_bytes_);
+    s.ready = device.make_mark();
+    s.done = device.make_mark();
+  }
+}
+
+std::optional<DeviceFeed::Results> DeviceFeed::push(const HostBatch& batch, const StepState& state,
+                                                    std::span<const float> numbers) {
+  GM_CHECK(batch.count > 0 && batch.count <= batch_ && numbers.size() == config_.numbers,
+           "a batch that does not fit its feed");
+  std::optional<Results> results;
+  if (next_ - oldest_ == ImagePool::kSlots) results = pop();
+  Slot& slot = slots_[next_ % ImagePool::kSlots];
+  char* host = slot.host.data();
+  std::memcpy(host, &state, sizeof state);
+  if (!numbers.empty()) std::memcpy(host + numbers_at_, numbers.data(), numbers.size_bytes());
+  auto* labels = reinterpret_cast<int32_t*>(host + labels_at_);
+  auto* samples = reinterpret_cast<AugmentSample*>(host + samples_at_);
+  for (int64_t i = 0; i < batch_; ++i) labels[i] = i < batch.count ? batch.labels[i] : -1;
+  std::memcpy(samples, batch.samples.data(), static_cast<size_t>(batch.count) * sizeof(AugmentSample));
+  pool_.bring(static_cast<int>(next_ % ImagePool::kSlots), batch,
+              {samples, static_cast<size_t>(batch.count)});
+  for (int64_t i = batch.count; i < batch_; ++i) samples[i] = samples[0];
+  device_.start_upload(slot.record.data(), host, record_bytes_);
+  device_.record(*slot.ready, Queue::uploads);
+  device_.wait(Queue::kernels, *slot.ready);
+  run(slot);
+  device_.record(*slot.done, Queue::kernels);
+  ++next_;
+  return results;
+}
+
+std::optional<DeviceFeed::Results> DeviceFeed::pop() {
+  if (oldest_ == next_) return std::nullopt;
+  return collect(slots_[oldest_++ % ImagePool::kSlots]);
+}
+
+void DeviceFeed::run(Slot& slot) {
+  if (slot.replay && slot.generation == pool_.generation()) return slot.replay->start();
+  const auto work = [this, &slot] { enqueue(slot); };
+  // The first step is run call by call: libraries make their plans then, and kernels are loaded.
+  if (warm_ && refusal_.empty()) {
+    slot.replay = device_.capture(work, refusal_);
+    slot.generation = pool_.generation();
+    captured_ = slot.replay != nullptr;
+    if (slot.replay) return slot.replay->start();
+  }
+  work();
+  warm_ = true;
+}
+
+void DeviceFeed::enqueue(Slot& slot) {
+  char* record = static_cast<char*>(slot.record.data());
+  if (config_.labels != kAbsent) {
+    const View labels = session_.value(config_.labels);
+    device_.copy(labels.data, record + labels_at_, labels.spec.bytes());
+  }
+  const View in[] = {pool_.view(), {record + samples_at_, {Shape{batch_, sizeof(AugmentSample)}, DType::u8}}};
+  const View out[] = {session_.value(config_.pixels)};
+  const View scratch = scratch_.view(0, {Shape{static_cast<int64_t>(scratch_.bytes())}, DType::u8});
+  const Context ctx = device_.context();
+  static const int augment = op_index(find_op("augment"));
+  kernel_table(device_.backend())[augment].forward(
+      OpCall{config_.augment, in, out, {}, {}, {}, {}, scratch, ctx});
+  session_.use_step(reinterpret_cast<const StepState*>(record));
+  config_.work({record + numbers_at_, {Shape{static_cast<int64_t>(config_.numbers)}, DType::f32}});
+  char* results = slot.results.data();
+  for (ValueId id : config_.results) {
+    const View v = session_.value(id);
+    device_.start_download(results, v.data, v.spec.bytes());
+    results += aligned(v.spec.bytes());
+  }
+}
+
+DeviceFeed::Results DeviceFeed::collect(Slot& slot) {
+  device_.wait(*slot.done);
+  Results all;
+  const char* from = slot.results.data();
+  for (ValueId id : config_.results) {
+    const TensorSpec& spec = session_.graph().spec(id);
+    std::vector<float> values(spec.shape.numel());
+    if (spec.dtype == DType::bf16)
+      for (size_t i = 0; i < values.size(); ++i) values[i] = to_float(reinterpret_cast<const bf16*>(from)[i]);
+    else
+      std::memcpy(values.data(), from, spec.bytes());
+    from += aligned(spec.bytes());
+    all.push_back(std::move(values));
+  }
+  return all;
+}
+
+}  // namespace gm

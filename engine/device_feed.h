@@ -1,0 +1,73 @@
+// Steps of a session without a wait between them: batches are uploaded beside the kernels into one of two
+// places, the device augments, and results are read back when they have long been there. The work of a step
+// is captured as a CUDA graph where the device can.
+#pragma once
+#include <functional>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "engine/image_pool.h"
+#include "engine/session.h"
+
+namespace gm {
+
+class DeviceFeed {
+ public:
+  struct Config {
+    ValueId pixels = kAbsent;      // input of the session: what the op `augment` leaves
+    ValueId labels = kAbsent;      // i32 (N), or absent
+    Attrs augment;                 // of that op
+    std::vector<ValueId> results;  // values of the session (PlanOptions::keep), f32 or bf16
+    size_t numbers = 0;            // f32 numbers that every step brings along
+    /// What a step does between its inputs and its results, on the queue of kernels and without waiting.
+    /// `numbers` is in the device's memory. Called again to repeat the step where capturing is not possible.
+    std::function<void(const View& numbers)> work;
+  };
+  using Results = std::vector<std::vector<float>>;
+
+  /// All must outlive the feed. Feeds of one pool, and of sessions that share memory, take turns: one is
+  /// emptied with pop() before another is pushed to.
+  DeviceFeed(Device& device, Session& session, ImagePool& pool, Config config);
+
+  /// Queues a step. Rows past batch.count get label -1 and the first image again. Returns the results of the
+  /// oldest step when it had to make room, else nothing: results come in the order of the steps.
+  std::optional<Results> push(const HostBatch& batch, const StepState& state = {},
+                              std::span<const float> numbers = {});
+  /// Waits for the oldest step and returns its results; nothing when none is left.
+  std::optional<Results> pop();
+
+  /// True once steps run as a graph; why not, when capturing was tried and failed.
+  bool captured() const { return captured_; }
+  const std::string& refusal() const { return refusal_; }
+  /// Memory on the device, without the pool's.
+  size_t bytes() const { return scratch_.bytes() + slots_[0].record.bytes() + slots_[1].record.bytes(); }
+
+ private:
+  struct Slot {
+    HostBuffer host, results;  // page-locked: record of a step, its results
+    Buffer record;             // the record on the device
+    std::unique_ptr<Mark> ready, done;
+    std::unique_ptr<Replay> replay;
+    int64_t generation = -1;  // of the pool when the replay was captured
+  };
+  void enqueue(Slot& slot);
+  void run(Slot& slot);
+  Results collect(Slot& slot);
+
+  Device& device_;
+  Session& session_;
+  ImagePool& pool_;
+  Config config_;
+  int64_t batch_;
+  // Record of a step: state, numbers, labels, samples.
+  size_t numbers_at_, labels_at_, samples_at_, record_bytes_, results_bytes_ = 0;
+  Buffer scratch_;
+  Slot slots_[ImagePool::kSlots];
+  int64_t next_ = 0, oldest_ = 0;  // steps pushed, steps whose results were returned
+  bool warm_ = false, captured_ = false;
+  std::string refusal_;
+};
+
+}  // namespace gm

@@ -1,0 +1,92 @@
+#include "engine/image_pool.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace gm {
+
+namespace {
+size_t whole(size_t bytes) { return (bytes + 255) / 256 * 256; }
+}  // namespace
+
+void ImagePool::reserve(size_t staying, size_t passing) {
+  GM_CHECK(used_ == 0, "room for images is made before the first batch");
+  kept_ = whole(staying);
+  passing_ = whole(passing);
+  memory_ = {};  // freed before the new one is asked for
+  memory_ = Buffer(device_, kept_ + kSlots * passing_);
+  ++generation_;
+}
+
+std::optional<ImagePool::Image> ImagePool::find(int64_t row) const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  const auto found = images_.find(row);
+  if (found == images_.end()) return std::nullopt;
+  return found->second;
+}
+
+void ImagePool::grow(size_t passing) {
+  device_.synchronize();  // kernels of the batch before may still read; their uploads are done by then
+  passing_ = whole(passing);
+  Buffer larger(device_, kept_ + kSlots * passing_);
+  if (used_) device_.copy(larger.data(), memory_.data(), used_);
+  device_.synchronize();
+  memory_ = std::move(larger);
+  ++generation_;
+}
+
+void ImagePool::bring(int slot, const HostBatch& batch, std::span<AugmentSample> samples) {
+  // Where everything goes: first what will stay, then what passes through.
+  std::vector<int64_t> staying, passing;
+  size_t staying_bytes = 0, passing_bytes = 0;
+  for (int64_t i = 0; i < batch.count; ++i) {
+    AugmentSample& s = samples[i];
+    if (const auto there = find(batch.rows[i])) {
+      s.offset = there->offset;
+      continue;
+    }
+    GM_CHECK(batch.images[i], "image of row " + std::to_string(batch.rows[i]) + " is not in the batch");
+    const size_t bytes = batch.images[i]->size();
+    GM_CHECK(bytes == static_cast<size_t>(s.width) * s.height * 3, "image and sample have different sizes");
+    if (used_ + staying_bytes + bytes <= kept_) {
+      s.offset = static_cast<int64_t>(used_ + staying_bytes);
+      staying_bytes += bytes;
+      staying.push_back(i);
+      std::lock_guard<std::mutex> lock(mutex_);
+      images_[batch.rows[i]] = {s.offset, s.width, s.height};
+    } else {
+      s.offset = static_cast<int64_t>(passing_bytes);  // the place of the slot is added below
+      passing_bytes += bytes;
+      passing.push_back(i);
+    }
+  }
+  // Sets of one image size need this once; others a few times, hence more than was asked for.
+  if (passing_bytes > passing_) grow(passing_ ? passing_bytes + passing_bytes / 4 : passing_bytes);
+  HostBuffer& staging = staging_[slot];
+  if (staging.bytes() < staying_bytes + passing_bytes) {
+    staging = {};
+    staging = HostBuffer(device_, whole(staying_bytes + passing_bytes));
+  }
+  char* to = staging.data();
+  auto pack = [&](const std::vector<int64_t>& list) {
+    for (int64_t i : list) {
+      const auto& image = *batch.images[i];
+      std::memcpy(to, image.data(), image.size());
+      to += image.size();
+    }
+  };
+  char* memory = static_cast<char*>(memory_.data());
+  if (staying_bytes) {
+    pack(staying);
+    device_.start_upload(memory + used_, staging.data(), staying_bytes);
+    used_ += staying_bytes;
+  }
+  if (passing_bytes) {
+    const size_t place = kept_ + static_cast<size_t>(slot) * passing_;
+    for (int64_t i : passing) samples[i].offset += static_cast<int64_t>(place);
+    pack(passing);
+    device_.start_upload(memory + place, staging.data() + staying_bytes, passing_bytes);
+  }
+}
+
+}  // namespace gm

@@ -1,0 +1,64 @@
+#include "engine/replay_cuda.h"
+
+#include <cstdio>
+
+#include "kernels/common/error.h"
+
+namespace gm {
+
+namespace {
+
+class CudaReplay : public Replay {
+ public:
+  CudaReplay(cudaGraphExec_t graph, cudaStream_t stream) : graph_(graph), stream_(stream) {}
+  ~CudaReplay() override {
+    if (const cudaError_t status = cudaGraphExecDestroy(graph_); status != cudaSuccess)
+      std::fprintf(stderr, "closing a CUDA graph: %s\n", cudaGetErrorString(status));
+  }
+  void start() override {
+    if (const cudaError_t status = cudaGraphLaunch(graph_, stream_); status != cudaSuccess)
+      fail(std::string("a CUDA graph does not start: ") + cudaGetErrorString(status));
+  }
+
+ private:
+  cudaGraphExec_t graph_;
+  cudaStream_t stream_;
+};
+
+}  // namespace
+
+CudaMark::CudaMark() {
+  const unsigned flags = cudaEventDisableTiming | cudaEventBlockingSync;
+  if (const cudaError_t status = cudaEventCreateWithFlags(&event, flags); status != cudaSuccess)
+    fail(std::string("cannot create a CUDA event: ") + cudaGetErrorString(status));
+}
+CudaMark::~CudaMark() {
+  if (const cudaError_t status = cudaEventDestroy(event); status != cudaSuccess)
+    std::fprintf(stderr, "closing a CUDA event: %s\n", cudaGetErrorString(status));
+}
+
+std::unique_ptr<Replay> capture_cuda_graph(cudaStream_t stream, const std::function<void()>& work,
+                                           std::string& reason) {
+  reason.clear();
+  auto note = [&reason](cudaError_t status) {
+    if (status != cudaSuccess && reason.empty()) reason = cudaGetErrorString(status);
+  };
+  // Other threads may use the card meanwhile; only this one must not allocate or wait.
+  note(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+  if (!reason.empty()) return nullptr;
+  try {
+    work();
+  } catch (const Error& e) {
+    reason = e.what();
+  }
+  cudaGraph_t graph = nullptr;
+  note(cudaStreamEndCapture(stream, &graph));
+  cudaGraphExec_t ready = nullptr;
+  if (reason.empty()) note(cudaGraphInstantiate(&ready, graph, 0));
+  if (graph) cudaGraphDestroy(graph);
+  cudaGetLastError();  // a failed capture leaves the stream as it was, and the error behind
+  if (!reason.empty()) return nullptr;
+  return std::make_unique<CudaReplay>(ready, stream);
+}
+
+}  // namespace gm

@@ -1,0 +1,239 @@
+// Training without waits, images and augmentation on the device, against the plain loop on the CPU: the same
+// bits, however far the device lags behind the host, wherever the images lie, captured or not.
+#include <cmath>
+#include <numeric>
+
+#include "data/loader.h"
+#include "engine/device_feed.h"
+#include "layers/network.h"
+#include "layers/rewrites.h"
+#include "tests/lagging_device.h"
+#include "tests/tools_test_util.h"
+
+namespace gm {
+namespace {
+
+using test::LaggingDevice;
+using test::LaggingOptions;
+
+/// Images of several sizes, so that batches need more and more room.
+class MixedDataset : public test::FakeDataset {
+ public:
+  MixedDataset() : FakeDataset(30, 3) {}
+  Image read(int64_t i) const override {
+    const int k = static_cast<int>(i);
+    return test::gradient(20 + 7 * (k % 5), 18 + 5 * (k % 3), 8 * k);
+  }
+};
+
+constexpr int64_t kBatch = 4, kTraining = 24, kSteps = kTraining / kBatch, kValidation = 2, kEpochs = 3;
+
+Architecture small_network() {
+  Architecture a;
+  a.classes = 3;
+  a.input_size = 16;
+  a.mean = {127.5, 120, 130};
+  a.std = {60, 55, 50};
+  a.stem_filters = 8;
+  a.stages = {
+      {.block = "mbconv", .expand = 1, .filters = 8, .layers = 2},
+      {.block = "mbconv", .expand = 3, .kernel = 5, .stride = 2, .filters = 12, .layers = 2, .se = 0.25}};
+  a.head_filters = 20;
+  a.dropout = 0.3;
+  a.stochastic_depth = 0.3;
+  return a;
+}
+
+/// A training run on a device; with `pool` the device augments.
+struct Training {
+  explicit Training(Device& device, ImagePool* pool, const std::string& folder, DType dtype = DType::f32,
+                    double lr = 1e-2)
+      : loading{.batch = kBatch,
+                .transform = TransformConfig::gz(16),
+                .training = true,
+                .seed = 4,
+                .workers = 2,
+                .device_images = pool} {
+    BuildOptions build{.batch = kBatch, .training = true, .dtype = dtype, .augmented = pool != nullptr};
+    TrainableGraph train_graph = fuse_for_training(build_network(small_network(), table, build));
+    build.training = false;
+    folded = std::make_unique<FoldedNetwork>(build_network(small_network(), table, build));
+    if (pool) folded->net.augment.set("colour", 0);
+    const bool half = dtype == DType::bf16;
+    weights = std::make_unique<Weights>(device, table, half, true);
+    weights->initialize(table, 5);
+    eval_weights = std::make_unique<Weights>(device, folded->table, half, false);
+    TrainerConfig config;
+    config.epochs = kEpochs;
+    config.checkpoint_steps = 4;
+    config.seed = 9;
+    config.images = pool;
+    config.out_dir = folder;
+    std::filesystem::create_directories(folder);
+    trainer = std::make_unique<Trainer>(
+        device, train_graph, folded->net, table, *weights, *eval_weights,
+        [this] { folded->refresh(table, *weights, *eval_weights); },
+        OptimizerConfig{.lr = lr, .weight_decay = 0.01}, ScheduleConfig{.kind = ScheduleConfig::cosine},
+        config);
+  }
+  /// Stops after so many steps; 0: runs to the end.
+  Trainer::Outcome train(int64_t steps = 0) {
+    std::vector<int64_t> rows(30);
+    std::iota(rows.begin(), rows.end(), 0);
+    const auto data = std::make_shared<MixedDataset>();
+    Loader training(data, {rows.begin(), rows.begin() + kTraining}, loading);
+    loading.training = false;
+    Loader validation(data, {rows.begin() + kTraining, rows.end()}, loading);
+    loading.training = true;
+    std::atomic<bool> stop{false};
+    TrainerEvents events;
+    events.on_step = [&](const TrainerEvents::Step&) { stop = steps > 0 && trainer->step() >= steps; };
+    return trainer->run(training, validation, events, stop);
+  }
+
+  ParameterTable table;
+  LoaderConfig loading;
+  std::unique_ptr<FoldedNetwork> folded;
+  std::unique_ptr<Weights> weights, eval_weights;
+  std::unique_ptr<Trainer> trainer;
+};
+
+/// The plain loop on the CPU.
+struct Reference {
+  explicit Reference(DType dtype = DType::f32) {
+    auto device = open_device("cpu", {.threads = 2});
+    Training run(*device, nullptr, dir / "plain", dtype);
+    EXPECT_EQ(run.train(), Trainer::Outcome::finished);
+  }
+  std::string file() const { return dir / "plain/last.safetensors"; }
+  std::string metrics() const { return test::comparable_metrics(dir / "plain/metrics.csv"); }
+  test::TempDir dir;
+};
+
+TEST(EngineFeed, LaggingDevicesTrainBitForBitLikeTheCpu) {
+  const Reference reference;
+  test::TempDir dir;
+  const size_t none = 0, some = 20000, all = 1 << 20;
+  for (bool at_once : {false, true})
+    for (bool capture : {true, false})
+      for (size_t staying : {none, some, all}) {
+        SCOPED_TRACE(std::string(at_once ? "uploads at once" : "late uploads") +
+                     (capture ? ", captured" : ", not captured") + ", room for " + std::to_string(staying));
+        LaggingDevice device("cpu", {.uploads_at_once = at_once, .capture = capture});
+        ImagePool pool(device);
+        pool.reserve(staying, 0);
+        Training run(device, &pool, dir / "run");
+        EXPECT_EQ(run.train(), Trainer::Outcome::finished);
+        EXPECT_EQ(test::comparable_metrics(dir / "run/metrics.csv"), reference.metrics());
+        test::expect_same_tensors(dir / "run/last.safetensors", reference.file());
+        EXPECT_EQ(run.trainer->feed()->captured(), capture);
+        EXPECT_EQ(run.trainer->feed()->refusal(), capture ? "" : "told to refuse");
+        const int64_t steps = kEpochs * (kSteps + kValidation);
+        EXPECT_EQ(device.replays, capture ? steps - 2 : 0) << "all but the first step of either network";
+        if (capture && staying == all) EXPECT_EQ(device.captures, 4) << "two networks, two slots";
+        // Every image is sent once, in as many pieces as there are batches.
+        if (staying == all) EXPECT_EQ(device.uploads, steps + kSteps + kValidation);
+        if (staying == none) EXPECT_EQ(device.uploads, 2 * steps);
+      }
+}
+
+TEST(EngineFeed, Bf16InputEqualsTheCpusToo) {
+  const Reference reference(DType::bf16);
+  test::TempDir dir;
+  LaggingDevice device("cpu", {});
+  ImagePool pool(device);
+  Training run(device, &pool, dir / "run", DType::bf16);
+  EXPECT_EQ(run.train(), Trainer::Outcome::finished);
+  EXPECT_EQ(test::comparable_metrics(dir / "run/metrics.csv"), reference.metrics());
+  test::expect_same_tensors(dir / "run/last.safetensors", reference.file());
+}
+
+TEST(EngineFeed, InterruptedInMidEpochAndResumedAsUnbroken) {
+  const Reference reference;
+  test::TempDir dir;
+  {
+    LaggingDevice device("cpu", {});
+    ImagePool pool(device);
+    pool.reserve(1 << 20, 0);
+    Training run(device, &pool, dir / "run");
+    EXPECT_EQ(run.train(8), Trainer::Outcome::interrupted);
+    EXPECT_EQ(read_safetensors(dir / "run/last.safetensors").metadata.at("step"), "8");
+  }
+  LaggingDevice device("cpu", {});
+  ImagePool pool(device);
+  Training run(device, &pool, dir / "run");
+  run.trainer->resume();
+  EXPECT_EQ(run.train(), Trainer::Outcome::finished);
+  EXPECT_EQ(test::comparable_metrics(dir / "run/metrics.csv"), reference.metrics());
+  test::expect_same_tensors(dir / "run/last.safetensors", reference.file());
+}
+
+TEST(EngineFeed, ALossThatIsNotFiniteEndsTheRunBeforeItIsSaved) {
+  test::TempDir dir;
+  LaggingDevice device("cpu", {});
+  ImagePool pool(device);
+  Training run(device, &pool, dir / "run", DType::f32, 1e30);
+  try {
+    run.train();
+    ADD_FAILURE() << "trained with a learning rate of 1e30";
+  } catch (const Error& e) {
+    EXPECT_NE(std::string(e.what()).find("the loss became"), std::string::npos) << e.what();
+  }
+  for (const auto& [name, tensor] : read_safetensors(dir / "run/last.safetensors").tensors)
+    for (float v : tensor.floats()) ASSERT_TRUE(std::isfinite(v)) << name;
+}
+
+TEST(EngineFeed, UnreadableImagesLeaveSamplesAndImagesInStep) {
+  auto data = std::make_shared<test::FakeDataset>(11, 3, 20);
+  data->bad_row = 3;
+  std::vector<int64_t> rows(11);
+  std::iota(rows.begin(), rows.end(), 0);
+  auto device = open_device("cpu");
+  const ImagePool pool(*device);
+  LoaderConfig config{.batch = 4, .transform = TransformConfig::gz(16), .device_images = &pool};
+  config.skip_bad = true;
+  Loader loader(data, rows, config);
+  loader.start_epoch(0, 0);
+  HostBatch batch;
+  std::vector<int64_t> seen;
+  while (loader.next(batch))
+    for (int64_t i = 0; i < batch.count; ++i) {
+      seen.push_back(batch.rows[i]);
+      ASSERT_TRUE(batch.images[i]);
+      EXPECT_EQ((*batch.images[i])[2], batch.rows[i]) << "FakeDataset writes the row into blue";
+      EXPECT_EQ(batch.samples[i].width, 20);
+    }
+  EXPECT_EQ(seen, (std::vector<int64_t>{0, 1, 2, 4, 5, 6, 7, 8, 9, 10}));
+}
+
+// A card adds in another order: close, not equal; but the same bits twice, whatever stays on it and whether
+// the step is a graph.
+TEST(EngineFeed, CudaTrainsLikeTheCpuInOneGraph) {
+  if (!no_cuda_reason().empty()) {
+    if (std::getenv("GM_REQUIRE_GPU")) FAIL() << "no GPU: " << no_cuda_reason();
+    GTEST_SKIP() << "no GPU: " << no_cuda_reason();
+  }
+  const Reference reference;
+  test::TempDir dir;
+  std::string first;
+  for (size_t staying : {size_t{1} << 20, size_t{20000}, size_t{0}}) {
+    auto device = open_device("cuda");
+    ImagePool pool(*device);
+    pool.reserve(staying, 0);
+    const std::string folder = dir / std::to_string(staying);
+    Training run(*device, &pool, folder);
+    EXPECT_EQ(run.train(), Trainer::Outcome::finished);
+    EXPECT_TRUE(run.trainer->feed()->captured()) << run.trainer->feed()->refusal();
+    if (first.empty()) first = folder;
+    test::expect_same_tensors(folder + "/last.safetensors", first + "/last.safetensors");
+  }
+  const CsvTable got(first + "/metrics.csv"), want(reference.dir / "plain/metrics.csv");
+  for (int64_t r = 0; r < kEpochs; ++r)
+    for (const char* c : {"train_loss", "val_loss"}) {
+      const double a = std::stod(got.cell(r, got.column(c))), b = std::stod(want.cell(r, want.column(c)));
+      EXPECT_NEAR(a, b, 1e-3 * b) << c << " of epoch " << r + 1;
+    }
+}
+
+}  // namespace
+}  // namespace gm
