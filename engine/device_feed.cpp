@@ -32,6 +32,7 @@ DeviceFeed::DeviceFeed(Device& device, Session& session, ImagePool& pool, Config
     s.record = Buffer(device, record_bytes_);
     s.ready = device.make_mark();
     s.done = device.make_mark();
+    s.step = std::make_unique<RepeatedWork>(device, [this, &s] { enqueue(s); });
   }
 }
 
@@ -55,7 +56,9 @@ std::optional<DeviceFeed::Results> DeviceFeed::push(const HostBatch& batch, cons
   device_.start_upload(slot.record.data(), host, record_bytes_);
   device_.record(*slot.ready, Queue::uploads);
   device_.wait(Queue::kernels, *slot.ready);
-  run(slot);
+  if (slot.generation != pool_.generation()) slot.step->forget();
+  slot.generation = pool_.generation();
+  slot.step->run();
   device_.record(*slot.done, Queue::kernels);
   ++next_;
   return results;
@@ -64,20 +67,6 @@ std::optional<DeviceFeed::Results> DeviceFeed::push(const HostBatch& batch, cons
 std::optional<DeviceFeed::Results> DeviceFeed::pop() {
   if (oldest_ == next_) return std::nullopt;
   return collect(slots_[oldest_++ % ImagePool::kSlots]);
-}
-
-void DeviceFeed::run(Slot& slot) {
-  if (slot.replay && slot.generation == pool_.generation()) return slot.replay->start();
-  const auto work = [this, &slot] { enqueue(slot); };
-  // The first step is run call by call: libraries make their plans then, and kernels are loaded.
-  if (warm_ && refusal_.empty()) {
-    slot.replay = device_.capture(work, refusal_);
-    slot.generation = pool_.generation();
-    captured_ = slot.replay != nullptr;
-    if (slot.replay) return slot.replay->start();
-  }
-  work();
-  warm_ = true;
 }
 
 void DeviceFeed::enqueue(Slot& slot) {

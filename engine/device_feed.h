@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "engine/image_pool.h"
+#include "engine/repeated_work.h"
 #include "engine/session.h"
 
 namespace gm {
@@ -39,8 +40,8 @@ class DeviceFeed {
   std::optional<Results> pop();
 
   /// True once steps run as a graph; why not, when capturing was tried and failed.
-  bool captured() const { return captured_; }
-  const std::string& refusal() const { return refusal_; }
+  bool captured() const { return slots_[0].step->captured(); }
+  const std::string& refusal() const { return slots_[0].step->refusal(); }
   /// Memory on the device, without the pool's.
   size_t bytes() const { return scratch_.bytes() + slots_[0].record.bytes() + slots_[1].record.bytes(); }
 
@@ -49,11 +50,10 @@ class DeviceFeed {
     HostBuffer host, results;  // page-locked: record of a step, its results
     Buffer record;             // the record on the device
     std::unique_ptr<Mark> ready, done;
-    std::unique_ptr<Replay> replay;
-    int64_t generation = -1;  // of the pool when the replay was captured
+    std::unique_ptr<RepeatedWork> step;
+    int64_t generation = -1;  // of the pool when the step last ran
   };
   void enqueue(Slot& slot);
-  void run(Slot& slot);
   Results collect(Slot& slot);
 
   Device& device_;
@@ -66,8 +66,6 @@ class DeviceFeed {
   Buffer scratch_;
   Slot slots_[ImagePool::kSlots];
   int64_t next_ = 0, oldest_ = 0;  // steps pushed, steps whose results were returned
-  bool warm_ = false, captured_ = false;
-  std::string refusal_;
 };
 
 }  // namespace gm

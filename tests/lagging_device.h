@@ -3,6 +3,7 @@
 #pragma once
 #include <cstring>
 #include <deque>
+#include <utility>
 
 #include "engine/device.h"
 

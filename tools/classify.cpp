@@ -2,6 +2,7 @@
 
 #include <CLI/CLI.hpp>
 #include <cmath>
+#include <deque>
 
 namespace gm {
 
@@ -14,6 +15,26 @@ double entropy(const std::vector<double>& p) {
   return sum;
 }
 
+/// Adds one of `count` passes to the means.
+void add_pass(const std::vector<float>& logits, int classes, int count, std::vector<Prediction>& out) {
+  for (size_t i = 0; i < out.size(); ++i) {
+    const float* z = logits.data() + i * static_cast<size_t>(classes);
+    const auto p = softmax(z, classes);
+    Prediction& sum = out[i];
+    sum.probabilities.resize(p.size());
+    for (size_t c = 0; c < p.size(); ++c) sum.probabilities[c] += p[c] / count;
+    sum.mutual_information -= entropy(p) / count;
+    if (count == 1) sum.logits.assign(z, z + classes);
+  }
+}
+
+void finish_passes(int count, Prediction& p) {
+  p.entropy = entropy(p.probabilities);
+  p.mutual_information = std::max(0.0, p.entropy + p.mutual_information);
+  if (count > 1)
+    for (double v : p.probabilities) p.logits.push_back(static_cast<float>(std::log(std::max(v, 1e-300))));
+}
+
 }  // namespace
 
 void declare_passes(CLI::App& app, Passes& passes) {
@@ -22,6 +43,10 @@ void declare_passes(CLI::App& app, Passes& passes) {
   app.add_option("--mc-dropout", passes.dropout,
                  "mean over so many passes with dropout; adds the columns entropy and mutual_information")
       ->check(CLI::Range(2, 100000));
+}
+
+bool on_device(const Device& device, const Passes& passes) {
+  return device.backend() == Backend::cuda && !passes.symmetries && passes.dropout == 0;
 }
 
 std::vector<float> symmetric_view(const std::vector<float>& pixels, int side, int view) {
@@ -56,7 +81,14 @@ PredictionColumns columns_for(const std::vector<std::shared_ptr<Dataset>>& sets,
 
 Classifier::Classifier(Predictor& predictor, const TransformConfig& transform,
                        const ImageReader::Options& options, const Passes& passes)
-    : predictor_(predictor), reader_(transform, predictor.batch(), options), passes_(passes) {}
+    : predictor_(predictor),
+      reader_(transform, predictor.batch(),
+              [&] {
+                ImageReader::Options o = options;
+                o.device_images = predictor.images();
+                return o;
+              }()),
+      passes_(predictor.feed() ? Passes{} : passes) {}
 
 void Classifier::classify(const HostBatch& batch, std::vector<Prediction>& out) {
   const int classes = predictor_.architecture().classes;
@@ -65,39 +97,43 @@ void Classifier::classify(const HostBatch& batch, std::vector<Prediction>& out) 
   for (int view = 0; view < views; ++view) {
     predictor_.logits(view == 0 ? batch.pixels
                                 : symmetric_view(batch.pixels, predictor_.architecture().input_size, view));
-    for (int k = 0; k < samples; ++k) {
-      const auto& logits = passes_.dropout ? predictor_.sample_logits(k) : predictor_.last_logits();
-      for (int64_t i = 0; i < batch.count; ++i) {
-        const float* z = logits.data() + i * classes;
-        const auto p = softmax(z, classes);
-        Prediction& sum = out[static_cast<size_t>(i)];
-        sum.probabilities.resize(p.size());
-        for (size_t c = 0; c < p.size(); ++c) sum.probabilities[c] += p[c] / count;
-        sum.mutual_information -= entropy(p) / count;
-        if (count == 1) sum.logits.assign(z, z + classes);
-      }
-    }
-  }
-  for (Prediction& p : out) {
-    p.entropy = entropy(p.probabilities);
-    p.mutual_information = std::max(0.0, p.entropy + p.mutual_information);
-    if (count > 1)
-      for (double v : p.probabilities) p.logits.push_back(static_cast<float>(std::log(std::max(v, 1e-300))));
+    for (int k = 0; k < samples; ++k)
+      add_pass(passes_.dropout ? predictor_.sample_logits(k) : predictor_.last_logits(), classes, count, out);
   }
 }
 
 void Classifier::run(const std::shared_ptr<const Dataset>& data, const std::vector<int64_t>& rows,
                      const Sink& sink) {
-  std::vector<Prediction> out;
-  reader_.run(data, rows, [&](const HostBatch& batch) {
-    out.assign(static_cast<size_t>(batch.count), {});
-    classify(batch, out);
-    for (int64_t i = 0; i < batch.count; ++i) {
-      out[i].id = data->id(batch.rows[i]);
-      data->sky(batch.rows[i], out[i].ra, out[i].dec);
+  const int count = (passes_.symmetries ? 8 : 1) * std::max(1, passes_.dropout);
+  auto finish = [&](const std::vector<int64_t>& of, std::vector<Prediction>& out) {
+    for (size_t i = 0; i < out.size(); ++i) {
+      finish_passes(count, out[i]);
+      out[i].id = data->id(of[i]);
+      data->sky(of[i], out[i].ra, out[i].dec);
     }
-    sink(batch.rows, out);
+    sink(of, out);
+  };
+  std::vector<Prediction> out;
+  DeviceFeed* feed = predictor_.feed();
+  if (!feed)
+    return reader_.run(data, rows, [&](const HostBatch& batch) {
+      out.assign(static_cast<size_t>(batch.count), {});
+      classify(batch, out);
+      finish(batch.rows, out);
+    });
+  // Results come when the device has long gone on to later batches.
+  std::deque<std::vector<int64_t>> waiting;
+  auto take = [&](const DeviceFeed::Results& results) {
+    out.assign(waiting.front().size(), {});
+    add_pass(results[0], predictor_.architecture().classes, 1, out);
+    finish(waiting.front(), out);
+    waiting.pop_front();
+  };
+  reader_.run(data, rows, [&](const HostBatch& batch) {
+    waiting.emplace_back(batch.rows.begin(), batch.rows.begin() + batch.count);
+    if (const auto results = feed->push(batch)) take(*results);
   });
+  while (!waiting.empty()) take(*feed->pop());
 }
 
 }  // namespace gm

@@ -15,6 +15,8 @@ struct Passes {
   bool symmetries = false;  // test-time augmentation: the eight rotations and reflections of the square
   int dropout = 0;          // MC dropout: so many masks; 0: none, the deterministic network
 };
+/// True where a graphics card prepares the images itself: it does for a single pass, not for several.
+bool on_device(const Device& device, const Passes& passes);
 /// --tta and --mc-dropout N.
 void declare_passes(CLI::App& app, Passes& passes);
 
@@ -28,6 +30,7 @@ PredictionColumns columns_for(const std::vector<std::shared_ptr<Dataset>>& sets,
 
 class Classifier {
  public:
+  /// A predictor with a feed makes one pass whatever `passes` says.
   Classifier(Predictor& predictor, const TransformConfig& transform, const ImageReader::Options& options,
              const Passes& passes = {});
 

@@ -159,9 +159,11 @@ void evaluate(const Arguments& args) {
   const auto total = static_cast<int64_t>(selection.rows.size());
   const bool half = args.precision == "bf16";
   const auto seed = static_cast<uint64_t>(args.seed);
-  auto predictor = std::make_unique<Predictor>(
-      *device, model, std::min(args.batch, total),
-      PredictorOptions{.bf16 = half, .sampling = args.passes.dropout > 0, .seed = seed});
+  auto predictor = std::make_unique<Predictor>(*device, model, std::min(args.batch, total),
+                                               PredictorOptions{.bf16 = half,
+                                                                .sampling = args.passes.dropout > 0,
+                                                                .seed = seed,
+                                                                .images = on_device(*device, args.passes)});
   ParameterTable table;
   e.count = count_network(build_network(model.architecture, table, {.batch = 1, .loss = false}).graph);
   e.unlabelled = selection.unlabelled;

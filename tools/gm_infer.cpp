@@ -55,7 +55,8 @@ void infer(const Arguments& args) {
   Predictor predictor(*device, model, std::min<int64_t>(args.batch, std::max<int64_t>(1, total)),
                       {.bf16 = args.precision == "bf16",
                        .sampling = args.passes.dropout > 0,
-                       .seed = static_cast<uint64_t>(args.seed)});
+                       .seed = static_cast<uint64_t>(args.seed),
+                       .images = on_device(*device, args.passes)});
   PredictionColumns columns = columns_for(sets, args.passes);
   columns.logits = args.logits;
   auto writer = open_predictions(args.out, class_names(model.architecture), columns);

@@ -5,6 +5,7 @@
 #include <map>
 
 #include "engine/optimizer.h"
+#include "engine/repeated_work.h"
 #include "kernels/common/philox.h"
 #include "layers/network.h"
 
@@ -56,8 +57,9 @@ ModelTiming time_model(Device& device, const Architecture& a, const ModelBenchOp
     folded.refresh(table, weights, folded_weights);
     Session session(device, folded.net.graph, folded_weights, {.keep = {folded.net.logits}});
     session.upload(folded.net.pixels, pixels.data());
+    RepeatedWork forward(device, [&] { session.forward(); });
     t.step = time_repeated(
-        device, [&] { session.forward(); }, o.seconds);
+        device, [&] { forward.run(); }, o.seconds);
     t.bytes = folded_weights.bytes() + session.bytes() + device.overhead_bytes();
     t.by_op = profile(device, session);
     return t;
@@ -70,16 +72,16 @@ ModelTiming time_model(Device& device, const Architecture& a, const ModelBenchOp
   std::vector<int32_t> labels(o.batch);
   for (int64_t i = 0; i < o.batch; ++i) labels[i] = static_cast<int32_t>(i % a.classes);
   session.upload(net.labels, labels.data());
-  int64_t step = 0;
+  const Buffer numbers(device, sizeof(Optimizer::Numbers));
+  const Optimizer::Numbers values = optimizer.numbers(1e-4, 0);
+  device.upload(numbers.data(), values.data(), sizeof values);
+  RepeatedWork step(device, [&] {
+    session.forward();
+    session.backward();
+    optimizer.apply(numbers.view(0, {Shape{Optimizer::kNumbers}, DType::f32}));
+  });
   t.step = time_repeated(
-      device,
-      [&] {
-        session.set_step(static_cast<uint64_t>(step));
-        session.forward();
-        session.backward();
-        optimizer.update(1e-4, step++);
-      },
-      o.seconds);
+      device, [&] { step.run(); }, o.seconds);
   t.bytes = weights.bytes() + optimizer.bytes() + session.bytes() + device.overhead_bytes();
   t.by_op = profile(device, session);
   return t;

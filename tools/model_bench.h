@@ -19,7 +19,7 @@ struct ModelBenchOptions {
 };
 
 struct ModelTiming {
-  Timing step;  // forward, backward and optimizer; or forward of the folded network
+  Timing step;  // forward, backward and optimizer, or forward of the folded network; a CUDA graph on a card
   int64_t batch = 0;
   size_t bytes = 0;                                   // parameters, optimizer, activations, workspace
   std::vector<std::pair<std::string, double>> by_op;  // seconds per step by op and pass, slowest first

@@ -87,8 +87,11 @@ Predictor::Predictor(Device& device, const ModelFile& model, int64_t batch, cons
   if (o.sampling && architecture_.dropout <= 0 &&
       (architecture_.hidden.units == 0 || architecture_.hidden.dropout <= 0))
     fail(model.path + ": the network has no dropout to sample (model.dropout is 0)");
-  const BuildOptions options{
-      .batch = batch, .sampling = o.sampling, .dtype = o.bf16 ? DType::bf16 : DType::f32, .loss = false};
+  const BuildOptions options{.batch = batch,
+                             .sampling = o.sampling,
+                             .dtype = o.bf16 ? DType::bf16 : DType::f32,
+                             .augmented = o.images,
+                             .loss = false};
   const TrainableGraph plain = build_network(architecture_, table, options);
   Weights original(device, table, false, false);
   load_weights(model.tensors, table, original);
@@ -103,6 +106,16 @@ Predictor::Predictor(Device& device, const ModelFile& model, int64_t batch, cons
                                     [](const Node& n) { return n.op->name == std::string("dropout"); });
   if (sampled != nodes.end()) plan.keep.push_back(sampled->in[0]);
   session_ = std::make_unique<Session>(device, folded_->net.graph, *weights_, plan, o.seed);
+  forward_ = std::make_unique<RepeatedWork>(device, [this] { session_->forward(); });
+  if (o.images) {
+    images_ = std::make_unique<ImagePool>(device);
+    feed_ = std::make_unique<DeviceFeed>(
+        device, *session_, *images_,
+        DeviceFeed::Config{.pixels = pixels_,
+                           .augment = folded_->net.augment.set("colour", 0),
+                           .results = {output_},
+                           .work = [this](const View&) { session_->forward(); }});
+  }
   if (sampled == nodes.end()) return;
   const auto& steps = session_->plan().steps;
   while (steps[first_sampled_].node != sampled - nodes.begin()) ++first_sampled_;
@@ -110,7 +123,7 @@ Predictor::Predictor(Device& device, const ModelFile& model, int64_t batch, cons
 
 const std::vector<float>& Predictor::logits(const std::vector<float>& pixels) {
   session_->upload(pixels_, pixels.data());
-  session_->forward();
+  forward_->run();
   logits_ = session_->download(output_);
   return logits_;
 }

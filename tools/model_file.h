@@ -37,6 +37,8 @@ struct PredictorOptions {
   bool bf16 = false;
   bool sampling = false;  // for sample_logits(); throws gm::Error for a network without dropout
   uint64_t seed = 0;      // of its masks
+  /// The device resizes and scales 8-bit images: classify with feed(), not with logits().
+  bool images = false;
 };
 
 /// A ready-to-run inference network: batch norm folded, weights on the device.
@@ -52,6 +54,10 @@ class Predictor {
   /// `sample`. Only what follows the first dropout runs again. Masks depend on seed, sample and place in the
   /// batch.
   const std::vector<float>& sample_logits(int64_t sample);
+  /// With PredictorOptions::images: takes batches that carry images, its one result are the logits. Null
+  /// without.
+  DeviceFeed* feed() { return feed_.get(); }
+  const ImagePool* images() const { return images_.get(); }
   size_t bytes() const { return weights_->bytes() + session_->bytes(); }
 
  private:
@@ -62,6 +68,9 @@ class Predictor {
   std::unique_ptr<FoldedNetwork> folded_;
   std::unique_ptr<Weights> weights_;
   std::unique_ptr<Session> session_;
+  std::unique_ptr<RepeatedWork> forward_;
+  std::unique_ptr<ImagePool> images_;
+  std::unique_ptr<DeviceFeed> feed_;
   std::vector<float> logits_;
 };
 

@@ -39,6 +39,7 @@ void ImageReader::run(const std::shared_ptr<const Dataset>& data, const std::vec
   Progress progress(!options_.quiet);
   LoaderConfig config{.batch = batch_, .transform = transform_};
   config.cache_bytes = 0;  // every image is read once
+  config.device_images = options_.device_images;
   config.skip_bad = !options_.strict && options_.total > 1;
   config.on_bad = [&](int64_t, const std::string& message) {
     progress.clear();

@@ -32,6 +32,9 @@ export GM_REQUIRE_GPU=1
 echo "gpu: op tests on $device"
 "$build/bin/gm_kernel_tests" --gtest_filter='*cuda*:*Cuda*:*Cudnn*' --gtest_brief=1 2>&1 | tee "$logs/tests"
 tests=$(grep -E '^[0-9]+ passed' "$logs/tests" | tail -1)
+echo "gpu: training and inference on $device"
+"$build/bin/gm_unit_tests" --gtest_filter='DataAugment*:EngineFeed*:ToolsFeed*' --gtest_brief=1 2>&1 | tee "$logs/feed"
+feed=$(grep -E '^[0-9]+ passed' "$logs/feed" | tail -1)
 
 sanitizer="not run: no compute-sanitizer here"
 if command -v compute-sanitizer >/dev/null; then
@@ -51,12 +54,13 @@ if [ -x "$build/bin/gm_bench" ]; then
   "$build/bin/gm_bench" --device cuda --json >"$bench" || echo "gpu: the benchmark failed" >&2
 fi
 
-python3 - "$file" "$device" "$driver" "$commit" "${tests:-the tests did not finish}" "$sanitizer" "$bench" <<'END'
+python3 - "$file" "$device" "$driver" "$commit" "${tests:-the tests did not finish}" \
+  "${feed:-the tests did not finish}" "$sanitizer" "$bench" <<'END'
 import datetime, json, sys
-file, device, driver, commit, tests, sanitizer, bench = sys.argv[1:]
+file, device, driver, commit, tests, feed, sanitizer, bench = sys.argv[1:]
 rows = [json.loads(line) for line in open(bench) if line.startswith("{")]
 facts = {"date": datetime.date.today().isoformat(), "device": device, "driver": driver, "commit": commit,
-         "tests": tests, "sanitizer": sanitizer}
+         "tests": tests, "training_and_inference": feed, "sanitizer": sanitizer}
 with open(file + ".json", "w") as out:
     json.dump({**facts, "bench": rows}, out, indent=1)
 with open(file + ".md", "w") as out:
@@ -67,4 +71,4 @@ with open(file + ".md", "w") as out:
         out.write("".join("| " + " | ".join(str(r.get(k, "")) for k in keys) + " |\n" for r in rows))
 END
 echo "gpu: $file.json, $file.md"
-case "$tests" in *" 0 failed"*) [ "$sanitizer" = "${sanitizer#errors}" ] ;; *) false ;; esac
+case "$tests;$feed" in *" 0 failed"*";"*" 0 failed"*) [ "$sanitizer" = "${sanitizer#errors}" ] ;; *) false ;; esac

@@ -1,0 +1,85 @@
+// Inference without waits, images prepared by the device, against the plain path on the CPU.
+#include <numeric>
+
+#include "tests/lagging_device.h"
+#include "tests/tools_test_util.h"
+#include "tools/classify.h"
+
+namespace gm {
+namespace {
+
+/// Five pictures at 40 px and some of other sizes; the last batch is not full.
+class Pictures : public test::FakeDataset {
+ public:
+  Pictures() : FakeDataset(22, 5, 40) {}
+  Image read(int64_t i) const override {
+    if (i == bad_row) return FakeDataset::read(i);
+    const int k = static_cast<int>(i);
+    return test::gradient(k < 5 ? 40 : 24 + 9 * (k % 7), k < 5 ? 40 : 30 + 4 * (k % 3), 11 * k);
+  }
+};
+
+class ToolsFeed : public testing::Test {
+ protected:
+  ToolsFeed() { test::write_tiny_model(dir / "model.safetensors"); }
+
+  std::vector<Prediction> classify(Device& device, bool images, bool bf16 = false, int64_t bad_row = -1) {
+    auto data = std::make_shared<Pictures>();
+    data->bad_row = bad_row;
+    std::vector<int64_t> rows(static_cast<size_t>(data->size()));
+    std::iota(rows.begin(), rows.end(), 0);
+    const ModelFile model = read_model(dir / "model.safetensors");
+    Predictor predictor(device, model, 4, {.bf16 = bf16, .images = images});
+    Classifier classifier(predictor, model.transform,
+                          {.tool = "test", .doing = "", .done = "", .total = data->size(), .quiet = true});
+    std::vector<Prediction> all;
+    for (int set = 0; set < 2; ++set)  // a second data set uses the same rows for other images
+      classifier.run(data, rows, [&](const std::vector<int64_t>& of, std::vector<Prediction>& batch) {
+        EXPECT_GE(of.size(), batch.size());
+        for (size_t i = 0; i < batch.size(); ++i) EXPECT_EQ(batch[i].id, data->id(of[i]));
+        all.insert(all.end(), batch.begin(), batch.end());
+      });
+    EXPECT_EQ(classifier.reader().bad(), bad_row < 0 ? 0 : 2);
+    return all;
+  }
+  static void expect_same(const std::vector<Prediction>& got, const std::vector<Prediction>& want,
+                          float tolerance) {
+    ASSERT_EQ(got.size(), want.size());
+    for (size_t i = 0; i < got.size(); ++i) {
+      EXPECT_EQ(got[i].id, want[i].id);
+      ASSERT_EQ(got[i].logits.size(), want[i].logits.size());
+      for (size_t c = 0; c < got[i].logits.size(); ++c)
+        EXPECT_NEAR(got[i].logits[c], want[i].logits[c], tolerance) << got[i].id;
+    }
+  }
+
+  test::TempDir dir;
+};
+
+TEST_F(ToolsFeed, LaggingDevicesPredictBitForBitLikeTheCpu) {
+  auto cpu = open_device("cpu", {.threads = 2});
+  for (bool bf16 : {false, true})
+    for (int64_t bad_row : {-1, 6}) {
+      const auto want = classify(*cpu, false, bf16, bad_row);
+      ASSERT_EQ(want.size(), bad_row < 0 ? 44u : 42u);
+      for (bool at_once : {false, true})
+        for (bool capture : {true, false}) {
+          test::LaggingDevice device("cpu", {.uploads_at_once = at_once, .capture = capture});
+          expect_same(classify(device, true, bf16, bad_row), want, 0);
+          EXPECT_EQ(device.replays > 0, capture);
+        }
+    }
+}
+
+TEST_F(ToolsFeed, CudaPredictsLikeTheCpu) {
+  if (!no_cuda_reason().empty()) {
+    if (std::getenv("GM_REQUIRE_GPU")) FAIL() << "no GPU: " << no_cuda_reason();
+    GTEST_SKIP() << "no GPU: " << no_cuda_reason();
+  }
+  auto cpu = open_device("cpu"), card = open_device("cuda");
+  expect_same(classify(*card, true), classify(*cpu, false), 1e-3f);
+  expect_same(classify(*card, false), classify(*cpu, false), 1e-3f);
+}
+
+}  // namespace
+}  // namespace gm
