@@ -4,6 +4,27 @@
 
 namespace gm {
 
+std::vector<StageRow> stage_rows(const Architecture& a) {
+  auto kernel = [](int k) { return std::to_string(k) + "x" + std::to_string(k); };
+  std::vector<StageRow> rows;
+  int side = a.input_size, channels = a.stem_filters;
+  auto add = [&](const std::string& op, int filters, int layers, int stride) {
+    rows.push_back({op, side, filters, layers});
+    side = (side + stride - 1) / stride;
+  };
+  add("Conv " + kernel(a.stem_kernel), channels, 1, a.stem_stride);
+  for (const StageSpec& s : a.stages) {
+    const std::string name = s.block == "mbconv" ? "MBConv" : "Fused-MBConv";
+    add(name + std::to_string(s.expand) + ", k" + kernel(s.kernel), s.filters, s.layers, s.stride);
+    channels = s.filters;
+  }
+  if (a.head_filters) channels = a.head_filters;
+  std::string head = a.head_filters ? "Conv 1x1 & " : "";
+  if (a.attention.type != "none") head += a.attention.type + " & ";
+  add(head + "Pooling & FC", channels, 1, 1);
+  return rows;
+}
+
 NetworkCount count_network(const Graph& g) {
   NetworkCount total;
   std::set<ValueId> counted;  // weights shared by several nodes belong to the first

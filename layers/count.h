@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "engine/graph.h"
+#include "layers/architecture.h"
 
 namespace gm {
 
@@ -21,6 +22,13 @@ struct NetworkCount {
   int64_t params_total = 0, params_trainable = 0;  // Keras's counts: total includes running statistics
   int64_t macs = 0, flops_eq13 = 0;
 };
+
+/// One row of S2 Table 2: a stage, the side of its square input in px, the channels it puts out.
+struct StageRow {
+  std::string op;
+  int resolution = 0, channels = 0, layers = 0;
+};
+std::vector<StageRow> stage_rows(const Architecture& a);
 
 /// Counts an unfused graph built for batch 1.
 NetworkCount count_network(const Graph& graph);

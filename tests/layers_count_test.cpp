@@ -1,6 +1,8 @@
 // Parameters and multiply-accumulates of every network the papers and their references print.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "layers/count.h"
 #include "layers/network.h"
 
@@ -29,6 +31,45 @@ TEST(Counts, EfficientNetG) {
     const std::string phi = "model.scaling.phi=" + std::to_string(row.phi);
     EXPECT_EQ(count("effg0", 0, {phi}).params_trainable, row.plain) << phi;
     EXPECT_EQ(count("effg0", 0, {phi, "model.se=0.25"}).params_trainable, row.se) << phi;
+  }
+}
+
+// S2 Table 2, all of its columns.
+TEST(Counts, StagesOfEfficientNetG0) {
+  const std::string path = std::string(GM_SOURCE_DIR) + "/models/effg0.yaml";
+  std::string table;
+  for (const StageRow& r : stage_rows(read_architecture(load_config(path, {"input.size=32"}), path)))
+    table += r.op + " | " + std::to_string(r.resolution) + " | " + std::to_string(r.channels) + " | " +
+             std::to_string(r.layers) + "\n";
+  EXPECT_EQ(table,
+            "Conv 5x5 | 32 | 32 | 1\n"
+            "MBConv1, k3x3 | 16 | 16 | 1\n"
+            "MBConv6, k3x3 | 16 | 24 | 2\n"
+            "MBConv6, k5x5 | 8 | 40 | 2\n"
+            "MBConv6, k3x3 | 4 | 80 | 3\n"
+            "Conv 1x1 & Pooling & FC | 2 | 160 | 1\n");
+}
+
+// The resolutions are those of the graph: odd sizes, symmetric padding, attention, no head convolution.
+TEST(Counts, StagesHaveTheGraphsResolutions) {
+  for (auto [model, size] :
+       {std::pair{"effg0", 55}, {"mobilenetv2", 97}, {"effv2s_cbam", 161}, {"effv2s", 224}}) {
+    const std::string path = std::string(GM_SOURCE_DIR) + "/models/" + model + ".yaml";
+    Architecture a = read_architecture(load_config(path, {"input.size=" + std::to_string(size)}), path);
+    for (bool same : {true, false}) {
+      a.same_padding = same;
+      ParameterTable table;
+      const Graph graph = build_network(a, table, {.loss = false}).graph;
+      const auto rows = stage_rows(a);
+      const auto& nodes = graph.nodes();
+      const auto pool =
+          std::find_if(nodes.begin(), nodes.end(), [](const Node& n) { return n.name == "avg_pool"; });
+      ASSERT_NE(pool, nodes.end());
+      const Shape& last = graph.spec(pool->in[0]).shape;
+      EXPECT_EQ(rows.back().resolution, last[1]) << model << " at " << size;
+      EXPECT_EQ(rows.back().channels, last.channels());
+      EXPECT_EQ(rows.size(), a.stages.size() + 2);
+    }
   }
 }
 

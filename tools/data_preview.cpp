@@ -69,7 +69,9 @@ void preview_augmentation(const PreviewOptions& o) {
       sheet.paste(kGap + c * (kCell + kGap), y, resize_image(shown, kCell));
     }
     const int label = data->label(rows[r]);
-    if (label >= 0) sheet.text(kGap + 4, y + kCell - 12, 1, kPaper, data->classes()[label]);
+    if (label >= 0)
+      sheet.text(kGap + 4, y + kCell - 12, 1, kPaper,
+                 Canvas::shortened(data->classes()[label], (kCell - 8) / Canvas::kAdvance));
   }
   write_image(o.out, sheet.image());
 }

@@ -92,6 +92,7 @@ std::string metrics_json(const Evaluation& e) {
                               {"f1_ci95", pair(i.f1)}});
   }
   j["calibration"] = calibration_json(e);
+  j["name"] = e.name;
   j["model"] = e.model;
   j["data"] = e.data;
   j["split"] = e.split;

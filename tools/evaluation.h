@@ -19,7 +19,7 @@ struct SpeedRow {
 };
 
 struct Evaluation {
-  std::string model, data, split, device, precision;
+  std::string name, model, data, split, device, precision;
   int input_size = 0;
   Passes passes;
   std::vector<std::string> classes;

@@ -146,6 +146,7 @@ void evaluate(const Arguments& args) {
   const ModelFile model = read_model(args.model);
   Evaluation e;
   e.classes = class_names(model.architecture);
+  e.name = model.architecture.name;
   e.model = model.path;
   e.data = args.data;
   e.split = args.split;
@@ -203,6 +204,7 @@ void evaluate(const Arguments& args) {
   });
   classifier.reader().expect_some();
   e.unreadable = classifier.reader().bad();
+  const std::string summary = classifier.reader().summary();
   finish_evaluation(e, scored, seed);
   predictor.reset();
   if (args.speed)
@@ -215,7 +217,7 @@ void evaluate(const Arguments& args) {
   if (results.wanted()) results.scores(e);
   if (!args.quiet) {
     print_scores(e);
-    fmt::print(stderr, "{}{}\n", classifier.reader().summary(), args.out.empty() ? "" : ": " + args.out);
+    fmt::print(stderr, "{}{}\n", summary, args.out.empty() ? "" : ": " + args.out);
   }
   fmt::print("accuracy {:.6f}\n", e.metrics.accuracy);
   if (!results.wanted()) return;

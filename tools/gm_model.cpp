@@ -113,6 +113,12 @@ int main(int argc, char** argv) {
     for (const auto& l : count.layers)
       fmt::print("{:<28} {:<17} {:>15} {:>12} {:>12}\n", l.name, l.op, l.output.str(),
                  l.params ? fmt::format("{}", l.params) : "", l.macs ? si(static_cast<double>(l.macs)) : "");
+    fmt::print("\n{:<7} {:<24} {:>11} {:>9} {:>7}\n", "stage", "operator", "resolution", "channels",
+               "layers");
+    int stage = 0;
+    for (const StageRow& r : stage_rows(a))
+      fmt::print("{:<7} {:<24} {:>11} {:>9} {:>7}\n", ++stage, r.op, fmt::format("{0} x {0}", r.resolution),
+                 r.channels, r.layers);
     fmt::print("\nparameters   {} total, {} trainable\n", count.params_total, count.params_trainable);
     fmt::print("MACs         {} ({})\n", count.macs, si(static_cast<double>(count.macs)));
     fmt::print("FLOPs eq. 13 {} ({})\n", count.flops_eq13, si(static_cast<double>(count.flops_eq13)));

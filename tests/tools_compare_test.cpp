@@ -1,0 +1,98 @@
+// gm_compare: the numbers of several metrics.json, unchanged, and the curves of their runs.
+#include "tools/comparison.h"
+
+#include <nlohmann/json.hpp>
+
+#include "tests/tools_test_util.h"
+
+namespace gm {
+namespace {
+
+namespace fs = std::filesystem;
+using test::expect_failure;
+using test::expect_success;
+using test::run;
+
+class Compare : public testing::Test {
+ protected:
+  Compare() {
+    fs::create_directories(dir / "run");
+    test::write_tiny_model(dir / "run/best.safetensors");
+    test::write_text(
+        dir / "run/metrics.csv",
+        "epoch,train_loss,train_accuracy,val_loss,val_accuracy,lr,images_per_second,data_wait\n"
+        "1,1.5,0.3,1.4,0.4,0.001,100,0\n2,1.2,0.5,1.1,0.625,0.001,100,0\n3,1.1,0.6,1.3,0.5,0.001,100,0\n");
+    fs::create_directories(dir / "set/images");
+    std::string csv = "id_str,label\n";
+    for (int i = 0; i < 12; ++i) {
+      write_image(dir / "set/images/g" + std::to_string(i) + ".png", test::gradient(32, 32, i * 20));
+      csv += "g" + std::to_string(i) + "," + std::to_string(i % 5) + "\n";
+    }
+    test::write_text(dir / "set/labels.csv", csv);
+  }
+  std::string evaluated(const std::string& name, const std::string& data,
+                        std::vector<std::string> more = {}) {
+    more.insert(more.begin(),
+                {"--model", dir / "run", "--data", data, "--device", "cpu", "--quiet", "--out", dir / name});
+    expect_success(run("gm_eval", more));
+    return dir / name;
+  }
+  test::TempDir dir;
+};
+
+TEST_F(Compare, ShowsWhatGmEvalMeasured) {
+  const std::string a = evaluated("a", dir / "set", {"--speed"}), b = evaluated("b", dir / "set", {"--tta"}),
+                    out = dir / "out";
+  const auto r = run("gm_compare", {a, b + "/metrics.json", "--out", out});
+  expect_success(r);
+  EXPECT_EQ(r.err, "");
+  const CsvTable table(out + "/comparison.csv");
+  ASSERT_EQ(table.rows(), 2);
+  EXPECT_EQ(table.cell(0, 0), "tiny");
+  EXPECT_EQ(table.cell(1, 0), "tiny (2)");
+  for (int row : {0, 1}) {
+    const auto j = nlohmann::json::parse(test::read_text((row ? b : a) + "/metrics.json"));
+    for (const char* key : {"n", "accuracy", "macro_precision", "macro_recall", "weighted_f1", "params_total",
+                            "macs", "flops_eq13"})
+      EXPECT_NEAR(std::stod(table.cell(row, table.column(key))), j[key].get<double>(), 1e-6) << key;
+    EXPECT_NEAR(std::stod(table.cell(row, table.column("accuracy_low"))), j["accuracy_ci95"][0].get<double>(),
+                1e-6);
+  }
+  const auto j = nlohmann::json::parse(test::read_text(a + "/metrics.json"));
+  EXPECT_NEAR(std::stod(table.cell(0, table.column("latency_ms"))), j["speed"][0]["median_ms"].get<double>(),
+              1e-4);
+  EXPECT_EQ(table.cell(1, table.column("latency_ms")), "");
+  char cell[64];
+  std::snprintf(cell, sizeof cell, "| tiny | %.1f | ", 100 * j["accuracy"].get<double>());
+  EXPECT_NE(r.out.find(cell), std::string::npos) << r.out;
+  EXPECT_EQ(test::read_text(out + "/accuracy_by_epoch.svg"),
+            chart_svg({.title = "Validation accuracy",
+                       .x = {.label = "epoch"},
+                       .y = {.label = "accuracy"},
+                       .series = {{.name = "tiny", .x = {1, 2, 3}, .y = {.4, .625, .5}},
+                                  {.name = "tiny (2)", .x = {1, 2, 3}, .y = {.4, .625, .5}}}}));
+  for (const char* chart : {"accuracy_by_macs.svg", "accuracy_by_parameters.svg"})
+    EXPECT_NE(test::read_text(out + "/" + chart).find(">tiny (2)</text>"), std::string::npos) << chart;
+}
+
+TEST_F(Compare, SaysWhatDoesNotFit) {
+  const std::string a = evaluated("a", dir / "set");
+  fs::copy(dir / "set", dir / "other", fs::copy_options::recursive);
+  fs::remove(dir / "run/metrics.csv");
+  const auto r = run("gm_compare", {a, evaluated("b", dir / "other")});
+  expect_success(r);
+  EXPECT_NE(r.err.find("not the same images"), std::string::npos) << r.err;
+  EXPECT_NE(r.err.find("tiny (2) has no metrics.csv"), std::string::npos) << r.err;
+  expect_failure(run("gm_compare", {dir / "set"}), 1, {dir / "set/metrics.json", "gm_eval --out"});
+  test::write_text(dir / "m.json", "{");
+  expect_failure(run("gm_compare", {dir / "m.json"}), 1, {dir / "m.json", "not JSON"});
+  test::write_text(dir / "m.json", "{\"name\": 3}");
+  expect_failure(run("gm_compare", {dir / "m.json"}), 1, {dir / "m.json", "not written by gm_eval"});
+  expect_failure(run("gm_compare", {a, "--quiet", "--out", a + "/metrics.json/x"}), 1, {"cannot create"});
+  test::write_text(dir / "run/metrics.csv", "epoch,loss\n1,2\n");
+  expect_failure(run("gm_compare", {a}), 1, {dir / "run/metrics.csv", "no column train_loss"});
+  expect_failure(run("gm_compare", {}), 2, {"evaluations"});
+}
+
+}  // namespace
+}  // namespace gm
