@@ -1,10 +1,9 @@
-// Timing of single ops on a device: the cases marked `large` are the networks' real shapes.
+// Timing of single ops on a device, and the rates that nothing on it can exceed.
 #pragma once
 #include <functional>
 #include <string>
 
-#include "engine/device.h"
-#include "kernels/common/op.h"
+#include "engine/op_run.h"
 
 namespace gm {
 
@@ -18,11 +17,31 @@ struct Timing {
 /// after each. Wall-clock time: on a GPU it contains one launch and one synchronisation.
 Timing time_repeated(Device& device, const std::function<void()>& run, double seconds);
 
-/// One op case with normally distributed inputs.
-Timing time_op(Device& device, const OpDef& op, const OpCase& c, Pass pass, double seconds);
+/// The same by the device's own clock, its cache emptied before every run: what a kernel takes whose operands
+/// come from memory, as most do in a network.
+class ColdTimer {
+ public:
+  ColdTimer(Device& device, double seconds);
+  Timing operator()(const std::function<void()>& run);
 
-/// Bytes per second of a device-to-device copy of 256 MiB, read and write counted.
-double copy_bandwidth(Device& device, double seconds);
+ private:
+  Device& device_;
+  double seconds_;
+  Buffer flush_;
+};
+
+Timing time_op(ColdTimer& timer, const OpDef& op, OpRun& run, const OpCase& c, Pass pass);
+
+/// What the device reaches at best, measured.
+struct Ceilings {
+  double copy = 0;                         // bytes a second of a copy, read and write counted
+  double matrix_f32 = 0, matrix_bf16 = 0;  // FLOPs a second of a large matrix product
+  double smallest = 0;                     // seconds of a kernel with nothing to do, its launch included
+  double matrix(DType t) const { return t == DType::bf16 ? matrix_bf16 : matrix_f32; }
+  /// Seconds that this much work takes at least.
+  double bound(const Cost& c, DType t) const;
+};
+Ceilings measure_ceilings(Device& device, double seconds);
 
 /// "conv2d [kernel=3 ...] f32(8,28,28,64) f32(64,3,3,64)"
 std::string case_text(const OpDef& op, const OpCase& c);

@@ -1,5 +1,6 @@
 #include "engine/device.h"
 
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <new>
@@ -59,6 +60,14 @@ class HostDevice : public Device {
 std::unique_ptr<Replay> Device::capture(const std::function<void()>&, std::string& reason) {
   reason = std::string(backend_name(backend())) + " kernels run when they are called";
   return nullptr;
+}
+
+double Device::time(const std::function<void()>& run) {
+  synchronize();
+  const auto start = std::chrono::steady_clock::now();
+  run();
+  synchronize();
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
 std::unique_ptr<Device> open_device(const std::string& name, const DeviceOptions& options) {

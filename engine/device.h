@@ -41,6 +41,10 @@ class Device {
   virtual void fill(void* data, unsigned char byte, size_t bytes) = 0;
   /// Waits for all kernels; throws gm::Error if one failed.
   virtual void synchronize() = 0;
+  /// Seconds that the work started by `run` takes: by the card's own clock (events), else by the host's.
+  virtual double time(const std::function<void()>& run);
+  /// Last-level cache of a card; 0 on the host, whose caches nobody flushes.
+  virtual size_t cache_bytes() const { return 0; }
 
   // Without waiting. The host's own memory does everything at once, so that the defaults serve it.
 

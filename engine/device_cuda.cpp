@@ -39,6 +39,8 @@ class CudaDevice : public Device {
   }
   ~CudaDevice() override {
     libraries_.reset();
+    for (cudaEvent_t event : marks_)
+      if (event) cudaEventDestroy(event);
     for (cudaStream_t stream : {stream_, uploads_})
       if (const cudaError_t status = cudaStreamDestroy(stream); status != cudaSuccess)
         std::fprintf(stderr, "cuda:%d: closing a stream: %s\n", index_, cudaGetErrorString(status));
@@ -135,6 +137,19 @@ class CudaDevice : public Device {
     check(cudaMemGetInfo(&free, &total), "free memory");
     return free;
   }
+  double time(const std::function<void()>& run) override {
+    select();
+    for (cudaEvent_t& event : marks_)
+      if (!event) check(cudaEventCreate(&event), "cannot create a CUDA event");
+    check(cudaEventRecord(marks_[0], stream_), "event");
+    run();
+    check(cudaEventRecord(marks_[1], stream_), "event");
+    synchronize();
+    float milliseconds = 0;
+    check(cudaEventElapsedTime(&milliseconds, marks_[0], marks_[1]), "event");
+    return milliseconds * 1e-3;
+  }
+  size_t cache_bytes() const override { return static_cast<size_t>(properties_.l2CacheSize); }
   Context context() const override {
     Context c;
     c.backend = Backend::cuda;
@@ -159,6 +174,7 @@ class CudaDevice : public Device {
   bool deterministic_;
   cudaDeviceProp properties_{};
   cudaStream_t stream_ = nullptr, uploads_ = nullptr;
+  cudaEvent_t marks_[2] = {};  // of time()
   decltype(make_cuda_libraries(0)) libraries_;
   std::unordered_map<void*, size_t> sizes_;  // of the allocations
   size_t used_ = 0, peak_ = 0;

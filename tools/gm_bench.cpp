@@ -6,16 +6,16 @@
 
 #include "engine/benchmark.h"
 #include "tools/cli.h"
-#include "tools/model_bench.h"
 #include "tools/model_file.h"
+#include "tools/network_bench.h"
 
 namespace {
 
 using namespace gm;
 
 struct Arguments {
-  std::string op, model, device = "auto", precision = "f32", mode = "train";
-  std::vector<std::string> sets, without;
+  std::string op, model, roofline, device = "auto", precision = "f32", mode = "train";
+  std::vector<std::string> sets, without, ops;
   int64_t batch = 0, seed = 0;
   int threads = 0;
   double seconds = 0.3;
@@ -36,53 +36,114 @@ Fusions fusions_without(const std::vector<std::string>& names) {
   return f;
 }
 
-void bench_ops(Device& device, const Arguments& a) {
-  const double copy = copy_bandwidth(device, a.seconds);
+Ceilings print_ceilings(Device& device, const Arguments& a) {
+  const Ceilings c = measure_ceilings(device, a.seconds);
   if (a.json)
-    fmt::print("{}\n", nlohmann::json{{"device", device.description()}, {"copy_gb_s", copy / 1e9}}.dump());
+    fmt::print("{}\n", nlohmann::json{{"device", device.description()},
+                                      {"copy_gb_s", c.copy / 1e9},
+                                      {"matrix_f32_tflop_s", c.matrix_f32 / 1e12},
+                                      {"matrix_bf16_tflop_s", c.matrix_bf16 / 1e12},
+                                      {"smallest_us", c.smallest * 1e6}}
+                           .dump());
   else
-    fmt::print("{}; measured copy bandwidth {:.1f} GB/s\n{:<20} {:<9} {:>9} {:>8} {:>8} {:>7}  case\n",
-               device.description(), copy / 1e9, "op", "pass", "median us", "GB/s", "GFLOP/s", "of copy");
-  bool any = false;
+    fmt::print(
+        "{}; measured ceilings: copy {:.1f} GB/s, matrix product {:.2f} (f32) and {:.2f} (bf16) TFLOP/s\n"
+        "{:<20} {:<9} {:>5} {:>9} {:>8} {:>8} {:>7} {:>7}  case\n",
+        device.description(), c.copy / 1e9, c.matrix_f32 / 1e12, c.matrix_bf16 / 1e12, "op", "pass", "times",
+        "median us", "GB/s", "TFLOP/s", "of copy", "of roof");
+  return c;
+}
+
+void print_case(const Arguments& a, const Ceilings& ceilings, const TimedCase& t,
+                const std::string& network) {
+  const Timing& m = t.timing;
+  const char* pass = t.pass == Pass::forward ? "forward" : "backward";
+  const double gb = m.cost.bytes / m.median / 1e9, tflop = m.cost.flops / m.median / 1e12;
+  if (!a.json) {
+    fmt::print("{:<20} {:<9} {:>5} {:>9.1f} {:>8.1f} {:>8.3f} {:>6.0f}% {:>6.0f}%  {}\n", t.what.op->name,
+               pass, t.what.layers.size(), m.median * 1e6, gb, tflop, 100 * gb * 1e9 / ceilings.copy,
+               100 * t.share(), case_text(*t.what.op, t.what.c));
+    return;
+  }
+  nlohmann::json row{{"op", t.what.op->name},
+                     {"pass", pass},
+                     {"case", case_text(*t.what.op, t.what.c)},
+                     {"count", t.what.layers.size()},
+                     {"median_us", m.median * 1e6},
+                     {"p5_us", m.p5 * 1e6},
+                     {"p95_us", m.p95 * 1e6},
+                     {"gb_s", gb},
+                     {"tflop_s", tflop},
+                     {"share_of_copy", gb * 1e9 / ceilings.copy},
+                     {"share_of_roof", t.share()},
+                     {"memory_bound", t.memory_bound}};
+  if (!network.empty()) {
+    row["network"] = network;
+    row["layer"] = t.what.layers.front();
+    const Shape& x = t.what.c.in[0].spec.shape;
+    row["input"] = std::vector<int64_t>(x.dims.begin(), x.dims.begin() + x.rank);
+    for (const char* key : {"kernel", "stride"})
+      if (t.what.c.attrs.has(key)) row[key] = t.what.c.attrs.get(key, 0);
+  }
+  fmt::print("{}\n", row.dump());
+}
+
+// The cases an op lists for itself, at real shapes.
+void bench_listed(Device& device, const Arguments& a) {
+  if (!a.op.empty()) find_op(a.op);  // throws, naming the op
+  const Ceilings ceilings = print_ceilings(device, a);
+  ColdTimer timer(device, a.seconds);
   for (const OpDef* op : all_ops()) {
     if (!a.op.empty() && op->name != a.op) continue;
-    any = true;
     for (const OpCase& c : op->cases()) {
       if (!c.large) continue;
+      OpRun run(device, *op, c);
       for (Pass pass : {Pass::forward, Pass::backward}) {
         if (pass == Pass::backward && op->differentiable.empty()) continue;
-        const Timing t = time_op(device, *op, c, pass, a.seconds);
-        if (a.json)
-          fmt::print("{}\n", nlohmann::json{{"op", op->name},
-                                            {"pass", pass == Pass::forward ? "forward" : "backward"},
-                                            {"case", case_text(*op, c)},
-                                            {"median_us", t.median * 1e6},
-                                            {"p5_us", t.p5 * 1e6},
-                                            {"p95_us", t.p95 * 1e6},
-                                            {"gb_s", t.cost.bytes / t.median / 1e9},
-                                            {"gflop_s", t.cost.flops / t.median / 1e9},
-                                            {"share_of_copy", t.cost.bytes / t.median / copy}}
-                                 .dump());
-        else
-          fmt::print("{:<20} {:<9} {:>9.1f} {:>8.1f} {:>8.1f} {:>6.0f}%  {}\n", op->name,
-                     pass == Pass::forward ? "forward" : "backward", t.median * 1e6,
-                     t.cost.bytes / t.median / 1e9, t.cost.flops / t.median / 1e9,
-                     100 * t.cost.bytes / t.median / copy, case_text(*op, c));
+        TimedCase t{{op, c, {""}}, pass, time_op(timer, *op, run, c, pass)};
+        const DType dtype = c.in[0].spec.dtype;
+        t.bound = ceilings.bound(t.timing.cost, dtype);
+        print_case(a, ceilings, t, "");
       }
     }
   }
-  if (!any) find_op(a.op);  // throws, naming the op
+}
+
+ModelBenchOptions options_of(const Arguments& a) {
+  return {.batch = a.batch ? a.batch : 64,
+          .training = a.mode == "train",
+          .bf16 = a.precision == "bf16",
+          .recompute = a.recompute,
+          .seconds = a.seconds,
+          .fusions = fusions_without(a.without)};
+}
+
+// The ops of whole networks.
+void bench_networks(Device& device, const Arguments& a) {
+  if (!a.op.empty()) find_op(a.op);
+  std::vector<Architecture> networks;
+  for (const std::string& file : a.ops)
+    networks.push_back(read_architecture(load_config(file, a.sets), file));
+  const Ceilings ceilings = print_ceilings(device, a);
+  for (const Architecture& net : networks)
+    for (const TimedCase& t : time_network_ops(device, net, options_of(a), ceilings, a.op))
+      print_case(a, ceilings, t, net.name);
+}
+
+void bench_roofline(Device& device, const Arguments& a) {
+  const Architecture net = read_architecture(load_config(a.roofline, a.sets), a.roofline);
+  const ModelBenchOptions options = options_of(a);
+  const Ceilings ceilings = measure_ceilings(device, a.seconds);
+  const std::vector<TimedCase> ops = time_network_ops(device, net, options, ceilings);
+  fmt::print("{}", roofline_page(device.description(), net, options, ceilings, ops,
+                                 time_model(device, net, options).step));
 }
 
 void bench_model(Device& device, const Arguments& a) {
   const Architecture net = read_architecture(load_config(a.model, a.sets), a.model);
-  const ModelTiming t = time_model(device, net,
-                                   {.batch = a.batch ? a.batch : 64,
-                                    .training = a.mode == "train",
-                                    .bf16 = a.precision == "bf16",
-                                    .recompute = a.recompute,
-                                    .seconds = std::max(1.0, a.seconds),
-                                    .fusions = fusions_without(a.without)});
+  ModelBenchOptions options = options_of(a);
+  options.seconds = std::max(1.0, a.seconds);
+  const ModelTiming t = time_model(device, net, options);
   if (a.json)
     fmt::print("{}\n", nlohmann::json{{"device", device.description()},
                                       {"model", net.name},
@@ -116,22 +177,29 @@ void bench_model(Device& device, const Arguments& a) {
 
 int main(int argc, char** argv) {
   CLI::App app{
-      "Times ops at real shapes (default) or a whole network (--model), after a warm-up: median, 5th and "
-      "95th "
-      "percentile, bytes and FLOPs from each op's cost, share of the measured copy bandwidth."};
+      "Times ops at real shapes (default), every op of networks (--ops), a whole network (--model), or a "
+      "network "
+      "block by block against the device's ceilings (--roofline). After a warm-up: median, 5th and 95th "
+      "percentile, "
+      "bytes and FLOPs from each op's cost, shares of the measured copy bandwidth and of the roof."};
   Arguments a;
   app.add_option("--op", a.op, "one op only");
   app.add_flag("--list", a.list, "list the ops");
-  app.add_option("--model", a.model, "time a network: model YAML");
-  app.add_option("--mode", a.mode, "with --model: train or infer")->check(CLI::IsMember({"train", "infer"}));
-  app.add_option("--batch", a.batch, "with --model: batch size (64)")->check(CLI::PositiveNumber);
-  app.add_option("--precision", a.precision, "with --model: f32 or bf16")
+  auto* model = app.add_option("--model", a.model, "time a network: model YAML");
+  auto* ops =
+      app.add_option("--ops", a.ops, "time every op of a network at its shapes: model YAML")->excludes(model);
+  app.add_option("--roofline", a.roofline, "a page in Markdown for a network: model YAML")
+      ->excludes(model)
+      ->excludes(ops);
+  app.add_option("--mode", a.mode, "of a network: train or infer")->check(CLI::IsMember({"train", "infer"}));
+  app.add_option("--batch", a.batch, "of a network: batch size (64)")->check(CLI::PositiveNumber);
+  app.add_option("--precision", a.precision, "of a network: f32 or bf16")
       ->check(CLI::IsMember({"f32", "bf16"}));
   app.add_flag("--recompute", a.recompute, "with --model: train as with train.recompute");
-  app.add_option("--set", a.sets, "with --model: override one key, e.g. input.size=64")
+  app.add_option("--set", a.sets, "of a network: override one key, e.g. input.size=64")
       ->check(check_assignment);
   app.add_option("--without", a.without,
-                 "with --model: leave out a fusion: batch_norm (or its folding), activation, pool, residual, "
+                 "of a network: leave out a fusion: batch_norm (or its folding), activation, pool, residual, "
                  "attention, all")
       ->check(CLI::IsMember({"batch_norm", "activation", "pool", "residual", "attention", "all"}));
   app.add_option("--seconds", a.seconds, "time spent on each figure")->capture_default_str();
@@ -148,6 +216,8 @@ int main(int argc, char** argv) {
       return;
     }
     auto device = open_device(a.device, {.threads = a.threads});
-    a.model.empty() ? bench_ops(*device, a) : bench_model(*device, a);
+    if (!a.model.empty()) return bench_model(*device, a);
+    if (!a.ops.empty()) return bench_networks(*device, a);
+    a.roofline.empty() ? bench_listed(*device, a) : bench_roofline(*device, a);
   });
 }

@@ -1,74 +1,189 @@
 #!/usr/bin/env bash
-# Runs everything that needs a GPU and writes tests/gpu/results/<device>.json and .md. Needs the NVIDIA driver; no
-# network. BUILD: folder of a prepared build (default build-cuda; built here when it lacks the tests, which needs
-# nvcc, cuDNN and the packages of tools/setup.sh). Libraries that came with a Python environment are found there.
+# Runs everything that needs a GPU, in less than ten minutes, and writes DEVICE.json and DEVICE.md. Needs the NVIDIA
+# driver, cuDNN and cuBLAS (those of a Python environment will do) and Python 3; no network.
+#   BUILD    folder of a prepared build: build-portable where it is (cmake --preset portable, made on any machine), else
+#            build-cuda, built here when it lacks the tests (needs nvcc, cuDNN and the packages of tools/setup.sh)
+#   RESULTS  where the results go (tests/gpu/results)
+#   SECONDS_IN_ALL  540; every phase has a cap of its own as well, and what is known is written after each phase
 set -uo pipefail
 cd "$(dirname "$0")/../.." || exit 1
-build=${BUILD:-build-cuda}
+begin=$SECONDS
+all=${SECONDS_IN_ALL:-540}
+left() { echo $((all - (SECONDS - begin))); }
 
 if ! nvidia-smi >/dev/null 2>&1; then
   echo "gpu: no NVIDIA driver answers here" >&2
   exit 1
 fi
+build=${BUILD:-}
+[ -n "$build" ] || { [ -x build-portable/bin/gm_kernel_tests ] && build=build-portable; } || build=build-cuda
 if [ ! -x "$build/bin/gm_kernel_tests" ]; then
   major=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader | head -1 | tr -d .)
   cmake --preset release -B "$build" -DGM_CUDA=ON "-DGM_CUDA_ARCHS=$major-real" >/dev/null &&
     cmake --build "$build" --parallel "${GM_JOBS:-$(nproc)}" || exit 1
 fi
-# cuDNN and cuBLAS as Python packages carry them.
-packages=$(python3 -c 'import nvidia; print(list(nvidia.__path__)[0])' 2>/dev/null) &&
-  LD_LIBRARY_PATH=$(printf '%s:' "$packages"/*/lib)${LD_LIBRARY_PATH:-} && export LD_LIBRARY_PATH
+bin=$build/bin
 
-results=tests/gpu/results
+# cuDNN, cuBLAS and NVRTC: the toolkit's, and as Python packages carry them.
+libraries=$(python3 -c '
+import glob, nvidia
+print(":".join(sorted({f.rsplit("/", 1)[0] for p in nvidia.__path__ for f in glob.glob(p + "/**/*.so.*", recursive=True)})))
+' 2>/dev/null)
+export LD_LIBRARY_PATH=${libraries:+$libraries:}/usr/local/cuda/lib64${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+export PATH=$PATH:/usr/local/cuda/bin GM_REQUIRE_GPU=1
+
+results=${RESULTS:-tests/gpu/results}
 mkdir -p "$results"
-device=$(nvidia-smi --query-gpu=name --format=csv,noheader | head -1)
-driver=$(nvidia-smi --query-gpu=driver_version --format=csv,noheader | head -1)
-commit=$(git rev-parse --short HEAD 2>/dev/null || echo "${GM_COMMIT:-unknown}")
+work=$(mktemp -d)
+query() { nvidia-smi --query-gpu="$1" --format=csv,noheader | head -1; }
+device=$(query name)
+export GM_DEVICE_NAME="$device"
 file=$results/$(echo "$device" | tr ' /' '--')
-logs=$(mktemp -d)
-trap 'rm -rf "$logs"' EXIT
-export GM_REQUIRE_GPU=1
+commit=${GM_COMMIT:-$(git rev-parse --short HEAD 2>/dev/null || echo unknown)}
+printf '%s\n' "device=$device" "driver=$(query driver_version)" "memory=$(query memory.total)" \
+  "clock_limits=$(query clocks.max.sm), $(query clocks.max.memory)" "power_limit=$(query power.limit)" \
+  "commit=$commit" "build=$build" "processors=$(nproc)" >"$work/facts"
 
-echo "gpu: op tests on $device"
-"$build/bin/gm_kernel_tests" --gtest_filter='*cuda*:*Cuda*:*Cudnn*' --gtest_brief=1 2>&1 | tee "$logs/tests"
-tests=$(grep -E '^[0-9]+ passed' "$logs/tests" | tail -1)
-echo "gpu: training and inference on $device"
-"$build/bin/gm_unit_tests" --gtest_filter='DataAugment*:EngineFeed*:ToolsFeed*' --gtest_brief=1 2>&1 | tee "$logs/feed"
-feed=$(grep -E '^[0-9]+ passed' "$logs/feed" | tail -1)
+report() { python3 tests/gpu/report.py "$work" "$file" || echo "gpu: no report" >&2; }
+# phase NAME CAP COMMAND...: its output is NAME.log; ends in a line of $work/phases. Never ends the script.
+phase() {
+  local name=$1 cap=$2 start=$SECONDS status
+  shift 2
+  [ "$(left)" -lt "$cap" ] && cap=$(left)
+  if [ "$cap" -lt 3 ]; then
+    echo "$name 0 skipped" >>"$work/phases"
+    return 1
+  fi
+  timeout -k 5 "$cap" "$@" >"$work/$name.log" 2>&1
+  status=$?
+  [ $status -eq 137 ] && status=124
+  echo "$name $((SECONDS - start)) $status" >>"$work/phases"
+  echo "gpu: $name: $([ $status -eq 0 ] && echo done || { [ $status -eq 124 ] && echo "cut off" || echo "status $status"; }) after $((SECONDS - start)) s"
+  return $status
+}
+# Keeps the JSON lines of a phase's output.
+lines() { grep -h '^{' "$work/$1.log" >>"$work/$2.jsonl" 2>/dev/null; }
 
-sanitizer="not run: no compute-sanitizer here"
-if command -v compute-sanitizer >/dev/null; then
-  sanitizer="clean"
-  for check in memcheck racecheck synccheck initcheck; do
-    echo "gpu: compute-sanitizer $check"
-    GM_SMALL_CASES=1 compute-sanitizer --tool "$check" --error-exitcode 9 "$build/bin/gm_kernel_tests" \
-      --gtest_filter='*cuda*' --gtest_brief=1 >"$logs/$check" 2>&1
-    [ $? -eq 9 ] && sanitizer="errors in $check" && tail -40 "$logs/$check"
+# ---- Right or wrong. Nothing here is timed, so all of it runs at once, and PyTorch's compiler warms its cache.
+determinism() {
+  local set=$work/set.h5 run
+  "$bin/gm_data" synth --classes gz5 --count 512 --size 64 --quiet --out "$set" || return 1
+  for precision in f32 bf16; do
+    for run in a b; do
+      "$bin/gm_train" models/effg0.yaml --data "$set" --device cuda --epochs 2 --set input.size=32 --quiet \
+        --set train.precision=$precision --out "$work/$precision-$run" || return 1
+    done
+    cmp "$work/$precision-a/last.safetensors" "$work/$precision-b/last.safetensors" || return 1
+    "$bin/gm_train" models/effg0.yaml --data "$set" --device cuda --epochs 1 --set input.size=32 --quiet \
+      --set train.precision=$precision --set schedule.name=constant --out "$work/$precision-c" &&
+      "$bin/gm_train" "$work/$precision-c/config.yaml" --device cuda --epochs 2 --quiet --out "$work/$precision-c" \
+        --resume &&
+      "$bin/gm_train" models/effg0.yaml --data "$set" --device cuda --epochs 2 --set input.size=32 --quiet \
+        --set train.precision=$precision --set schedule.name=constant --out "$work/$precision-d" &&
+      cmp "$work/$precision-c/last.safetensors" "$work/$precision-d/last.safetensors" || return 1
   done
-fi
+  echo "same seed, same weights, bit for bit, in f32 and bf16; resumed as unbroken"
+}
+check() { # NAME ARGUMENTS...
+  local name=$1
+  shift
+  "$bin/gm_check" "$@" --device cuda --json | sed "s/^{/{\"check\":\"$name\",/"
+  return "${PIPESTATUS[0]}"
+}
+checks() {
+  local bad=0
+  check "effg0 f32" models/effg0.yaml --set input.size=64 --batch 16 || bad=1
+  check "effg0 f32, 100 steps" models/effg0.yaml --set input.size=32 --batch 32 --mode infer --steps 100 || bad=1
+  check "effg0 bf16" models/effg0.yaml --set input.size=64 --batch 16 --precision bf16 || bad=1
+  check "effv2s_cbam f32" models/effv2s_cbam.yaml --set input.size=128 --batch 4 || bad=1
+  check "effv2s_cbam bf16" models/effv2s_cbam.yaml --set input.size=128 --batch 4 --precision bf16 || bad=1
+  check "effg3 f32" models/effg3.yaml --batch 4 || bad=1
+  return $bad
+}
+sanitize() { # TOOL
+  GM_SMALL_CASES=1 compute-sanitizer --tool "$1" --error-exitcode 9 "$bin/gm_kernel_tests" --gtest_filter='*cuda*'
+}
+export -f determinism checks check sanitize
+export bin work
 
-bench="$logs/bench"
-: >"$bench"
-if [ -x "$build/bin/gm_bench" ]; then
-  echo "gpu: benchmark"
-  "$build/bin/gm_bench" --device cuda --json >"$bench" || echo "gpu: the benchmark failed" >&2
+phase tests 170 "$bin/gm_kernel_tests" --gtest_filter='*cuda*:*Cuda*:*Cudnn*' &
+phase feed 170 "$bin/gm_unit_tests" --gtest_filter='DataAugment*:EngineFeed*:ToolsFeed*' &
+phase determinism 120 bash -c determinism &
+phase checks 170 bash -c checks &
+if command -v compute-sanitizer >/dev/null; then
+  for tool in memcheck racecheck synccheck initcheck; do
+    phase "$tool" 170 bash -c "sanitize $tool" &
+  done
+else
+  echo "memcheck 0 missing" >>"$work/phases"
 fi
+if [ -n "${GM_NO_PEERS:-}" ] || ! python3 -c 'import torch; assert torch.cuda.is_available()' 2>/dev/null; then
+  peers=""
+else
+  peers=yes
+  phase compile 175 python3 tests/peers/torch_bench.py --prepare --variants compile-default,compile --limit 170 \
+    --total 170 &
+fi
+wait
+lines checks checks
+report
 
-python3 - "$file" "$device" "$driver" "$commit" "${tests:-the tests did not finish}" \
-  "${feed:-the tests did not finish}" "$sanitizer" "$bench" <<'END'
-import datetime, json, sys
-file, device, driver, commit, tests, feed, sanitizer, bench = sys.argv[1:]
-rows = [json.loads(line) for line in open(bench) if line.startswith("{")]
-facts = {"date": datetime.date.today().isoformat(), "device": device, "driver": driver, "commit": commit,
-         "tests": tests, "training_and_inference": feed, "sanitizer": sanitizer}
-with open(file + ".json", "w") as out:
-    json.dump({**facts, "bench": rows}, out, indent=1)
-with open(file + ".md", "w") as out:
-    out.write("".join(f"- {k}: {v}\n" for k, v in facts.items()))
-    if rows:
-        keys = list(rows[0])
-        out.write("\n| " + " | ".join(keys) + " |\n" + "|---" * len(keys) + "|\n")
-        out.write("".join("| " + " | ".join(str(r.get(k, "")) for k in keys) + " |\n" for r in rows))
-END
+# ---- Speed: one thing at a time.
+step() { # MODEL SIZE BATCH MODE [ARGUMENTS]
+  local model=$1 size=$2 batch=$3 mode=$4
+  shift 4
+  "$bin/gm_bench" --model "models/$model.yaml" --set "input.size=$size" --batch "$batch" --mode "$mode" --device cuda \
+    --precision bf16 --json "$@" | sed "s/^{/{\"config\":\"$model\",/"
+}
+models() {
+  step effv2s_cbam 224 64 train
+  step effg3 96 256 train
+  step effg0 32 256 train
+  step effg3 96 256 infer
+  step effv2s_cbam 224 256 infer
+  step effg3 96 1 infer
+}
+pipeline() { # gm_train with decoding and augmentation
+  "$bin/gm_data" synth --classes gz5 --count 8192 --size 128 --quiet --out "$work/pipeline.h5" &&
+    "$bin/gm_train" models/effg3.yaml --data "$work/pipeline.h5" --device cuda --epochs 2 --batch 256 --quiet \
+      --set train.precision=bf16 --out "$work/pipeline" || return 1
+  awk -F, 'NR == 3 { printf "{\"images_per_second\": %s, \"data_wait\": %s}\n", $7, $8 }' "$work/pipeline/metrics.csv"
+}
+export -f step models pipeline
+
+phase models 60 bash -c models
+lines models models
+report
+[ -n "$peers" ] && phase eager 60 python3 tests/peers/torch_bench.py --variants eager,graphs --seconds 1.5 --limit 40 \
+  --total 58 --out "$work/peers.jsonl"
+report
+ops() {
+  "$bin/gm_bench" --ops models/effv2s_cbam.yaml --ops models/effg3.yaml --device cuda --precision bf16 --batch 64 \
+    --seconds 0.02 --json
+}
+depthwise() { # alone, as cuDNN has it: not fused with the batch norm behind it
+  "$bin/gm_bench" --ops models/effv2s_cbam.yaml --ops models/effg3.yaml --device cuda --precision bf16 --batch 64 \
+    --seconds 0.02 --json --without all --op depthwise_conv2d
+}
+export -f ops depthwise
+phase ops 60 bash -c ops
+lines ops ops
+phase depthwise 15 bash -c depthwise
+lines depthwise ops
+[ -n "$peers" ] && phase cudnn 25 python3 tests/peers/torch_bench.py --depthwise "$work/depthwise.log" --seconds 0.02 \
+  --out "$work/cudnn.jsonl"
+report
+phase roofline 40 "$bin/gm_bench" --roofline models/effv2s_cbam.yaml --device cuda --precision bf16 --batch 64
+phase roofline-g3 30 "$bin/gm_bench" --roofline models/effg3.yaml --device cuda --precision bf16 --batch 256
+phase pipeline 40 bash -c pipeline
+lines pipeline pipeline
+report
+[ -n "$peers" ] && phase compiled "$(left)" python3 tests/peers/torch_bench.py --variants compile,compile-default \
+  --seconds 1.5 --limit 100 --total $(($(left) - 8)) --out "$work/peers.jsonl"
+report
 echo "gpu: $file.json, $file.md"
-case "$tests;$feed" in *" 0 failed"*";"*" 0 failed"*) [ "$sanitizer" = "${sanitizer#errors}" ] ;; *) false ;; esac
+# 0 only when everything that ran was right.
+! grep -vE ' 0$' "$work/phases" | grep -qE '^(tests|feed|determinism|checks|memcheck|racecheck|synccheck|initcheck) '
+status=$?
+rm -rf "$work"
+exit $status

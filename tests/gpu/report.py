@@ -1,0 +1,202 @@
+#!/usr/bin/env python3
+"""report.py WORK FILE: what tests/gpu/run.sh has found so far, as FILE.json and FILE.md. Called after every phase."""
+import datetime
+import json
+import os
+import re
+import sys
+
+
+def read(path):
+    try:
+        with open(path, errors="replace") as file:
+            return file.read()
+    except FileNotFoundError:
+        return ""
+
+
+def rows(path):
+    found = []
+    for line in read(path).splitlines():
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            pass  # cut off in the middle
+    return found
+
+
+STATUS = {"0": "passed", "124": "cut off", "skipped": "not run: no time left", "missing": "not run: no such tool"}
+# What the project aims at: engine row, peer variants of which the fastest counts, target and moonshot as ratios.
+TARGETS = [
+    ("effv2s_cbam training, 224 px, batch 64", ("effv2s_cbam", 224, 64, "train"), [
+        ("eager AMP channels-last", ["eager"], 2, 2.5), ("torch.compile", ["compile", "compile-default"], 1.4, 1.7)]),
+    ("effv2s_cbam inference, 224 px, batch 256", ("effv2s_cbam", 224, 256, "infer"), [
+        ("eager", ["eager"], 2.4, 2.9), ("torch.compile", ["compile", "compile-default"], 1.8, 2.1)]),
+    ("effg3 training, 96 px, batch 256", ("effg3", 96, 256, "train"), [
+        ("eager", ["eager"], 2.4, 4), ("torch.compile", ["compile", "compile-default"], 1.9, 3)]),
+    ("effg0 training, 32 px, batch 256", ("effg0", 32, 256, "train"), [("eager", ["eager"], 5, 8)]),
+    ("effg3 inference, 96 px, batch 256", ("effg3", 96, 256, "infer"), [
+        ("eager", ["eager"], 3, 5), ("torch.compile with CUDA graphs", ["compile", "graphs"], 2, 3.6)]),
+    ("effg3 latency, 96 px, batch 1", ("effg3", 96, 1, "infer"), [
+        ("torch.compile with CUDA graphs", ["compile", "graphs"], 2, None)]),
+]
+
+
+def speed_table(models, peers):
+    """One row per target: the figure of both sides and their ratio, or why there is none."""
+    table = []
+    for name, (config, size, batch, mode), opponents in TARGETS:
+        ours = [r for r in models if (r.get("config"), r.get("input"), r.get("batch"), r.get("mode")) ==
+                (config, size, batch, mode)]
+        for opponent, variants, target, moonshot in opponents:
+            row = {"what": name, "against": opponent, "target": target, "moonshot": moonshot}
+            theirs = [r for r in peers if (r["model"], r["size"], r["batch"]) == (config, size, batch) and
+                      r["mode"] == ("latency" if batch == 1 else mode) and r["variant"] in variants]
+            timed = [r for r in theirs if "median_ms" in r]
+            if ours:
+                row["engine_ms"] = ours[-1]["median_ms"]
+            if timed:
+                best = min(timed, key=lambda r: r["median_ms"])
+                row.update(peer_ms=best["median_ms"], peer_variant=best["variant"])
+            elif theirs:
+                row["why"] = "; ".join(f"{r['variant']}: {r.get('skipped') or r.get('failed')}" for r in theirs)
+            if "engine_ms" in row and "peer_ms" in row:
+                row["ratio"] = row["peer_ms"] / row["engine_ms"]
+                row["met"] = row["ratio"] >= target
+            table.append(row)
+    return table
+
+
+def tests_summary(log):
+    last = re.findall(r"^\d+ passed, \d+ failed, \d+ skipped$", log, re.M)
+    ok, failed = log.count("[       OK ]"), re.findall(r"^\[  FAILED  \] (\S+)", log, re.M)
+    text = last[-1] if last else f"{ok} passed before the end"
+    return text + (": " + ", ".join(sorted(set(failed))[:8]) if failed else "")
+
+
+def phase_notes(work, name):
+    log = read(f"{work}/{name}.log")
+    if name in ("tests", "feed"):
+        return tests_summary(log)
+    if name in ("memcheck", "racecheck", "synccheck", "initcheck"):
+        summary = re.findall(r"=+ (?:ERROR|RACECHECK) SUMMARY: (.*)", log)
+        return f"{summary[-1] if summary else 'no summary'}; {log.count('[       OK ]')} tests"
+    if name in ("checks", "determinism", "pipeline"):
+        errors = re.findall(r"^gm_\w+: error: (.*)|^(.* differ: .*)", log, re.M)
+        text = "; ".join(filter(None, (a or b for a, b in errors)))
+        return text[:600] or (log.strip().splitlines() or [""])[-1][:200] if name == "determinism" else text[:600]
+    return ""
+
+
+def checks_summary(found):
+    """Per check and kind of tensor: how many, and the largest relative difference."""
+    groups = {}
+    for r in found:
+        g = groups.setdefault((r["check"], r["mode"], r.get("kind", "loss of a step")),
+                              {"n": 0, "beyond": 0, "relative": 0.0, "worst": "", "tolerance": r["tolerance"]})
+        g["n"] += 1
+        g["beyond"] += not r["within"]
+        value = r["relative"]
+        if value is None or value != value or value >= g["relative"]:
+            g["relative"], g["worst"] = value, r.get("name") or f"step {r.get('step')}"
+    return [{"check": c, "mode": m, "kind": k, **g} for (c, m, k), g in groups.items()]
+
+
+def number(value, digits=3):
+    return "-" if value is None else f"{value:.{digits}g}" if isinstance(value, float) else str(value)
+
+
+def markdown(out, head, table):
+    out.append("| " + " | ".join(head) + " |\n|" + "---|" * len(head))
+    out += ["| " + " | ".join(number(c) for c in line) + " |" for line in table]
+    out.append("")
+
+
+def ops_table(ops):
+    """The slowest ops first: what a step of the network spends in all nodes of that shape."""
+    timed = sorted((r for r in ops if "median_us" in r), key=lambda r: -r["median_us"] * r.get("count", 1))
+    return [[r["network"], r["op"], r["pass"], r["layer"], r.get("count", 1), r["median_us"], r["gb_s"],
+             r["tflop_s"], r["share_of_copy"], r["share_of_roof"], r.get("cudnn_us"),
+             r["cudnn_us"] / r["median_us"] if r.get("cudnn_us") else None] for r in timed]
+
+
+def main(work, file):
+    facts = dict(line.split("=", 1) for line in read(f"{work}/facts").splitlines())
+    facts["date"] = datetime.date.today().isoformat()
+    phases = [dict(zip(("name", "seconds", "status"), line.split())) for line in read(f"{work}/phases").splitlines()]
+    for p in phases:
+        p["result"] = STATUS.get(p["status"], "failed, status " + p["status"])
+        p["notes"] = phase_notes(work, p["name"])
+    models, peers, ops = (rows(f"{work}/{n}.jsonl") for n in ("models", "peers", "ops"))
+    cudnn = {(r["network"], r["case"], r["pass"]): r["cudnn_us"] for r in rows(f"{work}/cudnn.jsonl")}
+    for r in ops:
+        if "network" in r and (r["network"], r["case"], r["pass"]) in cudnn:
+            r["cudnn_us"] = cudnn[r["network"], r["case"], r["pass"]]
+    checks, pipeline = checks_summary(rows(f"{work}/checks.jsonl")), rows(f"{work}/pipeline.jsonl")
+    speed = speed_table(models, peers)
+
+    step = next((r for r in models if r.get("config") == "effg3" and r["mode"] == "train"), None)
+    if pipeline and step:
+        share = pipeline[-1]["images_per_second"] / step["images_per_second"]
+        speed.append({"what": "whole pipeline with augmentation, effg3, batch 256", "against": "the step without data",
+                      "target": 0.9, "moonshot": 0.98, "ratio": share, "met": share >= 0.9})
+    bound = [r for r in ops if "share_of_copy" in r and r.get("memory_bound")]
+    if bound:
+        worst = min(bound, key=lambda r: r["share_of_copy"])
+        speed.append({"what": f"memory-bound kernels, slowest of {len(bound)}: {worst['op']} {worst['pass']}, "
+                      f"{worst['layer']}", "against": "measured copy bandwidth", "target": 0.85, "moonshot": 0.9,
+                      "ratio": worst["share_of_copy"], "met": worst["share_of_copy"] >= 0.85})
+    for direction in ("forward", "backward"):
+        pairs = [r for r in ops if r.get("cudnn_us") and r["op"] == "depthwise_conv2d" and r["pass"] == direction]
+        if pairs:
+            worst = min(pairs, key=lambda r: r["cudnn_us"] / r["median_us"])
+            ratio = worst["cudnn_us"] / worst["median_us"]
+            speed.append({"what": f"depthwise {direction}, worst of {len(pairs)} shapes", "against": "cuDNN",
+                          "target": 2, "moonshot": 3, "ratio": ratio, "met": ratio >= 2})
+
+    temporary = f"{file}.json.new"
+    with open(temporary, "w") as out:
+        json.dump({**facts, "phases": phases, "targets": speed, "models": models, "peers": peers, "checks": checks,
+                   "pipeline": pipeline, "ops": ops}, out, indent=1)
+    os.replace(temporary, f"{file}.json")
+
+    out = [f"# {facts.get('device', '?')}", ""]
+    out += [f"- {k}: {v}" for k, v in facts.items() if k != "device"] + [""]
+    markdown(out, ["phase", "result", "s", "notes"],
+             [[p["name"], p["result"], p["seconds"], p["notes"].replace("|", "\\|")] for p in phases])
+    out.append("## Targets\n\nRatios: how many times faster than the peer in the same run, or share of the bound.\n")
+    markdown(out, ["what", "against", "engine ms", "peer ms", "ratio", "target", "moonshot", "met"],
+             [[r["what"], r["against"], r.get("engine_ms"), r.get("peer_ms"), r.get("ratio"), r["target"],
+               r["moonshot"], {True: "yes", False: "no"}.get(r.get("met"), r.get("why", "not measured"))]
+              for r in speed])
+    if models:
+        out.append("## Networks\n")
+        markdown(out, ["network", "px", "batch", "mode", "precision", "ms", "img/s", "MiB"],
+                 [[r["config"], r["input"], r["batch"], r["mode"], r["precision"], r["median_ms"],
+                   r["images_per_second"], r["memory_mib"]] for r in models])
+    if peers:
+        out.append("## PyTorch on the same card\n")
+        markdown(out, ["network", "px", "batch", "mode", "variant", "ms", "ms to submit", "img/s", "remark"],
+                 [[r["model"], r["size"], r["batch"], r["mode"], r["variant"], r.get("median_ms"), r.get("submit_ms"),
+                   r.get("images_per_second"), r.get("skipped") or r.get("failed") or ""] for r in peers])
+    if checks:
+        out.append("## The card against the CPU (`gm_check`)\n")
+        markdown(out, ["check", "mode", "kind", "tensors", "beyond", "largest relative", "tolerance", "where"],
+                 [[c["check"], c["mode"], c["kind"], c["n"], c["beyond"], c["relative"], c["tolerance"], c["worst"]]
+                  for c in checks])
+    if ops:
+        out.append("## Ops at the networks' shapes\n")
+        ceilings = next((r for r in ops if "copy_gb_s" in r), {})
+        out.append(", ".join(f"{k} {number(v, 4)}" for k, v in ceilings.items() if k != "device") + "\n")
+        markdown(out, ["network", "op", "pass", "layer", "times", "us", "GB/s", "TFLOP/s", "of copy", "of roof",
+                       "cuDNN us", "ratio"], ops_table(ops))
+    for name in ("roofline", "roofline-g3"):
+        text = read(f"{work}/{name}.log")
+        if text.startswith("#"):
+            out.append(text.replace("\n#", "\n##").replace("# ", "## ", 1))
+    with open(f"{file}.md.new", "w") as target:
+        target.write("\n".join(out) + "\n")
+    os.replace(f"{file}.md.new", f"{file}.md")
+
+
+main(*sys.argv[1:])
