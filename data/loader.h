@@ -26,7 +26,7 @@ class ImageCache {
       : data_(std::move(data)), budget_(budget_bytes) {}
   /// The cached image, or a fresh one that is kept if it still fits. Throws what Dataset::read throws.
   std::shared_ptr<const Image> read(int64_t row);
-  const Dataset& data() const { return *data_; }
+  const std::shared_ptr<const Dataset>& data() const { return data_; }
   size_t bytes() const;
   /// What bytes() grows to when `images` different ones are asked for; where their sizes are not known, a few
   /// are read.

@@ -60,11 +60,9 @@ std::vector<int64_t> sky_groups(const Dataset& data, double arcsec) {
   return group;
 }
 
-Split make_split(const Dataset& data, const SplitConfig& config) {
-  if (!(config.val >= 0 && config.test >= 0 && config.val + config.test < 1))
-    fail("split: val and test must be 0 or more and leave something to train on (val + test < 1)");
-  // One stratum a class; a sky object whose images disagree about the class belongs to that of its first.
-  std::vector<int64_t> group = sky_groups(data, config.same_sky_arcsec);
+std::map<int, std::vector<std::vector<int64_t>>> shuffled_objects(const Dataset& data, uint64_t seed,
+                                                                  double same_sky_arcsec) {
+  const std::vector<int64_t> group = sky_groups(data, same_sky_arcsec);
   std::map<int64_t, std::vector<int64_t>> members;
   std::map<int, std::vector<int64_t>> strata;
   for (int64_t row = 0; row < data.size(); ++row) {
@@ -74,23 +72,32 @@ Split make_split(const Dataset& data, const SplitConfig& config) {
     rows.push_back(row);
   }
   if (strata.empty()) fail(data.path() + ": no labelled images to split into training and validation");
-
-  Split split;
+  std::map<int, std::vector<std::vector<int64_t>>> objects;
   for (auto& [label, groups] : strata) {
-    PhiloxStream rng(config.seed, RngUse::split, static_cast<uint32_t>(label));
+    PhiloxStream rng(seed, RngUse::split, static_cast<uint32_t>(label));
     for (size_t i = groups.size(); i > 1; --i)
       std::swap(groups[i - 1], groups[rng.below(static_cast<uint32_t>(i))]);
-    int64_t images = 0, objects = static_cast<int64_t>(groups.size());
-    for (int64_t g : groups) images += static_cast<int64_t>(members[g].size());
+    for (int64_t g : groups) objects[label].push_back(std::move(members[g]));
+  }
+  return objects;
+}
+
+Split make_split(const Dataset& data, const SplitConfig& config) {
+  if (!(config.val >= 0 && config.test >= 0 && config.val + config.test < 1))
+    fail("split: val and test must be 0 or more and leave something to train on (val + test < 1)");
+  Split split;
+  for (auto& [label, of_class] : shuffled_objects(data, config.seed, config.same_sky_arcsec)) {
+    int64_t images = 0, objects = static_cast<int64_t>(of_class.size());
+    for (const auto& rows : of_class) images += static_cast<int64_t>(rows.size());
     int64_t parts = 1 + (config.val > 0) + (config.test > 0);
     auto target = [&](double share) {
       int64_t n = std::llround(share * static_cast<double>(images));
       return share > 0 && objects >= parts ? std::max<int64_t>(n, 1) : n;
     };
     int64_t val = target(config.val), test = target(config.test);
-    for (size_t i = 0; i < groups.size(); ++i) {
-      const auto& rows = members[groups[i]];
-      bool last = i + 1 == groups.size();  // kept for training, so that no class is only in validation
+    for (size_t i = 0; i < of_class.size(); ++i) {
+      const auto& rows = of_class[i];
+      bool last = i + 1 == of_class.size();  // kept for training, so that no class is only in validation
       auto& part = last ? split.train : val > 0 ? split.val : test > 0 ? split.test : split.train;
       (val > 0 ? val : test) -= static_cast<int64_t>(rows.size());
       part.insert(part.end(), rows.begin(), rows.end());

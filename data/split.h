@@ -1,6 +1,7 @@
 // Train / validation / test: stratified per class, seeded, the same sky object never on two sides.
 #pragma once
 #include <cstdint>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -29,6 +30,12 @@ Split make_split(const Dataset& data, const SplitConfig& config);
 
 /// Numbers 0 .. n-1 of sky objects by row; rows without a position are objects of their own.
 std::vector<int64_t> sky_groups(const Dataset& data, double arcsec);
+
+/// The sky objects of every class in a seeded random order, each as its rows: what is dealt out to the parts
+/// of a split. An object whose images disagree about the class belongs to that of its first. Unlabelled rows
+/// are in none. Throws gm::Error when no row has a label.
+std::map<int, std::vector<std::vector<int64_t>>> shuffled_objects(const Dataset& data, uint64_t seed,
+                                                                  double same_sky_arcsec);
 
 /// split.csv: `id_str,row,label,split` with split = train | val | test, in row order, written atomically.
 void write_split(const std::string& path, const Dataset& data, const Split& split);

@@ -1,5 +1,7 @@
 #include "tools/run_config.h"
 
+#include <fmt/format.h>
+
 #include "data/loader.h"
 
 namespace gm {
@@ -101,6 +103,13 @@ RunConfig read_run_config(const YAML::Node& config, const std::string& where) {
   r.data_path = data.text("path", "");
   r.split.val = data.number("val_fraction", 0.1, 0, 0.9);
   r.split.test = data.number("test_fraction", 0, 0, 0.9);
+  r.split.seed = static_cast<uint64_t>(r.train.seed);
+  r.folds = static_cast<int>(data.integer("folds", 0, 0, 1000));
+  r.fold = static_cast<int>(data.integer("fold", 1, 1, 1000));
+  if (r.folds == 1) data.error("folds", "must be 0, for a simple split, or at least 2");
+  if (r.fold > std::max(1, r.folds)) data.error("fold", fmt::format("is not one of {} folds", r.folds));
+  if (r.folds && r.split.test > 0)
+    data.error("test_fraction", "must be 0 with folds: they have no test part");
   r.workers = static_cast<int>(data.integer("workers", 0, 0, 256));
   r.cache_bytes = static_cast<size_t>(data.integer("cache_mib", ImageCache::kDefaultBytes >> 20, 0, 1 << 30))
                   << 20;

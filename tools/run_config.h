@@ -25,6 +25,7 @@ struct RunConfig {
   Architecture architecture;
   std::string data_path;
   SplitConfig split;
+  int folds = 0, fold = 1;  // folds > 0: validate on fold `fold` (from 1) instead of a share
   int workers = 0;
   size_t cache_bytes = 0;
   TransformConfig transform;

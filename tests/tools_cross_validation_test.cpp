@@ -1,0 +1,166 @@
+// gm_train --cross-validate: folds are ordinary runs, scores are those of gm_eval, interruptions cost
+// nothing.
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "data/csv.h"
+#include "tests/tools_test_util.h"
+
+namespace gm {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+using test::expect_failure;
+using test::expect_same_tensors;
+using test::expect_success;
+using test::run;
+using test::TempDir;
+
+json read_json(const std::string& path) { return json::parse(test::read_text(path)); }
+
+/// 90 synthetic images; 60 of them are 7 steps an epoch in each of three folds.
+class CrossValidation : public testing::Test {
+ protected:
+  CrossValidation() {
+    test::write_text(config, test::tiny_config());
+    expect_success(run("gm_data", {"synth", "--classes", "gz5", "--count", "90", "--size", "40", "--format",
+                                   "png", "--quiet", "--out", data}));
+  }
+  std::vector<std::string> arguments(const std::string& out,
+                                     const std::vector<std::string>& more = {}) const {
+    std::vector<std::string> a{config,    "--data",   data,  "--cross-validate", "3", "--out",
+                               dir / out, "--device", "cpu", "--threads",        "2"};
+    a.insert(a.end(), more.begin(), more.end());
+    return a;
+  }
+  // Everything of a summary but speed.
+  static json scores(const std::string& path) {
+    json j = read_json(path);
+    for (const char* key : {"mean", "std"}) j[key].erase("images_per_second");
+    for (json& f : j["fold_scores"]) f.erase("images_per_second");
+    return j;
+  }
+
+  TempDir dir;
+  std::string config = dir / "tiny.yaml", data = dir / "set";
+};
+
+TEST_F(CrossValidation, FoldsAreRunsAndScoresAreOutOfFold) {
+  expect_success(run("gm_train", arguments("cv", {"--quiet"})));
+  const json s = read_json(dir / "cv/summary.json");
+  EXPECT_EQ(s["folds_finished"], 3);
+  EXPECT_EQ(s["n"], 90);
+  EXPECT_EQ(s["weights"], "last epoch");
+  EXPECT_EQ(s["classes"], json(gz5_classes()));
+  EXPECT_EQ(s["input_size"], 32);
+  const CsvTable folds(dir / "cv/folds.csv");
+  ASSERT_EQ(folds.rows(), 90);
+  double correct = 0, accuracies = 0, recalls = 0;
+  std::vector<double> accuracy;
+  for (int k = 1; k <= 3; ++k) {
+    const std::string fold = dir / ("cv/fold" + std::to_string(k));
+    const json f = s["fold_scores"][static_cast<size_t>(k - 1)];
+    // The fold's images are those of its split.csv and its predictions, and no others.
+    std::set<std::string> of_fold, validated, predicted;
+    for (int64_t r = 0; r < folds.rows(); ++r)
+      if (folds.cell(r, 3) == std::to_string(k)) of_fold.insert(folds.cell(r, 0));
+    const CsvTable split(fold + "/split.csv"), predictions(fold + "/predictions.csv");
+    ASSERT_EQ(split.rows(), 90);
+    for (int64_t r = 0; r < split.rows(); ++r)
+      if (split.cell(r, split.column("split")) == "val") validated.insert(split.cell(r, 0));
+    for (int64_t r = 0; r < predictions.rows(); ++r) {
+      predicted.insert(predictions.cell(r, 0));
+      correct += predictions.cell(r, 1) == predictions.cell(r, 2);
+    }
+    EXPECT_EQ(of_fold, validated);
+    EXPECT_EQ(of_fold, predicted);
+    EXPECT_EQ(f["n"], of_fold.size());
+    // The last epoch's accuracy, and that of gm_eval, number for number.
+    const CsvTable metrics(fold + "/metrics.csv");
+    EXPECT_NEAR(f["accuracy"].get<double>(),
+                std::stod(metrics.cell(metrics.rows() - 1, metrics.column("val_accuracy"))), 1e-6);
+    expect_success(run("gm_eval", {"--model", fold + "/last.safetensors", "--data", data, "--split", "val",
+                                   "--out", dir / "eval", "--device", "cpu", "--quiet"}));
+    const json e = read_json(dir / "eval/metrics.json");
+    for (const char* key :
+         {"accuracy", "macro_precision", "macro_recall", "macro_f1", "weighted_f1", "confusion"})
+      EXPECT_EQ(f[key], e[key]) << key;
+    for (int c = 0; c < 5; ++c) EXPECT_EQ(f["class_accuracy"][c], e["per_class"][c]["recall"]);
+    EXPECT_EQ(s["params_total"], e["params_total"]);
+    EXPECT_EQ(s["macs"], e["macs"]);
+    accuracy.push_back(f["accuracy"]);
+    accuracies += accuracy.back();
+    recalls += f["class_accuracy"][2].get<double>();
+  }
+  const double mean = accuracies / 3;
+  double squares = 0;
+  for (double a : accuracy) squares += (a - mean) * (a - mean);
+  EXPECT_NEAR(s["mean"]["accuracy"].get<double>(), mean, 1e-14);
+  EXPECT_NEAR(s["std"]["accuracy"].get<double>(), std::sqrt(squares / 2), 1e-14);
+  EXPECT_NEAR(s["mean"]["class_accuracy"][2].get<double>(), recalls / 3, 1e-14);
+  EXPECT_NEAR(s["pooled"]["accuracy"].get<double>(), correct / 90, 1e-14);
+
+  // One fold alone, from its own configuration or from keys.
+  expect_success(run("gm_train", {dir / "cv/fold2/config.yaml", "--out", dir / "two", "--device", "cpu",
+                                  "--threads", "2", "--quiet"}));
+  expect_same_tensors(dir / "cv/fold2/last.safetensors", dir / "two/last.safetensors");
+  EXPECT_EQ(test::read_text(dir / "cv/fold2/split.csv"), test::read_text(dir / "two/split.csv"));
+}
+
+TEST_F(CrossValidation, ResumesInTheFoldThatWasInterrupted) {
+  expect_success(run("gm_train", arguments("whole", {"--quiet"})));
+  {
+    test::Process p("gm_train", arguments("cut", {"--set", "train.checkpoint_steps=2"}), {});
+    ASSERT_TRUE(test::wait_for_mid_epoch(p, dir / "cut/fold2/last.safetensors")) << p.err();
+    p.send(SIGTERM);
+    EXPECT_EQ(p.wait(), 0);
+    const std::string how =
+        (dir / "cut") + "/config.yaml --cross-validate 3 --out " + (dir / "cut") + " --resume";
+    EXPECT_NE(p.out().find("Resume with: gm_train " + how), std::string::npos) << p.out();
+  }
+  EXPECT_TRUE(fs::exists(dir / "cut/fold1/scores.json"));
+  EXPECT_FALSE(fs::exists(dir / "cut/fold2/scores.json"));
+  EXPECT_FALSE(fs::exists(dir / "cut/summary.json"));
+  const auto first = fs::last_write_time(dir / "cut/fold1/last.safetensors");
+  expect_success(run("gm_train", {dir / "cut/config.yaml", "--cross-validate", "3", "--out", dir / "cut",
+                                  "--resume", "--device", "cpu", "--threads", "2"}));
+  EXPECT_EQ(first, fs::last_write_time(dir / "cut/fold1/last.safetensors"));
+  for (const char* fold : {"fold1", "fold2", "fold3"})
+    expect_same_tensors(dir / (std::string("whole/") + fold + "/last.safetensors"),
+                        dir / (std::string("cut/") + fold + "/last.safetensors"));
+  EXPECT_EQ(scores(dir / "whole/summary.json"), scores(dir / "cut/summary.json"));
+
+  // Fold by fold gives the same, too.
+  expect_success(run("gm_train", arguments("parts", {"--folds", "3", "--quiet"})));
+  EXPECT_EQ(read_json(dir / "parts/summary.json")["folds_finished"], 1);
+  EXPECT_TRUE(read_json(dir / "parts/summary.json")["std"]["accuracy"].is_null());
+  expect_success(run("gm_train", arguments("parts", {"--folds", "1,2", "--quiet", "--resume"})));
+  EXPECT_EQ(scores(dir / "whole/summary.json"), scores(dir / "parts/summary.json"));
+}
+
+TEST_F(CrossValidation, RefusesWhatWouldMislead) {
+  auto refused = [&](const std::vector<std::string>& more, const std::vector<std::string>& parts) {
+    expect_failure(run("gm_train", arguments("x", more)), 1, parts);
+    EXPECT_FALSE(fs::exists(dir / "x"));
+  };
+  refused({"--set", "train.patience=3"}, {"train.patience=0"});
+  refused({"--set", "data.test_fraction=0.1"}, {"test_fraction"});
+  refused({"--folds", "4"}, {"--folds 4", "1 to 3"});
+  refused({"--batch", "61"}, {"train.batch 61", "60 images"});
+  refused({"--resume"}, {"no folds.csv"});
+  expect_failure(run("gm_train", {config, "--data", data, "--out", dir / "x", "--cross-validate", "40"}), 1,
+                 {"class '", "objects, fewer than the 40 folds"});
+  expect_failure(run("gm_train", {config, "--data", data, "--folds", "1"}), 2, {"--cross-validate"});
+  expect_failure(run("gm_train", {config, "--data", data, "--out", dir / "x", "--set", "data.folds=3",
+                                  "--set", "data.fold=4"}),
+                 1, {"data.fold", "3 folds"});
+
+  expect_success(run("gm_train", arguments("x", {"--folds", "1", "--epochs", "1", "--quiet"})));
+  expect_failure(run("gm_train", arguments("x")), 1, {"already holds folds", "--resume"});
+  expect_failure(run("gm_train", arguments("x", {"--resume", "--seed", "4"})), 1, {"folds.csv", "--seed"});
+}
+
+}  // namespace
+}  // namespace gm

@@ -1,0 +1,40 @@
+// One training run: data, network and trainer put together, a run folder and a log written.
+#pragma once
+#include <atomic>
+#include <memory>
+#include <optional>
+
+#include "data/loader.h"
+#include "engine/trainer.h"
+#include "tools/model_file.h"
+#include "tools/run_config.h"
+
+namespace gm {
+
+/// What a run is made of; complete before the first file is written.
+struct TrainJob {
+  YAML::Node yaml;  // the resolved configuration
+  RunConfig run;
+  std::optional<ModelFile> init;  // weights to start from; emptied by the run
+  std::string out;                // run folder
+  std::string resume_with;        // command line for the message after an interruption
+  bool resume = false, quiet = false;
+};
+
+/// The labelled data of a job. Throws gm::Error when it has no labels or other classes than the model; the
+/// class names go into the job's architecture.
+std::shared_ptr<Dataset> open_training_data(TrainJob& job);
+
+/// The part of the data that the configuration trains on: a fold where data.folds asks for one.
+Split split_of(const TrainJob& job, const Dataset& data);
+
+/// Throws gm::Error when a part is too small to train or validate on.
+void check_split(const TrainJob& job, const Split& split);
+
+/// Trains until the last epoch, an early stop or `stop`. `device_line` is the first line of the log. The
+/// cache may be shared with other runs over the same data.
+Trainer::Outcome train_run(TrainJob job, Device& device, const std::string& device_line,
+                           const std::shared_ptr<ImageCache>& cache, const Split& split,
+                           const std::atomic<bool>& stop);
+
+}  // namespace gm
