@@ -65,7 +65,8 @@ void score_fold(const TrainJob& job, Device& device, const std::shared_ptr<const
                 const std::vector<int64_t>& rows) {
   const ModelFile model = read_model(job.out + "/last.safetensors");
   const int64_t total = static_cast<int64_t>(rows.size());
-  Predictor predictor(device, model, std::min<int64_t>(64, total), job.run.train.bf16);
+  Predictor predictor(device, model, std::min<int64_t>(64, total),
+                      {.bf16 = job.run.train.bf16, .images = on_device(device, {})});
   Classifier classifier(predictor, model.transform,
                         {.tool = "gm_train",
                          .doing = "classifying",
