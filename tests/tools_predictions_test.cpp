@@ -241,5 +241,13 @@ TEST_F(Predictions, DropoutSamplesFollowTheSeed) {
   expect_failure(infer(dir / "x.csv", {"--mc-dropout", "1"}), 2, {"--mc-dropout"});
 }
 
+TEST_F(Predictions, ScoresThatAreNotFiniteAreAnError) {
+  TensorFile file = read_safetensors(model);
+  file.tensors["predictions/bias"] = StoredTensor::of({5}, {0, 0, std::nanf(""), 0, 0});
+  write_safetensors(model, file);
+  expect_failure(infer(dir / "x.csv"), 1, {dir / "set", "g0", "not finite"});
+  EXPECT_FALSE(fs::exists(dir / "x.csv"));
+}
+
 }  // namespace
 }  // namespace gm

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <deque>
 
+#include "kernels/common/error.h"
+
 namespace gm {
 
 namespace {
@@ -109,6 +111,8 @@ void Classifier::run(const std::shared_ptr<const Dataset>& data, const std::vect
     for (size_t i = 0; i < out.size(); ++i) {
       finish_passes(count, out[i]);
       out[i].id = data->id(of[i]);
+      if (!std::isfinite(out[i].probabilities[0]))
+        fail(data->path() + ": " + out[i].id + ": the network's scores are not finite");
       data->sky(of[i], out[i].ra, out[i].dec);
     }
     sink(of, out);

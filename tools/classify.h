@@ -37,7 +37,7 @@ class Classifier {
   /// One call per batch: the predictions (without labels) and the rows they belong to.
   using Sink = std::function<void(const std::vector<int64_t>& rows, std::vector<Prediction>& predictions)>;
   /// Classifies these rows in order. Logits are the network's own where there is one pass, else the logarithm
-  /// of the mean probabilities.
+  /// of the mean probabilities. Throws gm::Error naming data and image when a score is not finite.
   void run(const std::shared_ptr<const Dataset>& data, const std::vector<int64_t>& rows, const Sink& sink);
 
   const ImageReader& reader() const { return reader_; }

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# From a fresh clone to a trained galaxy classifier: build, draw synthetic galaxies, train, classify.
+# From a fresh clone to a trained galaxy classifier: build, draw synthetic galaxies, train, evaluate, classify.
 # Every call trains anew in a folder of its own; extra arguments go to gm_train (e.g. --epochs 5).
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 tools/setup.sh
 # shellcheck disable=SC2086 # several arguments
 cmake --preset release ${GM_CMAKE_ARGS:-} >/dev/null
-cmake --build build --parallel "${GM_JOBS:-$(nproc)}" --target gm_data gm_train gm_infer
+cmake --build build --parallel "${GM_JOBS:-$(nproc)}" --target gm_data gm_train gm_eval gm_infer
 bin=build/bin
 base=runs/quickstart
 run=$base/$(date +%Y%m%d-%H%M%S)-$$
@@ -22,6 +22,10 @@ $bin/gm_train models/effg0.yaml --data $base/data --out "$run" --device auto \
   --set input.size=64 --set train.epochs=12 "$@"
 
 echo
+echo "Evaluating on the images that it was not trained on"
+$bin/gm_eval --model "$run" --data $base/data --split val --out "$run/eval"
+
+echo
 echo "Classifying the folder $base/new/images"
 $bin/gm_infer --model "$run" $base/new/images --out "$run/predictions.csv"
 
@@ -29,6 +33,7 @@ cat <<END
 
 model        $run/best.safetensors
 metrics      $run/metrics.csv
+report       $run/eval/report.html
 predictions  $run/predictions.csv
 
 These galaxies are synthetic: the accuracy above shows that the machinery runs, nothing about the sky.
