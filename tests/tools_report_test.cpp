@@ -6,6 +6,7 @@
 
 #include "tests/tools_test_util.h"
 #include "tools/markup.h"
+#include "tools/shell.h"
 
 namespace gm {
 namespace {
@@ -80,6 +81,9 @@ TEST_F(Report, HoldsTheRun) {
     EXPECT_NE(page.find(row + cell), std::string::npos) << row << cell;
   }
   EXPECT_NE(page.find("gm_train &#39;" + model + "/config.yaml&#39; --out NEW_FOLDER"), std::string::npos);
+  EXPECT_NE(page.find("<pre>gm_train " + (dir / "tiny.yaml") + " --data " + data + " --out &#39;" + model +
+                      "&#39; --epochs 1 --device cpu --threads 2 --quiet\n"),
+            std::string::npos);
   EXPECT_NE(page.find("gm_eval --model &#39;" + model + "&#39; --data " + data), std::string::npos);
   EXPECT_NE(page.find(">config.yaml</summary>"), std::string::npos);
   EXPECT_EQ(page.find("trained on; --split val"), std::string::npos);

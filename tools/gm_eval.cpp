@@ -14,6 +14,7 @@
 #include "tools/model_bench.h"
 #include "tools/report.h"
 #include "tools/report_cards.h"
+#include "tools/shell.h"
 #include "tools/training_record.h"
 
 namespace {

@@ -8,6 +8,7 @@
 
 #include "tools/cli.h"
 #include "tools/cross_validation.h"
+#include "tools/shell.h"
 #include "tools/train_run.h"
 
 namespace {
@@ -19,7 +20,7 @@ std::atomic<bool> g_stop{false};
 void on_signal(int) { g_stop = true; }
 
 struct Arguments {
-  std::string config, data, out, init, device = "auto";
+  std::string config, data, out, init, device = "auto", command;
   std::vector<std::string> sets;
   int64_t epochs = 0, batch = 0, seed = -1;
   int threads = 0, folds = 0;
@@ -69,6 +70,7 @@ TrainJob make_job(const Arguments& args, bool resume) {
   if (!args.data.empty()) job.yaml["data"]["path"] = args.data;
   if (!args.init.empty()) job.yaml["train"]["init"] = args.init;
   job.run = read_run_config(job.yaml, args.config);
+  job.command = args.command;
   job.resume = resume;
   job.quiet = args.quiet;
   if (!job.run.train.init.empty() && !resume) {
@@ -123,6 +125,7 @@ int main(int argc, char** argv) {
       "last.safetensors (resumable), best.safetensors, TensorBoard events and log.txt."};
   Arguments args;
   declare(app, args);
+  args.command = shell_command(argc, argv);
   return gm::run_tool(app, argc, argv, [&] {
     resolve(args);
     train(args);

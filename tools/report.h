@@ -36,8 +36,4 @@ struct ReportInput {
 /// config.yaml and split.csv for the cards. Throws gm::Error naming the file when one of them is malformed.
 std::string report_html(const ReportInput& input);
 
-/// One word, and a whole `argv` with the program's name alone, for a POSIX shell.
-std::string shell_word(std::string word);
-std::string shell_command(int argc, char** argv);
-
 }  // namespace gm

@@ -12,6 +12,8 @@
 #include "data/csv.h"
 #include "tools/markup.h"
 #include "tools/run_config.h"
+#include "tools/run_folder.h"
+#include "tools/shell.h"
 #include "tools/training_record.h"
 
 namespace gm {
@@ -171,10 +173,15 @@ std::string data_card(const ReportInput& in) {
 }
 
 std::string commands(const ReportInput& in) {
-  std::string text = in.command + "\n";
+  std::string text;
+  if (const std::string log = beside(in.evaluation.model, "log.txt"); !log.empty()) {
+    std::istringstream lines(file_text(log));
+    for (std::string line; std::getline(lines, line);)
+      if (line.starts_with(kCommandInLog)) text += line.substr(kCommandInLog.size()) + "\n";
+  }
   if (const std::string config = beside(in.evaluation.model, "config.yaml"); !config.empty())
-    text = "gm_train " + shell_word(config) + " --out NEW_FOLDER   # repeats the training\n" + text;
-  return "<pre>" + markup_text(text) + "</pre>\n<p class=\"soft\">" +
+    text += "gm_train " + shell_word(config) + " --out NEW_FOLDER   # the same training again\n";
+  return "<pre>" + markup_text(text + in.command + "\n") + "</pre>\n<p class=\"soft\">" +
          markup_text(in.evaluation.device + ", " + in.evaluation.precision + ", " +
                      passes_text(in.evaluation.passes)) +
          "</p>\n";

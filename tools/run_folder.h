@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <fstream>
 #include <string>
+#include <string_view>
 
 namespace gm {
 
@@ -16,6 +17,9 @@ class RunFolder {
  private:
   std::string path_;
 };
+
+/// Begins the line of log.txt that holds the command of the run; one more with every resumption.
+inline constexpr std::string_view kCommandInLog = "command: ";
 
 /// Lines go to log.txt and, unless quiet, to standard output.
 class Log {

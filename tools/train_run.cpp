@@ -116,6 +116,7 @@ Trainer::Outcome train_run(TrainJob job, Device& device, const std::string& devi
   }
   Log log(folder.file("log.txt"), job.resume, job.quiet);
   log.line(device_line);
+  log.line(std::string(kCommandInLog) + job.command);
   if (job.resume) log.line(fmt::format("resuming at step {}", trainer.step()));
   log.line(fmt::format("model: {} at {} px, {} classes, {} parameters ({} trainable), {}",
                        run.architecture.name, run.architecture.input_size, run.architecture.classes,

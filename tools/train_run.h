@@ -17,6 +17,7 @@ struct TrainJob {
   RunConfig run;
   std::optional<ModelFile> init;  // weights to start from; emptied by the run
   std::string out;                // run folder
+  std::string command;            // that the job comes from, for the log
   std::string resume_with;        // command line for the message after an interruption
   bool resume = false, quiet = false;
 };
