@@ -1,6 +1,7 @@
 #include "engine/metrics.h"
 
 #include <algorithm>
+#include <cmath>
 #include <string>
 #include <utility>
 
@@ -109,6 +110,18 @@ Interval bootstrap_interval(int64_t correct, int64_t n, uint64_t seed, int resam
   }
   std::sort(accuracies.begin(), accuracies.end());
   return {quantile(accuracies, (1 - level) / 2), quantile(accuracies, (1 + level) / 2)};
+}
+
+Interval wilson_interval(int64_t correct, int64_t n) {
+  if (correct < 0 || correct > n) fail("wilson_interval: argument out of range");
+  if (n == 0) return {0, 1};
+  constexpr double z = 1.959963984540054;  // normal quantile of 0.975
+  const double count = static_cast<double>(n), p = static_cast<double>(correct) / count;
+  const double centre = p + z * z / (2 * count),
+               width = z * std::sqrt((p * (1 - p) + z * z / (4 * count)) / count);
+  const double scale = 1 + z * z / count;
+  // No rounding error at the ends.
+  return {correct == 0 ? 0 : (centre - width) / scale, correct == n ? 1 : (centre + width) / scale};
 }
 
 MetricIntervals bootstrap_metrics(const ConfusionMatrix& confusion, uint64_t seed, int resamples,

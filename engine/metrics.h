@@ -65,6 +65,10 @@ struct Interval {
 Interval bootstrap_interval(int64_t correct, int64_t n, uint64_t seed, int resamples = 2000,
                             double level = 0.95);
 
+/// 95 % interval of an accuracy of `correct` out of `n` (Wilson 1927): needs no draws and holds for a handful
+/// of images and for accuracies near 1 as well. (0, 1) for n = 0.
+Interval wilson_interval(int64_t correct, int64_t n);
+
 /// Intervals of everything in Metrics, by the same bootstrap over images.
 struct MetricIntervals {
   struct Scores {

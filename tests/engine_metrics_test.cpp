@@ -175,5 +175,27 @@ TEST(Metrics, BootstrapOfAllScores) {
   EXPECT_EQ(bootstrap_metrics(ConfusionMatrix(2), 0).per_class.size(), 2u);
 }
 
+// scipy.stats.binomtest(k, n).proportion_ci(method="wilson"), SciPy 1.17.1.
+TEST(Metrics, WilsonInterval) {
+  struct Case {
+    int64_t correct, n;
+    double low, high;
+  };
+  for (const Case& c : {Case{0, 10, 0, 0.27753279986288926},
+                        {10, 10, 0.7224672001371109, 1},
+                        {7, 10, 0.39677814746114526, 0.892208732593699},
+                        {399, 424, 0.9144090778507384, 0.9597465054601843},
+                        {1, 1, 0.20654931437723745, 1},
+                        {212, 424, 0.452622006703788, 0.5473779932962121}}) {
+    const Interval i = wilson_interval(c.correct, c.n);
+    EXPECT_NEAR(i.low, c.low, 1e-14) << c.correct << " of " << c.n;
+    EXPECT_NEAR(i.high, c.high, 1e-14) << c.correct << " of " << c.n;
+  }
+  EXPECT_EQ(wilson_interval(0, 0).low, 0);
+  EXPECT_EQ(wilson_interval(0, 0).high, 1);
+  EXPECT_THROW(wilson_interval(2, 1), Error);
+  EXPECT_THROW(wilson_interval(-1, 1), Error);
+}
+
 }  // namespace
 }  // namespace gm

@@ -2,8 +2,9 @@
 // impossible settings are one line.
 #include <nlohmann/json.hpp>
 
+#include "data/csv.h"
 #include "tests/tools_test_util.h"
-#include "tools/search_journal.h"
+#include "tools/search_finalists.h"
 
 namespace gm {
 namespace {
@@ -126,6 +127,81 @@ TEST_F(Search, ResumedAfterAKillEqualsAnUnbrokenSearch) {
       test::expect_same_tensors(dir / (out + "/state_" + sampler + ".safetensors"),
                                 dir / (std::string("whole/state_") + sampler + ".safetensors"));
   }
+}
+
+// Late networks within the cap, ranked by the reward when scored anew; each network once.
+TEST(SearchFinalists, AreTheBestLateNetworksOfEachSampler) {
+  TempDir dir;
+  SearchConfig config = read_search_config(parse_yaml(search_config(), "tiny"), "tiny");
+  config.samplers = {"enas", "random"};
+  config.iterations = 8;  // the last quarter: 6 and 7
+  config.finalists = 2;
+  config.max_macs = 100;
+  Journal journal(dir / "journal.jsonl");
+  int64_t index = 0;
+  const std::map<std::string, double> anew{{"a", 0.5}, {"b", 0.9}, {"c", 0.7}, {"d", 0.8}, {"e", 0.6}};
+  auto add = [&](const char* sampler, int64_t iteration, const char* network, int64_t macs) {
+    // Choices that are the key of the network above; what the journal says of its reward is out of date.
+    const auto place = static_cast<int>(std::distance(anew.begin(), anew.find(network)));
+    journal.append({sampler, iteration, index++, {place}, network, macs, 7, 1, 1, 1});
+  };
+  add("enas", 5, "early", 10);
+  for (const char* network : {"a", "b"}) add("enas", 6, network, 100);
+  for (const char* network : {"c", "c", "heavy"}) add("enas", 7, network, network[0] == 'h' ? 101 : 20);
+  add("random", 2, "too early", 1);
+  add("random", 5, "d", 1);
+  for (const char* network : {"b", "e"}) add("random", 7, network, 1);
+  const SearchSpace space(config.run.architecture, config.space);
+  const auto chosen =
+      choose_finalists(config, space, journal, [&](const std::string&, const ChoiceVector& c) {
+        const double reward = std::next(anew.begin(), c.at(0))->second;
+        return std::pair(reward / 2, reward);
+      });
+  std::string text;
+  for (const Finalist& f : chosen) text += f.name + "=" + f.network + " ";
+  EXPECT_EQ(text, "base=" + SearchSpace::text(space.base()) + " enas-1=b enas-2=c random-1=d random-2=e ");
+  EXPECT_EQ(chosen[1].reward, 0.9);
+  EXPECT_EQ(chosen[1].score, 0.45);
+  write_finalists(dir.path(), chosen);
+  const auto read = read_finalists(dir.path());
+  ASSERT_EQ(read.size(), chosen.size());
+  EXPECT_EQ(read[2].choices, chosen[2].choices);
+  EXPECT_EQ(read[2].network, "c");
+}
+
+TEST_F(Search, TrainsTheBestFromScratchBesideTheBase) {
+  expect_success(test::run("gm_search", arguments("a", {"--set", "search.max_macs=150000"})));
+  const auto finalists = nlohmann::json::parse(test::read_text(dir / "a/finalists.json"));
+  ASSERT_GE(finalists.size(), 2u);
+  EXPECT_EQ(finalists[0]["name"], "base");
+  const Journal read(journal("a"));
+  double best = -1;
+  for (const auto& f : finalists) {
+    const auto result = nlohmann::json::parse(
+        test::read_text(dir / ("a/finalists/" + f["name"].get<std::string>() + "/result.json")));
+    EXPECT_EQ(result["macs"], f["macs"]);
+    EXPECT_EQ(result["epochs"], 2);
+    if (f["name"] == "base") continue;
+    EXPECT_LE(f["macs"], 150000);
+    EXPECT_TRUE(std::any_of(read.entries().begin(), read.entries().end(), [&](const JournalEntry& e) {
+      return e.sampler == f["sampler"] && e.network == f["network"];
+    })) << f;
+    best = std::max(best, result["val_accuracy"].get<double>());
+  }
+  // The configuration that it writes is the best one's, and trains to the same weights.
+  const std::string found = dir / "a/found_a.yaml";
+  expect_success(
+      test::run("gm_train", {found, "--out", dir / "again", "--device", "cpu", "--threads", "2", "--quiet"}));
+  const CsvTable metrics(dir / "again/metrics.csv");
+  EXPECT_DOUBLE_EQ(std::stod(metrics.cell(metrics.rows() - 1, metrics.column("val_accuracy"))), best);
+  EXPECT_NE(test::read_text(dir / "a/report.md").find("as accurate as the base network"), std::string::npos);
+  for (const char* file : {"reward.svg", "front.svg"})
+    EXPECT_TRUE(fs::exists(dir / (std::string("a/") + file)));
+  // A network that is lost is trained again.
+  fs::remove_all(dir / "a/finalists/base");
+  expect_success(
+      test::run("gm_search", {"finalists", dir / "a", "--device", "cpu", "--jobs", "2", "--quiet"}));
+  EXPECT_TRUE(fs::exists(dir / "a/finalists/base/result.json"));
 }
 
 TEST_F(Search, InterruptedItSaysHowToResume) {

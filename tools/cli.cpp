@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <csignal>
 #include <cstdio>
 #include <filesystem>
 #include <new>
@@ -47,6 +48,17 @@ std::string check_device(const std::string& name) {
 std::string check_assignment(const std::string& text) {
   const size_t eq = text.find('=');
   return eq == std::string::npos || eq == 0 ? "'" + text + "' is not key=value, e.g. input.size=64" : "";
+}
+
+namespace {
+std::atomic<bool> g_stop{false};
+void on_signal(int) { g_stop = true; }
+}  // namespace
+
+const std::atomic<bool>& stop_on_signals() {
+  std::signal(SIGINT, on_signal);
+  std::signal(SIGTERM, on_signal);
+  return g_stop;
 }
 
 namespace {

@@ -1,5 +1,6 @@
 // What every gm_* tool shares: exit codes, error lines, a progress line.
 #pragma once
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <string>
@@ -17,6 +18,9 @@ int run_tool(CLI::App& app, int argc, char** argv, const std::function<void()>& 
 /// Checks of option values: what is wrong, or "". --device is auto, cpu, cuda or cuda:INDEX, --set key=value.
 std::string check_device(const std::string& name);
 std::string check_assignment(const std::string& text);
+
+/// Set by SIGINT and SIGTERM from the first call on.
+const std::atomic<bool>& stop_on_signals();
 
 /// One line that redraws itself on a terminal; silent when standard error is not a terminal.
 class Progress {

@@ -2,7 +2,6 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
-#include <csignal>
 #include <ctime>
 #include <filesystem>
 
@@ -15,9 +14,6 @@ namespace {
 
 using namespace gm;
 namespace fs = std::filesystem;
-
-std::atomic<bool> g_stop{false};
-void on_signal(int) { g_stop = true; }
 
 struct Arguments {
   std::string config, data, out, init, device = "auto", command;
@@ -101,8 +97,7 @@ void train(Arguments args) {
       (device->backend() == Backend::cpu && args.device == "auto" ? " - " + no_cuda_reason() : "");
   const auto data = open_training_data(job);
   const auto cache = std::make_shared<ImageCache>(data, job.run.cache_bytes);
-  std::signal(SIGINT, on_signal);
-  std::signal(SIGTERM, on_signal);
+  const std::atomic<bool>& stop = stop_on_signals();
   if (args.folds) {
     job.init.reset();  // each fold reads it
     cross_validate({.job = std::move(job),
@@ -110,11 +105,11 @@ void train(Arguments args) {
                     .folds = args.folds,
                     .only = args.only,
                     .device_line = device_line},
-                   *device, cache, g_stop);
+                   *device, cache, stop);
     return;
   }
   const Split split = split_of(job, *data);
-  train_run(std::move(job), *device, device_line, cache, split, g_stop);
+  train_run(std::move(job), *device, device_line, cache, split, stop);
 }
 
 }  // namespace

@@ -33,6 +33,9 @@ struct SearchConfig {
   ControllerConfig controller;
   int64_t finalists = 3;  // best networks of each sampler, trained from scratch
   int64_t max_macs = 0;   // of a finalist; 0: any
+
+  /// The first iteration of the last quarter, whose networks were chosen by what the sampler has learnt.
+  int64_t late_iterations() const { return iterations - (iterations + 3) / 4; }
 };
 
 /// Reads and checks every key of a loaded configuration. Throws gm::Error naming file (`path`) and line.

@@ -6,7 +6,6 @@
 
 #include <cerrno>
 #include <chrono>
-#include <csignal>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -18,6 +17,7 @@
 #include "tools/run_folder.h"
 #include "tools/search_arm.h"
 #include "tools/search_commands.h"
+#include "tools/search_finalists.h"
 
 namespace gm {
 
@@ -25,14 +25,11 @@ namespace {
 
 namespace fs = std::filesystem;
 
-std::atomic<bool> g_stop{false};
-void on_signal(int) { g_stop = true; }
-
 struct Arguments {
   std::string config, data, out, device = "auto";
   std::vector<std::string> sets;
   int64_t seed = -1;
-  int threads = 0;
+  int threads = 0, jobs = 1;
   bool resume = false, quiet = false;
 };
 
@@ -82,16 +79,9 @@ double now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-void search(Arguments args) {
-  if (args.seed >= 0) args.sets.push_back("train.seed=" + std::to_string(args.seed));
-  YAML::Node yaml = load_config(args.config, args.sets);
-  if (!args.data.empty()) yaml["data"]["path"] = args.data;
-  const std::string text = resolved_text(yaml);
-  SearchConfig config = read_search_config(yaml, args.config);
+// The part with shared weights, up to the choice of finalists. False when it was stopped.
+bool search_networks(const Arguments& args, const SearchConfig& config, const std::string& text) {
   const RunConfig& run = config.run;
-  if (run.data_path.empty()) fail("no data: give --data PATH or data.path in " + args.config);
-  if (args.out.empty()) fail("--out DIR is required: the folder of the search");
-
   auto device = open_device(args.device, {.threads = args.threads});
   auto data = open_dataset(run.data_path);
   if (data->classes().size() < 2)
@@ -149,8 +139,7 @@ void search(Arguments args) {
   log.line(fmt::format("data: {} - {} training, {} validation, {} test images", run.data_path,
                        split.train.size(), split.val.size(), split.test.size()));
 
-  std::signal(SIGINT, on_signal);
-  std::signal(SIGTERM, on_signal);
+  const std::atomic<bool>& stop = stop_on_signals();
   auto controller_device =
       open_device("cpu", {.threads = 1});  // thousands of tiny steps: one thread is fastest
   std::vector<std::unique_ptr<SearchArm>> arms;
@@ -158,7 +147,7 @@ void search(Arguments args) {
   const double start = now();
   SearchArm* running = nullptr;
   int64_t done_before = 0;
-  SearchShared shared{config, space, training, scoring, cache, journal, args.out, metric_class, g_stop, {}};
+  SearchShared shared{config, space, training, scoring, cache, journal, args.out, metric_class, stop, {}};
   shared.progress = [&] {
     int64_t done = 0;
     for (const auto& arm : arms) done += arm->work_done();
@@ -190,7 +179,7 @@ void search(Arguments args) {
         log.line(fmt::format(
             "stopped in iteration {} of {}. Resume with: gm_search run {}/config.yaml --out {} --resume",
             i + 1, arm->name(), args.out, args.out));
-        return;
+        return false;
       }
       log.line(fmt::format("{:<8} {:>4}/{}  loss {:.4f}  mean reward {:.4f}  {}", arm->name(), i + 1,
                            config.iterations, arm->loss(), arm->mean_reward(), arm->status()));
@@ -198,6 +187,45 @@ void search(Arguments args) {
   log.line(fmt::format("networks built: {}, {:.1f} ms each; wall time {}", cache.built(),
                        1e3 * cache.build_seconds() / static_cast<double>(std::max<int64_t>(1, cache.built())),
                        duration_text(now() - start)));
+  if (!fs::exists(args.out + "/finalists.json")) {
+    const auto all = minibatches(scoring, 0, scoring.batches());
+    write_finalists(args.out, choose_finalists(config, space, journal,
+                                               [&](const std::string& sampler, const ChoiceVector& c) {
+                                                 for (const auto& arm : arms)
+                                                   if (arm->name() == sampler) {
+                                                     const SearchArm::Score s = arm->score(c, all);
+                                                     return std::pair(s.metric, s.reward);
+                                                   }
+                                                 fail("no sampler " + sampler);
+                                               }));
+  }
+  return true;
+}
+
+void log_finalists(const SearchConfig& config, const std::string& folder, const CandidateOptions& options) {
+  const double start = now();
+  const SearchSpace space(config.run.architecture, config.space);
+  const Journal journal(folder + "/journal.jsonl");
+  Log log(folder + "/log.txt", true, options.quiet);
+  for (const std::string& line : train_finalists(config, space, journal, folder, options, stop_on_signals()))
+    log.line(line);
+  log.line("wall time of training from scratch: " + duration_text(now() - start));
+}
+
+void search(Arguments args) {
+  if (args.seed >= 0) args.sets.push_back("train.seed=" + std::to_string(args.seed));
+  YAML::Node yaml = load_config(args.config, args.sets);
+  if (!args.data.empty()) yaml["data"]["path"] = args.data;
+  if (yaml["data"]["path"])  // absolute: the folder may be read from elsewhere
+    yaml["data"]["path"] = fs::absolute(yaml["data"]["path"].as<std::string>("")).lexically_normal().string();
+  const std::string text = resolved_text(yaml);
+  const SearchConfig config = read_search_config(yaml, args.config);
+  if (config.run.data_path.empty()) fail("no data: give --data PATH or data.path in " + args.config);
+  if (args.out.empty()) fail("--out DIR is required: the folder of the search");
+  const CandidateOptions options{
+      .jobs = args.jobs, .threads = args.threads, .device = args.device, .quiet = args.quiet};
+  find_trainer(options);
+  if (search_networks(args, config, text)) log_finalists(config, args.out, options);
 }
 
 }  // namespace
@@ -205,7 +233,9 @@ void search(Arguments args) {
 std::function<bool()> declare_search_run(CLI::App& app) {
   auto a = std::make_shared<Arguments>();
   CLI::App* run =
-      app.add_subcommand("run", "search with shared weights: ENAS, and chance with the same budget");
+      app.add_subcommand("run",
+                         "search with shared weights: ENAS, and chance with the same budget; then train the "
+                         "best from scratch");
   run->add_option("config", a->config, "base network, recipe and space (YAML)")->required();
   run->add_option("--data", a->data, "Galaxy10-layout .h5, catalog .csv or folder with labels.csv");
   run->add_option("--out", a->out, "folder of the search");
@@ -218,11 +248,34 @@ std::function<bool()> declare_search_run(CLI::App& app) {
   run->add_option("--threads", a->threads, "CPU threads; 0: all")
       ->capture_default_str()
       ->check(CLI::Range(0, 4096));
+  run->add_option("--jobs", a->jobs, "of the best networks, as many train at the same time")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 1024));
   run->add_option("--seed", a->seed, "same as --set train.seed=N")->check(CLI::NonNegativeNumber);
   run->add_flag("--quiet", a->quiet, "print errors only");
   return [a, run] {
     if (run->parsed()) search(*a);
     return run->parsed();
+  };
+}
+
+std::function<bool()> declare_search_finalists(CLI::App& app) {
+  struct Finish {
+    std::string folder;
+    CandidateOptions options;
+  };
+  auto a = std::make_shared<Finish>();
+  CLI::App* command = app.add_subcommand(
+      "finalists", "train the best networks of a finished search from scratch, also on several machines");
+  command->add_option("folder", a->folder, "folder of the search")->required();
+  declare_candidate_options(*command, a->options);
+  return [a, command] {
+    if (!command->parsed()) return false;
+    const std::string path = a->folder + "/config.yaml";
+    const SearchConfig config = read_search_config(load_config(path, {}), path);
+    read_finalists(a->folder);  // before the log is opened
+    log_finalists(config, a->folder, a->options);
+    return true;
   };
 }
 

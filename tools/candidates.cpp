@@ -1,0 +1,112 @@
+#include "tools/candidates.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+#include <set>
+
+#include "data/dataset.h"
+#include "kernels/common/error.h"
+#include "tools/cli.h"
+#include "tools/run_config.h"
+
+namespace gm {
+
+namespace fs = std::filesystem;
+
+std::string candidate_folder(const Candidate& c, const CandidateOptions& o) {
+  return o.folder + "/" + c.name;
+}
+
+std::string candidate_text(const Candidate& c) {
+  YAML::Emitter out;
+  out << c.config;
+  return std::string(out.c_str()) + "\n";
+}
+
+std::string find_trainer(const CandidateOptions& o) {
+  const std::string path = o.trainer.empty()
+                               ? (fs::read_symlink("/proc/self/exe").parent_path() / "gm_train").string()
+                               : o.trainer;
+  if (::access(path.c_str(), X_OK) != 0) fail(path + ": not there, or not a program");
+  return path;
+}
+
+void set_budget(YAML::Node config, const CandidateBudget& budget) {
+  config["train"]["epochs"] = budget.epochs;
+  if (budget.seed >= 0) config["train"]["seed"] = budget.seed;
+}
+
+Interval CandidateResult::accuracy_interval() const {
+  return wilson_interval(std::llround(val_accuracy * static_cast<double>(val_images)), val_images);
+}
+
+void declare_candidate_options(CLI::App& command, CandidateOptions& o) {
+  command.add_option("--jobs", o.jobs, "networks trained at the same time, each by a process of its own")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 1024));
+  command.add_option("--threads", o.threads, "CPU threads of all jobs together; 0: all")
+      ->capture_default_str()
+      ->check(CLI::Range(0, 4096));
+  command.add_option("--device", o.device, "auto, cpu, cuda or cuda:INDEX")
+      ->capture_default_str()
+      ->check(check_device);
+  command.add_option_function<std::string>(
+      "--only",
+      [&o](const std::string& text) {
+        char rest = 0;
+        if (std::sscanf(text.c_str(), "%d/%d%c", &o.part, &o.parts, &rest) != 2 || o.part < 0 ||
+            o.part >= o.parts)
+          throw CLI::ValidationError("--only", "'" + text + "' is not I/N with 0 <= I < N");
+      },
+      "I/N: train every N-th network, starting with number I (from 0), and leave the rest to other machines");
+  command.add_flag("--quiet", o.quiet, "print errors only");
+}
+
+void declare_budget_options(CLI::App& command, CandidateBudget& b) {
+  command.add_option("--epochs", b.epochs, "epochs for every network")
+      ->capture_default_str()
+      ->check(CLI::PositiveNumber);
+  command.add_option("--seed", b.seed, "same as --set train.seed=N")->check(CLI::NonNegativeNumber);
+}
+
+void check_candidates(const std::vector<Candidate>& candidates, const CandidateOptions& options) {
+  find_trainer(options);
+  std::set<std::string> names, paths;
+  for (const Candidate& c : candidates) {
+    if (c.name.empty() || c.name[0] == '.' || !std::all_of(c.name.begin(), c.name.end(), [](unsigned char x) {
+          return std::isalnum(x) || x == '.' || x == '_' || x == '-';
+        }))
+      fail("'" + c.name + "' is not a name for a candidate (letters, digits, '.', '_', '-')");
+    if (!names.insert(c.name).second) fail("two candidates are called " + c.name);
+    const RunConfig run = read_run_config(c.config, c.name);
+    if (run.data_path.empty()) fail("no data: give --data PATH or data.path in the configuration");
+    if (paths.insert(run.data_path).second) {
+      const auto data = open_dataset(run.data_path);
+      const size_t classes = data->classes().size();
+      if (classes < 2)
+        fail(run.data_path + (classes
+                                  ? ": has one class (" + data->classes()[0] + "); there is nothing to learn"
+                                  : ": has no labels (a column label or class)"));
+      if (static_cast<int>(classes) != run.architecture.classes)
+        fail(fmt::format("{}: has {} classes, the model {}; use --set model.classes={}", run.data_path,
+                         classes, run.architecture.classes, classes));
+    }
+    const std::string file = candidate_folder(c, options) + "/candidate.yaml";
+    std::ifstream in(file, std::ios::binary);
+    if (in && std::string(std::istreambuf_iterator<char>(in), {}) != candidate_text(c))
+      fail(file + ": is another configuration of that name; choose another --out");
+  }
+}
+
+std::string missing_text(const std::vector<std::optional<CandidateResult>>& results) {
+  const auto missing = std::count(results.begin(), results.end(), std::nullopt);
+  return missing ? fmt::format("{} of {} networks are still to be trained", missing, results.size()) : "";
+}
+
+}  // namespace gm
