@@ -56,4 +56,10 @@ CudaLibrariesPtr make_cuda_libraries(int device) {
   return libraries;
 }
 
+bool being_captured(void* stream) {
+  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+  return cudaStreamIsCapturing(static_cast<cudaStream_t>(stream), &status) == cudaSuccess &&
+         status != cudaStreamCaptureStatusNone;
+}
+
 }  // namespace gm

@@ -42,4 +42,8 @@ using CudaLibrariesPtr = std::unique_ptr<CudaLibraries, CudaLibrariesDeleter>;
 /// our own code (Context::libraries null).
 CudaLibrariesPtr make_cuda_libraries(int device);
 
+/// True while what is given to the stream is recorded instead of run. A library that refuses a call then may
+/// well serve it outside: the capture is what has to be given up.
+bool being_captured(void* stream);
+
 }  // namespace gm

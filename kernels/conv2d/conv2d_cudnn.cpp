@@ -79,6 +79,7 @@ bool execute(const OpCall& call, const CudnnQuestion& q, void* x, void* w, void*
     // 2xxx: bad parameter, our own mistake. 5xxx: the CUDA context is in trouble; our kernels would fail too.
     if (const int code = static_cast<int>(refusal.status); code / 1000 == 2 || code / 1000 == 5)
       fail("cuDNN convolution: " + std::string(refusal.what()));
+    if (being_captured(call.ctx.stream)) fail("cuDNN refuses capture: " + std::string(refusal.what()));
     plan->failed = true;
     return false;
   }

@@ -124,6 +124,8 @@ bool multiply(const Context& ctx, const Problem& p, const void* a, const void* b
                      libraries.workspace, libraries.workspace_bytes, static_cast<cudaStream_t>(ctx.stream));
   if (s == CUBLAS_STATUS_SUCCESS) return true;
   if (s == CUBLAS_STATUS_EXECUTION_FAILED) fail("cuBLASLt: the product failed on the device");
+  if (being_captured(ctx.stream))
+    fail(std::string("cuBLASLt refuses capture: ") + cublasLtGetStatusString(s));
   product->failed = true;
   return false;
 }
