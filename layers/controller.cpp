@@ -190,6 +190,7 @@ void Controller::learn(const std::vector<std::vector<int>>& sequences, const std
   g.learning->backward();
   g.optimizer->update(config_.lr, step_++);
   baseline_ = config_.baseline_decay * baseline_ + (1 - config_.baseline_decay) * mean;
+  entropy_ = entropy();
   entropy_sum_ = 0;
   entropy_samples_ = 0;
 }

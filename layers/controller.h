@@ -44,10 +44,10 @@ class Controller {
   void learn(const std::vector<std::vector<int>>& sequences, const std::vector<double>& rewards);
 
   double baseline() const { return baseline_; }
-  /// Mean entropy of a decision in the sequences sampled since the last learn(), as a share of the largest
-  /// possible.
+  /// Mean entropy of a decision in the sequences sampled since the last learn(), or where there are none in
+  /// those before it, as a share of the largest possible.
   double entropy() const {
-    return entropy_samples_ ? entropy_sum_ / static_cast<double>(entropy_samples_) : 1;
+    return entropy_samples_ ? entropy_sum_ / static_cast<double>(entropy_samples_) : entropy_;
   }
 
   /// Weights, moments, baseline and step: what load() needs to go on bit for bit.
@@ -64,7 +64,7 @@ class Controller {
   std::vector<int> first_of_;  // first symbol of a kind
   ParameterTable table_;
   std::unique_ptr<Graphs> graphs_;
-  double baseline_ = 0, entropy_sum_ = 0;
+  double baseline_ = 0, entropy_ = 1, entropy_sum_ = 0;
   int64_t entropy_samples_ = 0;
 };
 

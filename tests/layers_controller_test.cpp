@@ -132,6 +132,10 @@ TEST(Controller, RewardedSequencesBecomeLikelier) {
   }
   EXPECT_GT(hits, 100);  // 17 by chance
   EXPECT_LT(misses, 5);
+  EXPECT_LT(c.entropy(), 0.8);
+  const double before = c.entropy();
+  c.learn({good, bad}, {1, 0});
+  EXPECT_EQ(c.entropy(), before) << "what a search prints behind the step";
 }
 
 TEST(Samplers, StateGoesOnBitForBit) {
