@@ -24,10 +24,23 @@ double learning_rate(const ScheduleConfig& s, double lr, int64_t step, int64_t w
   return lr;
 }
 
+namespace {
+
+constexpr size_t kNormBytes = 256;  // the norm in front of the scratch
+
+size_t norm_bytes(Backend backend, const OptimizerConfig& config, int64_t elements) {
+  if (config.clip_norm <= 0) return 0;
+  const Specs in{{Shape{elements}, DType::f32}};
+  return kNormBytes +
+         find_op("clip_norm").workspace(backend, Pass::forward, {{"limit", config.clip_norm}}, in);
+}
+
+}  // namespace
+
 size_t optimizer_bytes(const OptimizerConfig& config, const ParameterTable& table) {
-  const size_t moments = config.kind == OptimizerConfig::sgd ? 1 : 2;
-  return table.trainable_elements() * (moments * sizeof(float) + sizeof(uint8_t)) +
-         Optimizer::kNumbers * sizeof(float);
+  const size_t buffers = (config.kind == OptimizerConfig::sgd ? 1 : 2) + (config.average > 0);
+  return table.trainable_elements() * (buffers * sizeof(float) + sizeof(uint8_t)) +
+         Optimizer::kNumbers * sizeof(float) + norm_bytes(Backend::cpu, config, table.trainable_elements());
 }
 
 Optimizer::Optimizer(Device& device, const OptimizerConfig& config, const ParameterTable& table,
@@ -39,7 +52,9 @@ Optimizer::Optimizer(Device& device, const OptimizerConfig& config, const Parame
       moment1_(device, elements_ * sizeof(float)),
       moment2_(device, config.kind == OptimizerConfig::sgd ? 0 : elements_ * sizeof(float)),
       mask_(device, elements_),
-      hyper_(device, sizeof(Numbers)) {
+      hyper_(device, sizeof(Numbers)),
+      average_(device, config.average > 0 ? elements_ * sizeof(float) : 0),
+      norm_(device, norm_bytes(device.backend(), config, elements_)) {
   // Frozen parameters stay bit for bit because their gradients, moments and decay are zero: 0 / (0 +
   // epsilon).
   if (config.kind != OptimizerConfig::sgd && config.epsilon == 0 && table.frozen_count() > 0)
@@ -63,7 +78,8 @@ Optimizer::Numbers Optimizer::numbers(double lr, int64_t step, double grad_scale
           static_cast<float>(1 - std::pow(config_.beta1, t)),
           static_cast<float>(1 - std::pow(config_.beta2, t)),
           static_cast<float>(grad_scale),
-          static_cast<float>(config_.weight_decay)};
+          static_cast<float>(config_.weight_decay),
+          static_cast<float>(std::min(config_.average, t / (9 + t)))};
 }
 
 void Optimizer::update(double lr, int64_t step, double grad_scale) {
@@ -76,7 +92,20 @@ void Optimizer::apply(const View& numbers) {
   const bool sgd = config_.kind == OptimizerConfig::sgd;
   const TensorSpec flat{Shape{elements_}, DType::f32};
   const bool half = weights_.half().bytes() > 0;
-  const View in[] = {weights_.gradients().view(0, flat), numbers,
+  const Context ctx = device_.context();
+  auto run = [&](const char* name, const Attrs& attrs, std::span<const View> in, std::span<const View> out,
+                 std::span<const View> state, const View& workspace = {}) {
+    kernel_table(device_.backend())[op_index(find_op(name))].forward(
+        OpCall{attrs, in, out, {}, state, {}, {}, workspace, ctx});
+  };
+  const View gradient = weights_.gradients().view(0, flat);
+  if (config_.clip_norm > 0) {
+    const View none{nullptr, flat}, norm = norm_.view(0, {Shape{1}, DType::f32});
+    const auto scratch = static_cast<int64_t>(norm_.bytes() - kNormBytes);
+    run("clip_norm", {{"limit", config_.clip_norm}}, {&none, 1}, {&norm, 1}, {&gradient, 1},
+        norm_.view(kNormBytes, {Shape{scratch}, DType::u8}));
+  }
+  const View in[] = {gradient, View{numbers.data, {Shape{8}, DType::f32}},
                      config_.weight_decay != 0 ? mask_.view(0, {Shape{elements_}, DType::u8})
                                                : View{nullptr, {Shape{elements_}, DType::u8}}};
   std::vector<View> out, state{weights_.master().view(0, flat), moment1_.view(0, flat)};
@@ -87,10 +116,27 @@ void Optimizer::apply(const View& numbers) {
     attrs.set("nesterov", config_.nesterov);
   else
     attrs.set("epsilon_hat", config_.epsilon_hat).set("decoupled", config_.kind == OptimizerConfig::adamw);
-  const OpDef& op = find_op(sgd ? "sgd" : "adam");
-  const Context ctx = device_.context();
-  kernel_table(device_.backend())[op_index(op)].forward(
-      OpCall{attrs, in, out, {}, state, {}, {}, View{}, ctx});
+  run(sgd ? "sgd" : "adam", attrs, in, out, state);
+  if (!average_.bytes()) return;
+  const View average = average_.view(0, flat);
+  const View moving[] = {state[0], View{static_cast<float*>(numbers.data) + 8, {Shape{1}, DType::f32}}};
+  run("moving_average", {}, moving, {}, {&average, 1});
+}
+
+void Optimizer::start_average() {
+  if (average_.bytes()) device_.copy(average_.data(), weights_.master().data(), average_.bytes());
+}
+
+void Optimizer::with_average(const std::function<void()>& use) {
+  if (!average_.bytes()) return use();
+  std::swap(weights_.master(), average_);  // kernels of a session have pointers of their own
+  try {
+    use();
+  } catch (...) {
+    std::swap(weights_.master(), average_);
+    throw;
+  }
+  std::swap(weights_.master(), average_);
 }
 
 }  // namespace gm

@@ -1,6 +1,7 @@
 // Optimizers as one kernel over the flat parameter buffer, and learning-rate schedules as pure functions.
 #pragma once
 #include <array>
+#include <functional>
 #include <string>
 
 #include "engine/parameters.h"
@@ -18,6 +19,10 @@ struct OptimizerConfig {
   double momentum = 0.9;    // sgd
   bool nesterov = false;    // sgd
   double weight_decay = 0;  // adamw: decoupled; adam, sgd: L2. Kernels of conv and dense layers only.
+  double clip_norm = 0;     // largest global norm of a gradient; 0: any (Keras's global_clipnorm)
+  /// Decay of a moving average of the parameters; 0: none. In step t (from 0) it is at most (1 + t) / (10 +
+  /// t), as in TensorFlow's ExponentialMovingAverage with num_updates: early weights are forgotten soon.
+  double average = 0;
 };
 
 struct ScheduleConfig {
@@ -40,15 +45,25 @@ class Optimizer {
   /// One update from weights.gradients(). step counts from 0; grad_scale multiplies the gradient first.
   void update(double lr, int64_t step, double grad_scale = 1);
   /// The two halves of it: the numbers of one step, and the kernel that reads them from the device's memory.
-  static constexpr int kNumbers = 8;
+  static constexpr int kNumbers = 9;  // eight of the op, the decay of the average
   using Numbers = std::array<float, kNumbers>;
   Numbers numbers(double lr, int64_t step, double grad_scale = 1) const;
   void apply(const View& numbers);
 
-  size_t bytes() const { return moment1_.bytes() + moment2_.bytes() + mask_.bytes() + hyper_.bytes(); }
+  /// The average starts from the present weights; to be called before the first step.
+  void start_average();
+  /// Runs `use` while weights.master() holds the average: to evaluate or to save it. Without one: as it is.
+  void with_average(const std::function<void()>& use);
+
+  size_t bytes() const {
+    return moment1_.bytes() + moment2_.bytes() + mask_.bytes() + hyper_.bytes() + average_.bytes() +
+           norm_.bytes();
+  }
   /// Adam's m and v, SGD's velocity (second buffer empty): saved in checkpoints.
   Buffer& moment1() { return moment1_; }
   Buffer& moment2() { return moment2_; }
+  /// Empty without OptimizerConfig::average.
+  Buffer& average() { return average_; }
   const OptimizerConfig& config() const { return config_; }
 
  private:
@@ -56,7 +71,8 @@ class Optimizer {
   OptimizerConfig config_;
   Weights& weights_;
   int64_t elements_;
-  Buffer moment1_, moment2_, mask_, hyper_;
+  Buffer moment1_, moment2_, mask_, hyper_, average_;
+  Buffer norm_;  // of clip_norm: the norm, then its scratch
 };
 
 }  // namespace gm

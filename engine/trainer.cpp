@@ -80,7 +80,7 @@ MemoryBudget Trainer::budget() const {
 }
 
 std::pair<double, double> Trainer::evaluate(BatchSource& source) {
-  refresh_eval_();
+  optimizer_.with_average(refresh_eval_);
   double loss = 0, correct = 0, count = 0;
   std::deque<double> counts;  // of the batches whose results are still to come
   auto add = [&](const DeviceFeed::Results& r) {
@@ -115,7 +115,10 @@ Trainer::Outcome Trainer::run(BatchSource& train, BatchSource& validation, const
   };
   if (state_.batch == 0 && out_of_patience()) return Outcome::stopped_early;  // resumed after its end
   // A checkpoint before the first step: a run killed in its first epoch can be resumed too.
-  if (state_.step == 0) save("last.safetensors", true);
+  if (state_.step == 0) {
+    optimizer_.start_average();
+    save("last.safetensors", true);
+  }
   while (state_.epoch < config_.epochs) {
     EpochMetrics m;
     if (!train_epoch(train, events, stop, m)) return Outcome::interrupted;
@@ -126,6 +129,7 @@ Trainer::Outcome Trainer::run(BatchSource& train, BatchSource& validation, const
       if (config_.restore_best) {
         TensorReader best_file(config_.out_dir + "/best.safetensors");
         load_weights(best_file, table_, weights_);
+        optimizer_.start_average();
         save("last.safetensors", true);
       }
       return Outcome::stopped_early;
@@ -143,6 +147,9 @@ bool Trainer::train_epoch(BatchSource& train, const TrainerEvents& events, const
   const auto start = std::chrono::steady_clock::now();
   double seen = 0;
   HostBatch batch;
+  // Validation has used the same memory.
+  if (train_ids_.class_weights != kAbsent)
+    train_.upload(train_ids_.class_weights, config_.class_weights.data());
   train.start_epoch(state_.epoch, state_.batch);
   while (train.next(batch)) {
     m.lr = learning_rate(schedule_, optimizer_.config().lr, state_.step, warmup, total);

@@ -16,12 +16,13 @@ namespace gm {
 /// A graph with the values the trainer feeds and reads. Built by layers/ for a batch size and a mode.
 struct TrainableGraph {
   Graph graph;
-  ValueId pixels = kAbsent;   // f32 (N, H, W, 3), 0..255
-  Attrs augment;              // not empty: pixels are what the op `augment` with these attributes leaves
-  ValueId labels = kAbsent;   // i32 (N)
-  ValueId loss = kAbsent;     // f32 (1)
-  ValueId correct = kAbsent;  // f32 (1)
-  ValueId logits = kAbsent;   // (N, classes)
+  ValueId pixels = kAbsent;  // f32 (N, H, W, 3), 0..255
+  Attrs augment;             // not empty: pixels are what the op `augment` with these attributes leaves
+  ValueId labels = kAbsent;  // i32 (N)
+  ValueId class_weights = kAbsent;  // f32 (classes), optional: weights of the loss
+  ValueId loss = kAbsent;           // f32 (1)
+  ValueId correct = kAbsent;        // f32 (1)
+  ValueId logits = kAbsent;         // (N, classes)
 };
 
 /// How a trainer plans its two graphs. recompute: see PlanOptions.
@@ -42,6 +43,7 @@ struct TrainerConfig {
   bool restore_best = false;     // after early stopping continue with the best weights (Keras: off)
   bool recompute = false;        // see PlanOptions
   uint64_t seed = 0;
+  std::vector<float> class_weights;  // of TrainableGraph::class_weights
   /// Set where the device augments: both graphs have TrainableGraph::augment, batches samples and images.
   /// Steps then follow each other without a wait; results are the same.
   ImagePool* images = nullptr;

@@ -24,18 +24,22 @@ void Trainer::save(const std::string& name, bool full) const {
                         }};
   };
   std::map<std::string, TensorSource> tensors;
-  for (const Parameter& p : table_) tensors[p.name] = source(weights_.value(p, DType::f32));
+  // Under their names the parameters as they are evaluated: their average where there is one.
+  auto& self = const_cast<Trainer&>(*this);
+  self.optimizer_.with_average([&] {
+    for (const Parameter& p : table_) tensors[p.name] = source(weights_.value(p, DType::f32));
+  });
   auto metadata = config_.metadata;
   metadata["format"] = "galaxy-morphology/1";
   metadata["step"] = std::to_string(state_.step);
   metadata["epoch"] = std::to_string(state_.epoch);
   if (full) {
-    auto& self = const_cast<Trainer&>(*this);
     auto flat = [&](const Buffer& b) {
       return source(b.view(0, {Shape{static_cast<int64_t>(b.bytes() / sizeof(float))}, DType::f32}));
     };
     tensors["optimizer/moment1"] = flat(self.optimizer_.moment1());
     if (self.optimizer_.moment2().bytes()) tensors["optimizer/moment2"] = flat(self.optimizer_.moment2());
+    if (self.optimizer_.average().bytes()) tensors["optimizer/parameters"] = flat(weights_.master());
     metadata["batch"] = std::to_string(state_.batch);
     metadata["loss_sum"] = exact(state_.loss_sum);
     metadata["correct"] = exact(state_.correct);
@@ -59,9 +63,13 @@ void Trainer::resume() {
       fail(path + ": not a full checkpoint ('" + key + "' is missing); cannot resume");
     return it->second;
   };
-  auto moment = [&](const char* name, Buffer& buffer) {
+  auto flat = [&](const char* name, const Buffer& buffer) {
     auto values = file.read(name).floats();
     if (values.size() * sizeof(float) != buffer.bytes()) fail(path + ": '" + name + "' is of another model");
+    return values;
+  };
+  auto moment = [&](const char* name, Buffer& buffer) {
+    auto values = flat(name, buffer);
     // Parameters that were frozen only now must not coast on.
     for (const Parameter& p : table_)
       if (p.frozen) std::fill_n(values.begin() + p.offset, p.shape.numel(), 0.f);
@@ -69,6 +77,11 @@ void Trainer::resume() {
   };
   moment("optimizer/moment1", optimizer_.moment1());
   if (optimizer_.moment2().bytes()) moment("optimizer/moment2", optimizer_.moment2());
+  optimizer_.start_average();  // what the file has under the parameters' names
+  if (optimizer_.average().bytes()) {
+    weights_.master().upload(flat("optimizer/parameters", weights_.master()));
+    weights_.refresh_half();
+  }
   if (text("seed") != std::to_string(config_.seed))
     fail(path + ": was trained with --seed " + text("seed") + ", not " + std::to_string(config_.seed));
   state_.step = std::stoll(text("step"));

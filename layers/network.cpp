@@ -43,6 +43,16 @@ TrainableGraph build_network(const Architecture& a, ParameterTable& table, const
     t.augment = scaling.set("size", static_cast<double>(size));
   else
     x = g.add1("normalize", scaling, {t.pixels}, "rescaling");
+  ValueId targets = kAbsent;
+  if (o.training && o.loss) {
+    targets = t.labels = g.input("labels", {Shape{o.batch}, DType::i32});
+    if (o.mixup > 0 || o.cutmix > 0) {
+      const Attrs mix{{"mixup", o.mixup}, {"cutmix", o.cutmix}, {"classes", static_cast<double>(a.classes)}};
+      const auto mixed = g.add("mix", mix, {x, t.labels}, "mix");
+      x = mixed[0];
+      targets = mixed[1];
+    }
+  }
 
   x = b.batch_norm(b.conv(x, "stem_conv", a.stem_filters, a.stem_kernel, a.stem_stride), "stem_bn");
   x = b.activation(x, a.act, "stem_activation");
@@ -81,9 +91,11 @@ TrainableGraph build_network(const Architecture& a, ParameterTable& table, const
   t.logits = b.dense(x, "predictions", a.classes);
   if (o.training) freeze_parameters(table, o.freeze);
   if (o.loss) {
-    t.labels = g.input("labels", {Shape{o.batch}, DType::i32});
+    if (targets == kAbsent) targets = t.labels = g.input("labels", {Shape{o.batch}, DType::i32});
+    if (o.training && o.class_weights)
+      t.class_weights = g.input("class_weights", {Shape{a.classes}, DType::f32});
     auto out = g.add("softmax_xent", {{"smoothing", o.training ? o.label_smoothing : 0}},
-                     {t.logits, t.labels, kAbsent}, "loss");
+                     {t.logits, targets, t.class_weights}, "loss");
     t.loss = out[0];
     t.correct = out[1];
     if (a.hidden.units && a.hidden.l2 > 0) {

@@ -13,9 +13,11 @@ struct BuildOptions {
   bool sampling = false;     // dropout behind the pooling in inference too (MC dropout)
   DType dtype = DType::f32;  // of activations
   double label_smoothing = 0;
-  bool augmented = false;  // the input is what the op `augment` leaves: see TrainableGraph
-  bool loss = true;        // append the loss and its labels input
-  FreezeSpec freeze = {};  // training: marks the parameters as frozen in the table
+  bool augmented = false;        // the input is what the op `augment` leaves: see TrainableGraph
+  bool loss = true;              // append the loss and its labels input
+  double mixup = 0, cutmix = 0;  // training: alpha of the op `mix`; 0: none
+  bool class_weights = false;    // training: an input of the loss, see TrainableGraph
+  FreezeSpec freeze = {};        // training: marks the parameters as frozen in the table
 };
 
 /// Builds the unfused network: normalize -> stem -> stages -> head -> [attention] -> pool -> dropout ->

@@ -145,6 +145,7 @@ class Rebuild {
   TrainableGraph finish() {
     to_.pixels = operand(from_.pixels);
     to_.labels = operand(from_.labels);
+    to_.class_weights = operand(from_.class_weights);
     to_.augment = from_.augment;
     auto mapped = [&](ValueId id) { return id == kAbsent ? kAbsent : map_[id]; };
     to_.loss = mapped(from_.loss);

@@ -149,6 +149,39 @@ TEST(EngineSession, EvaluationInBorrowedMemoryChangesNothing) {
   EXPECT_EQ(run(true, true), alone);
 }
 
+TEST(EngineSession, ClassWeightsScaleTheLossOfTheirImages) {
+  const Architecture a = small_network();
+  auto device = open_device("cpu", {.threads = 1});
+  ParameterTable table;
+  const TrainableGraph g =
+      fuse_for_training(build_network(a, table, {.batch = 4, .training = true, .class_weights = true}));
+  Weights weights(*device, table, false, true);
+  weights.initialize(table, 5);
+  Session session(*device, g.graph, weights,
+                  {.training = true, .loss = g.loss, .keep = {g.loss, g.correct, g.logits}}, 9);
+  PhiloxStream rng(3, RngUse::sample);
+  std::vector<float> pixels(g.graph.spec(g.pixels).shape.numel());
+  for (float& p : pixels) p = static_cast<float>(rng.below(256));
+  const std::vector<int32_t> labels{0, 2, 1, 2};
+  const std::vector<float> of_class{0.5f, 3, 1.25f};
+  session.upload(g.class_weights, of_class.data());
+  for (uint64_t step = 0; step < 2; ++step) {  // uploaded once
+    session.upload(g.pixels, pixels.data());
+    session.upload(g.labels, labels.data());
+    session.set_step(step);
+    session.forward();
+    const std::vector<float> z = session.download(g.logits);
+    double want = 0;
+    for (int i = 0; i < 4; ++i) {
+      double sum = 0;
+      for (int c = 0; c < 3; ++c) sum += std::exp(double(z[3 * i + c]));
+      want += of_class[labels[i]] * (std::log(sum) - z[3 * i + labels[i]]) / 4;
+    }
+    session.backward();
+    EXPECT_NEAR(session.download(g.loss)[0], want, 1e-6);
+  }
+}
+
 TEST(EngineSession, SameStepTwiceGivesTheSameBits) {
   const Outcome a = train_step("cpu", true), b = train_step("cpu", true);
   EXPECT_EQ(a.gradients, b.gradients);

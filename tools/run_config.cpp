@@ -22,6 +22,8 @@ OptimizerConfig read_optimizer(Section s) {
   o.momentum = s.number("momentum", o.momentum, 0, 1);
   o.nesterov = s.flag("nesterov", o.nesterov);
   o.weight_decay = s.number("weight_decay", o.weight_decay, 0, 10);
+  o.clip_norm = s.number("clip_norm", 0, 0, 1e9);
+  o.average = s.number("average", 0, 0, 0.999999999);
   s.finish();
   return o;
 }
@@ -46,10 +48,13 @@ TrainSettings read_train(Section s) {
   t.seed = s.integer("seed", t.seed, 0, int64_t{1} << 53);
   t.bf16 = s.text("precision", "f32", {"f32", "bf16"}) == "bf16";
   t.label_smoothing = s.number("label_smoothing", t.label_smoothing, 0, 0.99);
+  t.mixup = s.number("mixup", 0, 0, 1);
+  t.cutmix = s.number("cutmix", 0, 0, 1);
   t.checkpoint_steps = s.integer("checkpoint_steps", t.checkpoint_steps, 0, int64_t{1} << 40);
   t.patience = s.integer("patience", t.patience, 0, 1000000);
   t.restore_best = s.flag("restore_best", t.restore_best);
   t.recompute = s.flag("recompute", false);
+  t.balanced = s.text("class_weights", "none", {"none", "balanced"}) == "balanced";
   t.init = s.text("init", "");
   t.freeze.layers = s.texts("freeze");
   t.freeze.batch_norm = s.flag("freeze_bn", false);

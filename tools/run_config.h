@@ -13,11 +13,12 @@ struct TrainSettings {
   int64_t epochs = 30, batch = 32;
   int64_t seed = 0;
   bool bf16 = false;
-  double label_smoothing = 0;
+  double label_smoothing = 0, mixup = 0, cutmix = 0;
   int64_t checkpoint_steps = 0, patience = 0;
   bool restore_best = false;
   bool recompute = false;
-  std::string init;  // weight file to start from
+  bool balanced = false;  // loss weights n / (classes * n_class): scikit-learn's class_weight="balanced"
+  std::string init;       // weight file to start from
   FreezeSpec freeze;
 };
 

@@ -1,6 +1,7 @@
 #include "tools/train_run.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include "data/folds.h"
 #include "engine/atomic_file.h"
@@ -42,6 +43,20 @@ void check_split(const TrainJob& job, const Split& split) {
   if (split.val.empty()) fail("data.val_fraction leaves no image for validation");
 }
 
+namespace {
+
+// n / (classes * n_class); 0 for a class without images.
+std::vector<float> balanced_weights(const Dataset& data, const std::vector<int64_t>& rows, int classes) {
+  std::vector<double> counts(static_cast<size_t>(classes));
+  for (const int64_t row : rows) ++counts[static_cast<size_t>(data.label(row))];
+  std::vector<float> weights;
+  for (const double n : counts)
+    weights.push_back(n > 0 ? static_cast<float>(static_cast<double>(rows.size()) / (classes * n)) : 0.f);
+  return weights;
+}
+
+}  // namespace
+
 Trainer::Outcome train_run(TrainJob job, Device& device, const std::string& device_line,
                            const std::shared_ptr<ImageCache>& cache, const Split& split,
                            const std::atomic<bool>& stop) {
@@ -71,6 +86,9 @@ Trainer::Outcome train_run(TrainJob job, Device& device, const std::string& devi
                            .dtype = dtype,
                            .label_smoothing = run.train.label_smoothing,
                            .augmented = images.has_value(),
+                           .mixup = run.train.mixup,
+                           .cutmix = run.train.cutmix,
+                           .class_weights = run.train.balanced,
                            .freeze = run.train.freeze};
   BuildOptions eval_build = build;
   eval_build.training = false;
@@ -91,6 +109,8 @@ Trainer::Outcome train_run(TrainJob job, Device& device, const std::string& devi
   config.recompute = run.train.recompute;
   config.seed = seed;
   config.images = images ? &*images : nullptr;
+  if (run.train.balanced)
+    config.class_weights = balanced_weights(*data, split.train, run.architecture.classes);
   config.out_dir = job.out;
   config.metadata = model_metadata(run.architecture, job.yaml["augment"]);
   Trainer trainer(
@@ -126,6 +146,8 @@ Trainer::Outcome train_run(TrainJob job, Device& device, const std::string& devi
   if (job.init)
     for (const std::string& line : {started, "from the same file: " + conventions_text(run.architecture)})
       log.line(line);
+  if (run.train.balanced)
+    log.line(fmt::format("class weights: {:.4f}", fmt::join(config.class_weights, " ")));
   if (table.frozen_count()) log.line(fmt::format("frozen: {} parameters", table.frozen_count()));
   if (images)
     reserve_images(*images, device.free_bytes(), *cache, split.train.size() + split.val.size(),

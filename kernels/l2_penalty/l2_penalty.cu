@@ -1,40 +1,15 @@
 #include "kernels/l2_penalty/l2_penalty.h"
 
-#include "kernels/common/flat.cuh"
 #include "kernels/common/op.h"
-#include "kernels/common/reduce.cuh"
+#include "kernels/common/squares.cuh"
 
 namespace gm::GM_BACKEND_NS {
-
-// First stage: one block per slice. Slices start at multiples of 1024 elements, so vectors are aligned.
-template <class T>
-__global__ void penalty_slices_kernel(const T* w, float* partial, int64_t n, int64_t length) {
-  constexpr int V = kVecLanes<T>;
-  GM_SHARED(float, scratch, [32]);
-  const int64_t begin = blockIdx.x * length, end = begin + length < n ? begin + length : n;
-  const int64_t vectors = begin + (end - begin) / V * V;
-  float sum = 0;
-  for (int64_t i = begin + int64_t{threadIdx.x} * V; i < vectors; i += int64_t{blockDim.x} * V) {
-    float f[V];
-    load_lanes<T, V>(w + i, f);
-#pragma unroll
-    for (int k = 0; k < V; ++k) sum += f[k] * f[k];
-  }
-  for (int64_t i = vectors + threadIdx.x; i < end; i += blockDim.x) {
-    const float f = to_float(w[i]);
-    sum += f * f;
-  }
-  sum = block_sum(sum, scratch);
-  if (threadIdx.x == 0) partial[blockIdx.x] = sum;
-}
 
 // Second stage: one block.
 __global__ void penalty_finish_kernel(const float* partial, const float* loss, float* y, float factor,
                                       int64_t count) {
   GM_SHARED(float, scratch, [32]);
-  float sum = 0;
-  for (int64_t k = threadIdx.x; k < count; k += blockDim.x) sum += partial[k];
-  sum = block_sum(sum, scratch);
+  const float sum = sum_in_block(partial, count, scratch);
   if (threadIdx.x == 0) y[0] = loss[0] + factor * sum;
 }
 
@@ -57,11 +32,11 @@ __global__ void penalty_backward_kernel(const T* w, const float* dy, float* dlos
 
 void l2_penalty_forward(const OpCall& c) {
   const int64_t n = c.in[1].numel();
-  const PenaltySlices slices = penalty_slices(n);
+  const SquareSlices slices = square_slices(n);
   float* partial = static_cast<float*>(c.workspace.data);
   float_switch(c.in[1].dtype(), [&](auto zero) {
     using T = decltype(zero);
-    GM_LAUNCH(penalty_slices_kernel<T>, static_cast<unsigned>(slices.count), kFlatThreads, 0, c.ctx.stream,
+    GM_LAUNCH(square_slices_kernel<T>, static_cast<unsigned>(slices.count), kFlatThreads, 0, c.ctx.stream,
               c.in[1].as<T>(), partial, n, slices.length);
   });
   GM_LAUNCH(penalty_finish_kernel, 1, kFlatThreads, 0, c.ctx.stream, partial, c.in[0].as<float>(),

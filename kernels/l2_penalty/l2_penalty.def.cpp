@@ -1,6 +1,7 @@
 #include "kernels/l2_penalty/l2_penalty.h"
 
 #include "kernels/common/op.h"
+#include "kernels/common/squares.h"
 
 namespace gm {
 
@@ -39,7 +40,7 @@ const OpDef& l2_penalty_def() {
       .workspace =
           [](Backend, Pass pass, const Attrs&, std::span<const TensorSpec> in) {
             return pass == Pass::backward ? size_t{0}
-                                          : sizeof(float) * penalty_slices(in[1].shape.numel()).count;
+                                          : sizeof(float) * square_slices(in[1].shape.numel()).count;
           },
       .cost =
           [](Pass pass, const Attrs&, std::span<const TensorSpec> in) {

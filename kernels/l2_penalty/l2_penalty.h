@@ -7,19 +7,3 @@
 // out[0] y     f32 (1)
 // Backward reads w.
 #pragma once
-#include <algorithm>
-#include <cstdint>
-
-namespace gm {
-
-/// The sum runs over slices of fixed length, whose sums are added in order: the same bits whatever runs
-/// them.
-struct PenaltySlices {
-  int64_t length, count;
-};
-inline PenaltySlices penalty_slices(int64_t n) {
-  const int64_t length = std::max<int64_t>(8192, (n / 256 + 1023) / 1024 * 1024);
-  return {length, (n + length - 1) / length};
-}
-
-}  // namespace gm

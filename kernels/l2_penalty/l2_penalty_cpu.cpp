@@ -2,30 +2,14 @@
 
 #include "kernels/common/op.h"
 #include "kernels/common/parallel.h"
+#include "kernels/common/squares.h"
 #include "kernels/common/vmath.h"
 
 namespace gm::GM_CPU_NS {
 
-namespace {
-
-// In 16 lanes, so that it is a vector loop with the same bits on every instruction set.
-template <class T>
-float sum_of_squares(const T* w, int64_t count) {
-  constexpr int kWide = 16;
-  float sum[kWide] = {};
-  int64_t i = 0;
-  for (; i + kWide <= count; i += kWide)
-    for (int lane = 0; lane < kWide; ++lane) sum[lane] += to_float(w[i + lane]) * to_float(w[i + lane]);
-  for (int lane = 0; i < count; ++i, ++lane) sum[lane] += to_float(w[i]) * to_float(w[i]);
-  for (int lane = 1; lane < kWide; ++lane) sum[0] += sum[lane];
-  return sum[0];
-}
-
-}  // namespace
-
 void l2_penalty_forward(const OpCall& c) {
   const int64_t n = c.in[1].numel();
-  const PenaltySlices slices = penalty_slices(n);
+  const SquareSlices slices = square_slices(n);
   float* partial = static_cast<float*>(c.workspace.data);
   float_switch(c.in[1].dtype(), [&](auto zero) {
     using T = decltype(zero);

@@ -1,0 +1,39 @@
+// First stage of a sum of squares on a card: one block a slice (square_slices). The second stage adds
+// `partial` in one block (sum_in_block).
+#pragma once
+#include "kernels/common/flat.cuh"
+#include "kernels/common/reduce.cuh"
+#include "kernels/common/squares.h"
+
+namespace gm::GM_BACKEND_NS {
+
+// Slices start at multiples of 1024 elements, so vectors are aligned.
+template <class T>
+__global__ void square_slices_kernel(const T* w, float* partial, int64_t n, int64_t length) {
+  constexpr int V = kVecLanes<T>;
+  GM_SHARED(float, scratch, [32]);
+  const int64_t begin = blockIdx.x * length, end = begin + length < n ? begin + length : n;
+  const int64_t vectors = begin + (end - begin) / V * V;
+  float sum = 0;
+  for (int64_t i = begin + int64_t{threadIdx.x} * V; i < vectors; i += int64_t{blockDim.x} * V) {
+    float f[V];
+    load_lanes<T, V>(w + i, f);
+#pragma unroll
+    for (int k = 0; k < V; ++k) sum += f[k] * f[k];
+  }
+  for (int64_t i = vectors + threadIdx.x; i < end; i += blockDim.x) {
+    const float f = to_float(w[i]);
+    sum += f * f;
+  }
+  sum = block_sum(sum, scratch);
+  if (threadIdx.x == 0) partial[blockIdx.x] = sum;
+}
+
+/// The sum of `partial`, the same in every block that computes it; valid in thread 0.
+__device__ __forceinline__ float sum_in_block(const float* partial, int64_t count, float* scratch) {
+  float sum = 0;
+  for (int64_t k = threadIdx.x; k < count; k += blockDim.x) sum += partial[k];
+  return block_sum(sum, scratch);
+}
+
+}  // namespace gm::GM_BACKEND_NS
