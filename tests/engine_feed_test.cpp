@@ -74,8 +74,8 @@ struct Training {
     trainer = std::make_unique<Trainer>(
         device, train_graph, folded->net, table, *weights, *eval_weights,
         [this] { folded->refresh(table, *weights, *eval_weights); },
-        OptimizerConfig{.lr = lr, .weight_decay = 0.01}, ScheduleConfig{.kind = ScheduleConfig::cosine},
-        config);
+        OptimizerConfig{.lr = lr, .weight_decay = 0.01, .clip_norm = 1, .average = 0.9},
+        ScheduleConfig{.kind = ScheduleConfig::cosine}, config);
   }
   /// Stops after so many steps; 0: runs to the end.
   Trainer::Outcome train(int64_t steps = 0) {
