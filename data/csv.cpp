@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <filesystem>
 #include <fstream>
 #include <sstream>
 
@@ -65,6 +66,7 @@ std::vector<std::string> take_record(const std::string& text, size_t& at, int64_
 }  // namespace
 
 CsvTable::CsvTable(const std::string& path) : path_(path) {
+  if (std::filesystem::is_directory(path)) fail(path + ": is a folder, expected a CSV file");
   std::ifstream in(path, std::ios::binary);
   if (!in) fail(path + ": cannot open");
   std::ostringstream all;

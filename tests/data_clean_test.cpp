@@ -125,6 +125,7 @@ TEST(DataClean, TheToolWritesACatalogThatTrainingReads) {
   EXPECT_EQ(data->label(1), 3);
   EXPECT_EQ(data->read(1).width, 64);
   test::expect_failure(test::run("gm_data", {"clean", dir / "none.csv"}), 1, {"none.csv"});
+  test::expect_failure(test::run("gm_data", {"clean", dir / "images"}), 1, {dir / "images", "is a folder"});
 }
 
 /// The counts of the paper, on the challenge's own file.

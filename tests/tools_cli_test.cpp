@@ -54,8 +54,8 @@ class Cli : public testing::Test {
 };
 
 TEST_F(Cli, HelpSucceedsAndUsageErrorsExitWithTwo) {
-  for (const char* tool : {"gm_bench", "gm_check", "gm_data", "gm_eval", "gm_explain", "gm_infer", "gm_model",
-                           "gm_search", "gm_train"}) {
+  for (const char* tool : {"gm_bench", "gm_check", "gm_compare", "gm_data", "gm_eval", "gm_explain",
+                           "gm_infer", "gm_model", "gm_search", "gm_train"}) {
     const Ran help = run(tool, {"--help"});
     expect_success(help);
     EXPECT_NE(help.out.find("--help"), std::string::npos) << tool;

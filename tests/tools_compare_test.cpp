@@ -52,8 +52,8 @@ TEST_F(Compare, ShowsWhatGmEvalMeasured) {
   EXPECT_EQ(table.cell(1, 0), "tiny (2)");
   for (int row : {0, 1}) {
     const auto j = nlohmann::json::parse(test::read_text((row ? b : a) + "/metrics.json"));
-    for (const char* key : {"n", "accuracy", "macro_precision", "macro_recall", "weighted_f1", "params_total",
-                            "macs", "flops_eq13"})
+    for (const char* key : {"input", "n", "accuracy", "macro_precision", "macro_recall", "weighted_f1",
+                            "params_total", "macs", "flops_eq13"})
       EXPECT_NEAR(std::stod(table.cell(row, table.column(key))), j[key].get<double>(), 1e-6) << key;
     EXPECT_NEAR(std::stod(table.cell(row, table.column("accuracy_low"))), j["accuracy_ci95"][0].get<double>(),
                 1e-6);
@@ -63,7 +63,7 @@ TEST_F(Compare, ShowsWhatGmEvalMeasured) {
               1e-4);
   EXPECT_EQ(table.cell(1, table.column("latency_ms")), "");
   char cell[64];
-  std::snprintf(cell, sizeof cell, "| tiny | %.1f | ", 100 * j["accuracy"].get<double>());
+  std::snprintf(cell, sizeof cell, "| tiny | 32 | %.1f | ", 100 * j["accuracy"].get<double>());
   EXPECT_NE(r.out.find(cell), std::string::npos) << r.out;
   EXPECT_EQ(test::read_text(out + "/accuracy_by_epoch.svg"),
             chart_svg({.title = "Validation accuracy",
@@ -92,6 +92,20 @@ TEST_F(Compare, SaysWhatDoesNotFit) {
   test::write_text(dir / "run/metrics.csv", "epoch,loss\n1,2\n");
   expect_failure(run("gm_compare", {a}), 1, {dir / "run/metrics.csv", "no column train_loss"});
   expect_failure(run("gm_compare", {}), 2, {"evaluations"});
+}
+
+TEST(Comparison, TellsNetworksApart) {
+  std::vector<ComparedNetwork> networks;
+  for (auto [name, input] : {std::pair{"G0", 96}, {"G1", 64}, {"G0", 32}, {"G0", 32}, {"G1", 64}}) {
+    ComparedNetwork n;
+    n.name = name;
+    n.input = input;
+    networks.push_back(n);
+  }
+  tell_apart(networks);
+  std::string names;
+  for (const ComparedNetwork& n : networks) names += n.name + "; ";
+  EXPECT_EQ(names, "G0, 96 px; G1; G0, 32 px; G0, 32 px (2); G1 (2); ");
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <set>
 
@@ -56,6 +57,7 @@ ComparedNetwork read_evaluation(const std::string& path) {
   ComparedNetwork n;
   try {
     n.name = j.at("name").get<std::string>();
+    n.input = j.at("input").get<int>();
     n.data = j.at("data").get<std::string>();
     n.split = j.at("split").get<std::string>();
     n.classes = j.at("classes").get<std::vector<std::string>>();
@@ -82,6 +84,10 @@ ComparedNetwork read_evaluation(const std::string& path) {
 }
 
 void tell_apart(std::vector<ComparedNetwork>& networks) {
+  std::map<std::string, std::set<int>> sizes;
+  for (const ComparedNetwork& n : networks) sizes[n.name].insert(n.input);
+  for (ComparedNetwork& n : networks)
+    if (sizes[n.name].size() > 1) n.name += fmt::format(", {} px", n.input);
   std::set<std::string> used;
   for (ComparedNetwork& n : networks) {
     const std::string name = n.name;
@@ -101,27 +107,29 @@ std::string different_data(const std::vector<ComparedNetwork>& networks) {
 
 std::string comparison_csv(const std::vector<ComparedNetwork>& networks) {
   std::string out =
-      "model,n,accuracy,accuracy_low,accuracy_high,macro_precision,macro_recall,weighted_f1,params_total,"
-      "macs,"
-      "flops_eq13,latency_ms,images_per_second\n";
+      "model,input,n,accuracy,accuracy_low,accuracy_high,macro_precision,macro_recall,weighted_f1,"
+      "params_total,macs,flops_eq13,latency_ms,images_per_second\n";
   for (const ComparedNetwork& n : networks)
-    out += fmt::format("{},{},{:.6f},{:.6f},{:.6f},{:.6f},{:.6f},{:.6f},{},{},{},{},{}\n", csv_cell(n.name),
-                       n.n, n.accuracy, n.accuracy_interval.low, n.accuracy_interval.high, n.macro_precision,
-                       n.macro_recall, n.weighted_f1, n.params_total, n.macs, n.flops_eq13,
-                       optional_text(n.latency_ms, 4), optional_text(n.images_per_second, 1));
+    out +=
+        fmt::format("{},{},{},{:.6f},{:.6f},{:.6f},{:.6f},{:.6f},{:.6f},{},{},{},{},{}\n", csv_cell(n.name),
+                    n.input, n.n, n.accuracy, n.accuracy_interval.low, n.accuracy_interval.high,
+                    n.macro_precision, n.macro_recall, n.weighted_f1, n.params_total, n.macs, n.flops_eq13,
+                    optional_text(n.latency_ms, 4), optional_text(n.images_per_second, 1));
   return out;
 }
 
 std::string comparison_markdown(const std::vector<ComparedNetwork>& networks) {
   std::string out =
-      "| Model | Accuracy % | 95 % interval | Macro precision % | Macro recall % | Weighted F1 % | "
+      "| Model | Input px | Accuracy % | 95 % interval | Macro precision % | Macro recall % | Weighted F1 % "
+      "| "
       "Parameters | MACs | "
-      "FLOPs (eq. 13) | Latency ms | img/s |\n|---|---|---|---|---|---|---|---|---|---|---|\n";
+      "FLOPs (eq. 13) | Latency ms | img/s |\n|---|---|---|---|---|---|---|---|---|---|---|---|\n";
   for (const ComparedNetwork& n : networks)
     out += fmt::format(
-        "| {} | {:.1f} | {:.1f} to {:.1f} | {:.1f} | {:.1f} | {:.1f} | {:.2f} M | {:.1f} M | {:.1f} M | {} | "
+        "| {} | {} | {:.1f} | {:.1f} to {:.1f} | {:.1f} | {:.1f} | {:.1f} | {:.2f} M | {:.1f} M | {:.1f} M | "
+        "{} | "
         "{} |\n",
-        n.name, 100 * n.accuracy, 100 * n.accuracy_interval.low, 100 * n.accuracy_interval.high,
+        n.name, n.input, 100 * n.accuracy, 100 * n.accuracy_interval.low, 100 * n.accuracy_interval.high,
         100 * n.macro_precision, 100 * n.macro_recall, 100 * n.weighted_f1,
         static_cast<double>(n.params_total) / 1e6, static_cast<double>(n.macs) / 1e6,
         static_cast<double>(n.flops_eq13) / 1e6, optional_text(n.latency_ms, 2),

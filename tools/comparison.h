@@ -14,6 +14,7 @@ namespace gm {
 struct ComparedNetwork {
   std::string name, data, split;
   std::vector<std::string> classes;
+  int input = 0;  // px
   int64_t n = 0, params_total = 0, macs = 0, flops_eq13 = 0;
   double accuracy = 0, macro_precision = 0, macro_recall = 0, weighted_f1 = 0;
   Interval accuracy_interval;
@@ -24,7 +25,8 @@ struct ComparedNetwork {
 /// `path`: a metrics.json or the folder that holds it. Throws gm::Error naming the file when it is missing or
 /// not what gm_eval writes.
 ComparedNetwork read_evaluation(const std::string& path);
-/// Networks of one name get the numbers 2, 3, ... behind it.
+/// Networks of one name get their input size behind it where that differs, and the numbers 2, 3, ... where it
+/// does not.
 void tell_apart(std::vector<ComparedNetwork>& networks);
 /// A sentence when the networks were not evaluated on the same images, else "".
 std::string different_data(const std::vector<ComparedNetwork>& networks);
