@@ -96,22 +96,6 @@ Metrics metrics_of(const ConfusionMatrix& confusion) {
   return m;
 }
 
-Interval bootstrap_interval(int64_t correct, int64_t n, uint64_t seed, int resamples, double level) {
-  if (correct < 0 || correct > n || n >= int64_t{1} << 32 || resamples < 1 || !(level > 0 && level < 1))
-    fail("bootstrap: argument out of range");
-  if (n == 0) return {};
-  std::vector<double> accuracies;
-  for (int r = 0; r < resamples; ++r) {
-    // Which images are right does not matter, only how many: the first `correct` stand for them.
-    PhiloxStream rng(seed, RngUse::sample, static_cast<uint32_t>(r));
-    int64_t right = 0;
-    for (int64_t i = 0; i < n; ++i) right += rng.below(static_cast<uint32_t>(n)) < correct;
-    accuracies.push_back(quotient(right, n));
-  }
-  std::sort(accuracies.begin(), accuracies.end());
-  return {quantile(accuracies, (1 - level) / 2), quantile(accuracies, (1 + level) / 2)};
-}
-
 Interval wilson_interval(int64_t correct, int64_t n) {
   if (correct < 0 || correct > n) fail("wilson_interval: argument out of range");
   if (n == 0) return {0, 1};

@@ -59,17 +59,13 @@ struct Interval {
   double low = 0, high = 0;
 };
 
-/// Percentile bootstrap of an accuracy of `correct` out of `n`: the images are drawn anew with replacement
-/// `resamples` times, and (1 - level) / 2 of the accuracies lie outside on either side. Philox draws: the
-/// same arguments give the same interval everywhere. (0, 0) for n = 0.
-Interval bootstrap_interval(int64_t correct, int64_t n, uint64_t seed, int resamples = 2000,
-                            double level = 0.95);
-
 /// 95 % interval of an accuracy of `correct` out of `n` (Wilson 1927): needs no draws and holds for a handful
 /// of images and for accuracies near 1 as well. (0, 1) for n = 0.
 Interval wilson_interval(int64_t correct, int64_t n);
 
-/// Intervals of everything in Metrics, by the same bootstrap over images.
+/// Intervals of everything in Metrics, by the percentile bootstrap: the images are drawn anew with
+/// replacement `resamples` times, and (1 - level) / 2 of the values lie outside on either side. Philox draws:
+/// the same arguments give the same intervals everywhere. All (0, 0) without images.
 struct MetricIntervals {
   struct Scores {
     Interval precision, recall, f1;

@@ -136,20 +136,23 @@ TEST(Metrics, ClassesOutOfRangeAreErrors) {
   EXPECT_EQ(m.total(), 0);
 }
 
-TEST(Metrics, BootstrapInterval) {
+TEST(Metrics, BootstrapOfTheAccuracy) {
+  auto interval = [](int correct, int n, uint64_t seed, double level = 0.95) {
+    return bootstrap_metrics(matrix({{correct, n - correct}, {0, 0}}), seed, 2000, level).accuracy;
+  };
   // The bootstrap of a mean of n zeros and ones is binomial: here mean 0.8, standard deviation 0.02.
-  const Interval i = bootstrap_interval(320, 400, 7);
+  const Interval i = interval(320, 400, 7);
   EXPECT_NEAR(i.low, 0.8 - 1.96 * 0.02, 0.004);
   EXPECT_NEAR(i.high, 0.8 + 1.96 * 0.02, 0.004);
-  const Interval again = bootstrap_interval(320, 400, 7), half = bootstrap_interval(320, 400, 7, 2000, 0.5);
+  const Interval again = interval(320, 400, 7), half = interval(320, 400, 7, 0.5);
   EXPECT_EQ(i.low, again.low);
   EXPECT_EQ(i.high, again.high);
   EXPECT_NEAR(half.low, 0.8 - 0.674 * 0.02, 0.004);
   EXPECT_NEAR(half.high, 0.8 + 0.674 * 0.02, 0.004);
-  EXPECT_EQ(bootstrap_interval(5, 5, 0).low, 1);
-  EXPECT_EQ(bootstrap_interval(0, 5, 0).high, 0);
-  EXPECT_EQ(bootstrap_interval(0, 0, 0).high, 0);
-  EXPECT_THROW(bootstrap_interval(6, 5, 0), Error);
+  EXPECT_EQ(interval(5, 5, 0).low, 1);
+  EXPECT_EQ(interval(0, 5, 0).high, 0);
+  EXPECT_EQ(interval(0, 0, 0).high, 0);
+  EXPECT_THROW(interval(3, 5, 0, 1), Error);
 }
 
 TEST(Metrics, BootstrapOfAllScores) {
@@ -161,9 +164,9 @@ TEST(Metrics, BootstrapOfAllScores) {
   EXPECT_NEAR(all.per_class[0].recall.high, 0.9 + 1.96 * 0.0212, 0.006);
   EXPECT_EQ(all.per_class[2].recall.high, 0);
   EXPECT_EQ(all.per_class[2].precision.high, 0);
-  const Interval accuracy = bootstrap_interval(confusion.correct(), m.n, 7);
-  EXPECT_NEAR(all.accuracy.low, accuracy.low, 0.004);
-  EXPECT_NEAR(all.accuracy.high, accuracy.high, 0.004);
+  // 330 of 400 are right: standard deviation sqrt(.825 * .175 / 400) = 0.019.
+  EXPECT_NEAR(all.accuracy.low, 0.825 - 1.96 * 0.019, 0.006);
+  EXPECT_NEAR(all.accuracy.high, 0.825 + 1.96 * 0.019, 0.006);
   auto holds = [](const Interval& i, double value) { return i.low < value && value < i.high; };
   EXPECT_TRUE(holds(all.macro.f1, m.macro.f1));
   EXPECT_TRUE(holds(all.weighted.precision, m.weighted.precision));
