@@ -139,7 +139,8 @@ TEST(SearchFinalists, AreTheBestLateNetworksOfEachSampler) {
   config.max_macs = 100;
   Journal journal(dir / "journal.jsonl");
   int64_t index = 0;
-  const std::map<std::string, double> anew{{"a", 0.5}, {"b", 0.9}, {"c", 0.7}, {"d", 0.8}, {"e", 0.6}};
+  const std::map<std::string, double> anew{{"a", 0.5}, {"b", 0.9},   {"c", 0.7},   {"d", 0.8},
+                                           {"e", 0.6}, {"early", 1}, {"heavy", 1}, {"too early", 1}};
   auto add = [&](const char* sampler, int64_t iteration, const char* network, int64_t macs) {
     // Choices that are the key of the network above; what the journal says of its reward is out of date.
     const auto place = static_cast<int>(std::distance(anew.begin(), anew.find(network)));
