@@ -6,10 +6,12 @@
 namespace gm {
 
 ChoiceVector uniform_choices(const SearchSpace& space, PhiloxStream& draws) {
-  ChoiceVector c;
-  for (int i = 0; i < space.length(); ++i)
-    c.push_back(static_cast<int>(draws.below(static_cast<uint32_t>(space.options_at(i)))));
-  return c;
+  return space.first_allowed([&] {
+    ChoiceVector c;
+    for (int i = 0; i < space.length(); ++i)
+      c.push_back(static_cast<int>(draws.below(static_cast<uint32_t>(space.options_at(i)))));
+    return c;
+  });
 }
 
 namespace {
@@ -30,15 +32,17 @@ class RandomSampler : public Sampler {
 class EnasSampler : public Sampler {
  public:
   EnasSampler(const SearchSpace& space, Device& device, const SamplerConfig& c)
-      : length_(space.length()),
+      : space_(space),
         positions_(decided(space)),
         controller_(device, decisions(space, positions_), c.controller, c.children, c.seed) {}
 
   ChoiceVector to_train(PhiloxStream& draws) override {
-    ChoiceVector choices(length_, 0);
-    const std::vector<int> sequence = controller_.sample(draws);
-    for (size_t i = 0; i < positions_.size(); ++i) choices[positions_[i]] = sequence[i];
-    return choices;
+    return space_.first_allowed([&] {
+      ChoiceVector choices(static_cast<size_t>(space_.length()), 0);
+      const std::vector<int> sequence = controller_.sample(draws);
+      for (size_t i = 0; i < positions_.size(); ++i) choices[positions_[i]] = sequence[i];
+      return choices;
+    });
   }
   ChoiceVector to_score(PhiloxStream& draws, int64_t, int64_t) override { return to_train(draws); }
   void learn(int64_t, const std::vector<ScoredChild>& children) override {
@@ -74,7 +78,7 @@ class EnasSampler : public Sampler {
     for (int i : positions) list.push_back({static_cast<int>(space.kind(i)), space.options_at(i)});
     return list;
   }
-  int length_;
+  SearchSpace space_;
   std::vector<int> positions_;
   Controller controller_;
 };

@@ -36,6 +36,7 @@ struct SamplerConfig {
   ControllerConfig controller;
 };
 
+/// All of them propose networks that the space allows.
 /// enas: the controller proposes all children and learns once an iteration.
 /// random: every choice uniform and independent.
 /// halving: successive halving (Jamieson & Talwalkar 2016, arXiv:1502.07943) with shared weights. The
@@ -46,7 +47,7 @@ struct SamplerConfig {
 std::unique_ptr<Sampler> make_sampler(const std::string& name, const SearchSpace& space,
                                       Device& controller_device, const SamplerConfig& config);
 
-/// Every choice uniform and independent.
+/// Every choice uniform and independent; drawn again until the space allows the network.
 ChoiceVector uniform_choices(const SearchSpace& space, PhiloxStream& draws);
 
 }  // namespace gm

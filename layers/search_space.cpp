@@ -143,6 +143,20 @@ std::string SearchSpace::text(const Architecture& a) {
   return t.str();
 }
 
+bool SearchSpace::allows(const ChoiceVector& choices) const {
+  return options_.max_macs == 0 || network_size(network(choices)).macs <= options_.max_macs;
+}
+
+ChoiceVector SearchSpace::first_allowed(const std::function<ChoiceVector()>& draw) const {
+  for (int i = 0; i < 10000; ++i) {
+    const ChoiceVector choices = draw();
+    if (allows(choices)) return choices;
+  }
+  fail("search.max_macs " + std::to_string(options_.max_macs) +
+       ": none of 10000 proposed networks is within it; raise it or leave the expensive choices out of "
+       "search.space");
+}
+
 NetworkSize network_size(const Architecture& a) {
   ParameterTable table;
   const NetworkCount count = count_network(build_network(a, table, {.batch = 1, .loss = false}).graph);

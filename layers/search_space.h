@@ -3,6 +3,7 @@
 // network.
 #pragma once
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -26,6 +27,7 @@ struct SpaceOptions {
   std::vector<int> layers{1, 2, 3, 4};
   std::vector<double> se{0, 0.25};  // squeeze width as a share of the block's input channels
   std::vector<int> residual{1, 0};  // the identity skip: with or without
+  int64_t max_macs = 0;             // of a network that is proposed; 0: any
 };
 
 /// Reads `search.space`; absent lists have the defaults above. Throws gm::Error for an empty list, a value
@@ -49,6 +51,10 @@ class SearchSpace {
 
   /// Throws gm::Error when the vector has another length or an index out of range.
   Architecture network(const ChoiceVector& choices) const;
+  /// Whether it is within max_macs.
+  bool allows(const ChoiceVector& choices) const;
+  /// The first of `draw`'s networks that is within max_macs. Throws gm::Error after 10,000 that are not.
+  ChoiceVector first_allowed(const std::function<ChoiceVector()>& draw) const;
   /// The network whose every tensor holds that of any child as a slice: all options at their largest.
   Architecture largest() const { return extreme(true); }
   Architecture smallest() const { return extreme(false); }

@@ -3,6 +3,7 @@
 
 #include <cmath>
 
+#include "kernels/common/backends.h"
 #include "kernels/common/error.h"
 #include "kernels/common/philox.h"
 #include "layers/network.h"
@@ -127,6 +128,23 @@ TEST(SearchSpace, ImpossibleSpacesAreOneLine) {
     EXPECT_NE(std::string(e.what()).find("expand of stage 2"), std::string::npos) << e.what();
   }
   EXPECT_THROW(space.network({0, 1}), Error);
+}
+
+TEST(SearchSpace, ProposesNothingAboveTheCap) {
+  install_cpu_kernels();
+  SpaceOptions capped;
+  capped.max_macs = network_size(g0()).macs;
+  const SearchSpace space(g0(), capped);
+  const ChoiceVector base = *space.choices_of(space.base());
+  EXPECT_TRUE(space.allows(base)) << "the cap itself is allowed";
+  ChoiceVector larger = base;
+  larger[0] = 1;  // kernel 5 in the first stage
+  EXPECT_GT(network_size(space.network(larger)).macs, capped.max_macs);
+  EXPECT_FALSE(space.allows(larger));
+  int draws = 0;
+  EXPECT_EQ(space.first_allowed([&] { return ++draws < 4 ? larger : base; }), base);
+  EXPECT_EQ(draws, 4);
+  EXPECT_THROW(space.first_allowed([&] { return larger; }), Error);
 }
 
 }  // namespace

@@ -129,18 +129,17 @@ TEST_F(Search, ResumedAfterAKillEqualsAnUnbrokenSearch) {
   }
 }
 
-// Late networks within the cap, ranked by the reward when scored anew; each network once.
+// Late networks, ranked by the reward when scored anew; each network once.
 TEST(SearchFinalists, AreTheBestLateNetworksOfEachSampler) {
   TempDir dir;
   SearchConfig config = read_search_config(parse_yaml(search_config(), "tiny"), "tiny");
   config.samplers = {"enas", "random"};
   config.iterations = 8;  // the last quarter: 6 and 7
   config.finalists = 2;
-  config.max_macs = 100;
   Journal journal(dir / "journal.jsonl");
   int64_t index = 0;
-  const std::map<std::string, double> anew{{"a", 0.5}, {"b", 0.9},   {"c", 0.7},   {"d", 0.8},
-                                           {"e", 0.6}, {"early", 1}, {"heavy", 1}, {"too early", 1}};
+  const std::map<std::string, double> anew{{"a", 0.5}, {"b", 0.9},   {"c", 0.7},      {"d", 0.8},
+                                           {"e", 0.6}, {"early", 1}, {"too early", 1}};
   auto add = [&](const char* sampler, int64_t iteration, const char* network, int64_t macs) {
     // Choices that are the key of the network above; what the journal says of its reward is out of date.
     const auto place = static_cast<int>(std::distance(anew.begin(), anew.find(network)));
@@ -148,7 +147,7 @@ TEST(SearchFinalists, AreTheBestLateNetworksOfEachSampler) {
   };
   add("enas", 5, "early", 10);
   for (const char* network : {"a", "b"}) add("enas", 6, network, 100);
-  for (const char* network : {"c", "c", "heavy"}) add("enas", 7, network, network[0] == 'h' ? 101 : 20);
+  for (const char* network : {"c", "c"}) add("enas", 7, network, 20);
   add("random", 2, "too early", 1);
   add("random", 5, "d", 1);
   for (const char* network : {"b", "e"}) add("random", 7, network, 1);
@@ -176,6 +175,7 @@ TEST_F(Search, TrainsTheBestFromScratchBesideTheBase) {
   ASSERT_GE(finalists.size(), 2u);
   EXPECT_EQ(finalists[0]["name"], "base");
   const Journal read(journal("a"));
+  for (const JournalEntry& e : read.entries()) EXPECT_LE(e.macs, 150000) << e.sampler;
   double best = -1;
   for (const auto& f : finalists) {
     const auto result = nlohmann::json::parse(
@@ -183,7 +183,6 @@ TEST_F(Search, TrainsTheBestFromScratchBesideTheBase) {
     EXPECT_EQ(result["macs"], f["macs"]);
     EXPECT_EQ(result["epochs"], 2);
     if (f["name"] == "base") continue;
-    EXPECT_LE(f["macs"], 150000);
     EXPECT_TRUE(std::any_of(read.entries().begin(), read.entries().end(), [&](const JournalEntry& e) {
       return e.sampler == f["sampler"] && e.network == f["network"];
     })) << f;

@@ -76,7 +76,7 @@ SearchConfig read_search_config(const YAML::Node& config, const std::string& pat
   c.score_batches = s.integer("score_batches", c.score_batches, 1, 1000000);
   c.cache = s.integer("cache", c.cache, 1, 100000);
   c.finalists = s.integer("finalists", c.finalists, 1, 1000);
-  c.max_macs = s.integer("max_macs", 0, 0, int64_t{1} << 53);
+  c.space.max_macs = s.integer("max_macs", 0, 0, int64_t{1} << 53);
   c.reward = read_reward(s);
   c.controller = read_controller(s.section("controller"));
   s.finish();

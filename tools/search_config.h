@@ -32,7 +32,6 @@ struct SearchConfig {
   RewardConfig reward;
   ControllerConfig controller;
   int64_t finalists = 3;  // best networks of each sampler, trained from scratch
-  int64_t max_macs = 0;   // of a finalist; 0: any
 
   /// The first iteration of the last quarter, whose networks were chosen by what the sampler has learnt.
   int64_t late_iterations() const { return iterations - (iterations + 3) / 4; }

@@ -29,8 +29,7 @@ std::vector<Finalist> choose_finalists(const SearchConfig& config, const SearchS
     for (int64_t i = config.iterations - 1; i >= 0; --i) {
       if (i < config.late_iterations() && static_cast<int64_t>(pool.size()) >= config.finalists) break;
       for (const JournalEntry& e : journal.entries())
-        if (e.sampler == sampler && e.iteration == i && (config.max_macs == 0 || e.macs <= config.max_macs) &&
-            !sent.count(e.network))
+        if (e.sampler == sampler && e.iteration == i && !sent.count(e.network))
           pool[e.network] = {"", sampler, e.choices, e.network, e.macs, e.parameters};
     }
     std::vector<Finalist> ranked;

@@ -24,9 +24,9 @@ struct Finalist {
 using Rescore = std::function<std::pair<double, double>(const std::string& sampler, const ChoiceVector&)>;
 
 /// The base, then search.finalists networks of every sampler: of those journalled in the last quarter of the
-/// iterations (earlier ones while there are too few) with at most search.max_macs MACs, the ones of highest
-/// reward when scored anew. Scores in the journal are of different moments of the shared weights and of few
-/// images; these are of one and of all. A network that an earlier sampler has sent is not sent again.
+/// iterations (earlier ones while there are too few) the ones of highest reward when scored anew. Scores in
+/// the journal are of different moments of the shared weights and of few images; these are of one and of all.
+/// A network that an earlier sampler has sent is not sent again.
 std::vector<Finalist> choose_finalists(const SearchConfig& config, const SearchSpace& space,
                                        const Journal& journal, const Rescore& rescore);
 

@@ -100,9 +100,9 @@ bool search_networks(const Arguments& args, const SearchConfig& config, const st
   const SearchSpace space(run.architecture, config.space);
   if (space.size() < 2) fail(args.config + ": search.space leaves nothing to choose");
   const NetworkSize smallest = network_size(space.smallest()), base_size = network_size(space.base());
-  if (config.max_macs > 0 && smallest.macs > config.max_macs)
+  if (config.space.max_macs > 0 && smallest.macs > config.space.max_macs)
     fail(fmt::format("{}: search.max_macs {} is below the smallest network of the space ({} MACs)",
-                     args.config, config.max_macs, smallest.macs));
+                     args.config, config.space.max_macs, smallest.macs));
   const int metric_class = config.reward.class_name.empty()
                                ? -1
                                : class_index(data->classes(), config.reward.class_name, args.config);
