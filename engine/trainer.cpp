@@ -1,5 +1,6 @@
 #include "engine/trainer.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
@@ -41,7 +42,8 @@ Trainer::Trainer(Device& device, const TrainableGraph& train, const TrainableGra
       eval_ids_(eval),
       train_(device, train.graph, weights, training_options(train, config.recompute), config.seed),
       eval_(device, eval.graph, eval_weights, evaluation_options(eval), 0, &train_),
-      optimizer_(device, optimizer, table, weights) {
+      optimizer_(device, optimizer, table, weights),
+      confusion_(static_cast<int>(eval.graph.spec(eval.logits).shape[1])) {
   if (!config.images) return;
   feed_ = std::make_unique<DeviceFeed>(device, train_, *config.images,
                                        DeviceFeed::Config{.pixels = train.pixels,
@@ -59,7 +61,7 @@ Trainer::Trainer(Device& device, const TrainableGraph& train, const TrainableGra
                                    DeviceFeed::Config{.pixels = eval.pixels,
                                                       .labels = eval.labels,
                                                       .augment = eval.augment,
-                                                      .results = {eval.loss, eval.correct},
+                                                      .results = {eval.loss, eval.correct, eval.logits},
                                                       .work = [this](const View&) { eval_.forward(); }});
 }
 
@@ -82,29 +84,37 @@ MemoryBudget Trainer::budget() const {
 std::pair<double, double> Trainer::evaluate(BatchSource& source) {
   optimizer_.with_average(refresh_eval_);
   double loss = 0, correct = 0, count = 0;
-  std::deque<double> counts;  // of the batches whose results are still to come
+  const int classes = confusion_.classes();
+  confusion_ = ConfusionMatrix(classes);
+  std::deque<std::vector<int32_t>> labels;  // of the batches whose results are still to come
   auto add = [&](const DeviceFeed::Results& r) {
-    loss += static_cast<double>(r[0][0]) * counts.front();
+    const auto n = static_cast<double>(labels.front().size());
+    loss += static_cast<double>(r[0][0]) * n;
     correct += r[1][0];
-    count += counts.front();
-    counts.pop_front();
+    count += n;
+    for (auto logits = r[2].begin(); const int32_t truth : labels.front()) {
+      confusion_.add(truth, static_cast<int>(std::max_element(logits, logits + classes) - logits));
+      logits += classes;
+    }
+    labels.pop_front();
   };
   HostBatch batch;
   source.start_epoch(0, 0);
   while (source.next(batch)) {
-    counts.push_back(static_cast<double>(batch.count));
+    labels.emplace_back(batch.labels.begin(), batch.labels.begin() + batch.count);
     if (eval_feed_) {
       if (const auto results = eval_feed_->push(batch)) add(*results);
       continue;
     }
     eval_.upload(eval_ids_.pixels, batch.pixels.data());
-    std::vector<int32_t> labels = batch.labels;
-    for (size_t i = batch.count; i < labels.size(); ++i) labels[i] = -1;  // padding rows do not count
-    eval_.upload(eval_ids_.labels, labels.data());
+    std::vector<int32_t> padded = batch.labels;
+    for (size_t i = batch.count; i < padded.size(); ++i) padded[i] = -1;  // padding rows do not count
+    eval_.upload(eval_ids_.labels, padded.data());
     eval_.forward();
-    add({eval_.download(eval_ids_.loss), eval_.download(eval_ids_.correct)});
+    add({eval_.download(eval_ids_.loss), eval_.download(eval_ids_.correct),
+         eval_.download(eval_ids_.logits)});
   }
-  while (!counts.empty()) add(*eval_feed_->pop());
+  while (!labels.empty()) add(*eval_feed_->pop());
   return {loss / count, correct / count};
 }
 

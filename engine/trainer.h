@@ -10,6 +10,7 @@
 #include "engine/batch_source.h"
 #include "engine/budget.h"
 #include "engine/device_feed.h"
+#include "engine/metrics.h"
 
 namespace gm {
 
@@ -85,6 +86,8 @@ class Trainer {
   double best_loss() const { return state_.best_loss; }
   double best_accuracy() const { return state_.best_accuracy; }
   int64_t best_epoch() const { return state_.best_epoch; }
+  /// Counts of the last evaluation; TrainerEvents::on_epoch sees those of its epoch.
+  const ConfusionMatrix& confusion() const { return confusion_; }
   /// What this trainer holds on the device.
   MemoryBudget budget() const;
   /// With TrainerConfig::images, after a few steps: whether they are one CUDA graph, else why not.
@@ -116,6 +119,7 @@ class Trainer {
   Session train_, eval_;
   Optimizer optimizer_;
   State state_;
+  ConfusionMatrix confusion_;
   std::unique_ptr<DeviceFeed> feed_, eval_feed_;
   struct Pending {
     int64_t step, count;

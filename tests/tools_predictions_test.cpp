@@ -6,6 +6,7 @@
 
 #include "data/hdf5_util.h"
 #include "data/predictions.h"
+#include "tests/python_test_util.h"
 #include "tests/tools_test_util.h"
 #include "tools/classify.h"
 
@@ -17,13 +18,6 @@ using test::expect_failure;
 using test::expect_success;
 using test::Ran;
 using test::run;
-
-/// GM_PYTHON names an interpreter that has the module; default: python3.
-std::string python_with(const std::string& module) {
-  const char* given = std::getenv("GM_PYTHON");
-  const std::string python = given ? given : "python3";
-  return std::system((python + " -c 'import " + module + "' 2>/dev/null").c_str()) == 0 ? python : "";
-}
 
 class Predictions : public testing::Test {
  protected:
@@ -74,7 +68,7 @@ TEST_F(Predictions, AstropyReadsFits) {
   if (made.err.find("without CFITSIO") != std::string::npos) GTEST_SKIP() << "built without CFITSIO";
   expect_success(made);
   const CsvTable t = table("p.csv", {"--logits", "--mc-dropout", "3"});
-  const std::string python = python_with("astropy");
+  const std::string python = test::python_with("astropy");
   if (python.empty()) GTEST_SKIP() << "no Python with astropy (GM_PYTHON names one)";
   test::write_text(dir / "check.py", R"(
 import csv, math, sys, warnings

@@ -3,9 +3,9 @@
 #include <algorithm>
 
 #include "data/dataset.h"
-#include "data/transform.h"
 #include "kernels/common/error.h"
 #include "layers/config.h"
+#include "tools/augmented_picture.h"
 #include "tools/canvas.h"
 #include "tools/data_commands.h"
 #include "tools/run_config.h"
@@ -15,17 +15,6 @@ namespace {
 
 constexpr int kCell = 128, kGap = 6, kTop = 22;
 constexpr Colour kPaper{255, 255, 255}, kInk{30, 30, 30};
-
-Image transformed(const Transform& transform, const Image& image, uint64_t seed, uint32_t epoch,
-                  uint32_t row) {
-  const int size = transform.config().size;
-  std::vector<float> pixels(static_cast<size_t>(size) * size * 3);
-  transform.apply(image, seed, epoch, row, pixels.data());
-  Image out{size, size, std::vector<uint8_t>(pixels.size())};
-  std::transform(pixels.begin(), pixels.end(), out.rgb.begin(),
-                 [](float v) { return static_cast<uint8_t>(std::clamp(v + 0.5f, 0.0f, 255.0f)); });
-  return out;
-}
 
 /// `count` rows spread over the set, one of each class as far as there are labels.
 std::vector<int64_t> choose_rows(const Dataset& data, int count) {
@@ -63,9 +52,10 @@ void preview_augmentation(const PreviewOptions& o) {
     const int y = kTop + static_cast<int>(r) * (kCell + kGap);
     for (int c = 0; c < columns; ++c) {
       const auto row = static_cast<uint32_t>(rows[r]);
-      const Image shown = c == 0   ? image
-                          : c == 1 ? transformed(evaluation, image, o.seed, 0, row)
-                                   : transformed(training, image, o.seed, static_cast<uint32_t>(c - 2), row);
+      const Image shown = c == 0 ? image
+                          : c == 1
+                              ? augmented_image(evaluation, image, o.seed, 0, row)
+                              : augmented_image(training, image, o.seed, static_cast<uint32_t>(c - 2), row);
       sheet.paste(kGap + c * (kCell + kGap), y, resize_image(shown, kCell));
     }
     const int label = data->label(rows[r]);

@@ -55,6 +55,7 @@ TrainSettings read_train(Section s) {
   t.restore_best = s.flag("restore_best", t.restore_best);
   t.recompute = s.flag("recompute", false);
   t.balanced = s.text("class_weights", "none", {"none", "balanced"}) == "balanced";
+  t.board_epochs = s.integer("board_epochs", t.board_epochs, 0, 1000000);
   t.init = s.text("init", "");
   t.freeze.layers = s.texts("freeze");
   t.freeze.batch_norm = s.flag("freeze_bn", false);

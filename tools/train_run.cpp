@@ -9,7 +9,7 @@
 #include "layers/rewrites.h"
 #include "tools/cli.h"
 #include "tools/run_folder.h"
-#include "tools/tensorboard.h"
+#include "tools/training_board.h"
 
 namespace gm {
 
@@ -167,7 +167,15 @@ Trainer::Outcome train_run(TrainJob job, Device& device, const std::string& devi
   for (const std::string& line : card.lines("memory budget of the card")) log.line(line);
   for (const std::string& line : budget.lines("memory budget")) log.line(line);
 
-  EventWriter board(job.out);
+  TrainingBoard board(job.out, run.train.board_epochs,
+                      {.device = device,
+                       .table = table,
+                       .weights = weights,
+                       .images = *cache,
+                       .classes = run.architecture.class_names,
+                       .training = Transform(run.transform, true),
+                       .rows = split.train,
+                       .seed = seed});
   Progress progress(!job.quiet);
   TrainerEvents events;
   events.on_step = [&](const TrainerEvents::Step& s) {
@@ -183,12 +191,7 @@ Trainer::Outcome train_run(TrainJob job, Device& device, const std::string& devi
         "  {:.0f} img/s  data wait {:.0f} %",
         m.epoch + 1, config.epochs, m.train_loss, m.train_accuracy, m.val_loss, m.val_accuracy,
         best ? " *" : "  ", m.lr, m.images_per_second, 100 * m.data_wait));
-    board.scalars(m.epoch + 1, {{"loss/train", m.train_loss},
-                                {"loss/val", m.val_loss},
-                                {"accuracy/train", m.train_accuracy},
-                                {"accuracy/val", m.val_accuracy},
-                                {"learning_rate", m.lr},
-                                {"images_per_second", m.images_per_second}});
+    board.epoch(m, trainer.confusion());
   };
   const auto outcome = trainer.run(training, validation, events, stop);
   progress.clear();
