@@ -49,6 +49,38 @@ void set_colour(const AugmentDraw& d, AugmentSample& sample) {
   sample.recolour = 1;
 }
 
+/// One operation of RandAugment on top of a draw. strength: magnitude / 30.
+void add_random_op(AugmentDraw& d, PhiloxStream& rng, double strength, int size) {
+  const uint32_t op = rng.below(8);
+  const double signed_strength = rng.uniform() < 0.5 ? -strength : strength;
+  const double factor = 1 + 0.9 * signed_strength;
+  const int shift = static_cast<int>(std::lround(150.0 / 331 * size * signed_strength));
+  switch (op) {
+    case 0:
+      break;
+    case 1:
+      d.rotation += 30 * kDegree * signed_strength;
+      break;
+    case 2:
+      d.shear += 0.3 * signed_strength;
+      break;
+    case 3:
+      d.shift_x += shift;
+      break;
+    case 4:
+      d.shift_y += shift;
+      break;
+    case 5:
+      d.brightness *= factor;
+      break;
+    case 6:
+      d.contrast *= factor;
+      break;
+    default:
+      d.saturation *= factor;
+  }
+}
+
 }  // namespace
 
 TransformConfig TransformConfig::none(int size) {
@@ -99,6 +131,8 @@ void TransformConfig::validate() const {
   need(saturation >= 0 && saturation <= 1, "saturation must be 0..1");
   need(hue >= 0 && hue <= 0.5, "hue must be 0..0.5 of a turn");
   need(shift_px >= 0 && shift_px < size, "shift_px must be 0..size-1");
+  need(random_ops >= 0 && random_ops <= 4, "random_ops must be 0..4");
+  need(magnitude >= 0 && magnitude <= 30, "magnitude must be 0..30");
 }
 
 Transform::Transform(const TransformConfig& config, bool training) : config_(config), training_(training) {
@@ -124,6 +158,7 @@ AugmentDraw Transform::draw(uint64_t seed, uint32_t epoch, uint32_t row) const {
   d.hue = 2 * std::numbers::pi * rng.uniform(-c.hue, c.hue);
   d.shift_x = static_cast<int>(rng.below(2 * c.shift_px + 1)) - c.shift_px;
   d.shift_y = static_cast<int>(rng.below(2 * c.shift_px + 1)) - c.shift_px;
+  for (int i = 0; i < c.random_ops; ++i) add_random_op(d, rng, c.magnitude / 30, c.size);
   return d;
 }
 
@@ -149,7 +184,8 @@ AugmentSample Transform::sample(int width, int height, const AugmentDraw& d) con
 
 bool Transform::recolours() const {
   const TransformConfig& c = config_;
-  return random() && (c.brightness > 0 || c.contrast > 0 || c.saturation > 0 || c.hue > 0);
+  return random() &&
+         (c.random_ops > 0 || c.brightness > 0 || c.contrast > 0 || c.saturation > 0 || c.hue > 0);
 }
 
 void Transform::apply(const Image& image, uint64_t seed, uint32_t epoch, uint32_t row, float* out) const {

@@ -35,6 +35,15 @@ struct TransformConfig {
   int shift_px = 0;  ///< whole px of the output, x and y independently uniform in {-s .. s}
   Border fill = Border::edge;
 
+  /// RandAugment (Cubuk et al. 2020): so many operations more, each drawn uniformly and with replacement from
+  /// eight: none, rotation by 30 degrees, shear by 0.3 radians (Keras's), shift in x or in y by 150 of 331
+  /// parts of the output, brightness, contrast and saturation by factors 1 +- 0.9. These are the values at
+  /// magnitude 30; below they shrink in proportion, and signs are drawn. The operations join the steps above
+  /// in their order: angles and shifts add up, factors multiply. Posterize, solarize, equalize, autocontrast
+  /// and sharpness, which make other galaxies of galaxies, are left out.
+  int random_ops = 0;
+  double magnitude = 9;
+
   /// Resize only: the whole image, stretched.
   static TransformConfig none(int size);
   /// S2 (section 3.2): rotation 0-360, flips, centre crop S in [160, 240], colour, area downscale, shift 0-3
@@ -81,7 +90,9 @@ class Transform {
   bool recolours() const;
 
  private:
-  bool random() const { return training_ && config_.kind != TransformConfig::Kind::none; }
+  bool random() const {
+    return training_ && (config_.kind != TransformConfig::Kind::none || config_.random_ops > 0);
+  }
   TransformConfig config_;
   bool training_;
 };

@@ -60,7 +60,10 @@ std::vector<std::unique_ptr<Device>> devices() {
 
 void compare(const std::vector<Image>& images, int size) {
   const auto all = devices();
-  for (auto config : {TransformConfig::none(size), TransformConfig::gz(size), TransformConfig::keras(size)})
+  TransformConfig random = TransformConfig::none(size);
+  random.random_ops = 2;
+  for (const auto& config :
+       {TransformConfig::none(size), TransformConfig::gz(size), TransformConfig::keras(size), random})
     for (bool training : {true, false}) {
       const Transform transform(config, training);
       std::vector<float> want(images.size() * size * size * 3);

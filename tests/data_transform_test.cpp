@@ -312,6 +312,74 @@ TEST(DataTransform, SmallestAndLongImagesWork) {
              [](int, int, int, float v) { ASSERT_TRUE(v >= 0 && v <= 255.01f) << v; });
 }
 
+TEST(DataTransform, RandomOperationsComeEquallyOftenWithTheirMagnitude) {
+  TransformConfig config = TransformConfig::none(331);
+  config.random_ops = 1;
+  config.magnitude = 20;
+  const Transform one(config, true);
+  EXPECT_TRUE(one.recolours());
+  const double third = 2.0 / 3;
+  const int shift = 100;  // 150 of 331 px at magnitude 30
+  int counts[8] = {}, positive[8] = {};
+  const int n = 8000;
+  for (int row = 0; row < n; ++row) {
+    const AugmentDraw d = one.draw(5, 0, static_cast<uint32_t>(row));
+    const double values[8] = {0,
+                              d.rotation / (std::numbers::pi / 6 * third),
+                              d.shear / (0.3 * third),
+                              static_cast<double>(d.shift_x) / shift,
+                              static_cast<double>(d.shift_y) / shift,
+                              (d.brightness - 1) / (0.9 * third),
+                              (d.contrast - 1) / (0.9 * third),
+                              (d.saturation - 1) / (0.9 * third)};
+    int used = 0;
+    for (int k = 1; k < 8; ++k) {
+      if (values[k] == 0) continue;
+      EXPECT_NEAR(std::abs(values[k]), 1, 1e-12) << k;
+      EXPECT_EQ(used, 0) << "two operations";
+      used = k;
+      ++counts[0];
+      ++counts[k];
+      positive[k] += values[k] > 0;
+    }
+    if (used == 0) continue;
+    EXPECT_EQ(d.hue, 0);
+    EXPECT_EQ(d.zoom_x, 1);
+    EXPECT_FALSE(d.flip_x || d.flip_y);
+  }
+  // Seven of eight do something, never two at once; five standard deviations of a binomial.
+  EXPECT_NEAR(counts[0], n * 7 / 8, 5 * std::sqrt(n * 7 / 64.0));
+  for (int k = 1; k < 8; ++k) {
+    EXPECT_NEAR(counts[k], n / 8, 5 * std::sqrt(n * 7 / 64.0)) << k;
+    EXPECT_NEAR(positive[k], counts[k] / 2.0, 5 * std::sqrt(counts[k] / 4.0)) << k;
+  }
+}
+
+TEST(DataTransform, RandomOperationsJoinTheOtherSteps) {
+  TransformConfig config = TransformConfig::gz(64);
+  const Transform plain(config, true);
+  config.random_ops = 2;
+  const Transform more(config, true);
+  const double turn = std::numbers::pi / 6 * 0.3;
+  std::set<long> turns;
+  for (uint32_t row = 0; row < 2000; ++row) {
+    const AugmentDraw a = plain.draw(1, 2, row), b = more.draw(1, 2, row);
+    EXPECT_EQ(a.crop, b.crop);
+    EXPECT_EQ(a.hue, b.hue);
+    EXPECT_EQ(a.flip_x, b.flip_x);
+    const double steps = (b.rotation - a.rotation) / turn;
+    EXPECT_NEAR(steps, std::round(steps), 1e-9);
+    turns.insert(std::lround(steps));
+    const double factor = b.contrast / a.contrast;
+    const double allowed[] = {1, 1.27, 0.73, 1.27 * 1.27, 0.73 * 0.73, 1.27 * 0.73};
+    EXPECT_TRUE(std::any_of(std::begin(allowed), std::end(allowed), [&](double f) {
+      return std::abs(f - factor) < 1e-12;
+    })) << factor;
+  }
+  EXPECT_EQ(turns, (std::set<long>{-2, -1, 0, 1, 2}));
+  EXPECT_EQ(Transform(config, false).draw(1, 2, 3).rotation, 0);
+}
+
 TEST(DataTransform, RangesAreChecked) {
   auto with = [](auto change) {
     TransformConfig config = TransformConfig::gz(64);
@@ -324,6 +392,8 @@ TEST(DataTransform, RangesAreChecked) {
   EXPECT_NE(with([](auto& c) { c.zoom_min = 0; }), "");
   EXPECT_NE(with([](auto& c) { c.hue = NAN; }), "");
   EXPECT_NE(with([](auto& c) { c.shift_px = -1; }), "");
+  EXPECT_NE(with([](auto& c) { c.random_ops = 5; }), "");
+  EXPECT_NE(with([](auto& c) { c.magnitude = 31; }), "");
 }
 
 }  // namespace

@@ -88,6 +88,8 @@ TransformConfig read_transform(const YAML::Node& config, const std::string& wher
   t.saturation = s.number("saturation", t.saturation, 0, 1);
   t.hue = s.number("hue", t.hue, 0, 0.5);
   t.shift_px = static_cast<int>(s.integer("shift_px", t.shift_px, 0, 4096));
+  t.random_ops = static_cast<int>(s.integer("random_ops", 0, 0, 4));
+  t.magnitude = s.number("magnitude", t.magnitude, 0, 30);
   s.finish();
   try {
     t.validate();
