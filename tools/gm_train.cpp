@@ -4,6 +4,7 @@
 #include <CLI/CLI.hpp>
 #include <ctime>
 #include <filesystem>
+#include <sstream>
 
 #include "tools/cli.h"
 #include "tools/cross_validation.h"
@@ -17,7 +18,7 @@ namespace fs = std::filesystem;
 
 struct Arguments {
   std::string config, data, out, init, device = "auto", command;
-  std::vector<std::string> sets;
+  std::vector<std::string> sets, stages;
   int64_t epochs = 0, batch = 0, seed = -1;
   int threads = 0, folds = 0;
   std::vector<int> only;
@@ -42,6 +43,11 @@ void declare(CLI::App& app, Arguments& a) {
   app.add_option("--folds", a.only, "of these only the folds in this list, e.g. 1,3")
       ->delimiter(',')
       ->needs(folds);
+  app.add_option("--stage", a.stages,
+                 "keys of one stage, e.g. 'input.size=64; train.epochs=10'; given several times, stages are "
+                 "trained one after the other in OUT/stage1, OUT/stage2, ..., each from the last weights of "
+                 "the one before")
+      ->excludes(folds);
   app.add_option("--device", a.device, "auto, cpu, cuda or cuda:INDEX")
       ->capture_default_str()
       ->check(check_device);
@@ -78,6 +84,51 @@ TrainJob make_job(const Arguments& args, bool resume) {
   return job;
 }
 
+// The arguments of stage k, from 1. Which images are trained on must stay: later stages would validate on
+// images that earlier ones have seen.
+Arguments stage_arguments(const Arguments& args, size_t k) {
+  Arguments a = args;
+  std::istringstream keys(args.stages[k - 1]);
+  for (std::string set; std::getline(keys, set, ';');) {
+    const size_t start = set.find_first_not_of(' ');
+    if (start == std::string::npos) continue;
+    set.erase(0, start);
+    if (const std::string problem = check_assignment(set); !problem.empty()) fail("--stage: " + problem);
+    for (const char* fixed : {"data.", "train.seed", "train.init", "recipe="})
+      if (set.rfind(fixed, 0) == 0) fail("--stage: " + set + " must be the same in all stages; use --set");
+    a.sets.push_back(set);
+  }
+  a.out = fmt::format("{}/stage{}", args.out, k);
+  if (k > 1) a.init = fmt::format("{}/stage{}/last.safetensors", args.out, k - 1);
+  return a;
+}
+
+void train_stages(const Arguments& args, Device& device, const std::string& device_line,
+                  const std::shared_ptr<ImageCache>& cache, const std::atomic<bool>& stop) {
+  const size_t count = args.stages.size();
+  auto begun = [&](size_t k) { return fs::exists(fmt::format("{}/stage{}/last.safetensors", args.out, k)); };
+  if (args.resume && !begun(1)) fail(args.out + "/stage1: no last.safetensors to resume from");
+  if (!args.resume && fs::exists(args.out + "/stage1"))
+    fail(args.out + "/stage1 is there; continue with --resume or choose another --out");
+  for (size_t k = 1; k <= count; ++k) {
+    Arguments a = stage_arguments(args, k);
+    if (k > 1) a.init = "";  // the file is still to come
+    const TrainJob job = make_job(a, false);
+    check_split(job, split_of(job, *cache->data()));
+  }
+  for (size_t k = 1; k <= count; ++k) {
+    if (k < count && begun(k + 1)) continue;
+    const Arguments a = stage_arguments(args, k);
+    TrainJob job = make_job(a, begun(k));
+    job.run.architecture.class_names = cache->data()->classes();
+    job.out = a.out;
+    job.resume_with = "the same command and --resume";
+    const Split split = split_of(job, *cache->data());
+    if (train_run(std::move(job), device, device_line, cache, split, stop) == Trainer::Outcome::interrupted)
+      return;
+  }
+}
+
 void train(Arguments args) {
   TrainJob job = make_job(args, args.resume);
   if (args.out.empty()) {
@@ -106,6 +157,10 @@ void train(Arguments args) {
                     .only = args.only,
                     .device_line = device_line},
                    *device, cache, stop);
+    return;
+  }
+  if (!args.stages.empty()) {
+    train_stages(args, *device, device_line, cache, stop);
     return;
   }
   const Split split = split_of(job, *data);
