@@ -1,6 +1,7 @@
 #include "kernels/depthwise_bn_act/depthwise_bn_act.h"
 
-#include "kernels/depthwise_conv2d/depthwise.cuh"
+#include "kernels/depthwise_conv2d/depthwise_backward.cuh"
+#include "kernels/depthwise_conv2d/depthwise_forward.cuh"
 
 namespace gm::GM_BACKEND_NS {
 

@@ -1,4 +1,5 @@
-#include "kernels/depthwise_conv2d/depthwise.cuh"
+#include "kernels/depthwise_conv2d/depthwise_backward.cuh"
+#include "kernels/depthwise_conv2d/depthwise_forward.cuh"
 
 namespace gm::GM_BACKEND_NS {
 
