@@ -4,9 +4,8 @@
 #include <charconv>
 #include <cmath>
 #include <filesystem>
-#include <fstream>
-#include <sstream>
 
+#include "engine/atomic_file.h"
 #include "kernels/common/error.h"
 
 namespace gm {
@@ -67,11 +66,7 @@ std::vector<std::string> take_record(const std::string& text, size_t& at, int64_
 
 CsvTable::CsvTable(const std::string& path) : path_(path) {
   if (std::filesystem::is_directory(path)) fail(path + ": is a folder, expected a CSV file");
-  std::ifstream in(path, std::ios::binary);
-  if (!in) fail(path + ": cannot open");
-  std::ostringstream all;
-  all << in.rdbuf();
-  std::string text = std::move(all).str();
+  const std::string text = read_file(path);
   if (text.find('\0') != std::string::npos) fail(path + ": not a text file");
   size_t at = text.compare(0, 3, "\xEF\xBB\xBF") == 0 ? 3 : 0;
   int64_t line = 1;

@@ -8,10 +8,18 @@
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
+#include <fstream>
+#include <iterator>
 
 #include "kernels/common/error.h"
 
 namespace gm {
+
+std::string read_file(const std::string& path) {
+  std::ifstream in(path, std::ios::binary);
+  if (!in) fail(path + ": cannot open");
+  return {std::istreambuf_iterator<char>(in), {}};
+}
 
 std::string temporary_name(const std::string& path) {
   static std::atomic<unsigned> serial{0};

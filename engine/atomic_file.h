@@ -1,10 +1,14 @@
-// Whole files appear under their name or not at all: written beside it, synced, renamed.
+// Whole files: read at once; written so that they appear under their name or not at all (beside it, synced,
+// renamed).
 #pragma once
 #include <cstddef>
 #include <functional>
 #include <string>
 
 namespace gm {
+
+/// The bytes of a file. Throws gm::Error when it cannot be opened.
+std::string read_file(const std::string& path);
 
 /// A name in the folder of `path` that no other process uses; ends with the same extension.
 std::string temporary_name(const std::string& path);

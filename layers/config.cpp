@@ -267,4 +267,10 @@ YAML::Node load_config(const std::string& path, const std::vector<std::string>& 
   return root;
 }
 
+std::string config_text(const YAML::Node& config) {
+  YAML::Emitter text;
+  text << config;
+  return std::string(text.c_str()) + "\n";
+}
+
 }  // namespace gm

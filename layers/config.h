@@ -47,6 +47,9 @@ class Section {
 /// file that repeats the run. Throws gm::Error for unreadable or malformed files.
 YAML::Node load_config(const std::string& path, const std::vector<std::string>& sets = {});
 
+/// The text of a configuration that load_config reads again; ends with a line break.
+std::string config_text(const YAML::Node& config);
+
 /// Parses YAML text (a model description stored in a weight file).
 YAML::Node parse_yaml(const std::string& text, const std::string& where);
 

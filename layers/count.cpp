@@ -2,6 +2,8 @@
 
 #include <set>
 
+#include "layers/network.h"
+
 namespace gm {
 
 std::vector<StageRow> stage_rows(const Architecture& a) {
@@ -52,6 +54,11 @@ NetworkCount count_network(const Graph& g) {
   total.params_total = g.table().total_count();
   total.params_trainable = g.table().trainable_count();
   return total;
+}
+
+NetworkCount count_network(const Architecture& a) {
+  ParameterTable table;
+  return count_network(build_network(a, table, {.batch = 1, .loss = false}).graph);
 }
 
 }  // namespace gm

@@ -32,5 +32,7 @@ std::vector<StageRow> stage_rows(const Architecture& a);
 
 /// Counts an unfused graph built for batch 1.
 NetworkCount count_network(const Graph& graph);
+/// Of one image at the architecture's own input size.
+NetworkCount count_network(const Architecture& a);
 
 }  // namespace gm

@@ -158,8 +158,7 @@ ChoiceVector SearchSpace::first_allowed(const std::function<ChoiceVector()>& dra
 }
 
 NetworkSize network_size(const Architecture& a) {
-  ParameterTable table;
-  const NetworkCount count = count_network(build_network(a, table, {.batch = 1, .loss = false}).graph);
+  const NetworkCount count = count_network(a);
   return {count.params_trainable, count.macs};
 }
 

@@ -16,19 +16,7 @@ TEST(Stages, GrowTheImagesAndResume) {
   expect_success(test::run("gm_data", {"synth", "--classes", "gz5", "--count", "200", "--size", "40",
                                        "--format", "png", "--quiet", "--out", data}));
   auto arguments = [&](const std::string& out, const std::vector<std::string>& more) {
-    std::vector<std::string> a{config,
-                               "--data",
-                               data,
-                               "--out",
-                               dir / out,
-                               "--device",
-                               "cpu",
-                               "--threads",
-                               "2",
-                               "--set",
-                               "train.checkpoint_steps=5"};
-    a.insert(a.end(), more.begin(), more.end());
-    return a;
+    return test::train_arguments(config, data, dir / out, more);
   };
   const std::vector<std::string> stages{"--stage", "input.size=24; train.epochs=1; model.dropout=0.1",
                                         "--stage", "input.size=32"};

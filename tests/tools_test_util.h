@@ -150,6 +150,25 @@ train: {epochs: 2, batch: 8, label_smoothing: 0.05}
 )";
 }
 
+/// Of gm_train on the CPU, with checkpoints within epochs.
+inline std::vector<std::string> train_arguments(const std::string& config, const std::string& data,
+                                                const std::string& out,
+                                                const std::vector<std::string>& more) {
+  std::vector<std::string> a{config,
+                             "--data",
+                             data,
+                             "--out",
+                             out,
+                             "--device",
+                             "cpu",
+                             "--threads",
+                             "2",
+                             "--set",
+                             "train.checkpoint_steps=5"};
+  a.insert(a.end(), more.begin(), more.end());
+  return a;
+}
+
 /// Writes a freshly initialised network of tiny_config() as a weight file; returns its tensors.
 inline TensorFile write_tiny_model(const std::string& path) {
   const YAML::Node config = parse_yaml(tiny_config(), "tiny");

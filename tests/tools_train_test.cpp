@@ -28,19 +28,7 @@ class Train : public testing::Test {
   }
   std::vector<std::string> arguments(const std::string& out,
                                      const std::vector<std::string>& more = {}) const {
-    std::vector<std::string> a{config,
-                               "--data",
-                               data,
-                               "--out",
-                               dir / out,
-                               "--device",
-                               "cpu",
-                               "--threads",
-                               "2",
-                               "--set",
-                               "train.checkpoint_steps=5"};
-    a.insert(a.end(), more.begin(), more.end());
-    return a;
+    return test::train_arguments(config, data, dir / out, more);
   }
   std::string last(const std::string& out) const { return dir / (out + "/last.safetensors"); }
   void train(const std::string& out, const std::vector<std::string>& more = {}) {

@@ -17,7 +17,6 @@
 #include "kernels/common/error.h"
 #include "kernels/common/parallel.h"
 #include "layers/count.h"
-#include "layers/network.h"
 #include "tools/candidate_process.h"
 #include "tools/candidates.h"
 #include "tools/cli.h"
@@ -29,15 +28,10 @@ namespace fs = std::filesystem;
 
 namespace {
 
-std::string file_text(const std::string& path) {
-  std::ifstream in(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(in), {}};
-}
-
 std::optional<CandidateResult> read_result(const std::string& folder) {
   const std::string path = folder + "/result.json";
   if (!fs::exists(path)) return std::nullopt;
-  const auto j = nlohmann::json::parse(file_text(path), nullptr, false);
+  const auto j = nlohmann::json::parse(read_file(path), nullptr, false);
   CandidateResult r;
   try {
     j.at("epochs").get_to(r.epochs);
@@ -63,7 +57,9 @@ void write_result(const std::string& folder, const CandidateResult& r) {
 
 // Epochs that a run has behind it: lines of metrics.csv after the header.
 int64_t epochs_done(const std::string& folder) {
-  const std::string text = file_text(folder + "/metrics.csv");
+  const std::string path = folder + "/metrics.csv";
+  if (!fs::exists(path)) return 0;
+  const std::string text = read_file(path);
   return std::max<int64_t>(0, std::count(text.begin(), text.end(), '\n') - 1);
 }
 
@@ -86,9 +82,7 @@ CandidateResult collect(const Candidate& c, const std::string& folder, double se
   const int part = split.column("split");
   for (int64_t row = 0; part >= 0 && row < split.rows(); ++row)
     r.val_images += split.cell(row, part) == "val";
-  ParameterTable table;
-  const NetworkCount count =
-      count_network(build_network(run.architecture, table, {.batch = 1, .loss = false}).graph);
+  const NetworkCount count = count_network(run.architecture);
   r.macs = count.macs;
   r.params = count.params_trainable;
   r.seconds = seconds;

@@ -7,10 +7,10 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
-#include <fstream>
 #include <set>
 
 #include "data/dataset.h"
+#include "engine/atomic_file.h"
 #include "kernels/common/error.h"
 #include "tools/cli.h"
 #include "tools/run_config.h"
@@ -23,11 +23,7 @@ std::string candidate_folder(const Candidate& c, const CandidateOptions& o) {
   return o.folder + "/" + c.name;
 }
 
-std::string candidate_text(const Candidate& c) {
-  YAML::Emitter out;
-  out << c.config;
-  return std::string(out.c_str()) + "\n";
-}
+std::string candidate_text(const Candidate& c) { return config_text(c.config); }
 
 std::string find_trainer(const CandidateOptions& o) {
   const std::string path = o.trainer.empty()
@@ -98,8 +94,7 @@ void check_candidates(const std::vector<Candidate>& candidates, const CandidateO
                          classes, run.architecture.classes, classes));
     }
     const std::string file = candidate_folder(c, options) + "/candidate.yaml";
-    std::ifstream in(file, std::ios::binary);
-    if (in && std::string(std::istreambuf_iterator<char>(in), {}) != candidate_text(c))
+    if (fs::exists(file) && read_file(file) != candidate_text(c))
       fail(file + ": is another configuration of that name; choose another --out");
   }
 }

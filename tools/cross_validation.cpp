@@ -5,9 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
-#include <fstream>
 #include <nlohmann/json.hpp>
-#include <sstream>
 
 #include "data/csv.h"
 #include "data/folds.h"
@@ -26,14 +24,6 @@ namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 
 std::string text_of(const Json& j) { return j.dump(2, ' ', false, Json::error_handler_t::replace) + "\n"; }
-
-std::string read_file(const std::string& path) {
-  std::ifstream in(path, std::ios::binary);
-  if (!in) fail(path + ": cannot open");
-  std::ostringstream text;
-  text << in.rdbuf();
-  return text.str();
-}
 
 Json scores_json(const Metrics& m) {
   Json j;
@@ -125,9 +115,7 @@ void add_spread(Json& summary, const std::vector<Json>& folds) {
 
 Json summary_json(const CrossValidation& cv, const Device& device, const std::vector<Json>& folds) {
   const RunConfig& run = cv.job.run;
-  ParameterTable table;
-  const NetworkCount count =
-      count_network(build_network(run.architecture, table, {.batch = 1, .loss = false}).graph);
+  const NetworkCount count = count_network(run.architecture);
   Json j;
   j["network"] = run.architecture.name;
   j["data"] = run.data_path;
@@ -186,9 +174,7 @@ void cross_validate(const CrossValidation& cv, Device& device, const std::shared
       fail(out + ": already holds folds; continue with --resume or choose another --out");
     RunFolder(out, false);
     write_file_atomic(table_file, table);
-    YAML::Emitter text;
-    text << cv.job.yaml;
-    write_file_atomic(out + "/config.yaml", std::string(text.c_str()) + "\n");
+    write_file_atomic(out + "/config.yaml", config_text(cv.job.yaml));
   }
 
   auto say = [&](const std::string& line) {

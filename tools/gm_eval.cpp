@@ -166,8 +166,7 @@ void evaluate(const Arguments& args) {
                                                                 .sampling = args.passes.dropout > 0,
                                                                 .seed = seed,
                                                                 .images = on_device(*device, args.passes)});
-  ParameterTable table;
-  e.count = count_network(build_network(model.architecture, table, {.batch = 1, .loss = false}).graph);
+  e.count = count_network(model.architecture);
   e.unlabelled = selection.unlabelled;
   e.confusion = ConfusionMatrix(model.architecture.classes);
   const std::string warning = overlap_warning(e);

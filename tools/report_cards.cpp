@@ -5,11 +5,11 @@
 #include <algorithm>
 #include <array>
 #include <filesystem>
-#include <fstream>
 #include <optional>
 #include <sstream>
 
 #include "data/csv.h"
+#include "engine/atomic_file.h"
 #include "tools/markup.h"
 #include "tools/run_config.h"
 #include "tools/run_folder.h"
@@ -26,13 +26,6 @@ namespace fs = std::filesystem;
 std::string beside(const std::string& weights, const char* name) {
   const fs::path path = fs::path(weights).parent_path() / name;
   return fs::exists(path) ? path.string() : "";
-}
-
-std::string file_text(const std::string& path) {
-  std::ifstream in(path);
-  std::ostringstream text;
-  text << in.rdbuf();
-  return text.str();
 }
 
 /// Names and values below each other; values may be long.
@@ -127,7 +120,7 @@ std::string model_card(const ReportInput& in) {
                                    c.train.seed, c.train.bf16 ? "bf16" : "f32"));
     t.line("optimizer", optimizer_text(c));
     config_text =
-        "<details><summary>config.yaml</summary><pre>" + markup_text(file_text(path)) + "</pre></details>\n";
+        "<details><summary>config.yaml</summary><pre>" + markup_text(read_file(path)) + "</pre></details>\n";
   }
   if (const auto record = training_record_of(e.model); record && record->best_epoch())
     t.line("trained for", fmt::format("{} epochs; lowest validation loss in epoch {}", record->epoch.size(),
@@ -175,7 +168,7 @@ std::string data_card(const ReportInput& in) {
 std::string commands(const ReportInput& in) {
   std::string text;
   if (const std::string log = beside(in.evaluation.model, "log.txt"); !log.empty()) {
-    std::istringstream lines(file_text(log));
+    std::istringstream lines(read_file(log));
     for (std::string line; std::getline(lines, line);)
       if (line.starts_with(kCommandInLog)) text += line.substr(kCommandInLog.size()) + "\n";
   }

@@ -90,9 +90,7 @@ std::string network_config(const YAML::Node& training, Architecture network, con
   const YAML::Node described = parse_yaml(architecture_yaml(network), name);
   config["model"] = described["model"];
   config["input"] = described["input"];
-  YAML::Emitter text;
-  text << config;
-  return "# " + comment + "\n" + text.c_str() + "\n";
+  return "# " + comment + "\n" + config_text(config);
 }
 
 ChoiceVector parse_choices(const std::string& text) {

@@ -3,7 +3,6 @@
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
-#include <iterator>
 #include <nlohmann/json.hpp>
 
 #include "engine/atomic_file.h"
@@ -47,8 +46,7 @@ JournalEntry parse_journal_line(const std::string& line, const std::string& wher
 }
 
 Journal::Journal(const std::string& path) : path_(path) {
-  std::ifstream in(path, std::ios::binary);
-  const std::string text{std::istreambuf_iterator<char>(in), {}};
+  const std::string text = std::filesystem::exists(path) ? read_file(path) : "";
   size_t at = 0;
   for (size_t end; (end = text.find('\n', at)) != std::string::npos; at = end + 1)
     entries_.push_back(

@@ -8,7 +8,6 @@
 #include <chrono>
 #include <cstring>
 #include <filesystem>
-#include <fstream>
 #include <memory>
 
 #include "engine/atomic_file.h"
@@ -33,20 +32,13 @@ struct Arguments {
   bool resume = false, quiet = false;
 };
 
-// The whole configuration in one text; a resumed search must have the one it began with.
-std::string resolved_text(const YAML::Node& yaml) {
-  YAML::Emitter text;
-  text << yaml;
-  return std::string(text.c_str()) + "\n";
-}
-
+// text: of the whole configuration; a resumed search must have the one it began with.
 void open_folder(const Arguments& a, const std::string& text) {
   std::error_code error;
   const std::string config = a.out + "/config.yaml";
   if (a.resume) {
-    std::ifstream in(config, std::ios::binary);
-    if (!in) fail(a.out + ": no search to resume (no config.yaml)");
-    if (std::string(std::istreambuf_iterator<char>(in), {}) != text)
+    if (!fs::exists(config, error)) fail(a.out + ": no search to resume (no config.yaml)");
+    if (read_file(config) != text)
       fail(a.config + ": differs from the search in " + a.out + "; resume it with " + config);
     return;
   }
@@ -218,7 +210,7 @@ void search(Arguments args) {
   if (!args.data.empty()) yaml["data"]["path"] = args.data;
   if (yaml["data"]["path"])  // absolute: the folder may be read from elsewhere
     yaml["data"]["path"] = fs::absolute(yaml["data"]["path"].as<std::string>("")).lexically_normal().string();
-  const std::string text = resolved_text(yaml);
+  const std::string text = config_text(yaml);
   const SearchConfig config = read_search_config(yaml, args.config);
   if (config.run.data_path.empty()) fail("no data: give --data PATH or data.path in " + args.config);
   if (args.out.empty()) fail("--out DIR is required: the folder of the search");

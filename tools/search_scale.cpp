@@ -187,12 +187,10 @@ void scale(Arguments& a) {
     if (error) fail(a.out + ": cannot create the folder: " + error.message());
   }
   for (size_t i = 0; i < a.phis.size(); ++i) {
-    YAML::Emitter text;
-    text << scaled_network(a, base, grid[best], i);
     const std::string file = fmt::format("{}/{}_phi{:g}.yaml", a.out, stem_of(path), a.phis[i]);
-    write_file_atomic(
-        file, fmt::format("# {} scaled by alpha {:g}, beta {:g}, gamma {:g}, phi {:g}\n{}\n", stem_of(path),
-                          grid[best].alpha, grid[best].beta, grid[best].gamma, a.phis[i], text.c_str()));
+    write_file_atomic(file, fmt::format("# {} scaled by alpha {:g}, beta {:g}, gamma {:g}, phi {:g}\n{}",
+                                        stem_of(path), grid[best].alpha, grid[best].beta, grid[best].gamma,
+                                        a.phis[i], config_text(scaled_network(a, base, grid[best], i))));
     if (!a.options.quiet) fmt::print("{}\n", file);
   }
 }

@@ -130,9 +130,7 @@ Trainer::Outcome train_run(TrainJob job, Device& device, const std::string& devi
   const RunFolder folder(job.out, job.resume);
   if (!job.resume) {
     write_split(folder.file("split.csv"), *data, split);
-    YAML::Emitter text;
-    text << job.yaml;
-    write_file_atomic(folder.file("config.yaml"), std::string(text.c_str()) + "\n");
+    write_file_atomic(folder.file("config.yaml"), config_text(job.yaml));
   }
   Log log(folder.file("log.txt"), job.resume, job.quiet);
   log.line(device_line);
