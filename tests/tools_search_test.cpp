@@ -1,9 +1,11 @@
 // gm_search run: a search of seconds that can be repeated, killed and resumed; its counts are gm_model's;
 // impossible settings are one line.
+#include <array>
 #include <nlohmann/json.hpp>
 
 #include "data/csv.h"
 #include "tests/tools_test_util.h"
+#include "tools/search_arm.h"
 #include "tools/search_finalists.h"
 
 namespace gm {
@@ -211,6 +213,20 @@ TEST_F(Search, InterruptedItSaysHowToResume) {
   p.send(SIGINT);
   EXPECT_EQ(p.wait(), 0) << p.err();
   EXPECT_NE(test::read_text(dir / "a/log.txt").find("--resume"), std::string::npos);
+}
+
+// Two classes, 6 and 4 images, 5 and 1 of them right.
+TEST(SearchReward, MetricsOfAConfusionMatrix) {
+  ConfusionMatrix confusion(2);
+  for (const auto& [truth, predicted, times] : {std::array{0, 0, 5}, {0, 1, 1}, {1, 0, 3}, {1, 1, 1}})
+    for (int k = 0; k < times; ++k) confusion.add(truth, predicted);
+  RewardConfig c;
+  EXPECT_DOUBLE_EQ(metric_of(confusion, c, -1), 0.6);
+  c.metric = "macro_f1";  // 2 * 5 / (6 + 8) and 2 * 1 / (4 + 2)
+  EXPECT_DOUBLE_EQ(metric_of(confusion, c, -1), (5. / 7 + 1. / 3) / 2);
+  c.metric = "recall";
+  EXPECT_DOUBLE_EQ(metric_of(confusion, c, 0), 5. / 6);
+  EXPECT_DOUBLE_EQ(metric_of(confusion, c, 1), 0.25);
 }
 
 TEST_F(Search, OtherMetrics) {

@@ -1,5 +1,6 @@
 // Training through the command line: reproducible, interruptible at any moment, resumable bit for bit; and
 // inference equal to a direct evaluation of the network.
+#include <nlohmann/json.hpp>
 #include <sstream>
 
 #include "data/csv.h"
@@ -119,13 +120,16 @@ TEST_F(Train, AveragedWeightsAreWhatIsEvaluatedAndResumeBitForBit) {
   const std::vector<float> raw = whole.at("optimizer/parameters").floats(),
                            kernel = plain.at("top_conv/kernel").floats();
   EXPECT_NE(std::search(raw.begin(), raw.end(), kernel.begin(), kernel.end()), raw.end());
-  // Validation ran with the average: gm_eval on the stored weights finds the same accuracy.
-  const test::Ran eval = test::run("gm_eval", {"--model", last("whole"), "--data", data, "--split", "val",
-                                               "--out", dir / "eval", "--device", "cpu", "--quiet"});
-  expect_success(eval);
+  // Validation ran with the average: gm_eval on the stored weights finds the same accuracy and the same loss.
+  expect_success(test::run("gm_eval", {"--model", last("whole"), "--data", data, "--split", "val", "--out",
+                                       dir / "eval", "--device", "cpu", "--quiet"}));
+  const auto found = nlohmann::json::parse(test::read_text(dir / "eval/metrics.json"));
   const CsvTable metrics(dir / "whole/metrics.csv");
-  EXPECT_NEAR(std::stod(eval.out.substr(eval.out.find(' '))),
-              std::stod(metrics.cell(metrics.rows() - 1, metrics.column("val_accuracy"))), 1e-5);
+  auto validated = [&](const char* column) {
+    return std::stod(metrics.cell(metrics.rows() - 1, metrics.column(column)));
+  };
+  EXPECT_NEAR(found["accuracy"].get<double>(), validated("val_accuracy"), 1e-6);
+  EXPECT_NEAR(found["calibration"]["nll"].get<double>(), validated("val_loss"), 1e-5);
   train("free", {});
   EXPECT_NE(read_safetensors(last("free")).at("top_conv/kernel").bytes, plain.at("top_conv/kernel").bytes);
 }
