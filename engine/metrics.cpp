@@ -36,6 +36,14 @@ void ConfusionMatrix::add(int truth, int predicted) {
   ++counts_[static_cast<size_t>(truth) * static_cast<size_t>(classes_) + static_cast<size_t>(predicted)];
 }
 
+void ConfusionMatrix::add(std::span<const int32_t> labels, std::span<const float> logits) {
+  auto row = logits.begin();
+  for (const int32_t truth : labels) {
+    add(truth, static_cast<int>(std::max_element(row, row + classes_) - row));
+    row += classes_;
+  }
+}
+
 int64_t ConfusionMatrix::within(int distance) const {
   int64_t sum = 0;
   for (int t = 0; t < classes_; ++t)

@@ -2,6 +2,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 namespace gm {
@@ -12,6 +13,9 @@ class ConfusionMatrix {
   explicit ConfusionMatrix(int classes);
   /// Counts one image. Throws gm::Error on a class out of range.
   void add(int truth, int predicted);
+  /// Images with logits (N, classes), or more rows than labels; predicted is the largest, of equals the
+  /// first.
+  void add(std::span<const int32_t> labels, std::span<const float> logits);
   int classes() const { return classes_; }
   int64_t at(int truth, int predicted) const {
     return counts_[static_cast<size_t>(truth) * static_cast<size_t>(classes_) +

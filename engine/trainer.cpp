@@ -1,6 +1,5 @@
 #include "engine/trainer.h"
 
-#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
@@ -84,18 +83,14 @@ MemoryBudget Trainer::budget() const {
 std::pair<double, double> Trainer::evaluate(BatchSource& source) {
   optimizer_.with_average(refresh_eval_);
   double loss = 0, correct = 0, count = 0;
-  const int classes = confusion_.classes();
-  confusion_ = ConfusionMatrix(classes);
+  confusion_ = ConfusionMatrix(confusion_.classes());
   std::deque<std::vector<int32_t>> labels;  // of the batches whose results are still to come
   auto add = [&](const DeviceFeed::Results& r) {
     const auto n = static_cast<double>(labels.front().size());
     loss += static_cast<double>(r[0][0]) * n;
     correct += r[1][0];
     count += n;
-    for (auto logits = r[2].begin(); const int32_t truth : labels.front()) {
-      confusion_.add(truth, static_cast<int>(std::max_element(logits, logits + classes) - logits));
-      logits += classes;
-    }
+    confusion_.add(labels.front(), r[2]);
     labels.pop_front();
   };
   HostBatch batch;

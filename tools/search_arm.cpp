@@ -1,6 +1,5 @@
 #include "tools/search_arm.h"
 
-#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <filesystem>
@@ -88,15 +87,9 @@ bool SearchArm::train() {
 SearchArm::Score SearchArm::score(const ChoiceVector& choices, const std::vector<HostBatch>& batches) {
   ChildNetwork& child = shared_.cache.child(choices);
   child.load(weights_);
-  const int classes = shared_.space.base().classes;
-  ConfusionMatrix confusion(classes);
-  for (const HostBatch& b : batches) {
-    const std::vector<float> logits = child.logits(b);
-    for (int64_t i = 0; i < b.count; ++i) {
-      const auto row = logits.begin() + i * classes;
-      confusion.add(b.labels[i], static_cast<int>(std::max_element(row, row + classes) - row));
-    }
-  }
+  ConfusionMatrix confusion(shared_.space.base().classes);
+  for (const HostBatch& b : batches)
+    confusion.add({b.labels.data(), static_cast<size_t>(b.count)}, child.logits(b));
   Score s;
   s.metric = metric_of(confusion, shared_.config.reward, shared_.metric_class);
   s.reward = shared_.config.reward.reward(s.metric, child.size().macs);
