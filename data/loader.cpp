@@ -68,7 +68,7 @@ Loader::Loader(std::shared_ptr<const Dataset> data, std::vector<int64_t> rows, L
       config_(std::move(config)),
       transform_(config_.transform, config_.training),
       cache_(config_.cache) {
-  if (config_.batch < 1) fail("data: batch must be at least 1");
+  if (config_.batch < 1 || config_.group < 1) fail("data: batch and group must be at least 1");
   if (config_.prefetch < 1) fail("data: prefetch must be at least 1");
   if (config_.workers < 0 || config_.workers > 256) fail("data: workers must be 0..256");
   if (config_.skip_bad && config_.training) fail("data: skip_bad is for evaluation only");
@@ -78,9 +78,9 @@ Loader::Loader(std::shared_ptr<const Dataset> data, std::vector<int64_t> rows, L
   if (config_.training)
     for (int64_t row : rows_)
       if (data_->label(row) < 0) fail(data_->path() + ": " + data_->id(row) + " has no label to train on");
-  if (config_.training && samples() < config_.batch)
+  if (config_.training && batches() == 0)
     fail(data_->path() + ": " + std::to_string(samples()) + " training images are fewer than one batch of " +
-         std::to_string(config_.batch));
+         std::to_string(config_.batch * config_.group));
   if (!cache_) cache_ = std::make_shared<ImageCache>(data_, config_.cache_bytes);
   slots_.resize(static_cast<size_t>(std::min<int64_t>(config_.prefetch, batches())));
   int workers = config_.workers;
@@ -98,8 +98,8 @@ Loader::~Loader() {
 }
 
 int64_t Loader::batches() const {
-  int64_t up = config_.training ? 0 : config_.batch - 1;
-  return (samples() + up) / config_.batch;
+  if (config_.training) return samples() / (config_.batch * config_.group) * config_.group;
+  return (samples() + config_.batch - 1) / config_.batch;
 }
 
 void Loader::stop_workers_in_epoch(std::unique_lock<std::mutex>& lock) {

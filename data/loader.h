@@ -43,9 +43,10 @@ class ImageCache {
 
 struct LoaderConfig {
   int64_t batch = 32;
+  int64_t group = 1;  ///< batches that share an update of the weights
   TransformConfig transform;
-  /// Training: shuffled per epoch, augmented, the last partial batch dropped. Evaluation: in the given order,
-  /// nothing random, the last batch padded with zeros.
+  /// Training: shuffled per epoch, augmented, the last partial batch or group dropped. Evaluation: in the
+  /// given order, nothing random, the last batch padded with zeros.
   bool training = false;
   uint64_t seed = 0;
   int workers = 0;                                 ///< threads; 0: one per hardware thread, at most 16
@@ -69,8 +70,8 @@ void reserve_images(ImagePool& pool, size_t free_bytes, const ImageCache& cache,
 /// The rows `rows` of a dataset as batches. Contents and order depend on the data, the config's seed and the
 /// epoch alone, never on the number of workers or on where in the epoch a resumed run starts.
 /// Errors: the constructor throws gm::Error on a config out of range, on no rows, and in training on
-/// unlabelled rows and on fewer rows than one training batch; next() throws the first unreadable image of the
-/// batch, naming its file. After that only start_epoch or destruction may follow.
+/// unlabelled rows and on fewer rows than one group of training batches; next() throws the first unreadable
+/// image of the batch, naming its file. After that only start_epoch or destruction may follow.
 class Loader : public BatchSource {
  public:
   Loader(std::shared_ptr<const Dataset> data, std::vector<int64_t> rows, LoaderConfig config);

@@ -32,12 +32,13 @@ DeviceFeed::DeviceFeed(Device& device, Session& session, ImagePool& pool, Config
     s.record = Buffer(device, record_bytes_);
     s.ready = device.make_mark();
     s.done = device.make_mark();
-    s.step = std::make_unique<RepeatedWork>(device, [this, &s] { enqueue(s); });
+    for (size_t kind = 0; kind < config_.work.size(); ++kind)
+      s.steps.push_back(std::make_unique<RepeatedWork>(device, [this, &s, kind] { enqueue(s, kind); }));
   }
 }
 
 std::optional<DeviceFeed::Results> DeviceFeed::push(const HostBatch& batch, const StepState& state,
-                                                    std::span<const float> numbers) {
+                                                    std::span<const float> numbers, size_t kind) {
   GM_CHECK(batch.count > 0 && batch.count <= batch_ && numbers.size() == config_.numbers,
            "a batch that does not fit its feed");
   std::optional<Results> results;
@@ -56,9 +57,10 @@ std::optional<DeviceFeed::Results> DeviceFeed::push(const HostBatch& batch, cons
   device_.start_upload(slot.record.data(), host, record_bytes_);
   device_.record(*slot.ready, Queue::uploads);
   device_.wait(Queue::kernels, *slot.ready);
-  if (slot.generation != pool_.generation()) slot.step->forget();
+  if (slot.generation != pool_.generation())
+    for (auto& step : slot.steps) step->forget();
   slot.generation = pool_.generation();
-  slot.step->run();
+  slot.steps[kind]->run();
   device_.record(*slot.done, Queue::kernels);
   ++next_;
   return results;
@@ -69,7 +71,7 @@ std::optional<DeviceFeed::Results> DeviceFeed::pop() {
   return collect(slots_[oldest_++ % ImagePool::kSlots]);
 }
 
-void DeviceFeed::enqueue(Slot& slot) {
+void DeviceFeed::enqueue(Slot& slot, size_t kind) {
   char* record = static_cast<char*>(slot.record.data());
   if (config_.labels != kAbsent) {
     const View labels = session_.value(config_.labels);
@@ -83,7 +85,7 @@ void DeviceFeed::enqueue(Slot& slot) {
   kernel_table(device_.backend())[augment].forward(
       OpCall{config_.augment, in, out, {}, {}, {}, {}, scratch, ctx});
   session_.use_step(reinterpret_cast<const StepState*>(record));
-  config_.work({record + numbers_at_, {Shape{static_cast<int64_t>(config_.numbers)}, DType::f32}});
+  config_.work[kind]({record + numbers_at_, {Shape{static_cast<int64_t>(config_.numbers)}, DType::f32}});
   char* results = slot.results.data();
   for (ValueId id : config_.results) {
     const View v = session_.value(id);

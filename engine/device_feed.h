@@ -22,9 +22,10 @@ class DeviceFeed {
     Attrs augment;                 // of that op
     std::vector<ValueId> results;  // values of the session (PlanOptions::keep), f32 or bf16
     size_t numbers = 0;            // f32 numbers that every step brings along
-    /// What a step does between its inputs and its results, on the queue of kernels and without waiting.
-    /// `numbers` is in the device's memory. Called again to repeat the step where capturing is not possible.
-    std::function<void(const View& numbers)> work;
+    /// The kinds of a step: what it does between its inputs and its results, on the queue of kernels and
+    /// without waiting. `numbers` is in the device's memory. Called again to repeat the step where capturing
+    /// is not possible.
+    std::vector<std::function<void(const View& numbers)>> work;
   };
   using Results = std::vector<std::vector<float>>;
 
@@ -32,16 +33,17 @@ class DeviceFeed {
   /// emptied with pop() before another is pushed to.
   DeviceFeed(Device& device, Session& session, ImagePool& pool, Config config);
 
-  /// Queues a step. Rows past batch.count get label -1 and the first image again. Returns the results of the
-  /// oldest step when it had to make room, else nothing: results come in the order of the steps.
+  /// Queues a step of one kind (an index into Config::work). Rows past batch.count get label -1 and the first
+  /// image again. Returns the results of the oldest step when it had to make room, else nothing: results come
+  /// in the order of the steps.
   std::optional<Results> push(const HostBatch& batch, const StepState& state = {},
-                              std::span<const float> numbers = {});
+                              std::span<const float> numbers = {}, size_t kind = 0);
   /// Waits for the oldest step and returns its results; nothing when none is left.
   std::optional<Results> pop();
 
   /// True once steps run as a graph; why not, when capturing was tried and failed.
-  bool captured() const { return slots_[0].step->captured(); }
-  const std::string& refusal() const { return slots_[0].step->refusal(); }
+  bool captured() const { return slots_[0].steps[0]->captured(); }
+  const std::string& refusal() const { return slots_[0].steps[0]->refusal(); }
   /// Memory on the device, without the pool's.
   size_t bytes() const { return scratch_.bytes() + slots_[0].record.bytes() + slots_[1].record.bytes(); }
 
@@ -50,10 +52,10 @@ class DeviceFeed {
     HostBuffer host, results;  // page-locked: record of a step, its results
     Buffer record;             // the record on the device
     std::unique_ptr<Mark> ready, done;
-    std::unique_ptr<RepeatedWork> step;
-    int64_t generation = -1;  // of the pool when the step last ran
+    std::vector<std::unique_ptr<RepeatedWork>> steps;  // one of each kind
+    int64_t generation = -1;                           // of the pool when the step last ran
   };
-  void enqueue(Slot& slot);
+  void enqueue(Slot& slot, size_t kind);
   Results collect(Slot& slot);
 
   Device& device_;

@@ -68,7 +68,7 @@ Optimizer::Optimizer(Device& device, const OptimizerConfig& config, const Parame
   mask_.upload(mask);
 }
 
-Optimizer::Numbers Optimizer::numbers(double lr, int64_t step, double grad_scale) const {
+Optimizer::Numbers Optimizer::numbers(double lr, int64_t step) const {
   const bool sgd = config_.kind == OptimizerConfig::sgd;
   const double t = static_cast<double>(step + 1);
   return {static_cast<float>(lr),
@@ -77,13 +77,13 @@ Optimizer::Numbers Optimizer::numbers(double lr, int64_t step, double grad_scale
           static_cast<float>(config_.epsilon),
           static_cast<float>(1 - std::pow(config_.beta1, t)),
           static_cast<float>(1 - std::pow(config_.beta2, t)),
-          static_cast<float>(grad_scale),
+          static_cast<float>(1.0 / static_cast<double>(config_.accumulate)),
           static_cast<float>(config_.weight_decay),
           static_cast<float>(std::min(config_.average, t / (9 + t)))};
 }
 
-void Optimizer::update(double lr, int64_t step, double grad_scale) {
-  const Numbers values = numbers(lr, step, grad_scale);
+void Optimizer::update(double lr, int64_t step) {
+  const Numbers values = numbers(lr, step);
   device_.upload(hyper_.data(), values.data(), sizeof values);
   apply(hyper_.view(0, {Shape{kNumbers}, DType::f32}));
 }
@@ -102,7 +102,8 @@ void Optimizer::apply(const View& numbers) {
   if (config_.clip_norm > 0) {
     const View none{nullptr, flat}, norm = norm_.view(0, {Shape{1}, DType::f32});
     const auto scratch = static_cast<int64_t>(norm_.bytes() - kNormBytes);
-    run("clip_norm", {{"limit", config_.clip_norm}}, {&none, 1}, {&norm, 1}, {&gradient, 1},
+    const double limit = config_.clip_norm * static_cast<double>(config_.accumulate);  // of the sum
+    run("clip_norm", {{"limit", limit}}, {&none, 1}, {&norm, 1}, {&gradient, 1},
         norm_.view(kNormBytes, {Shape{scratch}, DType::u8}));
   }
   const View in[] = {gradient, View{numbers.data, {Shape{8}, DType::f32}},

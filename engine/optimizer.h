@@ -20,6 +20,9 @@ struct OptimizerConfig {
   bool nesterov = false;    // sgd
   double weight_decay = 0;  // adamw: decoupled; adam, sgd: L2. Kernels of conv and dense layers only.
   double clip_norm = 0;     // largest global norm of a gradient; 0: any (Keras's global_clipnorm)
+  /// Batches whose gradients Weights::gradients() holds the sum of at an update, which takes their mean
+  /// (Keras's gradient_accumulation_steps).
+  int64_t accumulate = 1;
   /// Decay of a moving average of the parameters; 0: none. In step t (from 0) it is at most (1 + t) / (10 +
   /// t), as in TensorFlow's ExponentialMovingAverage with num_updates: early weights are forgotten soon.
   double average = 0;
@@ -42,12 +45,12 @@ class Optimizer {
  public:
   Optimizer(Device& device, const OptimizerConfig& config, const ParameterTable& table, Weights& weights);
 
-  /// One update from weights.gradients(). step counts from 0; grad_scale multiplies the gradient first.
-  void update(double lr, int64_t step, double grad_scale = 1);
+  /// One update from weights.gradients(). step counts updates from 0.
+  void update(double lr, int64_t step);
   /// The two halves of it: the numbers of one step, and the kernel that reads them from the device's memory.
   static constexpr int kNumbers = 9;  // eight of the op, the decay of the average
   using Numbers = std::array<float, kNumbers>;
-  Numbers numbers(double lr, int64_t step, double grad_scale = 1) const;
+  Numbers numbers(double lr, int64_t step) const;
   void apply(const View& numbers);
 
   /// The average starts from the present weights; to be called before the first step.

@@ -138,6 +138,9 @@ class Planner {
     plan_.slots.push_back(seed);
     std::vector<char> started(graph_.values().size(), 0);
     started[options_.loss] = 1;
+    if (options_.accumulate)
+      for (size_t i = 0; i < started.size(); ++i)
+        started[i] |= graph_.value(static_cast<ValueId>(i)).kind == Value::parameter;
     std::vector<int> slots = plan_.value_slot;  // where each value lies now
     for (int i : order_) {
       const Node& n = graph_.nodes()[i];

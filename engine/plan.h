@@ -35,6 +35,8 @@ struct PlanOptions {
   /// backward; its forward steps are repeated before its backward steps (Chen et al. 2016, arXiv:1604.06174).
   /// The last segments are not repeated as far as that costs no memory. The results are the same bits.
   bool recompute = false;
+  /// Training: backward adds to the gradients of the parameters instead of overwriting them.
+  bool accumulate = false;
 };
 
 struct Plan {

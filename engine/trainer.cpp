@@ -22,8 +22,12 @@ double seconds_since(std::chrono::steady_clock::time_point t) {
 
 }  // namespace
 
-PlanOptions training_options(const TrainableGraph& g, bool recompute) {
-  return {.training = true, .loss = g.loss, .keep = {g.loss, g.correct}, .recompute = recompute};
+PlanOptions training_options(const TrainableGraph& g, bool recompute, bool accumulate) {
+  return {.training = true,
+          .loss = g.loss,
+          .keep = {g.loss, g.correct},
+          .recompute = recompute,
+          .accumulate = accumulate};
 }
 PlanOptions evaluation_options(const TrainableGraph& g) { return {.keep = {g.loss, g.correct, g.logits}}; }
 
@@ -39,29 +43,34 @@ Trainer::Trainer(Device& device, const TrainableGraph& train, const TrainableGra
       config_(config),
       train_ids_(train),
       eval_ids_(eval),
-      train_(device, train.graph, weights, training_options(train, config.recompute), config.seed),
+      train_(device, train.graph, weights,
+             training_options(train, config.recompute, optimizer.accumulate > 1), config.seed),
       eval_(device, eval.graph, eval_weights, evaluation_options(eval), 0, &train_),
       optimizer_(device, optimizer, table, weights),
       confusion_(static_cast<int>(eval.graph.spec(eval.logits).shape[1])) {
   if (!config.images) return;
+  const auto last = [this](const View& numbers) {
+    add_gradients(optimizer_.config().accumulate == 1);
+    optimizer_.apply(numbers);
+  };
+  std::vector<std::function<void(const View&)>> kinds{last};
+  if (optimizer.accumulate > 1)
+    kinds = {[this](const View&) { add_gradients(true); }, last,
+             [this](const View&) { add_gradients(false); }};
   feed_ = std::make_unique<DeviceFeed>(device, train_, *config.images,
                                        DeviceFeed::Config{.pixels = train.pixels,
                                                           .labels = train.labels,
                                                           .augment = train.augment,
                                                           .results = {train.loss, train.correct},
                                                           .numbers = Optimizer::kNumbers,
-                                                          .work = [this](const View& numbers) {
-                                                            train_.forward();
-                                                            train_.backward();
-                                                            optimizer_.apply(numbers);
-                                                          }});
+                                                          .work = kinds});
   eval_feed_ =
       std::make_unique<DeviceFeed>(device, eval_, *config.images,
                                    DeviceFeed::Config{.pixels = eval.pixels,
                                                       .labels = eval.labels,
                                                       .augment = eval.augment,
                                                       .results = {eval.loss, eval.correct, eval.logits},
-                                                      .work = [this](const View&) { eval_.forward(); }});
+                                                      .work = {[this](const View&) { eval_.forward(); }}});
 }
 
 MemoryBudget Trainer::budget() const {
@@ -148,7 +157,11 @@ Trainer::Outcome Trainer::run(BatchSource& train, BatchSource& validation, const
 bool Trainer::train_epoch(BatchSource& train, const TrainerEvents& events, const std::atomic<bool>& stop,
                           EpochMetrics& m) {
   const int64_t batches = train.batches(), total = batches * config_.epochs;
-  const int64_t warmup = std::llround(schedule_.warmup_epochs * static_cast<double>(batches));
+  const int64_t each = optimizer_.config().accumulate;  // batches of an update
+  GM_CHECK(batches % each == 0,
+           "an epoch of " + std::to_string(batches) + " batches is no whole number of updates");
+  const int64_t warmup =
+      std::llround(schedule_.warmup_epochs * static_cast<double>(batches) / static_cast<double>(each));
   const auto start = std::chrono::steady_clock::now();
   double seen = 0;
   HostBatch batch;
@@ -157,10 +170,10 @@ bool Trainer::train_epoch(BatchSource& train, const TrainerEvents& events, const
     train_.upload(train_ids_.class_weights, config_.class_weights.data());
   train.start_epoch(state_.epoch, state_.batch);
   while (train.next(batch)) {
-    m.lr = learning_rate(schedule_, optimizer_.config().lr, state_.step, warmup, total);
+    m.lr = learning_rate(schedule_, optimizer_.config().lr, state_.step / each, warmup, total / each);
     train_step(batch, m.lr);
     seen += static_cast<double>(batch.count);
-    const bool due = config_.checkpoint_steps > 0 && state_.step % config_.checkpoint_steps == 0;
+    const bool due = config_.checkpoint_steps > 0 && state_.step % (config_.checkpoint_steps * each) == 0;
     if (due) settle();
     if (events.on_step && state_.samples > 0) {
       const double rate = seen / seconds_since(start);
@@ -171,7 +184,7 @@ bool Trainer::train_epoch(BatchSource& train, const TrainerEvents& events, const
                       state_.correct / state_.samples, rate, left / rate});
     }
     if (state_.batch == batches) continue;  // the epoch's end writes its own checkpoint
-    if (stop.load()) {
+    if (stop.load() && state_.step % each == 0) {
       settle();
       save("last.safetensors", true);
       return false;
@@ -188,20 +201,30 @@ bool Trainer::train_epoch(BatchSource& train, const TrainerEvents& events, const
   return true;
 }
 
+// The forward and backward pass of a batch, the first one of an update or one whose gradients are added.
+void Trainer::add_gradients(bool first) {
+  const Buffer& gradients = weights_.gradients();
+  if (first && optimizer_.config().accumulate > 1) device_.fill(gradients.data(), 0, gradients.bytes());
+  train_.forward();
+  train_.backward();
+}
+
 void Trainer::train_step(const HostBatch& batch, double lr) {
   pending_.push_back({state_.step, batch.count, lr});
+  const int64_t each = optimizer_.config().accumulate, update = state_.step / each;
+  const bool first = state_.step % each == 0, last = state_.step % each == each - 1;
   const uint64_t step = static_cast<uint64_t>(state_.step++);
   ++state_.batch;
   if (feed_) {
-    record(feed_->push(batch, {config_.seed, step}, optimizer_.numbers(lr, pending_.back().step)));
+    const size_t kind = first ? 0 : last ? 1 : 2;
+    record(feed_->push(batch, {config_.seed, step}, optimizer_.numbers(lr, update), kind));
     return;
   }
   train_.upload(train_ids_.pixels, batch.pixels.data());
   train_.upload(train_ids_.labels, batch.labels.data());
   train_.set_step(step);
-  train_.forward();
-  train_.backward();
-  optimizer_.update(lr, pending_.back().step);
+  add_gradients(first);
+  if (last) optimizer_.update(lr, update);
   record(DeviceFeed::Results{train_.download(train_ids_.loss), train_.download(train_ids_.correct)});
 }
 

@@ -26,8 +26,8 @@ struct TrainableGraph {
   ValueId logits = kAbsent;         // (N, classes)
 };
 
-/// How a trainer plans its two graphs. recompute: see PlanOptions.
-PlanOptions training_options(const TrainableGraph& g, bool recompute);
+/// How a trainer plans its two graphs. recompute, accumulate: see PlanOptions.
+PlanOptions training_options(const TrainableGraph& g, bool recompute, bool accumulate = false);
 PlanOptions evaluation_options(const TrainableGraph& g);
 
 struct EpochMetrics {
@@ -39,7 +39,7 @@ struct EpochMetrics {
 
 struct TrainerConfig {
   int64_t epochs = 1;
-  int64_t checkpoint_steps = 0;  // also write last.safetensors every so many steps; 0: at epoch ends only
+  int64_t checkpoint_steps = 0;  // also write last.safetensors every so many updates; 0: at epoch ends only
   int64_t patience = 0;          // early stopping on validation loss; 0: off
   bool restore_best = false;     // after early stopping continue with the best weights (Keras: off)
   bool recompute = false;        // see PlanOptions
@@ -74,14 +74,15 @@ class Trainer {
   void resume();
 
   enum class Outcome { finished, interrupted, stopped_early };
-  /// Runs to the last epoch. `stop` is polled after each step: when set, the step is finished, a checkpoint
-  /// written and `interrupted` returned.
+  /// Runs to the last epoch. `stop` is polled after each update: when set, a checkpoint is written and
+  /// `interrupted` returned. Throws gm::Error when an epoch ends between two batches of one update.
   Outcome run(BatchSource& train, BatchSource& validation, const TrainerEvents& events,
               const std::atomic<bool>& stop);
 
   /// Loss and accuracy of the current weights; predictions are not kept.
   std::pair<double, double> evaluate(BatchSource& source);
 
+  /// Batches so far; OptimizerConfig::accumulate of them make an update.
   int64_t step() const { return state_.step; }
   double best_loss() const { return state_.best_loss; }
   double best_accuracy() const { return state_.best_accuracy; }
@@ -95,7 +96,7 @@ class Trainer {
 
  private:
   struct State {
-    int64_t step = 0, epoch = 0, batch = 0;         // next to run
+    int64_t step = 0, epoch = 0, batch = 0;         // next to run; a step is a batch
     double loss_sum = 0, correct = 0, samples = 0;  // of the epoch so far
     double best_loss = 1e300, best_accuracy = -1;
     int64_t best_epoch = -1, epochs_without_gain = 0;
@@ -103,6 +104,7 @@ class Trainer {
   bool train_epoch(BatchSource& train, const TrainerEvents& events, const std::atomic<bool>& stop,
                    EpochMetrics& m);
   void train_step(const HostBatch& batch, double lr);
+  void add_gradients(bool first);
   void record(const std::optional<DeviceFeed::Results>& results);
   void settle();
   bool end_epoch(const EpochMetrics& m);

@@ -4,12 +4,15 @@
 
 namespace gm {
 
+bool layer_matches(const std::string& prefix, const std::string& name) {
+  if (prefix.empty() || !name.starts_with(prefix)) return false;
+  auto digit = [](char c) { return c >= '0' && c <= '9'; };
+  return name.size() == prefix.size() || !digit(prefix.back()) || !digit(name[prefix.size()]);
+}
+
 bool FreezeSpec::holds(const std::string& name) const {
-  return std::any_of(layers.begin(), layers.end(), [&](const std::string& prefix) {
-    if (prefix.empty() || !name.starts_with(prefix)) return false;
-    auto digit = [](char c) { return c >= '0' && c <= '9'; };
-    return name.size() == prefix.size() || !digit(prefix.back()) || !digit(name[prefix.size()]);
-  });
+  return std::any_of(layers.begin(), layers.end(),
+                     [&](const std::string& prefix) { return layer_matches(prefix, name); });
 }
 
 Attrs Blocks::conv_attrs(ValueId x, int kernel, int stride) const {

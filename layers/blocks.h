@@ -8,11 +8,15 @@
 
 namespace gm {
 
+/// Whether a layer, or a parameter of one, is among those that a prefix names: "stem", "block1" (not
+/// block10), "block6a_se". The empty prefix names none.
+bool layer_matches(const std::string& prefix, const std::string& name);
+
 /// What fine-tuning leaves as it is. Frozen layers get no gradient; their batch norms, and with `batch_norm`
 /// all batch norms, normalise with the running statistics, which then stay too (as trainable = False does in
 /// Keras).
 struct FreezeSpec {
-  std::vector<std::string> layers;  // prefixes of layer names: "stem", "block1" (not block10), "block6a_se"
+  std::vector<std::string> layers;  // prefixes: see layer_matches
   bool batch_norm = false;
 
   /// `name`: of a layer or a parameter.

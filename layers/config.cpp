@@ -180,6 +180,13 @@ std::vector<Section> Section::list(const std::string& key) {
   return v;
 }
 
+std::vector<std::string> Section::keys() const {
+  std::vector<std::string> v;
+  if (node_ && node_.IsMap())
+    for (const auto& item : node_) v.push_back(item.first.Scalar());
+  return v;
+}
+
 void Section::finish() const {
   if (!node_ || !node_.IsMap()) return;
   for (const auto& item : node_) {

@@ -28,6 +28,8 @@ class Section {
   /// An absent mapping reads as empty.
   Section section(const std::string& key);
   std::vector<Section> list(const std::string& key);
+  /// Every key there is, in the order of the file: for mappings whose keys are names.
+  std::vector<std::string> keys() const;
   /// Throws gm::Error for keys that nothing asked for.
   void finish() const;
   /// Throws gm::Error for a required key that is absent, or for the misspelt one in its place.

@@ -1,6 +1,7 @@
 #include "layers/network.h"
 
 #include <algorithm>
+#include <set>
 
 #include "kernels/common/error.h"
 
@@ -12,7 +13,7 @@ namespace {
 void freeze_parameters(ParameterTable& table, const FreezeSpec& freeze) {
   for (const std::string& prefix : freeze.layers)
     if (std::none_of(table.begin(), table.end(),
-                     [&](const Parameter& p) { return FreezeSpec{{prefix}}.holds(p.name); }))
+                     [&](const Parameter& p) { return layer_matches(prefix, p.name); }))
       fail("train.freeze: no layer's name starts with '" + prefix + "'");
   for (int i = 0; i < table.size(); ++i) {
     Parameter& p = table[i];
@@ -21,6 +22,30 @@ void freeze_parameters(ParameterTable& table, const FreezeSpec& freeze) {
   }
   if (std::none_of(table.begin(), table.end(), [](const Parameter& p) { return p.trainable && !p.frozen; }))
     fail("train.freeze leaves nothing to train");
+}
+
+// The loss and the penalties that BuildOptions::l2 asks for.
+ValueId add_penalties(Graph& g, ValueId loss, const std::map<std::string, double>& l2) {
+  std::set<std::string> used;
+  std::set<int> seen;                       // a layer that stands twice in the network has one kernel
+  const size_t values = g.values().size();  // those of the network
+  for (size_t i = 0; i < values; ++i) {
+    const auto id = static_cast<ValueId>(i);
+    if (g.value(id).kind != Value::parameter || !seen.insert(g.value(id).param).second) continue;
+    const Parameter& p = g.table()[g.value(id).param];
+    const auto longest = std::max_element(l2.begin(), l2.end(), [&](const auto& a, const auto& b) {
+      const auto length = [&](const std::string& key) { return layer_matches(key, p.name) ? key.size() : 0; };
+      return length(a.first) < length(b.first);
+    });
+    if (!p.decay || p.frozen || !layer_matches(longest->first, p.name)) continue;
+    used.insert(longest->first);
+    const std::string layer = p.name.substr(0, p.name.rfind('/'));
+    if (longest->second > 0)
+      loss = g.add1("l2_penalty", {{"factor", longest->second}}, {loss, id}, layer + "_l2");
+  }
+  for (const auto& [key, factor] : l2)
+    if (!used.count(key)) fail("train.l2: no trained kernel of a layer whose name starts with '" + key + "'");
+  return loss;
 }
 
 }  // namespace
@@ -102,6 +127,7 @@ TrainableGraph build_network(const Architecture& a, ParameterTable& table, const
       const Node& hidden = g.nodes()[g.value(g.output_of("hidden")).producer];
       t.loss = g.add1("l2_penalty", {{"factor", a.hidden.l2}}, {t.loss, hidden.in[1]}, "hidden_l2");
     }
+    if (o.training && !o.l2.empty()) t.loss = add_penalties(g, t.loss, o.l2);
   }
   return t;
 }

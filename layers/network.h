@@ -1,5 +1,7 @@
 // Architecture -> graph, for one batch size and mode.
 #pragma once
+#include <map>
+
 #include "engine/trainer.h"
 #include "layers/architecture.h"
 #include "layers/blocks.h"
@@ -18,6 +20,9 @@ struct BuildOptions {
   double mixup = 0, cutmix = 0;  // training: alpha of the op `mix`; 0: none
   bool class_weights = false;    // training: an input of the loss, see TrainableGraph
   FreezeSpec freeze = {};        // training: marks the parameters as frozen in the table
+  /// Training: l2 * sum w^2 joins the loss for the kernels of the layers whose names start with a key (see
+  /// layer_matches); the longest key decides. Keras's kernel_regularizer.
+  std::map<std::string, double> l2 = {};
 };
 
 /// Builds the unfused network: normalize -> stem -> stages -> head -> [attention] -> pool -> dropout ->

@@ -45,28 +45,40 @@ Architecture small_network() {
   return a;
 }
 
+struct Options {
+  DType dtype = DType::f32;
+  double lr = 1e-2;
+  int64_t accumulate = 1;
+  double mixup = 0, cutmix = 0;
+};
+
 /// A training run on a device; with `pool` the device augments.
 struct Training {
-  explicit Training(Device& device, ImagePool* pool, const std::string& folder, DType dtype = DType::f32,
-                    double lr = 1e-2)
+  Training(Device& device, ImagePool* pool, const std::string& folder, const Options& o = {})
       : loading{.batch = kBatch,
+                .group = o.accumulate,
                 .transform = TransformConfig::gz(16),
                 .training = true,
                 .seed = 4,
                 .workers = 2,
                 .device_images = pool} {
-    BuildOptions build{.batch = kBatch, .training = true, .dtype = dtype, .augmented = pool != nullptr};
+    BuildOptions build{.batch = kBatch,
+                       .training = true,
+                       .dtype = o.dtype,
+                       .augmented = pool != nullptr,
+                       .mixup = o.mixup,
+                       .cutmix = o.cutmix};
     TrainableGraph train_graph = fuse_for_training(build_network(small_network(), table, build));
     build.training = false;
     folded = std::make_unique<FoldedNetwork>(build_network(small_network(), table, build));
     if (pool) folded->net.augment.set("colour", 0);
-    const bool half = dtype == DType::bf16;
+    const bool half = o.dtype == DType::bf16;
     weights = std::make_unique<Weights>(device, table, half, true);
     weights->initialize(table, 5);
     eval_weights = std::make_unique<Weights>(device, folded->table, half, false);
     TrainerConfig config;
     config.epochs = kEpochs;
-    config.checkpoint_steps = 4;
+    config.checkpoint_steps = 4 / o.accumulate;
     config.seed = 9;
     config.images = pool;
     config.out_dir = folder;
@@ -74,7 +86,8 @@ struct Training {
     trainer = std::make_unique<Trainer>(
         device, train_graph, folded->net, table, *weights, *eval_weights,
         [this] { folded->refresh(table, *weights, *eval_weights); },
-        OptimizerConfig{.lr = lr, .weight_decay = 0.01, .clip_norm = 1, .average = 0.9},
+        OptimizerConfig{
+            .lr = o.lr, .weight_decay = 0.01, .clip_norm = 1, .accumulate = o.accumulate, .average = 0.9},
         ScheduleConfig{.kind = ScheduleConfig::cosine}, config);
   }
   /// Stops after so many steps; 0: runs to the end.
@@ -101,9 +114,9 @@ struct Training {
 
 /// The plain loop on the CPU.
 struct Reference {
-  explicit Reference(DType dtype = DType::f32) {
+  explicit Reference(const Options& options = {}) {
     auto device = open_device("cpu", {.threads = 2});
-    Training run(*device, nullptr, dir / "plain", dtype);
+    Training run(*device, nullptr, dir / "plain", options);
     EXPECT_EQ(run.train(), Trainer::Outcome::finished);
   }
   std::string file() const { return dir / "plain/last.safetensors"; }
@@ -146,11 +159,12 @@ TEST(EngineFeed, LaggingDevicesTrainBitForBitLikeTheCpu) {
 }
 
 TEST(EngineFeed, Bf16InputEqualsTheCpusToo) {
-  const Reference reference(DType::bf16);
+  const Options options{.dtype = DType::bf16};
+  const Reference reference(options);
   test::TempDir dir;
   LaggingDevice device("cpu", {});
   ImagePool pool(device);
-  Training run(device, &pool, dir / "run", DType::bf16);
+  Training run(device, &pool, dir / "run", options);
   EXPECT_EQ(run.train(), Trainer::Outcome::finished);
   EXPECT_EQ(test::comparable_metrics(dir / "run/metrics.csv"), reference.metrics());
   test::expect_same_tensors(dir / "run/last.safetensors", reference.file());
@@ -176,11 +190,36 @@ TEST(EngineFeed, InterruptedInMidEpochAndResumedAsUnbroken) {
   test::expect_same_tensors(dir / "run/last.safetensors", reference.file());
 }
 
+// Three batches an update, mixed targets: three kinds of steps, each a graph of its own. A run that is told
+// to stop between two of them first finishes the update.
+TEST(EngineFeed, AccumulatedGradientsOfMixedImagesTrainBitForBitLikeTheCpu) {
+  const Options options{.accumulate = 3, .mixup = 0.4, .cutmix = 1};
+  const Reference reference(options);
+  test::TempDir dir;
+  for (bool capture : {true, false}) {
+    LaggingDevice device("cpu", {.capture = capture});
+    ImagePool pool(device);
+    pool.reserve(1 << 20, 0);
+    {
+      Training run(device, &pool, dir / "run", options);
+      EXPECT_EQ(run.train(7), Trainer::Outcome::interrupted);
+      EXPECT_EQ(read_safetensors(dir / "run/last.safetensors").metadata.at("step"), "9");
+    }
+    Training run(device, &pool, dir / "run", options);
+    run.trainer->resume();
+    EXPECT_EQ(run.train(), Trainer::Outcome::finished);
+    EXPECT_EQ(run.trainer->feed()->captured(), capture);
+    EXPECT_EQ(test::comparable_metrics(dir / "run/metrics.csv"), reference.metrics());
+    test::expect_same_tensors(dir / "run/last.safetensors", reference.file());
+    std::filesystem::remove_all(dir / "run");
+  }
+}
+
 TEST(EngineFeed, ALossThatIsNotFiniteEndsTheRunBeforeItIsSaved) {
   test::TempDir dir;
   LaggingDevice device("cpu", {});
   ImagePool pool(device);
-  Training run(device, &pool, dir / "run", DType::f32, 1e30);
+  Training run(device, &pool, dir / "run", {.lr = 1e30});
   try {
     run.train();
     ADD_FAILURE() << "trained with a learning rate of 1e30";

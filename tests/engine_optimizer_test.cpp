@@ -10,17 +10,24 @@
 namespace gm {
 namespace {
 
-class Optimizing : public testing::TestWithParam<const char*> {};
+/// A device, and the batches of an update.
+class Optimizing : public testing::TestWithParam<std::tuple<const char*, int64_t>> {};
 
 TEST_P(Optimizing, ClipsByTheGlobalNormAndAveragesAsKerasAndTensorFlowDo) {
-  auto device = open_device(GetParam(), {.threads = 2});
+  const auto [name, batches] = GetParam();
+  auto device = open_device(name, {.threads = 2});
   ParameterTable table;
   table.add("a", {3, 5}, {Initializer::uniform, 1, 1}, true, true);
   table.add("b", {70}, {Initializer::uniform, 1, 1}, true, false);  // after a gap: parameters are aligned
   Weights weights(*device, table, false, true);
   weights.initialize(table, 3);
-  OptimizerConfig config{
-      .kind = OptimizerConfig::sgd, .lr = 0.1, .momentum = 0, .clip_norm = 5, .average = 0.6};
+  const double each = static_cast<double>(batches), limit = 5 / each;
+  const OptimizerConfig config{.kind = OptimizerConfig::sgd,
+                               .lr = 0.1,
+                               .momentum = 0,
+                               .clip_norm = limit,
+                               .accumulate = batches,
+                               .average = 0.6};
   Optimizer optimizer(*device, config, table, weights);
   EXPECT_EQ(optimizer.bytes(), optimizer_bytes(config, table));
   optimizer.start_average();
@@ -34,7 +41,7 @@ TEST_P(Optimizing, ClipsByTheGlobalNormAndAveragesAsKerasAndTensorFlowDo) {
   PhiloxStream rng(1, RngUse::sample);
   int clipped = 0;
   for (int step = 0; step < 12; ++step) {
-    // Norms of about 9.2 and 2.8 in turn.
+    // Sums of gradients with norms of about 9.2 and 2.8 in turn.
     const double size = step % 2 ? 0.5 : 1.7;
     std::vector<std::vector<float>> g;
     double squares = 0;
@@ -44,8 +51,8 @@ TEST_P(Optimizing, ClipsByTheGlobalNormAndAveragesAsKerasAndTensorFlowDo) {
       device->upload(weights.gradient(table[i]).data, g[i].data(), g[i].size() * sizeof(float));
     }
     optimizer.update(config.lr, step);
-    const double norm = std::sqrt(squares), scale = 5 / std::max(norm, 5.);
-    clipped += norm > 5;
+    const double norm = std::sqrt(squares) / each, scale = limit / std::max(norm, limit) / each;
+    clipped += norm > limit;
     const double decay = std::min(0.6, (1. + step) / (10. + step));
     for (int i = 0; i < table.size(); ++i)
       for (size_t k = 0; k < p[i].size(); ++k) {
@@ -67,8 +74,12 @@ TEST_P(Optimizing, ClipsByTheGlobalNormAndAveragesAsKerasAndTensorFlowDo) {
   expect(p, "parameters again");
 }
 
-INSTANTIATE_TEST_SUITE_P(Devices, Optimizing, testing::Values("cpu", "simt"),
-                         [](const auto& info) { return std::string(info.param); });
+INSTANTIATE_TEST_SUITE_P(Devices, Optimizing,
+                         testing::Combine(testing::Values("cpu", "simt"), testing::Values(1, 3)),
+                         [](const auto& info) {
+                           return std::get<0>(info.param) + std::string("_batches_") +
+                                  std::to_string(std::get<1>(info.param));
+                         });
 
 }  // namespace
 }  // namespace gm

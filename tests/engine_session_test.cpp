@@ -182,6 +182,45 @@ TEST(EngineSession, ClassWeightsScaleTheLossOfTheirImages) {
   }
 }
 
+// PlanOptions::accumulate: two batches leave the sum of what each leaves alone. Batch norm's running
+// statistics do not enter a training step, dropout is told the step.
+TEST(EngineSession, GradientsOfSeveralBatchesAddUp) {
+  for (const char* name : {"cpu", "simt"}) {
+    auto device = open_device(name);
+    ParameterTable table;
+    const TrainableGraph g =
+        fuse_for_training(build_network(small_network(), table, {.batch = 4, .training = true}));
+    Weights weights(*device, table, false, true);
+    weights.initialize(table, 5);
+    auto gradients = [&](bool accumulate, std::vector<int> batches) {
+      Session session(*device, g.graph, weights, training_options(g, false, accumulate), 9);
+      device->fill(weights.gradients().data(), 0, weights.gradients().bytes());
+      for (int batch : batches) {
+        PhiloxStream rng(static_cast<uint64_t>(batch), RngUse::sample);
+        std::vector<float> pixels(g.graph.spec(g.pixels).shape.numel());
+        for (float& p : pixels) p = static_cast<float>(rng.below(256));
+        const std::vector<int32_t> labels{0, 2, 1, batch % 3};
+        session.upload(g.pixels, pixels.data());
+        session.upload(g.labels, labels.data());
+        session.set_step(static_cast<uint64_t>(batch));
+        session.forward();
+        session.backward();
+      }
+      std::vector<std::vector<float>> all;
+      for (const Parameter& p : table)
+        if (p.trainable) all.push_back(to_host(*device, weights.gradient(p)));
+      return all;
+    };
+    auto want = gradients(false, {1});
+    const auto second = gradients(false, {2});
+    for (size_t i = 0; i < want.size(); ++i)
+      for (size_t k = 0; k < want[i].size(); ++k) want[i][k] += second[i][k];
+    expect_same(gradients(true, {1, 2}), want, 1e-5, name);
+    EXPECT_EQ(gradients(true, {2}), second);
+    EXPECT_EQ(gradients(false, {1, 2}), second) << "without accumulation the last batch alone";
+  }
+}
+
 TEST(EngineSession, SameStepTwiceGivesTheSameBits) {
   const Outcome a = train_step("cpu", true), b = train_step("cpu", true);
   EXPECT_EQ(a.gradients, b.gradients);

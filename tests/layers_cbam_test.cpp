@@ -203,6 +203,48 @@ TEST(HiddenLayer, L2JoinsLossAndGradient) {
             1e-5);
 }
 
+// The same for chosen layers, fused or not: the longest prefix decides, each kernel counts once.
+TEST(L2, ChosenLayersJoinLossAndGradient) {
+  Fixture f(architecture({"model.dropout=0"}));
+  auto build = [&](std::map<std::string, double> l2, FreezeSpec freeze = {}) {
+    return build_network(f.a, f.table, {.batch = kBatch, .training = true, .freeze = freeze, .l2 = l2});
+  };
+  const TrainableGraph plain = build({});
+  const TrainableGraph chosen = build({{"block3", 0.02}, {"block3a", 0.05}, {"stem", 0.01}, {"cbam", 0.03}});
+  Weights w(*f.device, f.table, false, true);
+  f.randomize(w);
+  const auto without = f.step(fuse_for_training(plain), w);
+  auto factor = [](const std::string& name) {
+    if (!name.ends_with("kernel")) return 0.0;
+    return name.starts_with("block3a")  ? 0.05
+           : name.starts_with("block3") ? 0.02
+           : name.starts_with("stem")   ? 0.01
+           : name.starts_with("cbam")   ? 0.03
+                                        : 0.0;
+  };
+  double penalty = 0;
+  auto want = without.gradients;
+  for (const Parameter& p : f.table)
+    if (p.trainable) {
+      const auto v = w.download(p);
+      for (size_t i = 0; i < v.size(); ++i) {
+        penalty += factor(p.name) * v[i] * v[i];
+        want[p.name][i] += static_cast<float>(2 * factor(p.name) * v[i]);
+      }
+    }
+  for (const TrainableGraph& g : {chosen, fuse_for_training(chosen)}) {
+    f.randomize(w);
+    const auto with = f.step(g, w);
+    EXPECT_NEAR(with.loss, without.loss + penalty, 1e-5 * with.loss);
+    double all = 0;
+    for (const auto& [name, gradient] : want) all = std::hypot(all, l2(gradient));
+    for (const auto& [name, gradient] : want)
+      EXPECT_LT(l2(difference(with.gradients.at(name), gradient)), 2e-4 * l2(gradient) + 1e-6 * all) << name;
+  }
+  EXPECT_ERROR(build({{"blok3", 0.1}}), "'blok3'");
+  EXPECT_ERROR(build({{"stem", 0.1}}, {.layers = {"stem"}}), "'stem'");
+}
+
 TEST(FusedStages, DecideTheBlockOfEachStage) {
   const Architecture a = architecture();
   EXPECT_EQ(a.stages[0].block, "fused_mbconv");

@@ -134,6 +134,49 @@ TEST_F(Train, AveragedWeightsAreWhatIsEvaluatedAndResumeBitForBit) {
   EXPECT_NE(read_safetensors(last("free")).at("top_conv/kernel").bytes, plain.at("top_conv/kernel").bytes);
 }
 
+// Without batch statistics and dropout, two batches of 8 an update are one of 16: the same images in the same
+// order, the same schedule. Killed and resumed it is still the same run.
+TEST_F(Train, TwoBatchesAnUpdateAreOneOfTwiceTheSize) {
+  const std::vector<std::string> plain{"--set", "model.dropout=0",      "--set", "model.stochastic_depth=0",
+                                       "--set", "train.freeze_bn=true", "--set", "optimizer.clip_norm=0.5"};
+  auto with = [&](std::vector<std::string> more) {
+    more.insert(more.end(), plain.begin(), plain.end());
+    return more;
+  };
+  train("one", with({"--set", "train.batch=16"}));
+  const std::vector<std::string> two = with({"--set", "optimizer.accumulate=2"});
+  train("two", two);
+  const TensorFile one = read_safetensors(last("one")), sum = read_safetensors(last("two"));
+  const TensorFile start = [&] {
+    train("start", with({"--set", "optimizer.lr=0"}));
+    return read_safetensors(last("start"));
+  }();
+  for (const auto& [name, tensor] : one.tensors) {
+    if (name.starts_with("optimizer/") || tensor.bytes == start.at(name).bytes) continue;
+    const std::vector<float> a = tensor.floats(), b = sum.at(name).floats(), c = start.at(name).floats();
+    double error = 0, moved = 0;
+    for (size_t i = 0; i < a.size(); ++i) {
+      error += std::pow(double(a[i]) - b[i], 2);
+      moved += std::pow(double(a[i]) - c[i], 2);
+    }
+    EXPECT_LT(std::sqrt(error), 0.01 * std::sqrt(moved)) << name;
+  }
+  const CsvTable a(dir / "one/metrics.csv"), b(dir / "two/metrics.csv");
+  for (const char* column : {"train_loss", "val_loss", "lr"})
+    EXPECT_NEAR(std::stod(a.cell(1, a.column(column))), std::stod(b.cell(1, b.column(column))), 1e-4)
+        << column;
+
+  Process p("gm_train", arguments("killed", two), {});
+  ASSERT_TRUE(test::wait_for_mid_epoch(p, last("killed"))) << p.err();
+  p.send(SIGKILL);
+  p.wait();
+  expect_success(test::run("gm_train", {dir / "killed/config.yaml", "--out", dir / "killed", "--resume",
+                                        "--device", "cpu", "--threads", "2"}));
+  expect_same_tensors(last("two"), last("killed"));
+  expect_failure(test::run("gm_train", arguments("x", {"--set", "optimizer.accumulate=23"})), 1,
+                 {"optimizer.accumulate 23", "180 images"});
+}
+
 TEST_F(Train, BalancedClassWeightsComeFromTheTrainingImages) {
   const CsvTable labels(data + "/labels.csv");
   auto trained = [&](const std::string& out, int zeros, int ones, const std::string& weights) {

@@ -114,7 +114,7 @@ Predictor::Predictor(Device& device, const ModelFile& model, int64_t batch, cons
         DeviceFeed::Config{.pixels = pixels_,
                            .augment = folded_->net.augment.set("colour", 0),
                            .results = {output_},
-                           .work = [this](const View&) { session_->forward(); }});
+                           .work = {[this](const View&) { session_->forward(); }}});
   }
   if (sampled == nodes.end()) return;
   const auto& steps = session_->plan().steps;

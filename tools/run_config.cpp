@@ -24,6 +24,7 @@ OptimizerConfig read_optimizer(Section s) {
   o.weight_decay = s.number("weight_decay", o.weight_decay, 0, 10);
   o.clip_norm = s.number("clip_norm", 0, 0, 1e9);
   o.average = s.number("average", 0, 0, 0.999999999);
+  o.accumulate = s.integer("accumulate", 1, 1, 1 << 20);
   s.finish();
   return o;
 }
@@ -59,6 +60,8 @@ TrainSettings read_train(Section s) {
   t.init = s.text("init", "");
   t.freeze.layers = s.texts("freeze");
   t.freeze.batch_norm = s.flag("freeze_bn", false);
+  Section l2 = s.section("l2");
+  for (const std::string& layer : l2.keys()) t.l2[layer] = l2.number(layer, 0, 0, 10);
   s.finish();
   return t;
 }

@@ -1,5 +1,6 @@
 // The sections of a configuration besides model and input: data, augment, optimizer, schedule, train.
 #pragma once
+#include <map>
 #include <string>
 
 #include "data/split.h"
@@ -21,6 +22,7 @@ struct TrainSettings {
   int64_t board_epochs = 10;  // between histograms and pictures for TensorBoard; 0: scalars only
   std::string init;           // weight file to start from
   FreezeSpec freeze;
+  std::map<std::string, double> l2;  // see BuildOptions
 };
 
 struct RunConfig {

@@ -36,10 +36,11 @@ Split split_of(const TrainJob& job, const Dataset& data) {
 }
 
 void check_split(const TrainJob& job, const Split& split) {
-  const int64_t batch = job.run.train.batch;
-  if (static_cast<int64_t>(split.train.size()) < batch)
-    fail(
-        fmt::format("train.batch {} is larger than the training set ({} images)", batch, split.train.size()));
+  const int64_t batch = job.run.train.batch, each = job.run.optimizer.accumulate;
+  if (static_cast<int64_t>(split.train.size()) < batch * each)
+    fail(fmt::format("train.batch {}{} is larger than the training set ({} images)", batch,
+                     each > 1 ? fmt::format(" times optimizer.accumulate {}", each) : "",
+                     split.train.size()));
   if (split.val.empty()) fail("data.val_fraction leaves no image for validation");
 }
 
@@ -69,6 +70,7 @@ Trainer::Outcome train_run(TrainJob job, Device& device, const std::string& devi
   std::optional<ImagePool> images;
   if (device.backend() == Backend::cuda) images.emplace(device);
   LoaderConfig loading{.batch = run.train.batch,
+                       .group = run.optimizer.accumulate,
                        .transform = run.transform,
                        .training = true,
                        .seed = seed,
@@ -89,7 +91,8 @@ Trainer::Outcome train_run(TrainJob job, Device& device, const std::string& devi
                            .mixup = run.train.mixup,
                            .cutmix = run.train.cutmix,
                            .class_weights = run.train.balanced,
-                           .freeze = run.train.freeze};
+                           .freeze = run.train.freeze,
+                           .l2 = run.train.l2};
   BuildOptions eval_build = build;
   eval_build.training = false;
   TrainableGraph train_graph = fuse_for_training(build_network(run.architecture, table, build));
@@ -146,6 +149,8 @@ Trainer::Outcome train_run(TrainJob job, Device& device, const std::string& devi
       log.line(line);
   if (run.train.balanced)
     log.line(fmt::format("class weights: {:.4f}", fmt::join(config.class_weights, " ")));
+  if (run.optimizer.accumulate > 1)
+    log.line(fmt::format("updates from {} batches of {} images", run.optimizer.accumulate, run.train.batch));
   if (table.frozen_count()) log.line(fmt::format("frozen: {} parameters", table.frozen_count()));
   if (images)
     reserve_images(*images, device.free_bytes(), *cache, split.train.size() + split.val.size(),
