@@ -1,10 +1,14 @@
 // gm_train --cross-validate: folds are ordinary runs, scores are those of gm_eval, interruptions cost
 // nothing.
+#include <fmt/format.h>
+
 #include <cmath>
+#include <cstdlib>
 #include <nlohmann/json.hpp>
 #include <set>
 
 #include "data/csv.h"
+#include "tests/python_test_util.h"
 #include "tests/tools_test_util.h"
 
 namespace gm {
@@ -160,6 +164,32 @@ TEST_F(CrossValidation, RefusesWhatWouldMislead) {
   expect_success(run("gm_train", arguments("x", {"--folds", "1", "--epochs", "1", "--quiet"})));
   expect_failure(run("gm_train", arguments("x")), 1, {"already holds folds", "--resume"});
   expect_failure(run("gm_train", arguments("x", {"--resume", "--seed", "4"})), 1, {"folds.csv", "--seed"});
+}
+
+// tools/accuracy_table.py on the tree's own files gives the README's table, and on a fresh summary its
+// figures.
+TEST_F(CrossValidation, TableOfTheReadmeIsTheScripts) {
+  const std::string python = test::python_with("json");
+  if (python.empty()) GTEST_SKIP() << "no Python (GM_PYTHON names one)";
+  const std::string source = GM_SOURCE_DIR, out = dir / "table.md",
+                    table = python + " '" + source + "/tools/accuracy_table.py' ";
+  auto printed = [&](const std::string& arguments) {
+    EXPECT_EQ(std::system((table + arguments + " > '" + out + "' 2>&1").c_str()), 0) << test::read_text(out);
+    return test::read_text(out);
+  };
+  const std::string accuracy = source + "/tests/accuracy/";
+  const std::string readme = test::read_text(source + "/README.md");
+  const std::string tree = printed("--speed '" + accuracy + "speed.jsonl' '" + accuracy + "'*.json");
+  EXPECT_NE(readme.find("-->\n\n" + tree + "\n<!-- accuracy table: end"), std::string::npos) << tree;
+
+  expect_success(run("gm_train", arguments("cv", {"--epochs", "1", "--quiet"})));
+  const std::string fresh = printed("'" + (dir / "cv/summary.json") + "'");
+  const double mean = read_json(dir / "cv/summary.json")["mean"]["accuracy"];
+  EXPECT_NE(fresh.find("| tiny | 32 px |"), std::string::npos) << fresh;
+  EXPECT_NE(fresh.find(fmt::format("| {:.1f} ± ", 100 * mean)), std::string::npos) << fresh;
+  test::write_text(dir / "half.json", R"({"folds": 5, "folds_finished": 2})");
+  EXPECT_NE(std::system((table + "'" + (dir / "half.json") + "' 2> '" + out + "'").c_str()), 0);
+  EXPECT_NE(test::read_text(out).find("only 2 of 5 folds"), std::string::npos) << test::read_text(out);
 }
 
 }  // namespace

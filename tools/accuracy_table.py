@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
 """Writes the accuracy table of README.md from the summaries of gm_train --cross-validate.
 
-    tools/accuracy_table.py --readme README.md tests/accuracy/*.json
+    tools/accuracy_table.py --readme README.md --speed tests/accuracy/speed.jsonl tests/accuracy/*.json
 
 The table replaces what stands between the two marker lines; without --readme it is printed. Scores are means and
-sample standard deviations over folds, from predictions of images that the fold's model has not seen.
+sample standard deviations over folds, from predictions of images that the fold's model has not seen. Speed is that of
+the training runs, whatever else the machine did meanwhile; with --speed it is what gm_bench measured alone, one line of
+`gm_bench --model FILE --mode train|infer --json` each.
 """
 import argparse
 import json
@@ -39,6 +41,20 @@ def read_summary(path):
         fail(f"{path}: not a summary of gm_train --cross-validate: {e} is missing")
 
 
+def read_speed(path):
+    """Images per second by network, input size and mode."""
+    try:
+        with open(path, encoding="utf-8") as f:
+            lines = [json.loads(line) for line in f if line.strip()]
+        return {(b["model"], b["input"], b["mode"]): b["images_per_second"] for b in lines}
+    except OSError as e:
+        fail(f"{path}: {e.strerror}")
+    except ValueError as e:
+        fail(f"{path}: not a line of JSON each: {e}")
+    except (KeyError, TypeError) as e:
+        fail(f"{path}: not what gm_bench --model --json prints: {e} is missing")
+
+
 def percent(mean, std):
     return f"{100 * mean:.1f} ± {100 * std:.1f}"
 
@@ -48,7 +64,7 @@ def data_name(path):
     return name.rsplit(".", 1)[0] if "." in name else name
 
 
-def table(summaries):
+def table(summaries, speed):
     """One table per list of classes, in the order of the files."""
     text = []
     by_classes = {}
@@ -57,6 +73,8 @@ def table(summaries):
     for (data, classes), rows in by_classes.items():
         columns = ["Network", "Input", "Recipe", "Accuracy, %", "Macro precision, %", "Macro recall, %",
                    "Weighted F1, %"] + [f"{c}, %" for c in classes] + ["Parameters", "MACs", "Training, img/s"]
+        if speed:
+            columns.append("Inference, img/s")
         text.append(f"*{data}*:")
         text.append("")
         text.append("| " + " | ".join(columns) + " |")
@@ -68,7 +86,13 @@ def table(summaries):
             for key in ("accuracy", "macro_precision", "macro_recall", "weighted_f1"):
                 cells.append(percent(mean[key], std[key]))
             cells += [percent(m, d) for m, d in zip(mean["class_accuracy"], std["class_accuracy"])]
-            cells += [f"{s['params_trainable']:,}", f"{s['macs'] / 1e6:.1f} M", f"{mean['images_per_second']:.0f}"]
+            cells += [f"{s['params_trainable']:,}", f"{s['macs'] / 1e6:.1f} M"]
+            if speed:
+                for mode in ("train", "infer"):
+                    rate = speed.get((s["network"], s["input_size"], mode))
+                    cells.append("" if rate is None else f"{rate:.0f}")
+            else:
+                cells.append(f"{mean['images_per_second']:.0f}")
             text.append("| " + " | ".join(cells) + " |")
         text.append("")
     return "\n".join(text)
@@ -78,8 +102,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("summaries", nargs="+", metavar="SUMMARY.json")
     parser.add_argument("--readme", help="file with the two marker lines")
+    parser.add_argument("--speed", help="lines of gm_bench --model FILE --json")
     args = parser.parse_args()
-    text = table([read_summary(p) for p in args.summaries])
+    text = table([read_summary(p) for p in args.summaries], read_speed(args.speed) if args.speed else None)
     if not args.readme:
         print(text, end="")
         return

@@ -5,8 +5,10 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 tools/setup.sh
+# Code for every kind of card would take most of the time: only for the one that is here, if any.
+if nvidia-smi >/dev/null 2>&1; then cuda=-DGM_CUDA_ARCHS=native; else cuda=-DGM_CUDA=OFF; fi
 # shellcheck disable=SC2086 # several arguments
-cmake --preset release ${GM_CMAKE_ARGS:-} >/dev/null
+cmake --preset release "$cuda" ${GM_CMAKE_ARGS:-} >/dev/null
 cmake --build build --parallel "${GM_JOBS:-$(nproc)}" --target gm_data gm_train gm_eval gm_infer
 bin=build/bin
 base=runs/quickstart
