@@ -66,24 +66,7 @@ __global__ void scale_pool_backward_kernel(const T* x, const float* s, const T* 
     }
   }
   if (!sums) return;  // the same for all threads
-  sum_rows<V>(sum, shared);
-  if (threadIdx.y == 0 && c < channels) {
-#pragma unroll
-    for (int k = 0; k < V; ++k) {
-      float* to = sums + (blockIdx.z * int64_t{gridDim.x} + n) * channels + c + k;
-      *to = accumulate_ds ? *to + sum[k] : sum[k];
-    }
-  }
-}
-
-// Second stage: one thread per (n, c), chunks in order.
-__global__ void scale_pool_finish_kernel(const float* partial, float* ds, bool accumulate, int64_t count,
-                                         int chunks) {
-  for_lanes<1>(count, [&](int64_t i, auto) {
-    float sum = 0;
-    for (int k = 0; k < chunks; ++k) sum += partial[k * count + i];
-    ds[i] = accumulate ? ds[i] + sum : sum;
-  });
+  put_sums<V>(sum, shared, sums, accumulate_ds, channels);
 }
 
 void channel_scale_pool_forward(const OpCall& c) {
@@ -120,7 +103,7 @@ void channel_scale_pool_backward(const OpCall& c) {
     });
   });
   if (several)
-    GM_LAUNCH(scale_pool_finish_kernel, flat_grid(count, 1, c.ctx), kFlatThreads, 0, c.ctx.stream, sums, ds,
+    GM_LAUNCH(sum_chunks_kernel, flat_grid(count, 1, c.ctx), kFlatThreads, 0, c.ctx.stream, sums, ds,
               accumulate_ds, count, t.chunks);
 }
 

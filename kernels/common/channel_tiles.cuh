@@ -45,6 +45,32 @@ __device__ __forceinline__ void sum_rows(float (&v)[V], float* shared) {
   }
 }
 
+/// What a backward pass ends with: adds the sums of a block's threads and writes those of its image and
+/// chunk. sums: (N, C), or partial sums (chunks, N, C) of several chunks, for sum_chunks_kernel. Every thread
+/// must call; shared: see sum_rows.
+template <int V>
+__device__ __forceinline__ void put_sums(float (&v)[V], float* shared, float* sums, bool accumulate,
+                                         int64_t channels) {
+  const int64_t c = tile_channel<V>();
+  sum_rows<V>(v, shared);
+  if (threadIdx.y != 0 || c >= channels) return;
+#pragma unroll
+  for (int k = 0; k < V; ++k) {
+    float* to = sums + (blockIdx.z * int64_t{gridDim.x} + blockIdx.x) * channels + c + k;
+    *to = accumulate ? *to + v[k] : v[k];
+  }
+}
+
+/// Second stage of several chunks: one thread per (n, c), chunks in order.
+static __global__ void sum_chunks_kernel(const float* partial, float* sums, bool accumulate, int64_t count,
+                                         int chunks) {
+  for_lanes<1>(count, [&](int64_t i, auto) {
+    float sum = 0;
+    for (int k = 0; k < chunks; ++k) sum += partial[k * count + i];
+    sums[i] = accumulate ? sums[i] + sum : sum;
+  });
+}
+
 /// A maximum and where it is. The larger value wins, the earlier place among equals, so that the order of
 /// meeting does not matter.
 struct Peak {
