@@ -89,9 +89,7 @@ void channel_scale_backward(const OpCall& c) {
                 d[3]);
     });
   });
-  if (several)
-    GM_LAUNCH(sum_chunks_kernel, flat_grid(count, 1, c.ctx), kFlatThreads, 0, c.ctx.stream, sums, ds,
-              accumulate_ds, count, t.chunks);
+  if (several) launch_sum_chunks(sums, ds, accumulate_ds, count, t.chunks, c.ctx);
 }
 
 }  // namespace gm::GM_BACKEND_NS

@@ -46,7 +46,7 @@ __device__ __forceinline__ void sum_rows(float (&v)[V], float* shared) {
 }
 
 /// What a backward pass ends with: adds the sums of a block's threads and writes those of its image and
-/// chunk. sums: (N, C), or partial sums (chunks, N, C) of several chunks, for sum_chunks_kernel. Every thread
+/// chunk. sums: (N, C), or partial sums (chunks, N, C) of several chunks, for launch_sum_chunks. Every thread
 /// must call; shared: see sum_rows.
 template <int V>
 __device__ __forceinline__ void put_sums(float (&v)[V], float* shared, float* sums, bool accumulate,
@@ -61,7 +61,7 @@ __device__ __forceinline__ void put_sums(float (&v)[V], float* shared, float* su
   }
 }
 
-/// Second stage of several chunks: one thread per (n, c), chunks in order.
+// One thread per (n, c), chunks in order.
 static __global__ void sum_chunks_kernel(const float* partial, float* sums, bool accumulate, int64_t count,
                                          int chunks) {
   for_lanes<1>(count, [&](int64_t i, auto) {
@@ -69,6 +69,13 @@ static __global__ void sum_chunks_kernel(const float* partial, float* sums, bool
     for (int k = 0; k < chunks; ++k) sum += partial[k * count + i];
     sums[i] = accumulate ? sums[i] + sum : sum;
   });
+}
+
+/// Second stage of several chunks: partial sums (chunks, count) to sums (count).
+inline void launch_sum_chunks(const float* partial, float* sums, bool accumulate, int64_t count, int chunks,
+                              const Context& ctx) {
+  GM_LAUNCH(sum_chunks_kernel, flat_grid(count, 1, ctx), kFlatThreads, 0, ctx.stream, partial, sums,
+            accumulate, count, chunks);
 }
 
 /// A maximum and where it is. The larger value wins, the earlier place among equals, so that the order of
