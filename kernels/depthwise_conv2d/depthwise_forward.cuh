@@ -2,25 +2,11 @@
 // kernels, then their launcher. How they work: depthwise_plan.cuh.
 #pragma once
 #include "kernels/batch_norm/bn_forward.cuh"
+#include "kernels/common/act_any.cuh"
 #include "kernels/depthwise_conv2d/depthwise_plan.cuh"
 
 namespace gm::GM_BACKEND_NS {
 
-__device__ __forceinline__ float act_value_any(Act act, float z) {
-  switch (act) {
-    case Act::silu:
-      return act_value<Act::silu>(z);
-    case Act::relu:
-      return act_value<Act::relu>(z);
-    case Act::relu6:
-      return act_value<Act::relu6>(z);
-    case Act::sigmoid:
-      return act_value<Act::sigmoid>(z);
-    case Act::none:
-      break;
-  }
-  return z;
-}
 /// BN statistics of the output as stored, about a pivot every block forms alike: the output at the middle of
 /// the first image.
 template <int N>
