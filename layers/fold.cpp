@@ -1,15 +1,41 @@
 #include <cmath>
 
-#include "layers/rewriting.h"
+#include "layers/whole_block.h"
 
 namespace gm {
 
-FoldedNetwork::FoldedNetwork(const TrainableGraph& source, const Fusions& fusions) : net{Graph(table)} {
+FoldedNetwork::FoldedNetwork(const TrainableGraph& source, const Fusions& fusions, Backend backend)
+    : net{Graph(table)} {
   const Graph& g = source.graph;
   Fusions possible = fusions;
   possible.pool = false;  // a folded convolution has no pooled output
   const Matcher match(g, possible);
+  const WholeBlocks blocks(g, match);
   Rebuild r(source, table);
+  // Kernel and bias that convolution and batch norm of a chain become.
+  auto fold = [&](const Chain& c) {
+    GM_CHECK(c.drop < 0, "only inference graphs can be folded");
+    const Node &n = g.nodes()[c.conv], &norm = g.nodes()[c.norm];
+    const Shape channels = g.table()[g.value(norm.in[1]).param].shape;
+    const ValueId kernel = r.operand(n.in[1]);
+    const ValueId bias = r.graph().parameter(n.name + "/folded_bias", channels, {});
+    folds.push_back({g.value(n.in[1]).param, g.value(norm.in[1]).param, g.value(norm.in[2]).param,
+                     g.value(norm.state[0]).param, g.value(norm.state[1]).param, norm.attrs.get("eps"),
+                     r.graph().value(kernel).param, r.graph().value(bias).param});
+    return std::pair(kernel, bias);
+  };
+  auto whole = [&](const Node& first, const WholeBlock& b) {
+    std::vector<ValueId> in{r.operand(blocks.input(b))};
+    for (const Chain* c : {&b.expand, &b.depthwise, &b.project}) {
+      const auto [kernel, bias] = *c ? fold(*c) : std::pair(kAbsent, kAbsent);
+      in.insert(in.end(), {kernel, bias});
+    }
+    for (int dense : {b.squeeze, b.excite}) {
+      in.push_back(dense < 0 ? kAbsent : r.operand(g.nodes()[dense].in[1]));
+      in.push_back(dense < 0 ? kAbsent : r.operand(g.nodes()[dense].in[2]));
+    }
+    return r.graph().add1("mbconv", blocks.attrs(b), in, first.name);
+  };
   r.operand(source.pixels);
   std::vector<char> done(g.nodes().size(), 0);
   for (size_t i = 0; i < g.nodes().size(); ++i) {
@@ -20,20 +46,18 @@ FoldedNetwork::FoldedNetwork(const TrainableGraph& source, const Fusions& fusion
       done[pool] = 1;
       continue;
     }
+    if (fusions.block && backend != Backend::cpu)
+      if (const auto b = blocks.from(static_cast<int>(i)); b && blocks.pays(*b)) {
+        r.bind(g.nodes()[b->project.last()].out[0], whole(n, *b));
+        for (int k : b->nodes()) done[k] = 1;
+        continue;
+      }
     const Chain c = match.from(static_cast<int>(i));
     if (c.conv < 0) {
       r.copy(n);
       continue;
     }
-    GM_CHECK(c.drop < 0, "only inference graphs can be folded");
-    const Node& norm = g.nodes()[c.norm];
-    const Value& w = g.value(n.in[1]);
-    const Shape channels = g.table()[g.value(norm.in[1]).param].shape;
-    const ValueId kernel = r.operand(n.in[1]);
-    const ValueId bias = r.graph().parameter(n.name + "/folded_bias", channels, {});
-    folds.push_back({w.param, g.value(norm.in[1]).param, g.value(norm.in[2]).param,
-                     g.value(norm.state[0]).param, g.value(norm.state[1]).param, norm.attrs.get("eps"),
-                     r.graph().value(kernel).param, r.graph().value(bias).param});
+    const auto [kernel, bias] = fold(c);
     Attrs attrs = n.attrs;
     attrs.set("act", match.act_of(c));
     std::vector<ValueId> in{r.operand(n.in[0]), kernel, bias};

@@ -102,11 +102,21 @@ void training_step(const CheckSide& side, const CheckProblem& p, const Sink& sin
                   [&](int i) { return w.download(table[i]); });
 }
 
-void inference(const CheckSide& side, const CheckProblem& p, const Sink& sink) {
+// A card's plan when one of the two is a card: both sides run the same nodes.
+Backend plan_backend(const CheckSide& side, const CheckSide& other) {
+  for (const CheckSide& s : {side, other}) {
+    if (s.device.starts_with("cuda") || (s.device == "auto" && no_cuda_reason().empty()))
+      return Backend::cuda;
+    if (s.device == "simt") return Backend::simt;
+  }
+  return Backend::cpu;
+}
+
+void inference(const CheckSide& side, const CheckProblem& p, Backend backend, const Sink& sink) {
   ParameterTable table;
   const FoldedNetwork folded(
       build_network(p.architecture, table, {.batch = p.batch, .dtype = dtype_of(side), .loss = false}),
-      p.fusions);
+      p.fusions, backend);
   auto device = open(side, p);
   const Weights original = make_weights(*device, table, side, p, false);
   Weights w(*device, folded.table, side.bf16, false);
@@ -219,7 +229,10 @@ std::vector<Difference> check_training_step(const CheckSide& side, const CheckSi
 }
 std::vector<Difference> check_inference(const CheckSide& side, const CheckSide& other,
                                         const CheckProblem& problem) {
-  return both(side, other, problem, inference);
+  const Backend backend = plan_backend(side, other);
+  return both(side, other, problem, [&](const CheckSide& s, const CheckProblem& p, const Sink& sink) {
+    inference(s, p, backend, sink);
+  });
 }
 
 double StepLosses::relative() const { return std::abs(side - other) / std::abs(other); }

@@ -14,8 +14,9 @@ struct Fusions {
   bool pool = true;        // training: an average pool over their result (squeeze-and-excitation)
   bool residual = true;    // stochastic depth and residual add behind them
   bool attention = true;   // CBAM's channel_scale and spatial_pool: channel_scale_pool
+  bool block = true;       // inference on a card: whole MBConv blocks, where that is expected to be faster
 
-  static constexpr Fusions none() { return {false, false, false, false, false}; }
+  static constexpr Fusions none() { return {false, false, false, false, false, false}; }
 };
 
 /// Training: convolution -> batch norm -> activation, then [-> global average pool] or [-> stochastic depth
@@ -34,10 +35,12 @@ struct Fold {
 };
 
 /// The inference network with every batch norm folded into the convolution before it, activation and residual
-/// add into the convolution's epilogue; channel_scale -> spatial_pool becomes channel_scale_pool. Owns its
+/// add into the convolution's epilogue; channel_scale -> spatial_pool becomes channel_scale_pool. For a card
+/// (`backend` other than cpu) MBConv blocks become mbconv nodes; the processor is faster without. Owns its
 /// parameter table; make weights for it and call refresh() whenever the originals have changed.
 struct FoldedNetwork {
-  explicit FoldedNetwork(const TrainableGraph& inference_graph, const Fusions& fusions = {});
+  explicit FoldedNetwork(const TrainableGraph& inference_graph, const Fusions& fusions = {},
+                         Backend backend = Backend::cpu);
   FoldedNetwork(const FoldedNetwork&) = delete;
   FoldedNetwork& operator=(const FoldedNetwork&) = delete;
 

@@ -40,8 +40,10 @@ class Matcher {
   Matcher(const Graph& g, const Fusions& fusions) : g_(g), fusions_(fusions), uses_(consumers(g)) {}
 
   bool is(int node, const char* op) const { return node >= 0 && g_.nodes()[node].op->name == op; }
+  /// Nodes that read the first output.
+  const std::vector<int>& readers(int node) const { return uses_[g_.nodes()[node].out[0]]; }
   int only_consumer(int node) const {
-    const auto& u = uses_[g_.nodes()[node].out[0]];
+    const auto& u = readers(node);
     return u.size() == 1 ? u[0] : -1;
   }
   // From a convolution without bias and epilogue and its batch norm on, or from a batch norm on, as far as

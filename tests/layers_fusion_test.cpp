@@ -37,13 +37,15 @@ struct Named {
 };
 // batch_norm is what the others stand on, except attention.
 const Named kFusions[] = {{"none", Fusions::none()},
-                          {"batch_norm", {true, false, false, false, false}},
-                          {"norm_and_activation", {false, true, false, false, false}},
-                          {"batch_norm_and_activation", {true, true, false, false, false}},
-                          {"pool", {true, true, true, false, false}},
-                          {"residual", {true, true, false, true, false}},
-                          {"residual_without_batch_norm", {false, true, false, true, false}},
-                          {"attention", {false, false, false, false, true}},
+                          {"batch_norm", {true, false, false, false, false, false}},
+                          {"norm_and_activation", {false, true, false, false, false, false}},
+                          {"batch_norm_and_activation", {true, true, false, false, false, false}},
+                          {"pool", {true, true, true, false, false, false}},
+                          {"residual", {true, true, false, true, false, false}},
+                          {"residual_without_batch_norm", {false, true, false, true, false, false}},
+                          {"attention", {false, false, false, false, true, false}},
+                          {"all_but_block", {true, true, true, true, true, false}},
+                          {"block_without_residual", {true, true, true, false, true, true}},
                           {"all", {}}};
 
 class Fixture {
@@ -103,7 +105,7 @@ std::vector<float> logits(const char* device, DType dtype, const Fusions& fusion
   const TrainableGraph plain = f.build(false, dtype);
   Weights w(*f.device, f.table, dtype == DType::bf16, false);
   f.randomize(w);
-  FoldedNetwork folded(plain, fusions);
+  FoldedNetwork folded(plain, fusions, f.device->backend());
   Weights fw(*f.device, folded.table, dtype == DType::bf16, false);
   folded.refresh(f.table, w, fw);
   Session s(*f.device, folded.net.graph, fw, {.keep = {folded.net.logits}});

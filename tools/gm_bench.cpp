@@ -31,6 +31,7 @@ Fusions fusions_without(const std::vector<std::string>& names) {
      : name == "activation" ? f.activation
      : name == "pool"       ? f.pool
      : name == "residual"   ? f.residual
+     : name == "block"      ? f.block
                             : f.attention) = false;
   }
   return f;
@@ -200,8 +201,8 @@ int main(int argc, char** argv) {
       ->check(check_assignment);
   app.add_option("--without", a.without,
                  "of a network: leave out a fusion: batch_norm (or its folding), activation, pool, residual, "
-                 "attention, all")
-      ->check(CLI::IsMember({"batch_norm", "activation", "pool", "residual", "attention", "all"}));
+                 "attention, block, all")
+      ->check(CLI::IsMember({"batch_norm", "activation", "pool", "residual", "attention", "block", "all"}));
   app.add_option("--seconds", a.seconds, "time spent on each figure")->capture_default_str();
   app.add_option("--device", a.device, "auto, cpu, cuda or cuda:INDEX")
       ->capture_default_str()

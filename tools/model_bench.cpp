@@ -52,7 +52,7 @@ ModelTiming time_model(Device& device, const Architecture& a, const ModelBenchOp
   ModelTiming t;
   t.batch = o.batch;
   if (!o.training) {
-    const FoldedNetwork folded(plain, o.fusions);
+    const FoldedNetwork folded(plain, o.fusions, device.backend());
     Weights folded_weights(device, folded.table, o.bf16, false);
     folded.refresh(table, weights, folded_weights);
     Session session(device, folded.net.graph, folded_weights, {.keep = {folded.net.logits}});

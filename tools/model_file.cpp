@@ -95,7 +95,7 @@ Predictor::Predictor(Device& device, const ModelFile& model, int64_t batch, cons
   const TrainableGraph plain = build_network(architecture_, table, options);
   Weights original(device, table, false, false);
   load_weights(model.tensors, table, original);
-  folded_ = std::make_unique<FoldedNetwork>(plain);
+  folded_ = std::make_unique<FoldedNetwork>(plain, Fusions{}, device.backend());
   weights_ = std::make_unique<Weights>(device, folded_->table, o.bf16, false);
   folded_->refresh(table, original, *weights_);
   pixels_ = folded_->net.pixels;

@@ -22,7 +22,7 @@ struct DataSheet {
 constexpr DataSheet kCards[]{{"A100 80 GB SXM", 2039e9, 19.5e12, 312e12},
                              {"RTX 3090", 936e9, 35.6e12, 71e12}};
 
-Graph ops_of(const Architecture& a, const ModelBenchOptions& o, ParameterTable& table,
+Graph ops_of(const Architecture& a, const ModelBenchOptions& o, Backend backend, ParameterTable& table,
              std::unique_ptr<FoldedNetwork>& folded) {
   const TrainableGraph plain = build_network(a, table,
                                              {.batch = o.batch,
@@ -30,7 +30,7 @@ Graph ops_of(const Architecture& a, const ModelBenchOptions& o, ParameterTable& 
                                               .dtype = o.bf16 ? DType::bf16 : DType::f32,
                                               .loss = o.training});
   if (o.training) return fuse_for_training(plain, o.fusions).graph;
-  folded = std::make_unique<FoldedNetwork>(plain, o.fusions);
+  folded = std::make_unique<FoldedNetwork>(plain, o.fusions, backend);
   return folded->net.graph;
 }
 
@@ -66,7 +66,7 @@ std::vector<TimedCase> time_network_ops(Device& device, const Architecture& a,
                                         const std::string& op) {
   ParameterTable table;
   std::unique_ptr<FoldedNetwork> folded;
-  const Graph graph = ops_of(a, options, table, folded);
+  const Graph graph = ops_of(a, options, device.backend(), table, folded);
   const DType dtype = options.bf16 ? DType::bf16 : DType::f32;
   ColdTimer timer(device, options.seconds);
   std::vector<TimedCase> timed;

@@ -96,7 +96,7 @@ Trainer::Outcome train_run(TrainJob job, Device& device, const std::string& devi
   BuildOptions eval_build = build;
   eval_build.training = false;
   TrainableGraph train_graph = fuse_for_training(build_network(run.architecture, table, build));
-  FoldedNetwork folded(build_network(run.architecture, table, eval_build));
+  FoldedNetwork folded(build_network(run.architecture, table, eval_build), {}, device.backend());
   if (images) {
     train_graph.augment.set("colour", Transform(run.transform, true).recolours());
     folded.net.augment.set("colour", 0);
