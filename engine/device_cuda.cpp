@@ -50,11 +50,11 @@ class CudaDevice : public Device {
   std::string description() const override {
     int driver = 0;
     cudaDriverGetVersion(&driver);
-    char text[256];
-    std::snprintf(text, sizeof text, "%s (cuda:%d, sm_%d%d, %.1f GiB, CUDA driver %d.%d)", properties_.name,
-                  index_, properties_.major, properties_.minor, gib(properties_.totalGlobalMem),
-                  driver / 1000, driver % 1000 / 10);
-    return text;
+    char text[128];
+    std::snprintf(text, sizeof text, " (cuda:%d, sm_%d%d, %.1f GiB, CUDA driver %d.%d)", index_,
+                  properties_.major, properties_.minor, gib(properties_.totalGlobalMem), driver / 1000,
+                  driver % 1000 / 10);
+    return properties_.name + std::string(text);
   }
   void* allocate(size_t bytes) override {
     select();

@@ -24,7 +24,9 @@ fi
 
 passed=0 failed=0 skipped=0
 mkdir -p "$build/test-logs"
-for test in gm_kernel_tests gm_race_tests gm_unit_tests; do
+tests=(gm_kernel_tests gm_race_tests gm_unit_tests)
+if [ -x "$build/bin/gm_cudnn_tests" ]; then tests+=(gm_cudnn_tests); fi  # a build with CUDA
+for test in "${tests[@]}"; do
   log=$build/test-logs/$test.txt
   echo "== $test"
   status=0

@@ -31,22 +31,25 @@ ConvolutionPlan* find_plan(CudaLibraries& libraries, const CudnnQuestion& q) {
   auto [it, created] = libraries.plans.try_emplace(key_of(q));
   if (created) try {
       auto made = std::make_unique<ConvolutionPlan>();
-      made->graph = std::make_unique<Graph>(q);
-      made->configurations = made->graph->configurations(libraries.cudnn, nullptr,
-                                                         static_cast<int64_t>(libraries.workspace_bytes));
-      for (Descriptor& configuration : made->configurations) {
-        auto plan = std::make_unique<Descriptor>(CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR);
-        plan->set(CUDNN_ATTR_EXECUTION_PLAN_HANDLE, CUDNN_TYPE_HANDLE, libraries.cudnn);
-        plan->set(CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, configuration);
-        // A kernel that the heuristics offer may still fail to compile.
-        if (cudnnBackendFinalize(plan->raw()) != CUDNN_STATUS_SUCCESS) continue;
-        int64_t bytes = 0, count = 0;
-        check(cudnnBackendGetAttribute(plan->raw(), CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE,
-                                       CUDNN_TYPE_INT64, 1, &count, &bytes),
-              "workspace of a plan");
-        if (bytes > static_cast<int64_t>(libraries.workspace_bytes)) continue;
-        made->plan = std::move(plan);
-        break;
+      made->graph = std::make_unique<Graph>(q, libraries.cudnn);
+      const auto workspace = static_cast<int64_t>(libraries.workspace_bytes);
+      for (auto mode : {CUDNN_HEUR_MODE_A, CUDNN_HEUR_MODE_FALLBACK}) {
+        made->configurations = made->graph->configurations(mode, nullptr, workspace);
+        for (Descriptor& configuration : made->configurations) {
+          auto plan = std::make_unique<Descriptor>(CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR);
+          plan->set(CUDNN_ATTR_EXECUTION_PLAN_HANDLE, CUDNN_TYPE_HANDLE, libraries.cudnn);
+          plan->set(CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, configuration);
+          // A kernel that the heuristics offer may still fail to compile.
+          if (cudnnBackendFinalize(plan->raw()) != CUDNN_STATUS_SUCCESS) continue;
+          int64_t bytes = 0, count = 0;
+          check(cudnnBackendGetAttribute(plan->raw(), CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE,
+                                         CUDNN_TYPE_INT64, 1, &count, &bytes),
+                "workspace of a plan");
+          if (bytes > workspace) continue;
+          made->plan = std::move(plan);
+          break;
+        }
+        if (made->plan) break;
       }
       if (made->plan) it->second = std::move(made);
     } catch (const Refusal&) {
@@ -140,22 +143,25 @@ CudnnOffer cudnn_offer(const CudnnQuestion& q, const std::string& device_json, i
     device.set(CUDNN_ATTR_DEVICEPROP_JSON_REPRESENTATION, CUDNN_TYPE_CHAR,
                std::vector<char>(device_json.begin(), device_json.end()));
     device.finalize("device properties");
-    Graph graph(q);
-    const std::vector<Descriptor> found = graph.configurations(nullptr, &device, int64_t{64} << 20);
-    offer.configurations = static_cast<int>(found.size());
-    if (found.empty()) offer.refusal = "no engine configuration";
-    for (int i = 0; i < attempts && i < offer.configurations && !offer.plan; ++i) {
-      Descriptor plan(CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR);
-      plan.set(CUDNN_ATTR_EXECUTION_PLAN_DEVICEPROP, device);
-      plan.set(CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, found[i]);
-      const cudnnStatus_t s = cudnnBackendFinalize(plan.raw());
-      // 5xxx: the kernel was compiled and only loading it needs a driver.
-      offer.plan = s == CUDNN_STATUS_SUCCESS || static_cast<int>(s) / 1000 == 5;
-      if (!offer.plan) {
-        char text[2048] = "";
-        cudnnGetLastErrorString(text, sizeof text);
-        offer.refusal = text;
+    const Graph graph(q, nullptr);
+    offer.refusal = "no engine configuration";
+    for (auto mode : {CUDNN_HEUR_MODE_A, CUDNN_HEUR_MODE_FALLBACK}) {
+      const std::vector<Descriptor> found = graph.configurations(mode, &device, int64_t{64} << 20);
+      offer.configurations += static_cast<int>(found.size());
+      for (size_t i = 0; i < found.size() && static_cast<int>(i) < attempts && !offer.plan; ++i) {
+        Descriptor plan(CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR);
+        plan.set(CUDNN_ATTR_EXECUTION_PLAN_DEVICEPROP, device);
+        plan.set(CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, found[i]);
+        const cudnnStatus_t s = cudnnBackendFinalize(plan.raw());
+        // 5xxx: the kernel was compiled and only loading it needs a driver.
+        offer.plan = s == CUDNN_STATUS_SUCCESS || static_cast<int>(s) / 1000 == 5;
+        if (!offer.plan) {
+          char text[2048] = "";
+          cudnnGetLastErrorString(text, sizeof text);
+          offer.refusal = text;
+        }
       }
+      if (offer.plan || (attempts == 0 && offer.configurations > 0)) break;
     }
   } catch (const Refusal& refusal) {
     offer.refusal = refusal.what();

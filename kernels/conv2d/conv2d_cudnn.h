@@ -39,9 +39,10 @@ struct CudnnQuestion {
   bool tf32 = false;
 };
 /// What cuDNN offers for a card that need not be present, described by the JSON of
-/// CUDNN_ATTR_DEVICEPROP_JSON_REPRESENTATION: the number of engine configurations left after our filters, and
-/// whether one of the first `attempts` can be made into a plan (kernels compiled at run time can not without
-/// a driver; their failure to load counts as success here).
+/// CUDNN_ATTR_DEVICEPROP_JSON_REPRESENTATION: the number of engine configurations left after our filters, in
+/// mode A and, where those make no plan, in mode FALLBACK; and whether one of the first `attempts` of a mode
+/// can be made into a plan (kernels compiled at run time can not without a driver; their failure to load
+/// counts as success here). With attempts 0 nothing is made: that there are configurations ends the search.
 struct CudnnOffer {
   int configurations = 0;
   bool plan = false;

@@ -1,60 +1,13 @@
-// The operation graph of one question to cuDNN, in its backend C API. Private to conv2d_cudnn.cpp.
+// The operation graph of one question to cuDNN, in its backend C API. Private to conv2d_*cudnn.cpp.
 #pragma once
-#include <cudnn.h>
-
 #include <memory>
-#include <stdexcept>
-#include <string>
 #include <utility>
 #include <vector>
 
 #include "kernels/conv2d/conv2d_cudnn.h"
+#include "kernels/conv2d/conv2d_cudnn_engine.h"
 
-namespace gm::cuda {
-
-namespace cudnn_graph {
-
-// cuDNN does not serve a problem: an answer, not a failure.
-struct Refusal : std::runtime_error {
-  cudnnStatus_t status;
-  Refusal(cudnnStatus_t s, const std::string& what) : std::runtime_error(what), status(s) {}
-};
-inline void check(cudnnStatus_t s, const char* what) {
-  if (s == CUDNN_STATUS_SUCCESS) return;
-  char text[2048] = "";
-  cudnnGetLastErrorString(text, sizeof text);
-  throw Refusal(s, std::string(what) + ": " + cudnnGetErrorString(s) + " " + text);
-}
-
-class Descriptor {
- public:
-  explicit Descriptor(cudnnBackendDescriptorType_t type) {
-    check(cudnnBackendCreateDescriptor(type, &d_), "create descriptor");
-  }
-  ~Descriptor() {
-    if (d_) cudnnBackendDestroyDescriptor(d_);
-  }
-  Descriptor(Descriptor&& o) noexcept : d_(std::exchange(o.d_, nullptr)) {}
-  Descriptor& operator=(Descriptor&&) = delete;
-  cudnnBackendDescriptor_t raw() const { return d_; }
-
-  template <class T>
-  void set(cudnnBackendAttributeName_t name, cudnnBackendAttributeType_t type, const std::vector<T>& values) {
-    check(cudnnBackendSetAttribute(d_, name, type, static_cast<int64_t>(values.size()), values.data()),
-          "set attribute");
-  }
-  template <class T>
-  void set(cudnnBackendAttributeName_t name, cudnnBackendAttributeType_t type, T value) {
-    check(cudnnBackendSetAttribute(d_, name, type, 1, &value), "set attribute");
-  }
-  void set(cudnnBackendAttributeName_t name, const Descriptor& other) {
-    set(name, CUDNN_TYPE_BACKEND_DESCRIPTOR, other.raw());
-  }
-  void finalize(const char* what) { check(cudnnBackendFinalize(d_), what); }
-
- private:
-  cudnnBackendDescriptor_t d_ = nullptr;
-};
+namespace gm::cuda::cudnn_graph {
 
 constexpr int64_t kAlignment = 16;  // bytes, of every tensor
 enum Uid : int64_t { kX = 1, kW = 2, kY = 3, kBias = 4, kResidual = 5, kVirtual = 6 };
@@ -62,37 +15,28 @@ enum Uid : int64_t { kX = 1, kW = 2, kY = 3, kBias = 4, kResidual = 5, kVirtual 
 // The descriptors of one operation graph; cuDNN keeps references, so they live as long as the plan.
 class Graph {
  public:
-  explicit Graph(const CudnnQuestion& q) : q_(q) { build(); }
+  /// handle: of the card it will run on; null for one that is not there.
+  Graph(const CudnnQuestion& q, cudnnHandle_t handle) : q_(q) {
+    build();
+    graph_ = &keep(CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR);
+    if (handle) graph_->set(CUDNN_ATTR_OPERATIONGRAPH_HANDLE, CUDNN_TYPE_HANDLE, handle);
+    graph_->set(CUDNN_ATTR_OPERATIONGRAPH_OPS, CUDNN_TYPE_BACKEND_DESCRIPTOR, operations_);
+    graph_->finalize("operation graph");
+  }
 
-  /// Engine configurations in cuDNN's order of preference, filtered by what we accept.
-  std::vector<Descriptor> configurations(cudnnHandle_t handle, const Descriptor* device,
-                                         int64_t workspace_cap) {
-    Descriptor& graph = keep(CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR);
-    if (handle) graph.set(CUDNN_ATTR_OPERATIONGRAPH_HANDLE, CUDNN_TYPE_HANDLE, handle);
-    graph.set(CUDNN_ATTR_OPERATIONGRAPH_OPS, CUDNN_TYPE_BACKEND_DESCRIPTOR, operations_);
-    graph.finalize("operation graph");
+  /// Engine configurations in cuDNN's order of preference, filtered by what we accept. Mode A has the fast
+  /// ones; FALLBACK (asking costs 10 ms) those that serve nearly everything.
+  std::vector<Descriptor> configurations(cudnnBackendHeurMode_t mode, const Descriptor* device,
+                                         int64_t workspace_cap) const {
     std::vector<Descriptor> accepted;
-    for (auto mode : {CUDNN_HEUR_MODE_A, CUDNN_HEUR_MODE_FALLBACK}) {
-      Descriptor heuristic(CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR);
-      heuristic.set(CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH, graph);
-      heuristic.set(CUDNN_ATTR_ENGINEHEUR_MODE, CUDNN_TYPE_HEUR_MODE, mode);
-      if (device) heuristic.set(CUDNN_ATTR_ENGINEHEUR_DEVICEPROP, *device);
-      if (cudnnBackendFinalize(heuristic.raw()) != CUDNN_STATUS_SUCCESS) continue;
-      int64_t count = 0;
-      check(cudnnBackendGetAttribute(heuristic.raw(), CUDNN_ATTR_ENGINEHEUR_RESULTS,
-                                     CUDNN_TYPE_BACKEND_DESCRIPTOR, 0, &count, nullptr),
-            "count engines");
-      std::vector<Descriptor> found;
-      std::vector<cudnnBackendDescriptor_t> raw;
-      for (int64_t i = 0; i < count; ++i)
-        raw.push_back(found.emplace_back(CUDNN_BACKEND_ENGINECFG_DESCRIPTOR).raw());
-      if (count)
-        check(cudnnBackendGetAttribute(heuristic.raw(), CUDNN_ATTR_ENGINEHEUR_RESULTS,
-                                       CUDNN_TYPE_BACKEND_DESCRIPTOR, count, &count, raw.data()),
-              "list engines");
-      for (int64_t i = 0; i < count; ++i)
-        if (acceptable(found[i], workspace_cap)) accepted.push_back(std::move(found[i]));
-    }
+    Descriptor heuristic(CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR);
+    heuristic.set(CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH, *graph_);
+    heuristic.set(CUDNN_ATTR_ENGINEHEUR_MODE, CUDNN_TYPE_HEUR_MODE, mode);
+    if (device) heuristic.set(CUDNN_ATTR_ENGINEHEUR_DEVICEPROP, *device);
+    if (cudnnBackendFinalize(heuristic.raw()) != CUDNN_STATUS_SUCCESS) return accepted;
+    for (Descriptor& found : descriptors(heuristic, CUDNN_ATTR_ENGINEHEUR_RESULTS,
+                                         CUDNN_BACKEND_ENGINECFG_DESCRIPTOR, "list of engines"))
+      if (acceptable(found, workspace_cap)) accepted.push_back(std::move(found));
     return accepted;
   }
 
@@ -218,16 +162,7 @@ class Graph {
                                  1, &count, &bytes) == CUDNN_STATUS_SUCCESS &&
         bytes > workspace_cap)
       return false;
-    Descriptor engine(CUDNN_BACKEND_ENGINE_DESCRIPTOR);
-    cudnnBackendDescriptor_t raw = engine.raw();
-    check(cudnnBackendGetAttribute(configuration.raw(), CUDNN_ATTR_ENGINECFG_ENGINE,
-                                   CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &count, &raw),
-          "engine of a configuration");
-    cudnnBackendNumericalNote_t notes[CUDNN_NUMERICAL_NOTE_TYPE_COUNT];
-    check(cudnnBackendGetAttribute(engine.raw(), CUDNN_ATTR_ENGINE_NUMERICAL_NOTE, CUDNN_TYPE_NUMERICAL_NOTE,
-                                   CUDNN_NUMERICAL_NOTE_TYPE_COUNT, &count, notes),
-          "numerical notes");
-    for (int64_t i = 0; i < count; ++i) switch (notes[i]) {
+    for (cudnnBackendNumericalNote_t note : Engine(configuration).numerical_notes()) switch (note) {
         case CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC:
           if (q_.deterministic) return false;
           break;
@@ -246,10 +181,9 @@ class Graph {
   }
 
   CudnnQuestion q_;
+  Descriptor* graph_ = nullptr;
   std::vector<std::unique_ptr<Descriptor>> kept_;
   std::vector<cudnnBackendDescriptor_t> operations_;
 };
 
-}  // namespace cudnn_graph
-
-}  // namespace gm::cuda
+}  // namespace gm::cuda::cudnn_graph

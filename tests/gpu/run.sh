@@ -106,7 +106,7 @@ sanitize() { # TOOL
 export -f determinism checks check sanitize
 export bin work
 
-phase tests 170 "$bin/gm_kernel_tests" --gtest_filter='*cuda*:*Cuda*:*Cudnn*' &
+phase tests 170 "$bin/gm_kernel_tests" --gtest_filter='*cuda*:*Cuda*' &
 phase feed 170 "$bin/gm_unit_tests" --gtest_filter='DataAugment*:EngineFeed*:ToolsFeed*' &
 phase determinism 120 bash -c determinism &
 phase checks 170 bash -c checks &
