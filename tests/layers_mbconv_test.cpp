@@ -3,7 +3,10 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstdio>
+#include <fstream>
 #include <map>
+#include <sstream>
 
 #include "engine/session.h"
 #include "kernels/common/philox.h"
@@ -98,6 +101,29 @@ TEST(LayersMbconv, EveryBlockOfTheSmallNetworksHasAPlan) {
             for (const Node& n : folded.net.graph.nodes())
               if (n.op->name == "mbconv") expect_fits(folded.net.graph, n);
           }
+}
+
+TEST(LayersMbconv, NodesAndBytesAreThoseOfTheReadme) {
+  std::ifstream file(std::string(GM_SOURCE_DIR) + "/layers/README.md");
+  std::stringstream readme;
+  readme << file.rdbuf();
+  for (const char* name : {"effg0", "effg3"})
+    for (int size : {32, 64, 96}) {
+      const Architecture a = architecture(name, {"input.size=" + std::to_string(size)});
+      ParameterTable table;
+      const TrainableGraph plain = build_network(a, table, {.dtype = DType::bf16, .loss = false});
+      std::string row = "| " + std::string(name) + ", " + std::to_string(size) + " px |";
+      for (Backend backend : {Backend::cpu, Backend::cuda}) {
+        const FoldedNetwork folded(plain, {}, backend);
+        const Graph& g = folded.net.graph;
+        double bytes = 0;
+        for (const Node& n : g.nodes()) bytes += n.op->cost(Pass::forward, n.attrs, g.input_specs(n)).bytes;
+        char text[40];
+        std::snprintf(text, sizeof text, " %zu | %.1f |", g.nodes().size(), bytes / 1e6);
+        row += text;
+      }
+      EXPECT_NE(readme.str().find(row), std::string::npos) << "missing: " << row;
+    }
 }
 
 TEST(LayersMbconv, OnlyOnACardAndOnlyWhenWanted) {

@@ -161,7 +161,7 @@ __device__ __forceinline__ void mb_depthwise(const MbProblem& g, const MbTile& t
 #pragma unroll
     for (int i = 0; i < kMbColumns; ++i) sum[i][0] = bias[0], sum[i][1] = bias[1];
     if constexpr (K > 0) {
-#pragma unroll
+#pragma unroll 1  // all rows at once need registers that the sums of the projection occupy
       for (int r = 0; r < K; ++r) {
         float tap[K][2];
 #pragma unroll
