@@ -5,10 +5,11 @@
 
 Takes four images of every class, three for training and one for validation, so that an epoch is one step on the same
 batch in any order. gm_train writes fresh weights (learning rate 0), from which both then train, PyTorch in float64,
-with everything random switched off, a fixed zoom and crop that reach beyond the border as augmentation, and much
-weight decay and epsilon so that they show. The learning rate is small: at larger ones rounding errors grow with every
-step, Adam dividing by the gradient's size. Compares each step's losses and, at the end, what became of the weights;
-and statistically the initialisers. Exits 1 when one is off. Needs PyTorch, PyYAML, NumPy and Pillow.
+with everything random switched off, a fixed zoom and crop that reach beyond the border as augmentation, and much weight
+decay and epsilon so that they show; what is compared are the averaged weights. The learning rate is small: at larger
+ones rounding errors grow with every step, Adam dividing by the gradient's size. Compares each step's losses and, at the
+end, what became of the weights; and statistically the initialisers. Exits 1 when one is off. Needs PyTorch, PyYAML,
+NumPy and Pillow.
 """
 import argparse
 import csv
@@ -63,8 +64,8 @@ def engine(folder, out, classes, *more):
              "augment.flip_x=false", "augment.flip_y=false", "augment.shift_px=0", "augment.brightness=0",
              "augment.contrast=0", "augment.saturation=0", "augment.hue=0", "model.dropout=0",
              "model.stochastic_depth=0", "optimizer.weight_decay=5", "optimizer.epsilon=1.0e-4",
-             "data.val_fraction=0.25", f"model.classes={classes}", f"train.batch={3 * classes}",
-             f"input.size={args.size}", *more]
+             "optimizer.average=0.15", "data.val_fraction=0.25", f"model.classes={classes}",
+             f"train.batch={3 * classes}", f"input.size={args.size}", *more]
     subprocess.run([args.build + "/bin/gm_train", args.model, "--data", folder, "--out", out, "--device", "cpu",
                     "--quiet", *(word for setting in fixed for word in ("--set", setting))], check=True)
 
@@ -97,12 +98,13 @@ for number, row in enumerate(ours):
     print(f"{number:>4}  {row['train_loss']:>12}  {losses[0]:.6f}  {errors[0]:.0e}  {row['val_loss']:>18}  "
           f"{losses[1]:.6f}  {errors[1]:.0e}{verdict(near)}")
 change = error = 0
-for name, (tensor, to_engine, _) in peer.net.named_weights().items():
-    if "moving" in name:
-        continue
-    moved = to_engine(tensor.detach()) - torch.tensor(fresh[name])
-    change += moved.square().sum().item()
-    error += (torch.tensor(trained[name]) - torch.tensor(fresh[name]) - moved).square().sum().item()
+with peer.averaged():
+    for name, (tensor, to_engine, _) in peer.net.named_weights().items():
+        if "moving" in name:
+            continue
+        moved = to_engine(tensor.detach()) - torch.tensor(fresh[name])
+        change += moved.square().sum().item()
+        error += (torch.tensor(trained[name]) - torch.tensor(fresh[name]) - moved).square().sum().item()
 error = (error / change) ** 0.5
 print(f"what training changed in the weights differs by {error:.1e} (relative L2){verdict(error < 0.05)}")
 

@@ -4,12 +4,13 @@
     tests/peers/torch_train.py --run runs/v2s --out runs/v2s-torch [--data PATH] [--seed 0] [--threads 1]
 
 Takes config.yaml and split.csv of a run folder of gm_train: the same network (torch_network.py), initialisers,
-optimizer, schedule, losses, batch-norm momentum, split and augmentation (torch_transform.py) with random numbers of
-its own. Prints and writes OUT/metrics.csv, a line for each epoch, and OUT/state.pt, from which the same command goes
-on when it was stopped. check_training.py shows that both compute the same. Needs PyTorch, PyYAML, NumPy and, for the
-data, h5py (Galaxy10-layout .h5) or Pillow (catalogs and folders).
+optimizer, schedule, losses, batch-norm momentum, average of the weights, split and augmentation (torch_transform.py)
+with random numbers of its own. Prints and writes OUT/metrics.csv, a line for each epoch, and OUT/state.pt, from which
+the same command goes on when it was stopped. check_training.py shows that both compute the same. Needs PyTorch, PyYAML,
+NumPy and, for the data, h5py (Galaxy10-layout .h5) or Pillow (catalogs and folders).
 """
 import argparse
+import contextlib
 import csv
 import math
 import os
@@ -127,6 +128,7 @@ class Peer:
         kind = torch.optim.AdamW if o["name"] == "adamw" else torch.optim.Adam
         self.optimizer = kind([{"params": kernels, "weight_decay": o["weight_decay"]},
                                {"params": others, "weight_decay": 0}], betas=(o["beta1"], o["beta2"]))
+        self.average = None  # of the parameters, once there was a step
 
     def step(self, number, total, warmup, x, y):
         """Optimizer step `number`, from 0. Returns loss, correct answers and learning rate."""
@@ -137,6 +139,8 @@ class Peer:
         for group in self.optimizer.param_groups:
             group["lr"], group["eps"] = lr, o["epsilon"] / correction
         self.net.train()
+        if o.get("average") and self.average is None:
+            self.average = [p.detach().clone() for p in self.net.parameters()]
         if self.variance:
             self.variance.remember()
         self.optimizer.zero_grad(set_to_none=True)
@@ -146,17 +150,39 @@ class Peer:
         if self.variance:
             self.variance.correct()
         self.optimizer.step()
+        if self.average:
+            keep = min(o["average"], (1 + number) / (10 + number))
+            with torch.no_grad():
+                for mean, parameter in zip(self.average, self.net.parameters()):
+                    mean.mul_(keep).add_(parameter, alpha=1 - keep)
         return loss.item(), (logits.argmax(1) == y).sum().item(), lr
 
     def penalty(self):
         return self.net.l2 * self.net.hidden.weight.square().sum() if self.net.hidden else 0
 
+    @contextlib.contextmanager
+    def averaged(self):
+        """The network with the average for weights, where there is one."""
+        def swap():
+            with torch.no_grad():
+                for mean, parameter in zip(self.average or [], self.net.parameters()):
+                    kept = parameter.clone()
+                    parameter.copy_(mean)
+                    mean.copy_(kept)
+        swap()
+        try:
+            yield self.net
+        finally:
+            swap()
+
     @torch.no_grad()
     def evaluate(self, x, y, batch):
-        """Mean loss without smoothing, and accuracy."""
+        """Mean loss without smoothing, and accuracy, of the averaged weights."""
         self.net.eval()
-        logits = torch.cat([self.net(part) for part in x.split(batch)])
-        return (F.cross_entropy(logits, y) + self.penalty()).item(), (logits.argmax(1) == y).double().mean().item()
+        with self.averaged():
+            logits = torch.cat([self.net(part) for part in x.split(batch)])
+            penalty = self.penalty()
+        return (F.cross_entropy(logits, y) + penalty).item(), (logits.argmax(1) == y).double().mean().item()
 
 
 def main():
@@ -188,7 +214,7 @@ def main():
         kept = torch.load(state)
         peer.net.load_state_dict(kept["net"])
         peer.optimizer.load_state_dict(kept["optimizer"])
-        lines = kept["lines"]
+        lines, peer.average = kept["lines"], kept["average"]
     print("\n".join([HEADER] + lines), flush=True)
     for epoch in range(len(lines), epochs):
         rng = np.random.default_rng([args.seed, epoch])
@@ -208,8 +234,8 @@ def main():
         lines.append(f"{epoch + 1},{loss_sum / batches:.6f},{correct / (batches * batch):.6f},{val_loss:.6f},"
                      f"{val_accuracy:.6f},{lr:.8g},{rate:.1f}")
         print(lines[-1], flush=True)
-        torch.save({"net": peer.net.state_dict(), "optimizer": peer.optimizer.state_dict(), "lines": lines},
-                   state + ".partial")
+        torch.save({"net": peer.net.state_dict(), "optimizer": peer.optimizer.state_dict(), "average": peer.average,
+                    "lines": lines}, state + ".partial")
         os.replace(state + ".partial", state)
         with open(args.out + "/metrics.csv", "w") as file:
             file.write("\n".join([HEADER] + lines) + "\n")
