@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
+#include <optional>
 #include <unordered_map>
 
 #include "engine/device_cuda.h"
+#include "engine/plan_store.h"
 #include "engine/replay_cuda.h"
 #include "kernels/common/backends.h"
 #include "kernels/common/cuda_libraries.h"
@@ -36,8 +38,14 @@ class CudaDevice : public Device {
     for (cudaStream_t* stream : {&stream_, &uploads_})
       check(cudaStreamCreateWithFlags(stream, cudaStreamNonBlocking), "cannot create a CUDA stream");
     libraries_ = make_cuda_libraries(index);
+    if (const std::string folder = plan_cache_folder(); !folder.empty()) {
+      store_.emplace(folder, libraries_->origin);
+      libraries_->choices = store_->read();
+      libraries_->timing = true;
+    }
   }
   ~CudaDevice() override {
+    keep_choices();
     libraries_.reset();
     for (cudaEvent_t event : marks_)
       if (event) cudaEventDestroy(event);
@@ -97,7 +105,10 @@ class CudaDevice : public Device {
     select();
     check(cudaMemsetAsync(data, byte, bytes, stream_), "fill");
   }
-  void synchronize() override { check(cudaStreamSynchronize(stream_), "a CUDA kernel failed"); }
+  void synchronize() override {
+    check(cudaStreamSynchronize(stream_), "a CUDA kernel failed");
+    keep_choices();
+  }
   void* allocate_host(size_t bytes) override {
     select();
     void* data = nullptr;
@@ -130,6 +141,7 @@ class CudaDevice : public Device {
   }
   std::unique_ptr<Replay> capture(const std::function<void()>& work, std::string& reason) override {
     select();
+    keep_choices();  // of the first run, in which the libraries made their plans
     return capture_cuda_graph(stream_, work, reason);
   }
   size_t free_bytes() const override {
@@ -164,6 +176,10 @@ class CudaDevice : public Device {
 
  private:
   void select() { check(cudaSetDevice(index_), "cuda:" + std::to_string(index_)); }
+  // As soon as the host waits anyway: a run that is killed later goes on with the same plans.
+  void keep_choices() {
+    if (store_ && libraries_->choices.unsaved()) store_->write(libraries_->choices);
+  }
   cudaStream_t stream(Queue queue) const { return queue == Queue::kernels ? stream_ : uploads_; }
   void move(void* to, const void* from, size_t bytes, cudaMemcpyKind kind, const char* what) {
     select();
@@ -175,7 +191,8 @@ class CudaDevice : public Device {
   cudaDeviceProp properties_{};
   cudaStream_t stream_ = nullptr, uploads_ = nullptr;
   cudaEvent_t marks_[2] = {};  // of time()
-  decltype(make_cuda_libraries(0)) libraries_;
+  CudaLibrariesPtr libraries_;
+  std::optional<PlanStore> store_;           // of libraries_->choices
   std::unordered_map<void*, size_t> sizes_;  // of the allocations
   size_t used_ = 0, peak_ = 0;
 };

@@ -7,6 +7,7 @@
 #include <atomic>
 #include <map>
 #include <mutex>
+#include <set>
 #include <thread>
 
 #include "tests/cudnn_questions.h"
@@ -177,6 +178,27 @@ TEST(CudnnPlans, OneOfEachKindCompiles) {
   }
   const std::string no = refused(requests, 3);
   EXPECT_TRUE(no.empty()) << "without a kernel that compiles:\n" << no;
+}
+
+// The file of choices knows a candidate by its name: it has to tell the candidates of a problem apart and to
+// be the same when it is asked for again.
+TEST(CudnnPlans, CandidatesHaveNamesThatLast) {
+  size_t several = 0;
+  for (DType t : kTypes)
+    for (const Card& card : cards()) {
+      const std::vector<NetworkQuestion> questions = only(training_questions(64, t), plain);
+      for (size_t i = 0; i < questions.size(); i += 50) {
+        const CudnnQuestion& q = questions[i].question;
+        const std::vector<std::string> names = cudnn_offer(q, card.json, 0).names;
+        EXPECT_EQ(cudnn_offer(q, card.json, 0).names, names) << question_text(q);
+        std::set<std::string> known;
+        for (const std::string& name : names)  // an engine without settings may be listed twice
+          EXPECT_TRUE(known.insert(name).second || name.back() == ':') << question_text(q) << ": " << name;
+        several += names.size() > 1;
+        for (const std::string& name : names) EXPECT_EQ(name.rfind("engine ", 0), 0u) << name;
+      }
+    }
+  EXPECT_GT(several, 50u);
 }
 
 // The answers above are worth something only if there are others.

@@ -53,6 +53,13 @@ CudaLibrariesPtr make_cuda_libraries(int device) {
   if (cudaError_t e = cudaMalloc(&libraries->workspace, kWorkspace); e != cudaSuccess)
     fail(std::string("no room for the 64 MiB library workspace: ") + cudaGetErrorString(e));
   libraries->workspace_bytes = kWorkspace;
+  cudaDeviceProp card{};
+  if (cudaError_t e = cudaGetDeviceProperties(&card, device); e != cudaSuccess)
+    fail("CUDA device " + std::to_string(device) + ": " + cudaGetErrorString(e));
+  libraries->origin = std::string(card.name) + ", sm_" + std::to_string(card.major) +
+                      std::to_string(card.minor) + ", " + std::to_string(card.multiProcessorCount) +
+                      " processors, cuDNN " + version_text(cudnnGetVersion()) + ", cuBLASLt " +
+                      version_text(cublasLtGetVersion());
   return libraries;
 }
 

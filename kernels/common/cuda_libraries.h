@@ -6,6 +6,8 @@
 #include <string>
 #include <unordered_map>
 
+#include "kernels/common/plan_choice.h"
+
 struct cudnnContext;
 struct cublasLtContext;
 
@@ -27,6 +29,12 @@ struct CudaLibraries {
   bool tf32 = false;
   /// Plans by problem; a null plan is a problem the library could not serve, so that it is asked only once.
   std::unordered_map<std::string, std::unique_ptr<CudaPlan>> plans;
+  /// Which candidates became plans, by the same keys. Of problems that it lacks, and with `timing`, the first
+  /// candidates are timed and the fastest is added; without, the library's own first candidate is taken.
+  PlanChoices choices;
+  bool timing = false;
+  /// What the choices hold for: "NVIDIA H100 PCIe, sm_90, 114 processors, cuDNN 9.19.0, cuBLASLt 13.1.0".
+  std::string origin;
 
   CudaLibraries() = default;
   CudaLibraries(const CudaLibraries&) = delete;

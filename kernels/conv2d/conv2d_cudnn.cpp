@@ -1,7 +1,6 @@
 #include "kernels/conv2d/conv2d_cudnn.h"
 
-#include "kernels/common/cuda_libraries.h"
-#include "kernels/conv2d/conv2d_cudnn_graph.h"
+#include "kernels/conv2d/conv2d_plans_cudnn.h"
 
 namespace gm::cuda {
 
@@ -9,74 +8,14 @@ using namespace cudnn_graph;
 
 namespace {
 
-struct ConvolutionPlan : CudaPlan {
-  std::unique_ptr<Graph> graph;
-  std::vector<Descriptor> configurations;  // the plan refers to the one it was made of
-  std::unique_ptr<Descriptor> plan;
-  bool failed = false;
-};
-
-std::string key_of(const CudnnQuestion& q) {
-  const ConvGeometry& g = q.g;
-  std::string key = "conv";
-  for (int64_t v : {int64_t(q.graph), int64_t(q.bias), int64_t(q.residual), int64_t(q.act),
-                    int64_t(q.deterministic), int64_t(q.tf32), int64_t(g.dtype), g.n, g.h, g.w, g.c, g.k,
-                    g.kernel, g.stride, g.pad_top, g.pad_left, g.pad_bottom, g.pad_right})
-    key += ' ' + std::to_string(v);
-  return key;
-}
-
-// The plan of a problem, made at the first call; null when cuDNN has none.
-ConvolutionPlan* find_plan(CudaLibraries& libraries, const CudnnQuestion& q) {
-  auto [it, created] = libraries.plans.try_emplace(key_of(q));
-  if (created) try {
-      auto made = std::make_unique<ConvolutionPlan>();
-      made->graph = std::make_unique<Graph>(q, libraries.cudnn);
-      const auto workspace = static_cast<int64_t>(libraries.workspace_bytes);
-      for (auto mode : {CUDNN_HEUR_MODE_A, CUDNN_HEUR_MODE_FALLBACK}) {
-        made->configurations = made->graph->configurations(mode, nullptr, workspace);
-        for (Descriptor& configuration : made->configurations) {
-          auto plan = std::make_unique<Descriptor>(CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR);
-          plan->set(CUDNN_ATTR_EXECUTION_PLAN_HANDLE, CUDNN_TYPE_HANDLE, libraries.cudnn);
-          plan->set(CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, configuration);
-          // A kernel that the heuristics offer may still fail to compile.
-          if (cudnnBackendFinalize(plan->raw()) != CUDNN_STATUS_SUCCESS) continue;
-          int64_t bytes = 0, count = 0;
-          check(cudnnBackendGetAttribute(plan->raw(), CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE,
-                                         CUDNN_TYPE_INT64, 1, &count, &bytes),
-                "workspace of a plan");
-          if (bytes > workspace) continue;
-          made->plan = std::move(plan);
-          break;
-        }
-        if (made->plan) break;
-      }
-      if (made->plan) it->second = std::move(made);
-    } catch (const Refusal&) {
-    }
-  auto* plan = static_cast<ConvolutionPlan*>(it->second.get());
-  return plan && !plan->failed ? plan : nullptr;
-}
-
-bool execute(const OpCall& call, const CudnnQuestion& q, void* x, void* w, void* y, void* bias = nullptr,
-             void* residual = nullptr) {
+bool execute(const OpCall& call, const CudnnQuestion& q, const Operands& operands) {
   CudaLibraries& libraries = *call.ctx.libraries;
-  for (const void* p : {x, w, y, bias, residual})
+  for (const void* p : {operands.x, operands.w, operands.y, operands.bias, operands.residual})
     if (reinterpret_cast<uintptr_t>(p) % kAlignment != 0) return false;  // plans are made for aligned tensors
-  ConvolutionPlan* plan = find_plan(libraries, q);
+  ConvolutionPlan* plan = find_plan(libraries, q, operands, call.ctx.stream);
   if (!plan) return false;
   try {
-    check(cudnnSetStream(libraries.cudnn, static_cast<cudaStream_t>(call.ctx.stream)), "set stream");
-    Descriptor pack(CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR);
-    std::vector<int64_t> uids{kX, kW, kY};
-    std::vector<void*> pointers{x, w, y};
-    if (bias) uids.push_back(kBias), pointers.push_back(bias);
-    if (residual) uids.push_back(kResidual), pointers.push_back(residual);
-    pack.set(CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS, CUDNN_TYPE_INT64, uids);
-    pack.set(CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, CUDNN_TYPE_VOID_PTR, pointers);
-    pack.set(CUDNN_ATTR_VARIANT_PACK_WORKSPACE, CUDNN_TYPE_VOID_PTR, libraries.workspace);
-    pack.finalize("variant pack");
-    check(cudnnBackendExecute(libraries.cudnn, plan->plan->raw(), pack.raw()), "execute");
+    start(libraries, *plan->plan, operands, call.ctx.stream);
     return true;
   } catch (const Refusal& refusal) {
     // 2xxx: bad parameter, our own mistake. 5xxx: the CUDA context is in trouble; our kernels would fail too.
@@ -106,9 +45,9 @@ CudnnResult cudnn_conv_forward(const OpCall& call, const ConvGeometry& g) {
     q.bias = bias != nullptr;
     q.residual = residual != nullptr;
     q.act = act;
-    if (execute(call, q, x, w, y, bias, residual)) return CudnnResult::complete;
+    if (execute(call, q, {x, w, y, bias, residual})) return CudnnResult::complete;
   }
-  if (!execute(call, question(call, CudnnGraph::forward, g), x, w, y)) return CudnnResult::nothing;
+  if (!execute(call, question(call, CudnnGraph::forward, g), {x, w, y})) return CudnnResult::nothing;
   return epilogue ? CudnnResult::plain : CudnnResult::complete;
 }
 
@@ -116,7 +55,7 @@ CudnnResult cudnn_conv_backward_data(const OpCall& call, const ConvGeometry& g) 
   if (!usable(call)) return CudnnResult::nothing;
   const auto graph =
       call.din[0].mode == GradMode::accumulate ? CudnnGraph::backward_data_add : CudnnGraph::backward_data;
-  return execute(call, question(call, graph, g), call.din[0].view.data, call.in[1].data, call.dout[0].data)
+  return execute(call, question(call, graph, g), {call.din[0].view.data, call.in[1].data, call.dout[0].data})
              ? CudnnResult::complete
              : CudnnResult::nothing;
 }
@@ -127,11 +66,11 @@ CudnnResult cudnn_conv_backward_weights(const OpCall& call, const ConvGeometry& 
   void *x = call.in[0].data, *dy = call.dout[0].data, *dw = call.din[1].view.data;
   void* place = accumulate ? call.workspace.data : dw;  // our own kernel adds afterwards
   const auto in_f32 = g.dtype == DType::f32 ? CudnnGraph::weights_same : CudnnGraph::weights_f32;
-  if (execute(call, question(call, in_f32, g), x, place, dy))
+  if (execute(call, question(call, in_f32, g), {x, place, dy}))
     return accumulate ? CudnnResult::sums_f32 : CudnnResult::complete;
   if (g.dtype == DType::f32) return CudnnResult::nothing;
   // Without run-time compilation cuDNN rounds the sums of bf16 problems to bf16.
-  return execute(call, question(call, CudnnGraph::weights_same, g), x, call.workspace.data, dy)
+  return execute(call, question(call, CudnnGraph::weights_same, g), {x, call.workspace.data, dy})
              ? CudnnResult::sums_bf16
              : CudnnResult::nothing;
 }
@@ -148,6 +87,9 @@ CudnnOffer cudnn_offer(const CudnnQuestion& q, const std::string& device_json, i
     for (auto mode : {CUDNN_HEUR_MODE_A, CUDNN_HEUR_MODE_FALLBACK}) {
       const std::vector<Descriptor> found = graph.configurations(mode, &device, int64_t{64} << 20);
       offer.configurations += static_cast<int>(found.size());
+      if (attempts == 0)
+        for (const Descriptor& configuration : found)
+          offer.names.push_back(configuration_name(configuration));
       for (size_t i = 0; i < found.size() && static_cast<int>(i) < attempts && !offer.plan; ++i) {
         Descriptor plan(CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR);
         plan.set(CUDNN_ATTR_EXECUTION_PLAN_DEVICEPROP, device);

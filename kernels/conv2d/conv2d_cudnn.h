@@ -38,6 +38,23 @@ struct CudnnQuestion {
   bool deterministic = true;
   bool tf32 = false;
 };
+constexpr bool gradient_of_data(CudnnGraph g) {
+  return g == CudnnGraph::backward_data || g == CudnnGraph::backward_data_add;
+}
+constexpr bool gradient_of_weights(CudnnGraph g) {
+  return g == CudnnGraph::weights_same || g == CudnnGraph::weights_f32;
+}
+/// All of a question in one line: the key of its plan in memory and in the file of choices.
+inline std::string plan_key(const CudnnQuestion& q) {
+  const ConvGeometry& g = q.g;
+  std::string key = "conv";
+  for (int64_t v : {int64_t(q.graph), int64_t(q.bias), int64_t(q.residual), int64_t(q.act),
+                    int64_t(q.deterministic), int64_t(q.tf32), int64_t(g.dtype), g.n, g.h, g.w, g.c, g.k,
+                    g.kernel, g.stride, g.pad_top, g.pad_left, g.pad_bottom, g.pad_right})
+    key += ' ' + std::to_string(v);
+  return key;
+}
+
 /// What cuDNN offers for a card that need not be present, described by the JSON of
 /// CUDNN_ATTR_DEVICEPROP_JSON_REPRESENTATION: the number of engine configurations left after our filters, in
 /// mode A and, where those make no plan, in mode FALLBACK; and whether one of the first `attempts` of a mode
@@ -46,7 +63,8 @@ struct CudnnQuestion {
 struct CudnnOffer {
   int configurations = 0;
   bool plan = false;
-  std::string refusal;  // cuDNN's words when there is none
+  std::string refusal;             // cuDNN's words when there is none
+  std::vector<std::string> names;  // with attempts 0: of the configurations
 };
 CudnnOffer cudnn_offer(const CudnnQuestion& question, const std::string& device_json, int attempts = 3);
 

@@ -51,11 +51,14 @@ class Descriptor {
   cudnnBackendDescriptor_t d_ = nullptr;
 };
 
-/// All descriptors that an attribute holds.
+/// All descriptors that an attribute holds, at most `most`; 0: as many as it announces, which not every
+/// attribute does.
 inline std::vector<Descriptor> descriptors(const Descriptor& of, cudnnBackendAttributeName_t name,
-                                           cudnnBackendDescriptorType_t type, const char* what) {
-  int64_t count = 0;
-  check(cudnnBackendGetAttribute(of.raw(), name, CUDNN_TYPE_BACKEND_DESCRIPTOR, 0, &count, nullptr), what);
+                                           cudnnBackendDescriptorType_t type, int64_t most,
+                                           const char* what) {
+  int64_t count = most;
+  if (!most)
+    check(cudnnBackendGetAttribute(of.raw(), name, CUDNN_TYPE_BACKEND_DESCRIPTOR, 0, &count, nullptr), what);
   std::vector<Descriptor> found;
   std::vector<cudnnBackendDescriptor_t> raw;
   for (int64_t i = 0; i < count; ++i) raw.push_back(found.emplace_back(type).raw());

@@ -53,8 +53,9 @@ class Engine {
 /// same in every process that runs this version of cuDNN.
 inline std::string configuration_name(const Descriptor& configuration) {
   std::vector<std::pair<int, int64_t>> settings;
-  for (const Descriptor& knob : descriptors(configuration, CUDNN_ATTR_ENGINECFG_KNOB_CHOICES,
-                                            CUDNN_BACKEND_KNOB_CHOICE_DESCRIPTOR, "settings of an engine")) {
+  for (const Descriptor& knob :
+       descriptors(configuration, CUDNN_ATTR_ENGINECFG_KNOB_CHOICES, CUDNN_BACKEND_KNOB_CHOICE_DESCRIPTOR,
+                   CUDNN_KNOB_TYPE_COUNTS, "settings of an engine")) {
     cudnnBackendKnobType_t type{};
     int64_t value = 0, count = 0;
     check(cudnnBackendGetAttribute(knob.raw(), CUDNN_ATTR_KNOB_CHOICE_KNOB_TYPE, CUDNN_TYPE_KNOB_TYPE, 1,

@@ -35,7 +35,7 @@ class Graph {
     if (device) heuristic.set(CUDNN_ATTR_ENGINEHEUR_DEVICEPROP, *device);
     if (cudnnBackendFinalize(heuristic.raw()) != CUDNN_STATUS_SUCCESS) return accepted;
     for (Descriptor& found : descriptors(heuristic, CUDNN_ATTR_ENGINEHEUR_RESULTS,
-                                         CUDNN_BACKEND_ENGINECFG_DESCRIPTOR, "list of engines"))
+                                         CUDNN_BACKEND_ENGINECFG_DESCRIPTOR, 0, "list of engines"))
       if (acceptable(found, workspace_cap)) accepted.push_back(std::move(found));
     return accepted;
   }

@@ -3,21 +3,15 @@
 #include <cublasLt.h>
 
 #include <memory>
+#include <vector>
 
 #include "kernels/common/cuda_libraries.h"
+#include "kernels/common/cuda_timing.h"
+#include "kernels/linear/gemm_problem.h"
 
 namespace gm::cuda {
 
 namespace {
-
-// D = op(A) op(B) [+ D] [+ bias], column-major as the library thinks. A row-major (rows, columns) matrix is
-// column-major (columns, rows) with the same memory, so nothing is ever transposed in memory.
-struct Problem {
-  bool transpose_a, transpose_b;
-  int64_t m, n, k, lda, ldb, ldd;
-  DType operands, result;
-  bool accumulate, bias;
-};
 
 cudaDataType_t type_of(DType t) { return t == DType::bf16 ? CUDA_R_16BF : CUDA_R_32F; }
 
@@ -32,24 +26,37 @@ struct Layout {
   }
 };
 
+// Algorithms timed for a problem.
+constexpr int kTimed = 8;
+
+// A handle of the library and the way to close it.
+template <class T, cublasStatus_t (*kDestroy)(T)>
+struct Handle {
+  T raw = nullptr;
+  Handle() = default;
+  Handle(const Handle&) = delete;
+  Handle& operator=(const Handle&) = delete;
+  ~Handle() {
+    if (raw) kDestroy(raw);
+  }
+};
+
 struct Product : CudaPlan {
-  cublasLtMatmulDesc_t operation = nullptr;
+  Handle<cublasLtMatmulDesc_t, &cublasLtMatmulDescDestroy> operation;
   Layout a, b, d;
   cublasLtMatmulAlgo_t algorithm{};
-  bool failed = false;
-
-  ~Product() override {
-    if (operation) cublasLtMatmulDescDestroy(operation);
-  }
+  bool accumulate = false, failed = false;
 
   template <class T>
   bool attribute(cublasLtMatmulDescAttributes_t name, T value) {
-    return cublasLtMatmulDescSetAttribute(operation, name, &value, sizeof value) == CUBLAS_STATUS_SUCCESS;
+    return cublasLtMatmulDescSetAttribute(operation.raw, name, &value, sizeof value) == CUBLAS_STATUS_SUCCESS;
   }
 
-  bool create(const CudaLibraries& libraries, const Problem& p) {
+  // Everything but the algorithm.
+  bool describe(const CudaLibraries& libraries, const GemmProblem& p) {
+    accumulate = p.accumulate;
     const bool tf32 = libraries.tf32 && p.operands == DType::f32;
-    if (cublasLtMatmulDescCreate(&operation, tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F,
+    if (cublasLtMatmulDescCreate(&operation.raw, tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F,
                                  CUDA_R_32F) != CUBLAS_STATUS_SUCCESS)
       return false;
     const auto turn = [](bool t) { return static_cast<int32_t>(t ? CUBLAS_OP_T : CUBLAS_OP_N); };
@@ -59,69 +66,102 @@ struct Product : CudaPlan {
     if (p.bias && (!attribute(CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS) ||
                    !attribute(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, static_cast<int32_t>(CUDA_R_32F))))
       return false;
-    if (!a.create(p.operands, p.transpose_a ? p.k : p.m, p.transpose_a ? p.m : p.k, p.lda) ||
-        !b.create(p.operands, p.transpose_b ? p.n : p.k, p.transpose_b ? p.k : p.n, p.ldb) ||
-        !d.create(p.result, p.m, p.n, p.ldd))
-      return false;
-    return choose(libraries);
+    return a.create(p.operands, p.transpose_a ? p.k : p.m, p.transpose_a ? p.m : p.k, p.lda) &&
+           b.create(p.operands, p.transpose_b ? p.n : p.k, p.transpose_b ? p.k : p.n, p.ldb) &&
+           d.create(p.result, p.m, p.n, p.ldd);
   }
 
-  bool choose(const CudaLibraries& libraries) {
-    cublasLtMatmulPreference_t raw = nullptr;
-    if (cublasLtMatmulPreferenceCreate(&raw) != CUBLAS_STATUS_SUCCESS) return false;
-    const std::unique_ptr<std::remove_pointer_t<cublasLtMatmulPreference_t>,
-                          cublasStatus_t (*)(cublasLtMatmulPreference_t)>
-        preference(raw, &cublasLtMatmulPreferenceDestroy);
+  // The library's algorithms in its order of preference, at most `most`.
+  std::vector<cublasLtMatmulAlgo_t> algorithms(const CudaLibraries& libraries, int most) const {
+    Handle<cublasLtMatmulPreference_t, &cublasLtMatmulPreferenceDestroy> preference;
+    if (cublasLtMatmulPreferenceCreate(&preference.raw) != CUBLAS_STATUS_SUCCESS) return {};
     // Split sums are added in f32 and in a fixed order, never rounded to bf16 in between.
     const uint32_t reductions = CUBLASLT_REDUCTION_SCHEME_INPLACE | CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE,
                    alignment = 16;
     const uint64_t bytes = libraries.workspace_bytes;
     auto prefer = [&](cublasLtMatmulPreferenceAttributes_t name, const auto& value) {
-      return cublasLtMatmulPreferenceSetAttribute(raw, name, &value, sizeof value) == CUBLAS_STATUS_SUCCESS;
+      return cublasLtMatmulPreferenceSetAttribute(preference.raw, name, &value, sizeof value) ==
+             CUBLAS_STATUS_SUCCESS;
     };
     if (!prefer(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, bytes) ||
         !prefer(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, reductions))
-      return false;
+      return {};
     for (auto name : {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
                       CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES})
-      if (!prefer(name, alignment)) return false;
-    cublasLtMatmulHeuristicResult_t found{};
+      if (!prefer(name, alignment)) return {};
+    std::vector<cublasLtMatmulHeuristicResult_t> found(static_cast<size_t>(most));
     int count = 0;
-    if (cublasLtMatmulAlgoGetHeuristic(libraries.cublas, operation, a.handle, b.handle, d.handle, d.handle,
-                                       raw, 1, &found, &count) != CUBLAS_STATUS_SUCCESS ||
-        count == 0 || found.state != CUBLAS_STATUS_SUCCESS)
-      return false;
-    algorithm = found.algo;
+    if (cublasLtMatmulAlgoGetHeuristic(libraries.cublas, operation.raw, a.handle, b.handle, d.handle,
+                                       d.handle, preference.raw, most, found.data(),
+                                       &count) != CUBLAS_STATUS_SUCCESS)
+      return {};
+    std::vector<cublasLtMatmulAlgo_t> usable;
+    for (int i = 0; i < count; ++i)
+      if (found[i].state == CUBLAS_STATUS_SUCCESS) usable.push_back(found[i].algo);
+    return usable;
+  }
+
+  bool serves(const CudaLibraries& libraries, const cublasLtMatmulAlgo_t& what) const {
+    cublasLtMatmulHeuristicResult_t result{};
+    return cublasLtMatmulAlgoCheck(libraries.cublas, operation.raw, a.handle, b.handle, d.handle, d.handle,
+                                   &what, &result) == CUBLAS_STATUS_SUCCESS &&
+           result.workspaceSize <= libraries.workspace_bytes;
+  }
+
+  cublasStatus_t start(const CudaLibraries& libraries, const cublasLtMatmulAlgo_t& how, const void* x,
+                       const void* y, void* result, void* stream) const {
+    const float alpha = 1.f, beta = accumulate ? 1.f : 0.f;
+    return cublasLtMatmul(libraries.cublas, operation.raw, &alpha, x, a.handle, y, b.handle, &beta, result,
+                          d.handle, result, d.handle, &how, libraries.workspace, libraries.workspace_bytes,
+                          static_cast<cudaStream_t>(stream));
+  }
+
+  // The algorithm that the choices name; else, where plans are timed and nothing is being captured, the
+  // fastest of the first few, which becomes the choice; else the first. The timing writes to memory of its
+  // own. False when the library has none.
+  bool choose(CudaLibraries& libraries, const GemmProblem& p, const void* x, const void* y, void* stream) {
+    const std::string problem = plan_key(p, libraries.tf32);
+    if (const std::string* chosen = libraries.choices.find(problem)) {
+      if (read_algorithm(*chosen, algorithm.data) && serves(libraries, algorithm)) return true;
+      libraries.choices.forget(problem);
+    }
+    const bool timed = libraries.timing && !being_captured(stream);
+    const std::vector<cublasLtMatmulAlgo_t> found = algorithms(libraries, timed ? kTimed : 1);
+    if (found.empty()) return false;
+    size_t best = 0;
+    if (timed && found.size() > 1) {
+      const CudaScratch result(static_cast<size_t>(p.ldd * p.n) * dtype_bytes(p.result));
+      best = kNoCandidate;
+      if (result.data())
+        best = fastest_candidate(time_candidates(stream, found.size(), [&](size_t i) {
+          const cublasStatus_t s = start(libraries, found[i], x, y, result.data(), stream);
+          if (s == CUBLAS_STATUS_EXECUTION_FAILED) fail("cuBLASLt: the product failed on the device");
+          return s == CUBLAS_STATUS_SUCCESS;
+        }));
+    }
+    algorithm = found[best == kNoCandidate ? 0 : best];
+    if (timed && best != kNoCandidate) libraries.choices.set(problem, algorithm_name(algorithm.data));
     return true;
   }
 };
 
-std::string key_of(const Problem& p, bool tf32) {
-  std::string key = "gemm";
-  for (int64_t v :
-       {p.m, p.n, p.k, p.lda, p.ldb, p.ldd, int64_t(p.transpose_a), int64_t(p.transpose_b),
-        int64_t(p.operands), int64_t(p.result), int64_t(p.accumulate), int64_t(p.bias), int64_t(tf32)})
-    key += ' ' + std::to_string(v);
-  return key;
-}
-
 bool aligned(const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; }
 
-bool multiply(const Context& ctx, const Problem& p, const void* a, const void* b, const float* bias,
+bool multiply(const Context& ctx, const GemmProblem& p, const void* a, const void* b, const float* bias,
               void* d) {
   if (!ctx.libraries || !ctx.libraries->cublas || !aligned(a) || !aligned(b) || !aligned(d)) return false;
   CudaLibraries& libraries = *ctx.libraries;
-  auto [it, created] = libraries.plans.try_emplace(key_of(p, libraries.tf32));
-  if (created)
-    if (auto made = std::make_unique<Product>(); made->create(libraries, p)) it->second = std::move(made);
+  auto [it, created] = libraries.plans.try_emplace(plan_key(p, libraries.tf32));
+  if (created) {
+    auto made = std::make_unique<Product>();
+    if (made->describe(libraries, p) && (!bias || made->attribute(CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias)) &&
+        made->choose(libraries, p, a, b, ctx.stream))
+      it->second = std::move(made);
+  }
   auto* product = static_cast<Product*>(it->second.get());
   if (!product || product->failed) return false;
   if (bias && !product->attribute(CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias)) return false;
-  const float alpha = 1.f, beta = p.accumulate ? 1.f : 0.f;
-  const cublasStatus_t s =
-      cublasLtMatmul(libraries.cublas, product->operation, &alpha, a, product->a.handle, b, product->b.handle,
-                     &beta, d, product->d.handle, d, product->d.handle, &product->algorithm,
-                     libraries.workspace, libraries.workspace_bytes, static_cast<cudaStream_t>(ctx.stream));
+  const cublasStatus_t s = product->start(libraries, product->algorithm, a, b, d, ctx.stream);
   if (s == CUBLAS_STATUS_SUCCESS) return true;
   if (s == CUBLAS_STATUS_EXECUTION_FAILED) fail("cuBLASLt: the product failed on the device");
   if (being_captured(ctx.stream))

@@ -1,0 +1,93 @@
+#include "engine/plan_store.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <cctype>
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+
+#include "engine/atomic_file.h"
+#include "kernels/common/error.h"
+
+namespace gm {
+
+namespace {
+
+std::string variable(const char* name) {
+  const char* value = std::getenv(name);
+  return value ? value : "";
+}
+
+// "NVIDIA H100 PCIe, sm_90, cuDNN 9.19.0" -> "NVIDIA-H100-PCIe-sm_90-cuDNN-9.19.0"
+std::string file_name(const std::string& origin) {
+  std::string name;
+  for (char c : origin)
+    if (std::isalnum(static_cast<unsigned char>(c)) || c == '.' || c == '_')
+      name += c;
+    else if (!name.empty() && name.back() != '-')
+      name += '-';
+  return name;
+}
+
+// Held while a file is read and written, so that no process loses what another one found.
+class FolderLock {
+ public:
+  explicit FolderLock(const std::string& folder) : fd_(::open(folder.c_str(), O_RDONLY | O_CLOEXEC)) {
+    if (fd_ >= 0) ::flock(fd_, LOCK_EX);
+  }
+  ~FolderLock() {
+    if (fd_ >= 0) ::close(fd_);
+  }
+  FolderLock(const FolderLock&) = delete;
+  FolderLock& operator=(const FolderLock&) = delete;
+
+ private:
+  int fd_;
+};
+
+}  // namespace
+
+std::string plan_cache_folder() {
+  if (const std::string wish = variable("GM_PLAN_CACHE"); !wish.empty()) return wish == "off" ? "" : wish;
+  if (const std::string cache = variable("XDG_CACHE_HOME"); !cache.empty())
+    return cache + "/galaxy_morphology";
+  const std::string home = variable("HOME");
+  return home.empty() ? "" : home + "/.cache/galaxy_morphology";
+}
+
+PlanStore::PlanStore(std::string folder, std::string origin)
+    : folder_(std::move(folder)),
+      origin_(std::move(origin)),
+      path_(folder_ + "/" + file_name(origin_) + ".txt") {}
+
+PlanChoices PlanStore::load(bool report) const {
+  std::error_code error;
+  if (!std::filesystem::exists(path_, error)) return {};
+  try {
+    return PlanChoices::parse(read_file(path_), origin_);
+  } catch (const Error& e) {
+    if (report) std::fprintf(stderr, "%s: %s; plans are timed anew\n", path_.c_str(), e.what());
+    return {};
+  }
+}
+
+void PlanStore::write(PlanChoices& choices) {
+  choices.saved();
+  if (failed_) return;
+  try {
+    std::error_code error;
+    std::filesystem::create_directories(folder_, error);
+    const FolderLock lock(folder_);
+    PlanChoices all = choices;
+    all.add_earlier(load(false));
+    write_file_atomic(path_, all.text(origin_));
+  } catch (const Error& e) {
+    failed_ = true;
+    std::fprintf(stderr, "%s; the next run times plans anew\n", e.what());
+  }
+}
+
+}  // namespace gm

@@ -1,0 +1,77 @@
+#include "kernels/common/cuda_timing.h"
+
+#include <cuda_runtime_api.h>
+
+#include <algorithm>
+#include <limits>
+#include <string>
+
+#include "kernels/common/error.h"
+
+namespace gm {
+
+namespace {
+
+void check(cudaError_t status) {
+  if (status != cudaSuccess) fail(std::string("timing of library plans: ") + cudaGetErrorString(status));
+}
+
+class Clock {
+ public:
+  explicit Clock(cudaStream_t stream) : stream_(stream) {
+    for (cudaEvent_t& mark : marks_) check(cudaEventCreate(&mark));
+  }
+  ~Clock() {
+    for (cudaEvent_t mark : marks_)
+      if (mark) cudaEventDestroy(mark);
+  }
+  Clock(const Clock&) = delete;
+  Clock& operator=(const Clock&) = delete;
+
+  /// Seconds a run, infinite when one is refused.
+  double time(int runs, const std::function<bool()>& start) {
+    check(cudaEventRecord(marks_[0], stream_));
+    bool all = true;
+    for (int i = 0; i < runs && all; ++i) all = start();
+    check(cudaEventRecord(marks_[1], stream_));
+    check(cudaEventSynchronize(marks_[1]));
+    float milliseconds = 0;
+    check(cudaEventElapsedTime(&milliseconds, marks_[0], marks_[1]));
+    return all ? 1e-3 * milliseconds / runs : std::numeric_limits<double>::infinity();
+  }
+
+ private:
+  cudaStream_t stream_;
+  cudaEvent_t marks_[2] = {};
+};
+
+}  // namespace
+
+CudaScratch::CudaScratch(size_t bytes) {
+  if (cudaMalloc(&data_, bytes) != cudaSuccess) {
+    data_ = nullptr;
+    cudaGetLastError();  // out of memory is not sticky: clear it
+  }
+}
+CudaScratch::~CudaScratch() { cudaFree(data_); }
+
+std::vector<double> time_candidates(void* stream, size_t count, const std::function<bool(size_t)>& start) {
+  constexpr double kRound = 200e-6;  // seconds of runs in a row
+  constexpr int kRounds = 5;
+  Clock clock(static_cast<cudaStream_t>(stream));
+  std::vector<double> seconds(count, std::numeric_limits<double>::infinity());
+  for (size_t i = 0; i < count; ++i)
+    if (start(i)) seconds[i] = clock.time(1, [&] { return start(i); });
+  // Candidates take turns, so that a change of the clock rate meets all of them alike.
+  for (int round = 0; round < kRounds; ++round) {
+    const double best = *std::min_element(seconds.begin(), seconds.end());
+    for (size_t i = 0; i < count; ++i) {
+      if (!(seconds[i] <= 1.5 * best)) continue;  // out of the race
+      const int runs = std::clamp(static_cast<int>(kRound / seconds[i]), 1, 20);
+      seconds[i] = std::min(seconds[i], clock.time(runs, [&] { return start(i); }));
+    }
+  }
+  return seconds;
+}
+
+}  // namespace gm
