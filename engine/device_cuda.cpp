@@ -11,6 +11,7 @@
 #include "engine/replay_cuda.h"
 #include "kernels/common/backends.h"
 #include "kernels/common/cuda_libraries.h"
+#include "kernels/common/cuda_messages.h"
 #include "kernels/common/error.h"
 #include "kernels/common/op.h"
 
@@ -18,11 +19,16 @@ namespace gm {
 
 namespace {
 
-// Oldest architecture this binary has code for (GM_CUDA_ARCHS starts at sm_80).
-constexpr int kOldestMajor = 8;
+static_assert(cuda_status::memory_allocation == cudaErrorMemoryAllocation &&
+              cuda_status::stub_library == cudaErrorStubLibrary &&
+              cuda_status::insufficient_driver == cudaErrorInsufficientDriver &&
+              cuda_status::no_device == cudaErrorNoDevice &&
+              cuda_status::no_kernel_image == cudaErrorNoKernelImageForDevice &&
+              cuda_status::system_not_ready == cudaErrorSystemNotReady &&
+              cuda_status::system_driver_mismatch == cudaErrorSystemDriverMismatch);
 
 void check(cudaError_t status, const std::string& what) {
-  if (status != cudaSuccess) fail(what + ": " + cudaGetErrorString(status));
+  if (status != cudaSuccess) fail(cuda_error_text(what, status, cudaGetErrorString(status)));
 }
 double gib(size_t bytes) { return static_cast<double>(bytes) / (1u << 30); }
 
@@ -30,10 +36,9 @@ class CudaDevice : public Device {
  public:
   CudaDevice(int index, const DeviceOptions& options) : index_(index), deterministic_(options.deterministic) {
     check(cudaGetDeviceProperties(&properties_, index), "cuda:" + std::to_string(index));
-    if (properties_.major < kOldestMajor)
-      fail("cuda:" + std::to_string(index) + " (" + properties_.name + ") has architecture sm_" +
-           std::to_string(properties_.major) + std::to_string(properties_.minor) +
-           "; sm_80 or newer is needed");
+    const std::string problem =
+        architecture_problem(index, properties_.name, properties_.major, properties_.minor, GM_CUDA_ARCHS);
+    if (!problem.empty()) fail(problem);
     check(cudaSetDevice(index), "cuda:" + std::to_string(index));
     for (cudaStream_t* stream : {&stream_, &uploads_})
       check(cudaStreamCreateWithFlags(stream, cudaStreamNonBlocking), "cannot create a CUDA stream");
@@ -71,11 +76,7 @@ class CudaDevice : public Device {
       cudaGetLastError();  // out of memory is not sticky: clear it
       size_t free = 0, total = 0;
       cudaMemGetInfo(&free, &total);
-      char text[200];
-      std::snprintf(text, sizeof text,
-                    "out of GPU memory: %.2f GiB asked, %.2f of %.2f GiB free; use a smaller batch",
-                    gib(bytes), gib(free), gib(total));
-      fail(text);
+      fail(out_of_memory_text(bytes, free, total));
     }
     used_ += sizes_[data] = bytes;
     peak_ = std::max(peak_, used_);
@@ -202,14 +203,9 @@ int device_count(std::string& reason) {
   const cudaError_t status = cudaGetDeviceCount(&count);
   if (status == cudaSuccess && count > 0) return count;
   cudaGetLastError();
-  if (status == cudaErrorInsufficientDriver) {
-    int driver = 0;
-    cudaDriverGetVersion(&driver);
-    reason = driver == 0 ? "no NVIDIA driver on this machine"
-                         : "the NVIDIA driver is too old for CUDA " + std::to_string(CUDART_VERSION / 1000);
-  } else {
-    reason = status == cudaSuccess ? "no CUDA device on this machine" : cudaGetErrorString(status);
-  }
+  int driver = 0;
+  cudaDriverGetVersion(&driver);
+  reason = no_device_text(status, cudaGetErrorString(status), driver, CUDART_VERSION);
   return 0;
 }
 

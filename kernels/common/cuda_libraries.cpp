@@ -6,17 +6,20 @@
 
 #include <cstdio>
 
+#include "kernels/common/cuda_messages.h"
 #include "kernels/common/error.h"
 
 namespace gm {
 
 namespace {
 constexpr size_t kWorkspace = size_t{64} << 20;
-constexpr size_t kOldestCudnn = 90000;  // the graph API in the form used here
 
-std::string version_text(size_t v) {
-  return std::to_string(v / 10000) + "." + std::to_string(v / 100 % 100) + "." + std::to_string(v % 100);
-}
+static_assert(cudnn_status::version_mismatch == CUDNN_STATUS_SUBLIBRARY_VERSION_MISMATCH &&
+              cudnn_status::loading_failed == CUDNN_STATUS_SUBLIBRARY_LOADING_FAILED &&
+              cudnn_status::incompatible_driver == CUDNN_STATUS_NOT_SUPPORTED_INCOMPATIBLE_CUDA_DRIVER &&
+              cudnn_status::sublibrary_unavailable == CUDNN_STATUS_NOT_SUPPORTED_SUBLIBRARY_UNAVAILABLE &&
+              cudnn_status::host_allocation_failed == CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED &&
+              cudnn_status::device_allocation_failed == CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED);
 }  // namespace
 
 void CudaLibrariesDeleter::operator()(CudaLibraries* libraries) const noexcept {
@@ -36,26 +39,24 @@ CudaLibrariesPtr make_cuda_libraries(int device) {
   CudaLibrariesPtr libraries(new CudaLibraries);
   libraries->device = device;
   if (cudaError_t e = cudaSetDevice(device); e != cudaSuccess)
-    fail("CUDA device " + std::to_string(device) + ": " + cudaGetErrorString(e));
-  if (const size_t version = cudnnGetVersion(); version < kOldestCudnn)
-    fail("cuDNN " + version_text(version) + " is too old: 9.0 or newer is needed");
+    fail(cuda_error_text("CUDA device " + std::to_string(device), e, cudaGetErrorString(e)));
+  if (const std::string problem = cudnn_version_problem(cudnnGetVersion()); !problem.empty()) fail(problem);
   if (cudnnStatus_t s = cudnnCreate(&libraries->cudnn); s != CUDNN_STATUS_SUCCESS) {
     libraries->cudnn = nullptr;
     char text[1024] = "";
     cudnnGetLastErrorString(text, sizeof text);
-    fail("cuDNN " + version_text(cudnnGetVersion()) + " does not start: " + cudnnGetErrorString(s) +
-         (text[0] ? std::string(" (") + text + ")" : "") + "; are all libcudnn_*.so.9 on the library path?");
+    fail(cudnn_start_text(cudnnGetVersion(), s, cudnnGetErrorString(s), text));
   }
   if (cublasStatus_t s = cublasLtCreate(&libraries->cublas); s != CUBLAS_STATUS_SUCCESS) {
     libraries->cublas = nullptr;
     fail(std::string("cuBLASLt does not start: ") + cublasLtGetStatusString(s));
   }
   if (cudaError_t e = cudaMalloc(&libraries->workspace, kWorkspace); e != cudaSuccess)
-    fail(std::string("no room for the 64 MiB library workspace: ") + cudaGetErrorString(e));
+    fail(cuda_error_text("no room for the 64 MiB library workspace", e, cudaGetErrorString(e)));
   libraries->workspace_bytes = kWorkspace;
   cudaDeviceProp card{};
   if (cudaError_t e = cudaGetDeviceProperties(&card, device); e != cudaSuccess)
-    fail("CUDA device " + std::to_string(device) + ": " + cudaGetErrorString(e));
+    fail(cuda_error_text("CUDA device " + std::to_string(device), e, cudaGetErrorString(e)));
   libraries->origin = std::string(card.name) + ", sm_" + std::to_string(card.major) +
                       std::to_string(card.minor) + ", " + std::to_string(card.multiProcessorCount) +
                       " processors, cuDNN " + version_text(cudnnGetVersion()) + ", cuBLASLt " +
