@@ -41,9 +41,26 @@ TEST_F(Tools, OpsOfANetworkAgainstTheCeilings) {
     EXPECT_NEAR(row.at("share_of_copy"), double(row.at("gb_s")) / copy, 1e-6) << row;
     if (row.at("memory_bound")) EXPECT_NEAR(row.at("share_of_roof"), row.at("share_of_copy"), 1e-6) << row;
     EXPECT_GE(row.at("count"), 1);
+    EXPECT_EQ(row.at("batch"), 4);
+    EXPECT_EQ(row.at("mode"), "train");
     backward |= row.at("pass") == "backward";
   }
   EXPECT_TRUE(backward);
+}
+
+TEST_F(Tools, ImagesFromTheHostAgainstUploads) {
+  const Ran r = run("gm_bench", {"--model", config, "--from-host", "40", "--batch", "4", "--seconds", "0.001",
+                                 "--json", "--device", "cpu"});
+  expect_success(r);
+  const auto rows = json_lines(r.out);
+  ASSERT_EQ(rows.size(), 1u);
+  const auto& row = rows[0];
+  EXPECT_EQ(row.at("image"), 40);
+  EXPECT_EQ(row.at("mode"), "from_host");
+  EXPECT_GT(row.at("images_per_second"), 0);
+  EXPECT_NEAR(row.at("gb_s"), double(row.at("images_per_second")) * 40 * 40 * 3 / 1e9, 1e-9) << row;
+  EXPECT_NEAR(row.at("share_of_upload"), double(row.at("gb_s")) / double(row.at("upload_gb_s")), 1e-6) << row;
+  expect_failure(run("gm_bench", {"--from-host", "40"}), 2, {"--model"});
 }
 
 TEST_F(Tools, RooflineAddsUpItsBlocks) {

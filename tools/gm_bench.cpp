@@ -6,6 +6,7 @@
 
 #include "engine/benchmark.h"
 #include "tools/cli.h"
+#include "tools/host_bench.h"
 #include "tools/model_file.h"
 #include "tools/network_bench.h"
 
@@ -16,8 +17,8 @@ using namespace gm;
 struct Arguments {
   std::string op, model, roofline, device = "auto", precision = "f32", mode = "train";
   std::vector<std::string> sets, without, ops;
-  int64_t batch = 0, seed = 0;
-  int threads = 0;
+  int64_t batch = 64, seed = 0;
+  int threads = 0, from_host = 0;
   double seconds = 0.3;
   bool recompute = false, json = false, list = false, quiet = false;
 };
@@ -80,6 +81,8 @@ void print_case(const Arguments& a, const Ceilings& ceilings, const TimedCase& t
                      {"memory_bound", t.memory_bound}};
   if (!network.empty()) {
     row["network"] = network;
+    row["mode"] = a.mode;
+    row["batch"] = a.batch;
     row["layer"] = t.what.layers.front();
     const Shape& x = t.what.c.in[0].spec.shape;
     row["input"] = std::vector<int64_t>(x.dims.begin(), x.dims.begin() + x.rank);
@@ -111,7 +114,7 @@ void bench_listed(Device& device, const Arguments& a) {
 }
 
 ModelBenchOptions options_of(const Arguments& a) {
-  return {.batch = a.batch ? a.batch : 64,
+  return {.batch = a.batch,
           .training = a.mode == "train",
           .bf16 = a.precision == "bf16",
           .recompute = a.recompute,
@@ -174,6 +177,33 @@ void bench_model(Device& device, const Arguments& a) {
     fmt::print("{:<28} {:>9.3f} {:>6.1f}%\n", name, seconds * 1e3, 100 * seconds / total);
 }
 
+void bench_from_host(Device& device, const Arguments& a) {
+  const Architecture net = read_architecture(load_config(a.model, a.sets), a.model);
+  ModelBenchOptions options = options_of(a);
+  options.seconds = std::max(1.0, a.seconds);
+  const HostBench t = time_from_host(device, net, options, a.from_host);
+  if (a.json)
+    fmt::print("{}\n", nlohmann::json{{"device", device.description()},
+                                      {"model", net.name},
+                                      {"input", net.input_size},
+                                      {"image", a.from_host},
+                                      {"batch", options.batch},
+                                      {"mode", "from_host"},
+                                      {"precision", a.precision},
+                                      {"images_per_second", t.images_per_second},
+                                      {"gb_s", t.bytes_per_second / 1e9},
+                                      {"upload_gb_s", t.upload_per_second / 1e9},
+                                      {"share_of_upload", t.share()},
+                                      {"captured", t.captured}}
+                           .dump());
+  else
+    fmt::print(
+        "{}\n{}: images of {} px in the host's memory, batch {}, {}: {:.0f} img/s, {:.2f} GB/s, {:.0f} % of "
+        "the {:.2f} GB/s of uploads alone\n",
+        device.description(), net.name, a.from_host, options.batch, a.precision, t.images_per_second,
+        t.bytes_per_second / 1e9, 100 * t.share(), t.upload_per_second / 1e9);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -193,9 +223,17 @@ int main(int argc, char** argv) {
       ->excludes(model)
       ->excludes(ops);
   app.add_option("--mode", a.mode, "of a network: train or infer")->check(CLI::IsMember({"train", "infer"}));
-  app.add_option("--batch", a.batch, "of a network: batch size (64)")->check(CLI::PositiveNumber);
+  app.add_option("--batch", a.batch, "of a network: batch size")
+      ->capture_default_str()
+      ->check(CLI::PositiveNumber);
   app.add_option("--precision", a.precision, "of a network: f32 or bf16")
       ->check(CLI::IsMember({"f32", "bf16"}));
+  app.add_option(
+         "--from-host", a.from_host,
+         "with --model: classify 8-bit images of so many px a side from the host's memory, beside the "
+         "rate of uploads")
+      ->needs(model)
+      ->check(CLI::Range(8, 16384));
   app.add_flag("--recompute", a.recompute, "with --model: train as with train.recompute");
   app.add_option("--set", a.sets, "of a network: override one key, e.g. input.size=64")
       ->check(check_assignment);
@@ -217,6 +255,7 @@ int main(int argc, char** argv) {
       return;
     }
     auto device = open_device(a.device, {.threads = a.threads});
+    if (a.from_host) return bench_from_host(*device, a);
     if (!a.model.empty()) return bench_model(*device, a);
     if (!a.ops.empty()) return bench_networks(*device, a);
     a.roofline.empty() ? bench_listed(*device, a) : bench_roofline(*device, a);

@@ -64,7 +64,9 @@ phase() {
 # Keeps the JSON lines of a phase's output.
 lines() { grep -h '^{' "$work/$1.log" >>"$work/$2.jsonl" 2>/dev/null; }
 
-# ---- Right or wrong. Nothing here is timed, so all of it runs at once, and PyTorch's compiler warms its cache.
+# ---- Right or wrong. Nothing here is timed, so all of it runs at once, and PyTorch's compiler warms its cache. The
+# plans chosen meanwhile are those of a busy card: they have a folder of their own.
+export GM_PLAN_CACHE=$work/plans-busy
 determinism() {
   local set=$work/set.h5 run
   "$bin/gm_data" synth --classes gz5 --count 512 --size 64 --quiet --out "$set" || return 1
@@ -82,7 +84,8 @@ determinism() {
         --set train.precision=$precision --set schedule.name=constant --out "$work/$precision-d" &&
       cmp "$work/$precision-c/last.safetensors" "$work/$precision-d/last.safetensors" || return 1
   done
-  echo "same seed, same weights, bit for bit, in f32 and bf16; resumed as unbroken"
+  [ -n "$(ls "$GM_PLAN_CACHE")" ] || { echo "no file of plans was written"; return 1; }
+  echo "same seed, same weights, bit for bit, in f32 and bf16; resumed as unbroken; plans kept in a file"
 }
 check() { # NAME ARGUMENTS...
   local name=$1
@@ -101,12 +104,13 @@ checks() {
   return $bad
 }
 sanitize() { # TOOL
-  GM_SMALL_CASES=1 compute-sanitizer --tool "$1" --error-exitcode 9 "$bin/gm_kernel_tests" --gtest_filter='*cuda*'
+  GM_PLAN_CACHE=off GM_SMALL_CASES=1 compute-sanitizer --tool "$1" --error-exitcode 9 "$bin/gm_kernel_tests" \
+    --gtest_filter='*cuda*'
 }
 export -f determinism checks check sanitize
 export bin work
 
-phase tests 170 "$bin/gm_kernel_tests" --gtest_filter='*cuda*:*Cuda*' &
+phase tests 170 env GM_PLAN_CACHE=off "$bin/gm_kernel_tests" --gtest_filter='*cuda*:*Cuda*' &
 phase feed 170 "$bin/gm_unit_tests" --gtest_filter='DataAugment*:EngineFeed*:ToolsFeed*' &
 phase determinism 120 bash -c determinism &
 phase checks 170 bash -c checks &
@@ -129,6 +133,7 @@ lines checks checks
 report
 
 # ---- Speed: one thing at a time.
+export GM_PLAN_CACHE=$work/plans
 step() { # MODEL SIZE BATCH MODE [ARGUMENTS]
   local model=$1 size=$2 batch=$3 mode=$4
   shift 4
@@ -151,32 +156,43 @@ pipeline() { # gm_train with decoding and augmentation
 }
 export -f step models pipeline
 
-phase models 60 bash -c models
+phase models 110 bash -c models  # half of it makes plans and times them
 lines models models
 report
 [ -n "$peers" ] && phase eager 60 python3 tests/peers/torch_bench.py --variants eager,graphs --seconds 1.5 --limit 40 \
   --total 58 --out "$work/peers.jsonl"
 report
-ops() {
-  "$bin/gm_bench" --ops models/effv2s_cbam.yaml --ops models/effg3.yaml --device cuda --precision bf16 --batch 64 \
-    --seconds 0.02 --json
+ops() { # BATCH MODE
+  "$bin/gm_bench" --ops models/effg3.yaml --ops models/effv2s_cbam.yaml --device cuda --precision bf16 --batch "$1" \
+    --mode "$2" --seconds 0.02 --json
 }
 depthwise() { # alone, as cuDNN has it: not fused with the batch norm behind it
   "$bin/gm_bench" --ops models/effv2s_cbam.yaml --ops models/effg3.yaml --device cuda --precision bf16 --batch 64 \
     --seconds 0.02 --json --without all --op depthwise_conv2d
 }
-export -f ops depthwise
-phase ops 60 bash -c ops
+from_host() { # 8-bit images in the host's memory, against the rate of uploads
+  "$bin/gm_bench" --model models/effg3.yaml --from-host 424 --batch 256 --device cuda --precision bf16 --seconds 3 --json
+}
+export -f ops depthwise from_host
+phase ops 60 bash -c 'ops 64 train'
 lines ops ops
 phase depthwise 15 bash -c depthwise
 lines depthwise ops
 [ -n "$peers" ] && phase cudnn 25 python3 tests/peers/torch_bench.py --depthwise "$work/depthwise.log" --seconds 0.02 \
   --out "$work/cudnn.jsonl"
 report
+phase from_host 25 bash -c from_host
+lines from_host from_host
+report
 phase roofline 40 "$bin/gm_bench" --roofline models/effv2s_cbam.yaml --device cuda --precision bf16 --batch 64
 phase roofline-g3 30 "$bin/gm_bench" --roofline models/effg3.yaml --device cuda --precision bf16 --batch 256
 phase pipeline 40 bash -c pipeline
 lines pipeline pipeline
+report
+phase ops-1 20 bash -c 'ops 1 infer'
+lines ops-1 ops
+phase ops-256 45 bash -c 'ops 256 infer; ops 256 train'
+lines ops-256 ops
 report
 [ -n "$peers" ] && phase compiled "$(left)" python3 tests/peers/torch_bench.py --variants compile,compile-default \
   --seconds 1.5 --limit 100 --total $(($(left) - 8)) --out "$work/peers.jsonl"
