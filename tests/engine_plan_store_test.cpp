@@ -123,6 +123,26 @@ TEST(EnginePlanStore, KeysTellProblemsApart) {
   EXPECT_EQ(keys.size(), asked);
 }
 
+TEST(EnginePlanStore, WhichConvolutionsAreProducts) {
+  using cuda::CudnnGraph;
+  const cuda::CudnnQuestion q{.graph = CudnnGraph::forward,
+                              .g = {.n = 2, .h = 7, .w = 7, .c = 8, .k = 16, .kernel = 1}};
+  auto product = [&](auto change) {
+    cuda::CudnnQuestion other = q;
+    change(other);
+    return is_product(other);
+  };
+  EXPECT_TRUE(is_product(q));
+  EXPECT_TRUE(product([](auto& o) { o.graph = CudnnGraph::forward_epilogue, o.bias = true; }));
+  EXPECT_TRUE(product([](auto& o) { o.graph = CudnnGraph::backward_data_add; }));
+  EXPECT_TRUE(product([](auto& o) { o.graph = CudnnGraph::weights_same; }));
+  EXPECT_FALSE(product([](auto& o) { o.graph = CudnnGraph::weights_same, o.g.dtype = DType::bf16; }));
+  EXPECT_FALSE(product([](auto& o) { o.graph = CudnnGraph::forward_epilogue, o.act = Act::silu; }));
+  EXPECT_FALSE(product([](auto& o) { o.graph = CudnnGraph::forward_epilogue, o.residual = true; }));
+  EXPECT_FALSE(product([](auto& o) { o.g.stride = 2; }));
+  EXPECT_FALSE(product([](auto& o) { o.g.kernel = 3; }));
+}
+
 TEST(EnginePlanStore, AnAlgorithmReadsBack) {
   const uint64_t words[] = {0, 1, 0xffffffffffffffff, 0x0123456789abcdef};
   const std::string name = algorithm_name(words);

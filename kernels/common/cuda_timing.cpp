@@ -61,7 +61,10 @@ std::vector<double> time_candidates(void* stream, size_t count, const std::funct
   Clock clock(static_cast<cudaStream_t>(stream));
   std::vector<double> seconds(count, std::numeric_limits<double>::infinity());
   for (size_t i = 0; i < count; ++i)
-    if (start(i)) seconds[i] = clock.time(1, [&] { return start(i); });
+    if (start(i))
+      seconds[i] = clock.time(1, [&] { return start(i); });
+    else
+      cudaGetLastError();  // a launch that was refused leaves its error behind
   // Candidates take turns, so that a change of the clock rate meets all of them alike.
   for (int round = 0; round < kRounds; ++round) {
     const double best = *std::min_element(seconds.begin(), seconds.end());

@@ -9,13 +9,12 @@ using namespace cudnn_graph;
 namespace {
 
 bool execute(const OpCall& call, const CudnnQuestion& q, const Operands& operands) {
-  CudaLibraries& libraries = *call.ctx.libraries;
   for (const void* p : {operands.x, operands.w, operands.y, operands.bias, operands.residual})
     if (reinterpret_cast<uintptr_t>(p) % kAlignment != 0) return false;  // plans are made for aligned tensors
-  ConvolutionPlan* plan = find_plan(libraries, q, operands, call.ctx.stream);
+  ConvolutionPlan* plan = find_plan(call.ctx, q, operands);
   if (!plan) return false;
   try {
-    start(libraries, *plan->plan, operands, call.ctx.stream);
+    start(call.ctx, q, plan->plan.get(), operands);
     return true;
   } catch (const Refusal& refusal) {
     // 2xxx: bad parameter, our own mistake. 5xxx: the CUDA context is in trouble; our kernels would fail too.

@@ -44,6 +44,13 @@ constexpr bool gradient_of_data(CudnnGraph g) {
 constexpr bool gradient_of_weights(CudnnGraph g) {
   return g == CudnnGraph::weights_same || g == CudnnGraph::weights_f32;
 }
+/// True where the graph is one matrix product over pixels, which cuBLASLt serves as well: a 1x1 convolution
+/// with no more than a bias behind it, or a gradient of one. Its gradient of bf16 weights is a product
+/// anyway.
+inline bool is_product(const CudnnQuestion& q) {
+  return q.g.pointwise() && q.act == Act::none && !q.residual &&
+         (!gradient_of_weights(q.graph) || q.g.dtype == DType::f32);
+}
 /// All of a question in one line: the key of its plan in memory and in the file of choices.
 inline std::string plan_key(const CudnnQuestion& q) {
   const ConvGeometry& g = q.g;

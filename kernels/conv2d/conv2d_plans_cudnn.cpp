@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "kernels/common/cuda_timing.h"
+#include "kernels/linear/linear_cublas.h"
 
 namespace gm::cuda::cudnn_graph {
 
@@ -10,11 +11,12 @@ namespace {
 
 // Candidates timed for a problem: making a precompiled plan takes less than a millisecond, compiling one
 // about a second.
-constexpr int kTimed = 8, kTimedCompiled = 3;
+constexpr int kTimed = 8, kTimedCompiled = 2;
+const char kProduct[] = "cuBLASLt";  // its own algorithms are timed by linear_cublas.cpp
 
 struct Candidate {
   std::string name;
-  std::unique_ptr<Descriptor> configuration, plan;
+  std::unique_ptr<Descriptor> configuration, plan;  // null: kProduct
 };
 
 // Null when the kernel does not compile, as those the heuristics offer may, or needs too much workspace.
@@ -30,10 +32,16 @@ std::unique_ptr<Descriptor> make(const CudaLibraries& libraries, const Descripto
   return bytes <= static_cast<int64_t>(libraries.workspace_bytes) ? std::move(plan) : nullptr;
 }
 
-// The first `most` that can be made; with a name, the one of that name.
-std::vector<Candidate> candidates(const CudaLibraries& libraries, const Graph& graph, size_t most,
-                                  const std::string* name) {
+// The first `most` of cuDNN that can be made, and the product, where it is one, unless one is enough; with a
+// name, the one of that name.
+std::vector<Candidate> candidates(const CudaLibraries& libraries, const CudnnQuestion& q, const Graph& graph,
+                                  size_t most, const std::string* name) {
+  const bool product = is_product(q) && libraries.cublas;
   std::vector<Candidate> made;
+  if (product && name && *name == kProduct) {
+    made.push_back({kProduct, nullptr, nullptr});
+    return made;
+  }
   int compiled = 0;
   for (auto mode : {CUDNN_HEUR_MODE_A, CUDNN_HEUR_MODE_FALLBACK}) {
     for (Descriptor& configuration :
@@ -52,13 +60,24 @@ std::vector<Candidate> candidates(const CudaLibraries& libraries, const Graph& g
     }
     if (!made.empty()) break;
   }
+  if (product && !name && (most > 1 || made.empty())) made.push_back({kProduct, nullptr, nullptr});
   return made;
+}
+
+void start_product(const Context& ctx, const CudnnQuestion& q, const Operands& o) {
+  const LinearShape s{q.g.out_pixels(), q.g.c, q.g.k, q.g.dtype};
+  const bool done = gradient_of_data(q.graph) ? cublas_data_gradient(ctx, s, o.w, o.y, o.x,
+                                                                     q.graph == CudnnGraph::backward_data_add)
+                    : gradient_of_weights(q.graph)
+                        ? cublas_weight_gradient(ctx, s, o.x, o.y, static_cast<float*>(o.w), false)
+                        : cublas_product(ctx, s, o.x, o.w, static_cast<const float*>(o.bias), o.y);
+  if (!done) throw Refusal(CUDNN_STATUS_NOT_SUPPORTED, "cuBLASLt does not serve the product");
 }
 
 // Index of the fastest; kNoCandidate where there is no memory to find out. Each writes its result to memory
 // of its own, so that a sum is not added twice and a tensor is not read after it was written.
-size_t time(CudaLibraries& libraries, const CudnnQuestion& q, const std::vector<Candidate>& made,
-            Operands operands, void* stream) {
+size_t time(const Context& ctx, const CudnnQuestion& q, const std::vector<Candidate>& made,
+            Operands operands) {
   const ConvGeometry& g = q.g;
   const bool f32 = g.dtype == DType::f32 || q.graph == CudnnGraph::weights_f32;
   void*& out = gradient_of_data(q.graph)      ? operands.x
@@ -70,35 +89,34 @@ size_t time(CudaLibraries& libraries, const CudnnQuestion& q, const std::vector<
   const CudaScratch scratch(static_cast<size_t>(values) * (f32 ? 4 : 2));
   out = scratch.data();
   if (!out) return kNoCandidate;
-  return fastest_candidate(time_candidates(stream, made.size(), [&](size_t i) {
+  return fastest_candidate(time_candidates(ctx.stream, made.size(), [&](size_t i) {
     try {
-      start(libraries, *made[i].plan, operands, stream);
+      start(ctx, q, made[i].plan.get(), operands);
       return true;
-    } catch (const Refusal& refusal) {
-      if (static_cast<int>(refusal.status) / 1000 == 5)  // the CUDA context is in trouble
-        fail("cuDNN convolution: " + std::string(refusal.what()));
+    } catch (const Refusal&) {
       return false;
     }
   }));
 }
 
-std::unique_ptr<ConvolutionPlan> make_plan(CudaLibraries& libraries, const CudnnQuestion& q,
-                                           const Operands& operands, void* stream) {
+std::unique_ptr<ConvolutionPlan> make_plan(const Context& ctx, const CudnnQuestion& q,
+                                           const Operands& operands) {
+  CudaLibraries& libraries = *ctx.libraries;
   auto plan = std::make_unique<ConvolutionPlan>();
   plan->graph = std::make_unique<Graph>(q, libraries.cudnn);
   const std::string problem = plan_key(q);
   std::vector<Candidate> made;
   if (const std::string* chosen = libraries.choices.find(problem)) {
-    made = candidates(libraries, *plan->graph, 1, chosen);
+    made = candidates(libraries, q, *plan->graph, 1, chosen);
     if (made.empty()) libraries.choices.forget(problem);
   }
   size_t best = 0;
   if (made.empty()) {
-    const bool timed = libraries.timing && !being_captured(stream);
-    made = candidates(libraries, *plan->graph, timed ? kTimed : 1, nullptr);
+    const bool timed = libraries.timing && !being_captured(ctx.stream);
+    made = candidates(libraries, q, *plan->graph, timed ? kTimed : 1, nullptr);
     if (made.empty()) return nullptr;
     if (timed) {
-      if (made.size() > 1) best = time(libraries, q, made, operands, stream);
+      if (made.size() > 1) best = time(ctx, q, made, operands);
       if (best == kNoCandidate)
         best = 0;
       else
@@ -112,19 +130,21 @@ std::unique_ptr<ConvolutionPlan> make_plan(CudaLibraries& libraries, const Cudnn
 
 }  // namespace
 
-ConvolutionPlan* find_plan(CudaLibraries& libraries, const CudnnQuestion& q, const Operands& operands,
-                           void* stream) {
-  auto [it, created] = libraries.plans.try_emplace(plan_key(q));
+ConvolutionPlan* find_plan(const Context& ctx, const CudnnQuestion& q, const Operands& operands) {
+  const auto [it, created] = ctx.libraries->plans.try_emplace(plan_key(q));
+  std::unique_ptr<CudaPlan>& place = it->second;  // stays valid when timing a product adds the product's plan
   if (created) try {
-      it->second = make_plan(libraries, q, operands, stream);
+      place = make_plan(ctx, q, operands);
     } catch (const Refusal&) {
     }
-  auto* plan = static_cast<ConvolutionPlan*>(it->second.get());
+  auto* plan = static_cast<ConvolutionPlan*>(place.get());
   return plan && !plan->failed ? plan : nullptr;
 }
 
-void start(CudaLibraries& libraries, const Descriptor& plan, const Operands& operands, void* stream) {
-  check(cudnnSetStream(libraries.cudnn, static_cast<cudaStream_t>(stream)), "set stream");
+void start(const Context& ctx, const CudnnQuestion& q, const Descriptor* plan, const Operands& operands) {
+  if (!plan) return start_product(ctx, q, operands);
+  const CudaLibraries& libraries = *ctx.libraries;
+  check(cudnnSetStream(libraries.cudnn, static_cast<cudaStream_t>(ctx.stream)), "set stream");
   Descriptor pack(CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR);
   std::vector<int64_t> uids{kX, kW, kY};
   std::vector<void*> pointers{operands.x, operands.w, operands.y};
@@ -134,7 +154,7 @@ void start(CudaLibraries& libraries, const Descriptor& plan, const Operands& ope
   pack.set(CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, CUDNN_TYPE_VOID_PTR, pointers);
   pack.set(CUDNN_ATTR_VARIANT_PACK_WORKSPACE, CUDNN_TYPE_VOID_PTR, libraries.workspace);
   pack.finalize("variant pack");
-  check(cudnnBackendExecute(libraries.cudnn, plan.raw(), pack.raw()), "execute");
+  check(cudnnBackendExecute(libraries.cudnn, plan->raw(), pack.raw()), "execute");
 }
 
 }  // namespace gm::cuda::cudnn_graph

@@ -1,4 +1,5 @@
-// Execution plans of cuDNN for conv2d, one a problem, kept in CudaLibraries. Private to conv2d_*cudnn.cpp.
+// Execution plans for conv2d, one a problem, of cuDNN and for 1x1 also of cuBLASLt, kept in CudaLibraries.
+// Private to conv2d_*cudnn.cpp.
 #pragma once
 #include <cudnn.h>
 
@@ -14,18 +15,18 @@ struct Operands {
 
 struct ConvolutionPlan : CudaPlan {
   std::unique_ptr<Graph> graph;
-  std::unique_ptr<Descriptor> configuration, plan;  // a plan refers to the configuration it was made of
+  // A plan refers to the configuration it was made of. Both null: cuBLASLt's product.
+  std::unique_ptr<Descriptor> configuration, plan;
   bool failed = false;
 };
 
-/// The plan of a problem, null when cuDNN has none. Made at the first call: the one that the choices of
-/// `libraries` name; else, where plans are timed and nothing is being captured, the fastest of the first few,
-/// which becomes the choice; else the first. The timing runs on the operands, but writes to memory of its
-/// own.
-ConvolutionPlan* find_plan(CudaLibraries& libraries, const CudnnQuestion& q, const Operands& operands,
-                           void* stream);
+/// The plan of a problem, null when there is none. Made at the first call: the one that the libraries'
+/// choices name; else, where plans are timed and nothing is being captured, the fastest of the first few,
+/// which becomes the choice; else the first. Of a 1x1 convolution cuBLASLt's product is the last of them. The
+/// timing runs on the operands, but writes to memory of its own.
+ConvolutionPlan* find_plan(const Context& ctx, const CudnnQuestion& q, const Operands& operands);
 
-/// Starts a plan; throws Refusal.
-void start(CudaLibraries& libraries, const Descriptor& plan, const Operands& operands, void* stream);
+/// Starts a plan (null: the product); throws Refusal.
+void start(const Context& ctx, const CudnnQuestion& q, const Descriptor* plan, const Operands& operands);
 
 }  // namespace gm::cuda::cudnn_graph

@@ -134,9 +134,7 @@ struct Product : CudaPlan {
       best = kNoCandidate;
       if (result.data())
         best = fastest_candidate(time_candidates(stream, found.size(), [&](size_t i) {
-          const cublasStatus_t s = start(libraries, found[i], x, y, result.data(), stream);
-          if (s == CUBLAS_STATUS_EXECUTION_FAILED) fail("cuBLASLt: the product failed on the device");
-          return s == CUBLAS_STATUS_SUCCESS;
+          return start(libraries, found[i], x, y, result.data(), stream) == CUBLAS_STATUS_SUCCESS;
         }));
     }
     algorithm = found[best == kNoCandidate ? 0 : best];
@@ -173,8 +171,9 @@ bool multiply(const Context& ctx, const GemmProblem& p, const void* a, const voi
 }  // namespace
 
 // y^T (out, n) = w x^T: w is column-major (in, out), transposed; x^T is column-major (in, n).
-bool cublas_linear_forward(const OpCall& call, const LinearShape& s) {
-  return multiply(call.ctx,
+bool cublas_product(const Context& ctx, const LinearShape& s, const void* x, const void* w, const float* bias,
+                    void* y) {
+  return multiply(ctx,
                   {.transpose_a = true,
                    .transpose_b = false,
                    .m = s.out,
@@ -186,13 +185,18 @@ bool cublas_linear_forward(const OpCall& call, const LinearShape& s) {
                    .operands = s.dtype,
                    .result = s.dtype,
                    .accumulate = false,
-                   .bias = call.in[2].data != nullptr},
-                  call.in[1].data, call.in[0].data, call.in[2].as<float>(), call.out[0].data);
+                   .bias = bias != nullptr},
+                  w, x, bias, y);
+}
+bool cublas_linear_forward(const OpCall& call, const LinearShape& s) {
+  return cublas_product(call.ctx, s, call.in[0].data, call.in[1].data, call.in[2].as<float>(),
+                        call.out[0].data);
 }
 
 // dx^T (in, n) = w^T dy^T
-bool cublas_linear_backward_data(const OpCall& call, const LinearShape& s) {
-  return multiply(call.ctx,
+bool cublas_data_gradient(const Context& ctx, const LinearShape& s, const void* w, const void* dy, void* dx,
+                          bool accumulate) {
+  return multiply(ctx,
                   {.transpose_a = false,
                    .transpose_b = false,
                    .m = s.in,
@@ -203,9 +207,13 @@ bool cublas_linear_backward_data(const OpCall& call, const LinearShape& s) {
                    .ldd = s.in,
                    .operands = s.dtype,
                    .result = s.dtype,
-                   .accumulate = call.din[0].mode == GradMode::accumulate,
+                   .accumulate = accumulate,
                    .bias = false},
-                  call.in[1].data, call.dout[0].data, nullptr, call.din[0].view.data);
+                  w, dy, nullptr, dx);
+}
+bool cublas_linear_backward_data(const OpCall& call, const LinearShape& s) {
+  return cublas_data_gradient(call.ctx, s, call.in[1].data, call.dout[0].data, call.din[0].view.data,
+                              call.din[0].mode == GradMode::accumulate);
 }
 
 // dw^T (in, out) = x^T dy
