@@ -1,6 +1,7 @@
 // 8-bit images in the memory of a device, where the op `augment` reads them: as many as there is room for
 // stay, the others pass through.
 #pragma once
+#include <memory>
 #include <mutex>
 #include <optional>
 #include <span>
@@ -8,6 +9,7 @@
 
 #include "engine/batch_source.h"
 #include "engine/buffer.h"
+#include "kernels/common/parallel.h"
 
 namespace gm {
 
@@ -41,6 +43,8 @@ class ImagePool {
 
  private:
   void grow(size_t passing);
+  // Copies these images of a batch one after the other, on several threads where they are many.
+  void pack(const HostBatch& batch, const std::vector<int64_t>& list, char* to);
 
   Device& device_;
   // Images that stay, then a part for each slot. Whole words: kernels read four bytes at once.
@@ -48,7 +52,8 @@ class ImagePool {
   size_t kept_ = 0, used_ = 0, passing_ = 0;
   int64_t generation_ = 0;
   HostBuffer staging_[kSlots];
-  mutable std::mutex mutex_;  // guards images_
+  std::unique_ptr<ThreadPool> copiers_;  // from the first large batch on
+  mutable std::mutex mutex_;             // guards images_
   std::unordered_map<int64_t, Image> images_;
 };
 

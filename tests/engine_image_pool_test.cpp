@@ -1,0 +1,59 @@
+// Images in a device's memory: every byte in its place, whether copied by one thread or by several.
+#include <gtest/gtest.h>
+
+#include <cstring>
+
+#include "engine/image_pool.h"
+#include "kernels/common/philox.h"
+
+namespace gm::test {
+
+namespace {
+
+HostBatch batch_of(int64_t count, int side, int64_t first_row) {
+  HostBatch batch;
+  batch.count = count;
+  for (int64_t i = 0; i < count; ++i) {
+    PhiloxStream rng(3, RngUse::sample, static_cast<uint32_t>(first_row + i));
+    std::vector<uint8_t> pixels(static_cast<size_t>(side) * side * 3);
+    for (uint8_t& p : pixels) p = static_cast<uint8_t>(rng.next());
+    batch.images.push_back(std::make_shared<const std::vector<uint8_t>>(std::move(pixels)));
+    AugmentSample sample;
+    sample.width = sample.height = side;
+    batch.samples.push_back(sample);
+    batch.rows.push_back(first_row + i);
+  }
+  return batch;
+}
+
+void expect_there(const ImagePool& pool, const HostBatch& batch) {
+  const View memory = pool.view();
+  for (int64_t i = 0; i < batch.count; ++i) {
+    const auto& image = *batch.images[i];
+    const int64_t at = batch.samples[i].offset;
+    ASSERT_LE(at + static_cast<int64_t>(image.size()), memory.numel());
+    EXPECT_EQ(std::memcmp(static_cast<const char*>(memory.data) + at, image.data(), image.size()), 0)
+        << "row " << batch.rows[i];
+  }
+}
+
+}  // namespace
+
+TEST(EngineImagePool, EveryByteIsInItsPlace) {
+  auto device = open_device("cpu", {.threads = 2});
+  for (int side : {9, 301}) {  // 16 of them: far below and above what several threads copy
+    const size_t bytes = static_cast<size_t>(side) * side * 3;
+    ImagePool pool(*device);
+    pool.reserve(5 * bytes, 16 * bytes);  // five stay, the others pass through
+    HostBatch first = batch_of(16, side, 0), second = batch_of(16, side, 100);
+    pool.bring(0, first, first.samples);
+    pool.bring(1, second, second.samples);
+    expect_there(pool, first);
+    expect_there(pool, second);
+    for (int64_t row : {0, 4}) EXPECT_TRUE(pool.find(row)) << row;
+    EXPECT_FALSE(pool.find(5));
+    EXPECT_FALSE(pool.find(100));
+  }
+}
+
+}  // namespace gm::test
