@@ -30,7 +30,7 @@ FoldedNetwork::FoldedNetwork(const TrainableGraph& source, const Fusions& fusion
       const auto [kernel, bias] = *c ? fold(*c) : std::pair(kAbsent, kAbsent);
       in.insert(in.end(), {kernel, bias});
     }
-    for (int dense : {b.squeeze, b.excite}) {
+    for (int dense : {b.se.squeeze, b.se.excite}) {
       in.push_back(dense < 0 ? kAbsent : r.operand(g.nodes()[dense].in[1]));
       in.push_back(dense < 0 ? kAbsent : r.operand(g.nodes()[dense].in[2]));
     }

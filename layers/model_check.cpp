@@ -57,14 +57,24 @@ void feed(ReferenceRun& r, const TrainableGraph& g, const CheckProblem& p) {
   if (g.labels != kAbsent) r.set(g.labels, p.labels);
 }
 
-void training_step(const CheckSide& side, const CheckProblem& p, const Sink& sink) {
+// A card's plan when one of the two is a card: both sides run the same nodes.
+Backend plan_backend(const CheckSide& side, const CheckSide& other) {
+  for (const CheckSide& s : {side, other}) {
+    if (s.device.starts_with("cuda") || (s.device == "auto" && no_cuda_reason().empty()))
+      return Backend::cuda;
+    if (s.device == "simt") return Backend::simt;
+  }
+  return Backend::cpu;
+}
+
+void training_step(const CheckSide& side, const CheckProblem& p, Backend backend, const Sink& sink) {
   ParameterTable table;
   const TrainableGraph g = fuse_for_training(build_network(p.architecture, table,
                                                            {.batch = p.batch,
                                                             .training = true,
                                                             .dtype = dtype_of(side),
                                                             .label_smoothing = p.label_smoothing}),
-                                             p.fusions);
+                                             p.fusions, backend);
   auto device = open(side, p);
   auto give_parameters = [&](const auto& gradient, const auto& value) {
     for (int i = 0; i < table.size(); ++i)
@@ -100,16 +110,6 @@ void training_step(const CheckSide& side, const CheckProblem& p, const Sink& sin
   sink({Difference::loss, "loss", s.download(g.loss)});
   give_parameters([&](int i) { return to_host(*device, w.gradient(table[i])); },
                   [&](int i) { return w.download(table[i]); });
-}
-
-// A card's plan when one of the two is a card: both sides run the same nodes.
-Backend plan_backend(const CheckSide& side, const CheckSide& other) {
-  for (const CheckSide& s : {side, other}) {
-    if (s.device.starts_with("cuda") || (s.device == "auto" && no_cuda_reason().empty()))
-      return Backend::cuda;
-    if (s.device == "simt") return Backend::simt;
-  }
-  return Backend::cpu;
 }
 
 void inference(const CheckSide& side, const CheckProblem& p, Backend backend, const Sink& sink) {
@@ -191,7 +191,7 @@ struct Trainee {
                                                .training = true,
                                                .dtype = dtype_of(side),
                                                .label_smoothing = p.label_smoothing}),
-                                p.fusions)),
+                                p.fusions, device->backend())),
         weights(make_weights(*device, table, side, p, true)),
         session(*device, graph.graph, weights, training_options(graph, false), p.seed),
         optimizer(*device, config, table, weights) {}
@@ -225,7 +225,10 @@ const char* kind_name(Difference::Kind kind) {
 
 std::vector<Difference> check_training_step(const CheckSide& side, const CheckSide& other,
                                             const CheckProblem& problem) {
-  return both(side, other, problem, training_step);
+  const Backend backend = plan_backend(side, other);
+  return both(side, other, problem, [&](const CheckSide& s, const CheckProblem& p, const Sink& sink) {
+    training_step(s, p, backend, sink);
+  });
 }
 std::vector<Difference> check_inference(const CheckSide& side, const CheckSide& other,
                                         const CheckProblem& problem) {

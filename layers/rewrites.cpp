@@ -1,10 +1,10 @@
 #include "layers/rewrites.h"
 
-#include "layers/rewriting.h"
+#include "layers/whole_block.h"
 
 namespace gm {
 
-TrainableGraph fuse_for_training(const TrainableGraph& source, const Fusions& fusions) {
+TrainableGraph fuse_for_training(const TrainableGraph& source, const Fusions& fusions, Backend backend) {
   const Graph& g = source.graph;
   const Matcher match(g, fusions);
   Rebuild r(source, g.table());
@@ -27,7 +27,10 @@ TrainableGraph fuse_for_training(const TrainableGraph& source, const Fusions& fu
     const Node& norm = g.nodes()[c.norm];
     Attrs attrs = c.conv >= 0 ? g.nodes()[c.conv].attrs : Attrs{};
     for (const char* key : {"eps", "momentum", "training", "unbiased"}) attrs.set(key, norm.attrs.get(key));
-    attrs.set("act", match.act_of(c)).set("pool", c.pool >= 0);
+    SqueezeExcite se;
+    if (fusions.gate && backend != Backend::cpu && c.pool >= 0 && match.is(c.conv, "depthwise_conv2d"))
+      se = squeeze_excite_behind(g, match, c.last(), match.act_of(c));
+    attrs.set("act", match.act_of(c)).set("pool", c.pool >= 0 && !se);
     if (c.drop >= 0)
       for (const char* key : {"rate", "stream"}) attrs.set(key, g.nodes()[c.drop].attrs.get(key));
     std::vector<ValueId> in;
@@ -38,6 +41,15 @@ TrainableGraph fuse_for_training(const TrainableGraph& source, const Fusions& fu
     in.push_back(r.operand(norm.in[1]));
     in.push_back(r.operand(norm.in[2]));
     if (c.add >= 0) in.push_back(r.operand(c.residual));
+    if (se) {
+      for (int dense : {se.squeeze, se.excite})
+        for (int k : {1, 2}) in.push_back(r.operand(g.nodes()[dense].in[k]));
+      r.bind(g.nodes()[se.scale].out[0],
+             r.graph().add1("depthwise_bn_se", attrs, in, n.name, r.operands(norm.state)));
+      for (const auto& nodes : {c.nodes(), se.nodes()})
+        for (int k : nodes) done[k] = 1;
+      continue;
+    }
     const char* op = c.conv < 0               ? "batch_norm_act"
                      : n.op->name == "conv2d" ? "conv_bn_act"
                                               : "depthwise_bn_act";

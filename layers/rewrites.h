@@ -15,16 +15,19 @@ struct Fusions {
   bool residual = true;    // stochastic depth and residual add behind them
   bool attention = true;   // CBAM's channel_scale and spatial_pool: channel_scale_pool
   bool block = true;       // inference on a card: whole MBConv blocks, where that is expected to be faster
+  bool gate = true;        // training on a card: squeeze-and-excitation behind a depthwise convolution
 
-  static constexpr Fusions none() { return {false, false, false, false, false, false}; }
+  static constexpr Fusions none() { return {false, false, false, false, false, false, false}; }
 };
 
 /// Training: convolution -> batch norm -> activation, then [-> global average pool] or [-> stochastic depth
 /// -> residual add], become one conv_bn_act or depthwise_bn_act node (the latter without a residual); the
 /// same behind a batch norm that follows no convolution becomes batch_norm_act; channel_scale -> spatial_pool
-/// becomes channel_scale_pool. A fused node stands where its first part stood and has that one's name. The
-/// ids of `g`'s inputs, loss and logits are updated.
-TrainableGraph fuse_for_training(const TrainableGraph& g, const Fusions& fusions = {});
+/// becomes channel_scale_pool. For a card (`backend` other than cpu) squeeze-and-excitation joins the
+/// depthwise convolution before it: depthwise_bn_se. A fused node stands where its first part stood and has
+/// that one's name. The ids of `g`'s inputs, loss and logits are updated.
+TrainableGraph fuse_for_training(const TrainableGraph& g, const Fusions& fusions = {},
+                                 Backend backend = Backend::cpu);
 
 /// How one folded convolution gets its weights: w' = w * gamma / sqrt(var + eps), b' = beta - mean * gamma /
 /// ...

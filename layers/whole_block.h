@@ -7,18 +7,48 @@
 
 namespace gm {
 
-/// The nodes of a block; expand is empty without an expansion, squeeze ... scale are -1 without
-/// squeeze-and-excitation.
-struct WholeBlock {
-  Chain expand, depthwise, project;
+/// Average pool -> dense -> activation -> dense -> sigmoid -> channel_scale of what was pooled.
+struct SqueezeExcite {
   int pool = -1, squeeze = -1, squeeze_act = -1, excite = -1, gate = -1, scale = -1;
 
+  explicit operator bool() const { return scale >= 0; }
   std::vector<int> nodes() const {
-    std::vector<int> list;
+    return *this ? std::vector<int>{pool, squeeze, squeeze_act, excite, gate, scale} : std::vector<int>{};
+  }
+};
+/// The one that alone reads the first output of `node`, with activation `act` between its layers; else empty.
+inline SqueezeExcite squeeze_excite_behind(const Graph& g, const Matcher& match, int node, int act) {
+  SqueezeExcite s;
+  const auto& readers = match.readers(node);
+  if (readers.size() != 2) return {};
+  auto step = [&](int from, const char* op) {
+    const int next = from < 0 ? -1 : match.only_consumer(from);
+    return match.is(next, op) ? next : -1;
+  };
+  s.pool = match.is(readers[0], "global_pool") ? readers[0] : readers[1];
+  if (!match.is(s.pool, "global_pool") || g.nodes()[s.pool].attrs.geti("kind")) return {};
+  s.squeeze = step(s.pool, "linear");
+  s.squeeze_act = step(s.squeeze, "activation");
+  s.excite = step(s.squeeze_act, "linear");
+  s.gate = step(s.excite, "activation");
+  const int scale = step(s.gate, "channel_scale");
+  if (scale < 0 || g.nodes()[scale].in[0] != g.nodes()[node].out[0] ||
+      g.nodes()[s.squeeze_act].attrs.geti("act") != act ||
+      g.nodes()[s.gate].attrs.geti("act") != static_cast<int>(Act::sigmoid))
+    return {};
+  s.scale = scale;
+  return s;
+}
+
+/// The nodes of a block; expand and se may be empty.
+struct WholeBlock {
+  Chain expand, depthwise, project;
+  SqueezeExcite se;
+
+  std::vector<int> nodes() const {
+    std::vector<int> list = se.nodes();
     for (const Chain* c : {&expand, &depthwise, &project})
       for (int n : c->nodes()) list.push_back(n);
-    for (int n : {pool, squeeze, squeeze_act, excite, gate, scale})
-      if (n >= 0) list.push_back(n);
     return list;
   }
 };
@@ -39,7 +69,9 @@ class WholeBlocks {
     if (!match_.is(next, "depthwise_conv2d")) return {};
     b.depthwise = match_.from(next);
     if (!b.depthwise || (b.expand && match_.act_of(b.expand) != match_.act_of(b.depthwise))) return {};
-    const int project = after_gate(b);
+    const int last = b.depthwise.last();
+    b.se = squeeze_excite_behind(g_, match_, last, match_.act_of(b.depthwise));
+    const int project = match_.only_consumer(b.se ? b.se.scale : last);
     if (!pointwise(project)) return {};
     b.project = match_.from(project);
     if (!b.project || match_.act_of(b.project) != 0) return {};
@@ -68,8 +100,8 @@ class WholeBlocks {
     take(b.expand.conv, 1, 2);
     take(b.depthwise.conv, 3, 4);
     take(b.project.conv, 5, 6);
-    take(b.squeeze, 7, 8);
-    take(b.excite, 9, 10);
+    take(b.se.squeeze, 7, 8);
+    take(b.se.excite, 9, 10);
     return mbconv_pays(mbconv_shape(attrs(b), in));
   }
 
@@ -80,28 +112,6 @@ class WholeBlocks {
     for (const char* pad : {"pad_top", "pad_left", "pad_bottom", "pad_right"})
       if (a.geti(pad, 0)) return false;
     return a.geti("kernel") == 1 && a.geti("stride", 1) == 1;
-  }
-  // What reads the depthwise convolution's result, behind the squeeze-and-excitation where there is one.
-  int after_gate(WholeBlock& b) const {
-    const int last = b.depthwise.last();
-    const auto& readers = match_.readers(last);
-    if (readers.size() != 2) return match_.only_consumer(last);
-    b.pool = match_.is(readers[0], "global_pool") ? readers[0] : readers[1];
-    if (!match_.is(b.pool, "global_pool") || g_.nodes()[b.pool].attrs.geti("kind")) return -1;
-    b.squeeze = step(b.pool, "linear");
-    b.squeeze_act = step(b.squeeze, "activation");
-    b.excite = step(b.squeeze_act, "linear");
-    b.gate = step(b.excite, "activation");
-    b.scale = step(b.gate, "channel_scale");
-    if (b.scale < 0 || g_.nodes()[b.scale].in[0] != g_.nodes()[last].out[0]) return -1;
-    if (g_.nodes()[b.squeeze_act].attrs.geti("act") != match_.act_of(b.depthwise) ||
-        g_.nodes()[b.gate].attrs.geti("act") != static_cast<int>(Act::sigmoid))
-      return -1;
-    return match_.only_consumer(b.scale);
-  }
-  int step(int node, const char* op) const {
-    const int next = node < 0 ? -1 : match_.only_consumer(node);
-    return match_.is(next, op) ? next : -1;
   }
 
   const Graph& g_;

@@ -48,7 +48,7 @@ Outcome train(const Settings& s, bool recompute) {
   ParameterTable table;
   TrainableGraph g =
       build_network(network(), table, {.batch = 4, .training = true, .dtype = s.dtype, .freeze = s.freeze});
-  if (s.fused) g = fuse_for_training(g);
+  if (s.fused) g = fuse_for_training(g, {}, device->backend());
   Weights weights(*device, table, s.dtype == DType::bf16, true);
   weights.initialize(table, 5);
   Session session(*device, g.graph, weights,

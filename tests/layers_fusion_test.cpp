@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <map>
+#include <optional>
 
 #include "engine/session.h"
 #include "kernels/common/philox.h"
@@ -85,9 +86,12 @@ class Fixture {
 // Gradients and running statistics by name; "loss".
 using Tensors = std::map<std::string, std::vector<float>>;
 
-Tensors train_step(const char* device, DType dtype, const Fusions& fusions) {
+// plan: of which backend; by default of the device's own.
+Tensors train_step(const char* device, DType dtype, const Fusions& fusions,
+                   std::optional<Backend> plan = {}) {
   Fixture f(device);
-  const TrainableGraph g = fuse_for_training(f.build(true, dtype), fusions);
+  const TrainableGraph g =
+      fuse_for_training(f.build(true, dtype), fusions, plan.value_or(f.device->backend()));
   Weights w(*f.device, f.table, dtype == DType::bf16, true);
   f.randomize(w);
   Session s(*f.device, g.graph, w, {.training = true, .loss = g.loss, .keep = {g.loss}}, 9);
@@ -151,8 +155,28 @@ TEST(Fusion, TrainsLikeTheUnfusedGraph) {
 }
 
 TEST(Fusion, CudaSourcesTrainLikeTheUnfusedGraph) {
-  expect_close(train_step("simt", DType::f32, {}), train_step("cpu", DType::f32, Fusions::none()), 2e-4,
-               1e-6);
+  const Tensors want = train_step("cpu", DType::f32, Fusions::none());
+  for (bool gate : {true, false}) {
+    SCOPED_TRACE(gate);
+    expect_close(train_step("simt", DType::f32, {.gate = gate}), want, 2e-4, 1e-6);
+  }
+}
+
+// What a card trains, by the processor.
+TEST(Fusion, SqueezeAndExcitationJoinsTheDepthwiseConvolutionOnACard) {
+  Fixture f("cpu");
+  const TrainableGraph plain = f.build(true, DType::f32);
+  auto ops = [&](const Fusions& fusions, Backend backend) {
+    return count_ops(fuse_for_training(plain, fusions, backend).graph);
+  };
+  auto card = ops({}, Backend::cuda);
+  EXPECT_EQ(card["depthwise_bn_se"], 2);
+  EXPECT_EQ(card["depthwise_bn_act"] + card["channel_scale"], 0);
+  for (auto kept :
+       {ops({}, Backend::cpu), ops({.gate = false}, Backend::cuda), ops({.pool = false}, Backend::cuda)})
+    EXPECT_EQ(kept["channel_scale"], 2);
+  const Tensors want = train_step("cpu", DType::f32, Fusions::none());
+  expect_close(train_step("cpu", DType::f32, {}, Backend::cuda), want, 2e-4, 1e-6);
 }
 
 // Fused results are rounded once where the parts round each time.

@@ -33,6 +33,7 @@ Fusions fusions_without(const std::vector<std::string>& names) {
      : name == "pool"       ? f.pool
      : name == "residual"   ? f.residual
      : name == "block"      ? f.block
+     : name == "gate"       ? f.gate
                             : f.attention) = false;
   }
   return f;
@@ -239,8 +240,9 @@ int main(int argc, char** argv) {
       ->check(check_assignment);
   app.add_option("--without", a.without,
                  "of a network: leave out a fusion: batch_norm (or its folding), activation, pool, residual, "
-                 "attention, block, all")
-      ->check(CLI::IsMember({"batch_norm", "activation", "pool", "residual", "attention", "block", "all"}));
+                 "attention, block, gate, all")
+      ->check(CLI::IsMember(
+          {"batch_norm", "activation", "pool", "residual", "attention", "block", "gate", "all"}));
   app.add_option("--seconds", a.seconds, "time spent on each figure")->capture_default_str();
   app.add_option("--device", a.device, "auto, cpu, cuda or cuda:INDEX")
       ->capture_default_str()

@@ -64,7 +64,7 @@ ModelTiming time_model(Device& device, const Architecture& a, const ModelBenchOp
     t.by_op = profile(device, session);
     return t;
   }
-  const TrainableGraph net = fuse_for_training(plain, o.fusions);
+  const TrainableGraph net = fuse_for_training(plain, o.fusions, device.backend());
   Session session(device, net.graph, weights,
                   {.training = true, .loss = net.loss, .keep = {net.loss}, .recompute = o.recompute});
   Optimizer optimizer(device, {}, table, weights);

@@ -29,7 +29,7 @@ Graph ops_of(const Architecture& a, const ModelBenchOptions& o, Backend backend,
                                               .training = o.training,
                                               .dtype = o.bf16 ? DType::bf16 : DType::f32,
                                               .loss = o.training});
-  if (o.training) return fuse_for_training(plain, o.fusions).graph;
+  if (o.training) return fuse_for_training(plain, o.fusions, backend).graph;
   folded = std::make_unique<FoldedNetwork>(plain, o.fusions, backend);
   return folded->net.graph;
 }

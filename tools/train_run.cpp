@@ -95,7 +95,8 @@ Trainer::Outcome train_run(TrainJob job, Device& device, const std::string& devi
                            .l2 = run.train.l2};
   BuildOptions eval_build = build;
   eval_build.training = false;
-  TrainableGraph train_graph = fuse_for_training(build_network(run.architecture, table, build));
+  TrainableGraph train_graph =
+      fuse_for_training(build_network(run.architecture, table, build), {}, device.backend());
   FoldedNetwork folded(build_network(run.architecture, table, eval_build), {}, device.backend());
   if (images) {
     train_graph.augment.set("colour", Transform(run.transform, true).recolours());

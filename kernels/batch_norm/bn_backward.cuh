@@ -15,14 +15,16 @@ static __global__ void bn_saved_kernel(const float* mean, const float* inv_std, 
   v.c[c] = v.q[c] = 0.f;
 }
 
-/// Gradient of act's output: dy per pixel (null = 0) times the image's factor of stochastic depth (null = 1),
-/// plus dpool[image] / image_pixels (null = 0).
+/// Gradient of act's output: dy per pixel (null = 0) times the image's factor of stochastic depth (null = 1)
+/// and gate[image][channel] of squeeze-and-excitation (null = 1), plus dpool[image] / image_pixels (null =
+/// 0).
 template <class T>
 struct BnGradient {
   const T* dy;
   const float* dpool;
   int image_pixels;
   const float* factor = nullptr;
+  const float* gate = nullptr;
 
   __device__ __forceinline__ float factor_of(int64_t pixel) const {
     return factor ? factor[bn_image(pixel, image_pixels)] : 1.f;
@@ -40,6 +42,12 @@ __device__ __forceinline__ void bn_dz(const BnGradient<T>& g, int64_t pixel, int
   } else {
 #pragma unroll
     for (int i = 0; i < N; ++i) dz[i] = 0.f;
+  }
+  if (g.gate) {
+    float s[N];
+    load_lanes<float, N>(g.gate + int64_t{bn_image(pixel, g.image_pixels)} * channels + c, s);
+#pragma unroll
+    for (int i = 0; i < N; ++i) dz[i] *= s[i];
   }
   if (g.dpool) {
     float d[N];

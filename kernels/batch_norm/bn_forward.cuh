@@ -117,8 +117,8 @@ __global__ __launch_bounds__(kBnThreads, 2) void bn_apply_kernel(const T* x, T* 
   }
 }
 
-/// The same with the mean over each image's pixels. Block = one image x one slice, so that the mean needs no
-/// second stage.
+/// The same with the mean over each image's pixels; y null: only that. Block = one image x one slice, so that
+/// the mean needs no second stage.
 template <class T, int N, Act A>
 __global__ __launch_bounds__(kBnThreads, 2) void bn_apply_pool_kernel(const T* x, T* y, float* pooled,
                                                                       int pixels, int channels, int columns,
@@ -141,7 +141,7 @@ __global__ __launch_bounds__(kBnThreads, 2) void bn_apply_pool_kernel(const T* x
         v[i] = act_value<A>((v[i] - mean[i]) * scale[i] + beta[i]);
         sum[i] += v[i];
       }
-      store_lanes<T, N>(y + image + int64_t{r} * channels + c, v);
+      if (y) store_lanes<T, N>(y + image + int64_t{r} * channels + c, v);
     }
   }
 #pragma unroll
@@ -157,7 +157,8 @@ __global__ __launch_bounds__(kBnThreads, 2) void bn_apply_pool_kernel(const T* x
 
 // ---- launchers ----
 
-/// y = act(BN(x)), with a tail or, when pooled is not null, pooled means; coefficients known.
+/// y = act(BN(x)), with a tail or, when pooled is not null, pooled means, and then y may be null;
+/// coefficients known.
 template <class T, Act A>
 void bn_launch_apply(const T* x, T* y, float* pooled, const Shape& shape, BnVectors k, const Context& ctx,
                      const BnTail<T>& tail = {}) {

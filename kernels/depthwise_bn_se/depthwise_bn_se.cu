@@ -1,0 +1,204 @@
+#include "kernels/depthwise_bn_se/depthwise_bn_se.h"
+
+#include "kernels/depthwise_conv2d/depthwise_backward.cuh"
+#include "kernels/depthwise_conv2d/depthwise_forward.cuh"
+
+namespace gm::GM_BACKEND_NS {
+
+void activation_forward(const OpCall&);
+void activation_backward(const OpCall&);
+void linear_forward(const OpCall&);
+void linear_backward(const OpCall&);
+
+namespace {
+
+constexpr int kSeQuantities = 5;
+
+// y = act(BN(x)) gate; y may be x. Mapping of threads: bn.cuh.
+template <class T, int N, Act A>
+__global__ __launch_bounds__(kBnThreads, 2) void se_apply_kernel(const T* x, T* y, const float* gate,
+                                                                 int64_t pixels, int image_pixels,
+                                                                 int channels, int columns, BnVectors k) {
+  const int column = threadIdx.x % columns, rows = blockDim.x / columns;
+  const int c = (blockIdx.y * columns + column) * N;
+  if (c >= channels) return;
+  float mean[N], scale[N], beta[N];
+  load_lanes<float, N>(k.mean + c, mean);
+  load_lanes<float, N>(k.scale + c, scale);
+  load_lanes<float, N>(k.beta + c, beta);
+  const int64_t step = int64_t{gridDim.x} * rows;
+  for (int64_t r = int64_t{blockIdx.x} * rows + threadIdx.x / columns; r < pixels; r += step) {
+    float v[N], s[N];
+    load_lanes<T, N>(x + r * channels + c, v);
+    load_lanes<float, N>(gate + int64_t{bn_image(r, image_pixels)} * channels + c, s);
+#pragma unroll
+    for (int i = 0; i < N; ++i) v[i] = s[i] * act_value<A>((v[i] - mean[i]) * scale[i] + beta[i]);
+    store_lanes<T, N>(y + r * channels + c, v);
+  }
+}
+
+// S0 ... S4 of one image and a slice of channels, so that they need no second stage:
+// sums[quantity][image][c].
+template <class T, int N, Act A>
+__global__ __launch_bounds__(kBnThreads, 2) void se_sums_kernel(const T* x, const T* dy, float* sums,
+                                                                int pixels, int channels, int columns,
+                                                                BnVectors k) {
+  GM_SHARED(float, tile, [kBnThreads * N]);
+  const int column = threadIdx.x % columns, rows = blockDim.x / columns;
+  const int first = blockIdx.y * columns * N, c = first + column * N, width = columns * N;
+  float sum[kSeQuantities][N] = {};
+  if (c < channels) {
+    float mean[N], scale[N], beta[N];
+    load_lanes<float, N>(k.mean + c, mean);
+    load_lanes<float, N>(k.scale + c, scale);
+    load_lanes<float, N>(k.beta + c, beta);
+    const int64_t image = int64_t{blockIdx.x} * pixels * channels;
+    for (int r = threadIdx.x / columns; r < pixels; r += rows) {
+      float v[N], g[N];
+      load_lanes<T, N>(x + image + int64_t{r} * channels + c, v);
+      load_lanes<T, N>(dy + image + int64_t{r} * channels + c, g);
+#pragma unroll
+      for (int i = 0; i < N; ++i) {
+        v[i] -= mean[i];
+        const float z = v[i] * scale[i] + beta[i], slope = act_slope<A>(z), both = g[i] * slope;
+        sum[0][i] += g[i] * act_value<A>(z);
+        sum[1][i] += both;
+        sum[2][i] += slope;
+        sum[3][i] += both * v[i];
+        sum[4][i] += slope * v[i];
+      }
+    }
+  }
+#pragma unroll
+  for (int q = 0; q < kSeQuantities; ++q) {
+#pragma unroll
+    for (int i = 0; i < N; ++i) tile[threadIdx.x * N + i] = sum[q][i];
+    __syncthreads();
+    for (int j = threadIdx.x; j < width && first + j < channels; j += blockDim.x) {
+      float total = 0.f;
+      for (int r = 0; r < rows; ++r) total += tile[r * width + j];
+      sums[(int64_t{q} * gridDim.x + blockIdx.x) * channels + first + j] = total;
+    }
+    __syncthreads();
+  }
+}
+
+// Gradients of gamma and beta and what the next pass needs, from the sums of all images, once dp is known.
+// Block: 32 channels x 8 rows of threads; row i takes every 8th image, then row 0 adds the rows in order.
+__global__ void se_finish_kernel(const float* sums, const float* gate, const float* dpooled, int images,
+                                 int channels, float per_pixel, BnFinishBackward finish) {
+  GM_SHARED(double, part, [2][8][32]);
+  const int lane = static_cast<int>(threadIdx.x), row = static_cast<int>(threadIdx.y);
+  const int c = static_cast<int>(blockIdx.x) * 32 + lane;
+  const int64_t all = int64_t{images} * channels;
+  double sum = 0, product = 0;
+  if (c < channels)
+    for (int n = row; n < images; n += 8) {
+      const int64_t i = int64_t{n} * channels + c;
+      const double s = gate[i], p = dpooled[i] * per_pixel;
+      sum += s * sums[all + i] + p * sums[2 * all + i];
+      product += s * sums[3 * all + i] + p * sums[4 * all + i];
+    }
+  part[0][row][lane] = sum;
+  part[1][row][lane] = product;
+  __syncthreads();
+  if (row > 0 || c >= channels) return;
+  for (int r = 1; r < 8; ++r) sum += part[0][r][lane], product += part[1][r][lane];
+  bn_finish_channel(finish, c, sum, product);
+}
+
+SeLayers layers_of(const OpCall& c, Pass pass) {
+  Specs in;
+  for (const View& v : c.in) in.push_back(v ? v.spec : TensorSpec{});
+  return {c,
+          depthwise_se_workspace(Backend::cuda, pass, c.attrs, in),
+          linear_forward,
+          linear_backward,
+          activation_forward,
+          activation_backward};
+}
+
+// Workspace: as depthwise_bn_act, then that of the layers.
+template <class T>
+void forward(const OpCall& c) {
+  const DepthwiseShape d(c.attrs, c.in[0].shape());
+  const SeLayers se = layers_of(c, Pass::forward);
+  float* memory = static_cast<float*>(c.workspace.data);
+  const BnVectors v(memory, d.channels);
+  const Shape shape = d.output();
+  const BnFinish finish = bn_finish_of(c, 2, 1, v, shape.pixels());
+  const T *x = c.in[0].as<T>(), *w = c.in[1].as<T>();
+  T *y = c.out[0].as<T>(), *yc = c.saved[0] ? c.saved[0].as<T>() : y;
+  if (BatchNormAttrs(c.attrs).training) {
+    dw_launch_forward<T, true>(x, w, nullptr, yc, d, Act::none, memory + 8 * d.channels, finish, c.ctx);
+  } else {
+    dw_launch_forward<T, false>(x, w, nullptr, yc, d, Act::none, nullptr, finish, c.ctx);
+    GM_LAUNCH(bn_running_kernel, bn_vector_blocks(d.channels), 128, 0, c.ctx.stream, finish,
+              static_cast<int>(d.channels));
+  }
+  act_switch(act_of(c.attrs), [&](auto act) {
+    bn_launch_apply<T, act.value>(yc, nullptr, se.pooled.as<float>(), shape, v, c.ctx);
+  });
+  se.forward();
+  act_switch(act_of(c.attrs), [&](auto act) {
+    bn_lanes<T>(d.channels, [&](auto n) {
+      constexpr int N = decltype(n)::value;
+      const BnGrid g(shape.pixels(), d.channels, N);
+      GM_LAUNCH((se_apply_kernel<T, N, act.value>), g.grid(), kBnThreads, 0, c.ctx.stream, yc, y,
+                se.gate.as<float>(), shape.pixels(), static_cast<int>(d.out_height * d.out_width),
+                static_cast<int>(d.channels), g.columns, v);
+    });
+  });
+}
+
+template <class T>
+void backward(const OpCall& c) {
+  const DepthwiseShape d(c.attrs, c.in[0].shape());
+  const SeLayers se = layers_of(c, Pass::backward);
+  const Act act = act_of(c.attrs);
+  float* memory = static_cast<float*>(c.workspace.data);
+  const BnVectors v(memory, d.channels);
+  const int channels = static_cast<int>(d.channels), image = static_cast<int>(d.out_height * d.out_width);
+  const T *yc = c.saved[0].as<T>(), *dy = c.dout[0].as<T>();
+  const float *inv_std = c.saved[2].as<float>(), *gate = se.gate.as<float>();
+  GM_LAUNCH(bn_saved_kernel, bn_vector_blocks(channels), 128, 0, c.ctx.stream, c.saved[1].as<float>(),
+            inv_std, c.in[2].as<float>(), c.in[3].as<float>(), v, channels);
+  const View sums = se.scratch(se.at.sums, se.gate);  // its first quantity is the gradient of the gate
+  act_switch(act, [&](auto a) {
+    bn_lanes<T>(channels, [&](auto n) {
+      constexpr int N = decltype(n)::value;
+      const BnGrid g(d.output().pixels(), channels, N);
+      GM_LAUNCH((se_sums_kernel<T, N, a.value>), dim3(unsigned(d.images), unsigned(g.slices)), kBnThreads, 0,
+                c.ctx.stream, yc, dy, sums.as<float>(), image, channels, g.columns, v);
+    });
+  });
+  se.backward(sums);
+  const float* dpooled = se.dpooled().as<float>();
+  GM_LAUNCH(se_finish_kernel, static_cast<unsigned>((channels + 31) / 32), dim3(32, 8), 0, c.ctx.stream,
+            sums.as<float>(), gate, dpooled, static_cast<int>(d.images), channels,
+            1.f / static_cast<float>(image),
+            {.v = v,
+             .inv_std = inv_std,
+             .dgamma = c.din[2] ? c.din[2].view.as<float>() : nullptr,
+             .dbeta = c.din[3] ? c.din[3].view.as<float>() : nullptr,
+             .add_gamma = c.din[2].mode == GradMode::accumulate,
+             .add_beta = c.din[3].mode == GradMode::accumulate,
+             .frozen = !BatchNormAttrs(c.attrs).training,
+             .pixels = static_cast<double>(d.output().pixels())});
+  const BnGradient<T> g{.dy = dy, .dpool = dpooled, .image_pixels = image, .gate = gate};
+  float* partial = memory + bn_gpu_workspace(channels) / sizeof(float);
+  if (act == Act::silu) return dw_launch_backward<T, DwSource::silu>(c, d, g, yc, act, v, partial);
+  if (act == Act::sigmoid) return dw_launch_backward<T, DwSource::sigmoid>(c, d, g, yc, act, v, partial);
+  dw_launch_backward<T, DwSource::clamp>(c, d, g, yc, act, v, partial);
+}
+}  // namespace
+
+void depthwise_bn_se_forward(const OpCall& c) {
+  float_switch(c.in[0].dtype(), [&](auto zero) { forward<decltype(zero)>(c); });
+}
+
+void depthwise_bn_se_backward(const OpCall& c) {
+  float_switch(c.in[0].dtype(), [&](auto zero) { backward<decltype(zero)>(c); });
+}
+
+}  // namespace gm::GM_BACKEND_NS

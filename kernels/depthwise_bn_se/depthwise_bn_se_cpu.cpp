@@ -1,0 +1,69 @@
+#include "kernels/batch_norm/bn_op_cpu.h"
+#include "kernels/common/vmath.h"
+#include "kernels/depthwise_bn_act/depthwise_bn_act.h"
+#include "kernels/depthwise_bn_se/depthwise_bn_se.h"
+
+// The processor composes it of its other ops: a is formed anew in backward, which costs a pass and saves a
+// tensor.
+
+namespace gm::GM_CPU_NS {
+
+void activation_forward(const OpCall&);
+void activation_backward(const OpCall&);
+void channel_scale_forward(const OpCall&);
+void channel_scale_backward(const OpCall&);
+void depthwise_bn_act_forward(const OpCall&);
+void depthwise_bn_act_backward(const OpCall&);
+void linear_forward(const OpCall&);
+void linear_backward(const OpCall&);
+
+namespace {
+SeLayers layers_of(const OpCall& c, Pass pass) {
+  Specs in;
+  for (const View& v : c.in) in.push_back(v ? v.spec : TensorSpec{});
+  return {c,
+          depthwise_se_workspace(Backend::cpu, pass, c.attrs, in),
+          linear_forward,
+          linear_backward,
+          activation_forward,
+          activation_backward};
+}
+}  // namespace
+
+void depthwise_bn_se_forward(const OpCall& c) {
+  const SeLayers se = layers_of(c, Pass::forward);
+  const Attrs pooled = Attrs(c.attrs).set("pool", 1);
+  const View out[] = {c.out[0], se.pooled};
+  depthwise_bn_act_forward(
+      OpCall{pooled, c.in.first(4), out, c.saved.first(3), c.state, {}, {}, c.workspace, c.ctx});
+  se.forward();
+  const View scale[] = {c.out[0], se.gate};
+  channel_scale_forward(OpCall{{}, scale, c.out, {}, {}, {}, {}, {}, c.ctx});
+}
+
+void depthwise_bn_se_backward(const OpCall& c) {
+  const SeLayers se = layers_of(c, Pass::backward);
+  const View &yc = c.saved[0], a = se.scratch(se.at.a, yc), da = se.scratch(se.at.da, yc),
+             dgate = se.scratch(se.at.dgate, se.gate);
+  const int64_t channels = yc.shape().channels();
+  const BnCoefficients k(static_cast<float*>(c.workspace.data), channels);
+  bn_coefficients(c.saved[1].as<float>(), c.saved[2].as<float>(), c.in[2].as<float>(), c.in[3].as<float>(),
+                  channels, k);
+  float_switch(yc.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    act_switch(act_of(c.attrs), [&](auto act) {
+      bn_apply_all<act.value>(*c.ctx.pool, yc.as<T>(), a.as<T>(), nullptr, bn_chunks_of(yc.spec, false),
+                              channels, k);
+    });
+  });
+  const View scale[] = {a, se.gate};
+  const GradView both[] = {{da, GradMode::overwrite}, {dgate, GradMode::overwrite}};
+  channel_scale_backward(OpCall{{}, scale, {}, {}, {}, c.dout, both, {}, c.ctx});
+  se.backward(dgate);
+  const Attrs pooled = Attrs(c.attrs).set("pool", 1);
+  const View dout[] = {da, se.dpooled()};
+  depthwise_bn_act_backward(
+      OpCall{pooled, c.in.first(4), {}, c.saved.first(3), c.state, dout, c.din.first(4), c.workspace, c.ctx});
+}
+
+}  // namespace gm::GM_CPU_NS
