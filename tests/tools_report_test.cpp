@@ -53,7 +53,9 @@ class Report : public testing::Test {
     return run("gm_eval", args, options);
   }
   test::TempDir dir;
-  std::string data = dir / "set", model = dir / "a run";
+  std::string data = dir /
+                     "a_set_whose_name_is_too_long_for_one_line_of_a_narrow_window_and_has_no_place_to_break",
+              model = dir / "a run";
 };
 
 TEST_F(Report, HoldsTheRun) {

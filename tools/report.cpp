@@ -23,8 +23,8 @@ constexpr const char* kStyle = R"(
 *{box-sizing:border-box}
 body{margin:0 auto;padding:24px;max-width:1160px;background:var(--back);color:var(--ink);
 font:15px/1.5 system-ui,"Segoe UI","DejaVu Sans",Arial,sans-serif}
-h1{font-size:26px;margin:0 0 4px}h2{font-size:20px;margin:36px 0 10px;border-bottom:1px solid var(--line)}
-p{margin:6px 0;max-width:80ch}.soft,figcaption,th{color:var(--soft)}
+h1{font-size:26px;margin:0 0 4px;overflow-wrap:anywhere}h2{font-size:20px;margin:36px 0 10px;border-bottom:1px solid var(--line)}
+p{margin:6px 0;max-width:80ch;overflow-wrap:anywhere}.soft,figcaption,th{color:var(--soft)}
 .tiles,.pair,.gallery{display:flex;flex-wrap:wrap;gap:14px}
 .tiles div{background:var(--card);border:1px solid var(--line);border-radius:8px;padding:10px 16px}
 .tiles b{display:block;font-size:22px}.pair>*{flex:1 1 420px;min-width:0}
