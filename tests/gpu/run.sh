@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Runs everything that needs a GPU, in less than ten minutes, and writes DEVICE.json and DEVICE.md. Needs the NVIDIA
 # driver, cuDNN and cuBLAS (those of a Python environment will do) and Python 3; no network.
-#   BUILD    folder of a prepared build: build-portable where it is (cmake --preset portable, made on any machine), else
-#            build-cuda, built here when it lacks the tests (needs nvcc, cuDNN and the packages of tools/setup.sh)
+#   BUILD    folder of a prepared build: build-portable where it is, or build-portable.tar.xz, which is unpacked (both of
+#            tests/gpu/bundle.sh, made on any machine), else build-cuda, built here when it lacks the tests (needs nvcc,
+#            cuDNN and the packages of tools/setup.sh)
 #   RESULTS  where the results go (tests/gpu/results)
 #   SECONDS_IN_ALL  540; every phase has a cap of its own as well, and what is known is written after each phase
 set -uo pipefail
@@ -16,6 +17,9 @@ if ! nvidia-smi >/dev/null 2>&1; then
   exit 1
 fi
 build=${BUILD:-}
+if [ -z "$build" ] && [ -f build-portable.tar.xz ] && [ ! -x build-portable/bin/gm_kernel_tests ]; then
+  python3 -c 'import tarfile; tarfile.open("build-portable.tar.xz").extractall()' || exit 1
+fi
 [ -n "$build" ] || { [ -x build-portable/bin/gm_kernel_tests ] && build=build-portable; } || build=build-cuda
 if [ ! -x "$build/bin/gm_kernel_tests" ]; then
   major=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader | head -1 | tr -d .)

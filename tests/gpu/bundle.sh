@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# Builds what tests/gpu/run.sh needs on a machine without our packages, and packs it: build-portable.tar.xz, to be copied
+# there beside a checkout. Needs nvcc, cuDNN and the packages of tools/setup.sh, but no GPU. The programs share most of
+# their bytes, the kernels, so a dictionary that spans them all makes the archive small.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+cmake --preset portable >/dev/null
+cmake --build --preset portable --parallel "${GM_JOBS:-$(nproc)}"
+tar c build-portable/bin | xz --lzma2=preset=6,dict=512MiB >build-portable.tar.xz.partial
+mv build-portable.tar.xz.partial build-portable.tar.xz
+du -h build-portable.tar.xz
