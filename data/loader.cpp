@@ -1,10 +1,10 @@
 #include "data/loader.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cstring>
 
 #include "data/parallel.h"
+#include "kernels/common/clock.h"
 #include "kernels/common/error.h"
 #include "kernels/common/philox.h"
 
@@ -221,9 +221,9 @@ bool Loader::next(HostBatch& batch) {
     Slot& slot = slots_[next_batch_ % slots_.size()];
     std::unique_lock<std::mutex> lock(mutex_);
     if (order_.empty()) fail("data: next() before start_epoch()");
-    auto from = std::chrono::steady_clock::now();
+    const double from = seconds_now();
     batch_ready_.wait(lock, [&] { return slot.missing == 0; });
-    wait_seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - from).count();
+    wait_seconds_ += seconds_now() - from;
     lock.unlock();
     auto bad = std::find_if(slot.errors.begin(), slot.errors.end(), [](auto& e) { return !e.empty(); });
     if (bad != slot.errors.end()) {

@@ -1,22 +1,20 @@
 #include "engine/benchmark.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
+
+#include "kernels/common/clock.h"
 
 namespace gm {
 
 namespace {
 
-double now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
-
 // Two warm-ups, then at least five runs.
 Timing collect(const std::function<double()>& once, double seconds) {
   for (int warm = 0; warm < 2; ++warm) once();
   std::vector<double> times;
-  for (double start = now(); now() - start < seconds || times.size() < 5;) times.push_back(once());
+  for (double start = seconds_now(); seconds_now() - start < seconds || times.size() < 5;)
+    times.push_back(once());
   std::sort(times.begin(), times.end());
   auto at = [&](double q) {
     return times[static_cast<size_t>(std::lround(q * static_cast<double>(times.size() - 1)))];
@@ -29,10 +27,10 @@ Timing collect(const std::function<double()>& once, double seconds) {
 Timing time_repeated(Device& device, const std::function<void()>& run, double seconds) {
   return collect(
       [&] {
-        const double start = now();
+        const double start = seconds_now();
         run();
         device.synchronize();
-        return now() - start;
+        return seconds_now() - start;
       },
       seconds);
 }

@@ -1,6 +1,5 @@
 #include "engine/device.h"
 
-#include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <new>
@@ -8,6 +7,7 @@
 #include "engine/budget.h"
 #include "engine/device_cuda.h"
 #include "kernels/common/backends.h"
+#include "kernels/common/clock.h"
 #include "kernels/common/error.h"
 #include "kernels/common/op.h"
 #include "kernels/common/parallel.h"
@@ -64,10 +64,10 @@ std::unique_ptr<Replay> Device::capture(const std::function<void()>&, std::strin
 
 double Device::time(const std::function<void()>& run) {
   synchronize();
-  const auto start = std::chrono::steady_clock::now();
+  const double start = seconds_now();
   run();
   synchronize();
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  return seconds_now() - start;
 }
 
 std::unique_ptr<Device> open_device(const std::string& name, const DeviceOptions& options) {

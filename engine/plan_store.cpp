@@ -1,15 +1,12 @@
 #include "engine/plan_store.h"
 
-#include <fcntl.h>
-#include <sys/file.h>
-#include <unistd.h>
-
 #include <cctype>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 
 #include "engine/atomic_file.h"
+#include "engine/folder_lock.h"
 #include "kernels/common/error.h"
 
 namespace gm {
@@ -31,22 +28,6 @@ std::string file_name(const std::string& origin) {
       name += '-';
   return name;
 }
-
-// Held while a file is read and written, so that no process loses what another one found.
-class FolderLock {
- public:
-  explicit FolderLock(const std::string& folder) : fd_(::open(folder.c_str(), O_RDONLY | O_CLOEXEC)) {
-    if (fd_ >= 0) ::flock(fd_, LOCK_EX);
-  }
-  ~FolderLock() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  FolderLock(const FolderLock&) = delete;
-  FolderLock& operator=(const FolderLock&) = delete;
-
- private:
-  int fd_;
-};
 
 }  // namespace
 
@@ -80,7 +61,7 @@ void PlanStore::write(PlanChoices& choices) {
   try {
     std::error_code error;
     std::filesystem::create_directories(folder_, error);
-    const FolderLock lock(folder_);
+    const FolderLock lock(folder_, true);  // so that no process loses what another one found
     PlanChoices all = choices;
     all.add_earlier(load(false));
     write_file_atomic(path_, all.text(origin_));

@@ -1,6 +1,5 @@
 #include "engine/trainer.h"
 
-#include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <cstring>
@@ -10,17 +9,10 @@
 
 #include "engine/atomic_file.h"
 #include "engine/safetensors.h"
+#include "kernels/common/clock.h"
 #include "kernels/common/parallel.h"
 
 namespace gm {
-
-namespace {
-
-double seconds_since(std::chrono::steady_clock::time_point t) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - t).count();
-}
-
-}  // namespace
 
 PlanOptions training_options(const TrainableGraph& g, bool recompute, bool accumulate) {
   return {.training = true,
@@ -162,7 +154,7 @@ bool Trainer::train_epoch(BatchSource& train, const TrainerEvents& events, const
            "an epoch of " + std::to_string(batches) + " batches is no whole number of updates");
   const int64_t warmup =
       std::llround(schedule_.warmup_epochs * static_cast<double>(batches) / static_cast<double>(each));
-  const auto start = std::chrono::steady_clock::now();
+  const double start = seconds_now();
   double seen = 0;
   HostBatch batch;
   // Validation has used the same memory.
@@ -176,7 +168,7 @@ bool Trainer::train_epoch(BatchSource& train, const TrainerEvents& events, const
     const bool due = config_.checkpoint_steps > 0 && state_.step % (config_.checkpoint_steps * each) == 0;
     if (due) settle();
     if (events.on_step && state_.samples > 0) {
-      const double rate = seen / seconds_since(start);
+      const double rate = seen / (seconds_now() - start);
       const double left =
           static_cast<double>((total - state_.step) * static_cast<int64_t>(batch.labels.size()));
       events.on_step({state_.epoch, config_.epochs, state_.batch, batches,
@@ -192,7 +184,7 @@ bool Trainer::train_epoch(BatchSource& train, const TrainerEvents& events, const
     if (due) save("last.safetensors", true);
   }
   settle();
-  const double seconds = seconds_since(start);
+  const double seconds = seconds_now() - start;
   m.epoch = state_.epoch;
   m.train_loss = state_.loss_sum / state_.samples;
   m.train_accuracy = state_.correct / state_.samples;

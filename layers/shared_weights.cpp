@@ -1,8 +1,8 @@
 #include "layers/shared_weights.h"
 
-#include <chrono>
 #include <cmath>
 
+#include "kernels/common/clock.h"
 #include "layers/rewrites.h"
 
 namespace gm {
@@ -41,10 +41,6 @@ void add_runs(std::vector<SliceRun>& runs, const Parameter& pool, const Paramete
 Architecture without_dropout(Architecture a) {
   a.dropout = a.stochastic_depth = a.hidden.dropout = 0;
   return a;
-}
-
-double now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
 }  // namespace
@@ -167,10 +163,10 @@ ChildNetwork& ChildCache::child(const ChoiceVector& choices) {
     index_.erase(recent_.back().first);
     recent_.pop_back();
   }
-  const double start = now();
+  const double start = seconds_now();
   recent_.emplace_front(choices, std::make_unique<ChildNetwork>(device_, space_.network(choices), layout_,
                                                                 options_, &largest_.session()));
-  build_seconds_ += now() - start;
+  build_seconds_ += seconds_now() - start;
   ++built_;
   index_[choices] = recent_.begin();
   return *recent_.front().second;

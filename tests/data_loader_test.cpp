@@ -103,6 +103,22 @@ TEST(DataLoader, TrainingVisitsEverySampleOnceInANewOrderEachEpoch) {
   EXPECT_EQ(orders.size(), 4u);
 }
 
+TEST(DataLoader, TrainingDropsTheLastIncompleteGroupOfBatches) {
+  auto data = std::make_shared<FakeDataset>(61, 3);  // seven batches of 8
+  Loader single(data, iota(61), config(true));
+  LoaderConfig c = config(true);
+  c.group = 3;
+  Loader grouped(data, iota(61), c);
+  EXPECT_EQ(grouped.batches(), 6);
+  const std::vector<HostBatch> all = epoch(single, 2), whole = epoch(grouped, 2);
+  expect_same({all.begin(), all.end() - 1}, whole);
+  expect_same(whole, epoch(grouped, 2, 3), 3);
+  c.group = 8;
+  EXPECT_ERROR(Loader(data, iota(61), c), "fewer than one batch of 64");
+  c.training = false;
+  EXPECT_EQ(Loader(data, iota(61), c).batches(), 8) << "evaluation sees everything";
+}
+
 TEST(DataLoader, EvaluationKeepsTheOrderAndPadsWithZeros) {
   auto data = std::make_shared<FakeDataset>(30, 3);
   std::vector<int64_t> rows = {29, 3, 5, 7, 11, 13, 17, 19, 23, 2, 1};

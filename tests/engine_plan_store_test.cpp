@@ -249,8 +249,8 @@ TEST(EnginePlanStore, AFolderThatCannotBeWrittenIsOneLineOnce) {
 }
 
 TEST(EnginePlanStore, WhereTheFileLies) {
-  const Variable plans("GM_PLAN_CACHE", nullptr), cache("XDG_CACHE_HOME", nullptr), home("HOME", "/home/me");
-  EXPECT_EQ(plan_cache_folder(), "/home/me/.cache/galaxy_morphology");
+  const Variable plans("GM_PLAN_CACHE", nullptr), cache("XDG_CACHE_HOME", nullptr), home("HOME", "/at home");
+  EXPECT_EQ(plan_cache_folder(), "/at home/.cache/galaxy_morphology");
   const Variable elsewhere("XDG_CACHE_HOME", "/var/cache/me");
   EXPECT_EQ(plan_cache_folder(), "/var/cache/me/galaxy_morphology");
   {

@@ -20,10 +20,22 @@ def fail(message):
     sys.exit("accuracy_table.py: error: " + message)
 
 
-def read_summary(path):
+def read(path, what, parse):
+    """parse(text of the file), any fault in one line; what: the program that writes such files."""
     try:
         with open(path, encoding="utf-8") as f:
-            s = json.load(f)
+            return parse(f.read())
+    except OSError as e:
+        fail(f"{path}: {e.strerror}")
+    except ValueError as e:
+        fail(f"{path}: not valid JSON: {e}")
+    except (KeyError, TypeError) as e:
+        fail(f"{path}: not written by {what}: {e} is missing")
+
+
+def read_summary(path):
+    def parse(text):
+        s = json.loads(text)
         if s["folds_finished"] != s["folds"]:
             fail(f"{path}: only {s['folds_finished']} of {s['folds']} folds are finished")
         for key in ("network", "data", "input_size", "recipe", "epochs", "seed", "classes", "params_trainable", "macs"):
@@ -33,26 +45,15 @@ def read_summary(path):
                         "images_per_second"):
                 s[part][key]
         return s
-    except OSError as e:
-        fail(f"{path}: {e.strerror}")
-    except ValueError as e:
-        fail(f"{path}: not valid JSON: {e}")
-    except (KeyError, TypeError) as e:
-        fail(f"{path}: not a summary of gm_train --cross-validate: {e} is missing")
+    return read(path, "gm_train --cross-validate", parse)
 
 
 def read_speed(path):
     """Images per second by network, input size and mode."""
-    try:
-        with open(path, encoding="utf-8") as f:
-            lines = [json.loads(line) for line in f if line.strip()]
+    def parse(text):
+        lines = [json.loads(line) for line in text.splitlines() if line.strip()]
         return {(b["model"], b["input"], b["mode"]): b["images_per_second"] for b in lines}
-    except OSError as e:
-        fail(f"{path}: {e.strerror}")
-    except ValueError as e:
-        fail(f"{path}: not a line of JSON each: {e}")
-    except (KeyError, TypeError) as e:
-        fail(f"{path}: not what gm_bench --model --json prints: {e} is missing")
+    return read(path, "gm_bench --model FILE --json", parse)
 
 
 def percent(mean, std):

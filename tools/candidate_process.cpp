@@ -1,7 +1,6 @@
 #include "tools/candidate_process.h"
 
 #include <fcntl.h>
-#include <sys/file.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -15,17 +14,6 @@
 #include "kernels/common/error.h"
 
 namespace gm {
-
-FolderLock::FolderLock(const std::string& folder) {
-  const std::string path = folder + "/lock";
-  fd_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-  if (fd_ < 0) fail(path + ": cannot write: " + std::strerror(errno));
-  held_ = ::flock(fd_, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK;
-}
-
-FolderLock::~FolderLock() {
-  if (fd_ >= 0) ::close(fd_);
-}
 
 CandidateProcess::CandidateProcess(const std::vector<std::string>& command, const std::string& folder,
                                    FolderLock lock)

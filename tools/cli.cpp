@@ -5,13 +5,13 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <csignal>
 #include <cstdio>
 #include <filesystem>
 #include <new>
 
+#include "kernels/common/clock.h"
 #include "kernels/common/error.h"
 
 namespace gm {
@@ -61,17 +61,11 @@ const std::atomic<bool>& stop_on_signals() {
   return g_stop;
 }
 
-namespace {
-double now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
-}  // namespace
-
 Progress::Progress(bool wanted) : visible_(wanted && isatty(STDERR_FILENO)) {}
 
 void Progress::update(double share, const std::string& before, const std::string& after) {
-  if (!visible_ || now() - last_ < 0.1) return;
-  last_ = now();
+  if (!visible_ || seconds_now() - last_ < 0.1) return;
+  last_ = seconds_now();
   winsize size{};
   const int width = ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col ? size.ws_col : 80;
   const int filled = static_cast<int>(std::lround(20 * share));
@@ -92,12 +86,13 @@ void Progress::clear() {
 }
 
 CountProgress::CountProgress(std::string label, int64_t total, bool wanted)
-    : line_(wanted), label_(std::move(label)), total_(total), start_(now()) {}
+    : line_(wanted), label_(std::move(label)), total_(total), start_(seconds_now()) {}
 
 void CountProgress::operator()(int64_t done) {
   char text[64];
   std::snprintf(text, sizeof text, "%lld/%lld  %.0f/s", static_cast<long long>(done),
-                static_cast<long long>(total_), static_cast<double>(done) / std::max(1e-3, now() - start_));
+                static_cast<long long>(total_),
+                static_cast<double>(done) / std::max(1e-3, seconds_now() - start_));
   line_.update(static_cast<double>(done) / static_cast<double>(std::max<int64_t>(1, total_)), label_, text);
 }
 

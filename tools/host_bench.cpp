@@ -1,20 +1,16 @@
 #include "tools/host_bench.h"
 
 #include <algorithm>
-#include <chrono>
 
 #include "data/transform.h"
 #include "engine/device_feed.h"
+#include "kernels/common/clock.h"
 #include "kernels/common/philox.h"
 #include "layers/network.h"
 
 namespace gm {
 
 namespace {
-
-double now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 HostBatch images(int64_t count, int side, int input_size, uint32_t first) {
   const AugmentSample sample =
@@ -46,11 +42,11 @@ double time_uploads(Device& device, size_t bytes) {
   double best = 0;
   for (int round = 0; round < 6; ++round) {
     constexpr int kUploads = 4;
-    const double start = now();
+    const double start = seconds_now();
     for (int i = 0; i < kUploads; ++i) device.start_upload(there.data(), host.data(), bytes);
     device.record(*mark, Queue::uploads);
     device.wait(*mark);
-    best = std::max(best, kUploads * static_cast<double>(bytes) / (now() - start));
+    best = std::max(best, kUploads * static_cast<double>(bytes) / (seconds_now() - start));
   }
   return best;
 }
@@ -88,11 +84,11 @@ HostBench time_from_host(Device& device, const Architecture& a, const ModelBench
   for (int i = 0; i < 3 * ImagePool::kSlots; ++i) push();
   drain();
   pushed = 0;
-  const double start = now();
+  const double start = seconds_now();
   do push();
-  while (now() - start < o.seconds);
+  while (seconds_now() - start < o.seconds);
   drain();
-  const double seconds = now() - start;
+  const double seconds = seconds_now() - start;
   HostBench bench;
   bench.images_per_second = static_cast<double>(pushed * o.batch) / seconds;
   bench.bytes_per_second = static_cast<double>(pushed) * static_cast<double>(per_batch) / seconds;

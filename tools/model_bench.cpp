@@ -1,11 +1,11 @@
 #include "tools/model_bench.h"
 
 #include <algorithm>
-#include <chrono>
 #include <map>
 
 #include "engine/optimizer.h"
 #include "engine/repeated_work.h"
+#include "kernels/common/clock.h"
 #include "kernels/common/philox.h"
 #include "layers/network.h"
 
@@ -25,14 +25,13 @@ std::vector<std::pair<std::string, double>> profile(Device& device, Session& ses
   std::map<std::string, double> seconds;
   for (size_t i = 0; i < session.plan().steps.size(); ++i) {
     const Step& s = session.plan().steps[i];
-    const auto start = std::chrono::steady_clock::now();
+    const double start = seconds_now();
     session.run(i, i + 1);
     device.synchronize();
-    seconds[std::string(session.graph().nodes()[s.node].op->name) + (s.again ? " again"
-                                                                     : s.pass == Pass::forward
-                                                                         ? " forward"
-                                                                         : " backward")] +=
-        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    seconds[std::string(session.graph().nodes()[s.node].op->name) +
+            (s.again                   ? " again"
+             : s.pass == Pass::forward ? " forward"
+                                       : " backward")] += seconds_now() - start;
   }
   std::vector<std::pair<std::string, double>> list(seconds.begin(), seconds.end());
   std::sort(list.begin(), list.end(), [](const auto& a, const auto& b) { return a.second > b.second; });

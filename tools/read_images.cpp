@@ -69,8 +69,6 @@ std::string ImageReader::summary() const {
                      static_cast<double>(done_) < 10 * seconds() ? 1 : 0);
 }
 
-double ImageReader::seconds() const {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
-}
+double ImageReader::seconds() const { return seconds_now() - start_; }
 
 }  // namespace gm

@@ -1,12 +1,12 @@
 // Images of data sets at a network's input size, batch by batch: what every tool that runs a network shares.
 #pragma once
-#include <chrono>
 #include <functional>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "data/loader.h"
+#include "kernels/common/clock.h"
 #include "layers/architecture.h"
 #include "tools/cli.h"
 
@@ -49,7 +49,7 @@ class ImageReader {
   TransformConfig transform_;
   int64_t batch_;
   Options options_;
-  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+  double start_ = seconds_now();
   int64_t done_ = 0, bad_ = 0;
 };
 

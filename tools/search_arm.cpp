@@ -1,9 +1,9 @@
 #include "tools/search_arm.h"
 
-#include <chrono>
 #include <cmath>
 #include <filesystem>
 
+#include "kernels/common/clock.h"
 #include "kernels/common/error.h"
 
 namespace gm {
@@ -12,10 +12,6 @@ namespace {
 
 // Second counters of the draws: children of training steps, children to score.
 constexpr uint32_t kTrainDraws = 0, kScoreDraws = 1;
-
-double now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 }  // namespace
 
@@ -114,12 +110,12 @@ bool SearchArm::score_children() {
     if (!known) {
       if (batches.empty())
         batches = minibatches(shared_.scoring, iteration_ * c.score_batches, c.score_batches);
-      const double start = now();
+      const double start = seconds_now();
       const Score s = score(choices, batches);
       const NetworkSize size = shared_.cache.child(choices).size();
       shared_.journal.append({name_, iteration_, index, choices,
                               SearchSpace::text(shared_.space.network(choices)), size.macs, size.parameters,
-                              s.metric, s.reward, now() - start});
+                              s.metric, s.reward, seconds_now() - start});
       known = &shared_.journal.entries().back();
     }
     scored.push_back({choices, known->reward});

@@ -5,12 +5,12 @@
 #include <CLI/CLI.hpp>
 
 #include <cerrno>
-#include <chrono>
 #include <cstring>
 #include <filesystem>
 #include <memory>
 
 #include "engine/atomic_file.h"
+#include "kernels/common/clock.h"
 #include "kernels/common/error.h"
 #include "tools/cli.h"
 #include "tools/run_folder.h"
@@ -65,10 +65,6 @@ TransformConfig still(const TransformConfig& t) {
   s.crop_reference = t.crop_reference;
   s.crop_min = s.crop_max = s.crop_eval = t.crop_eval;
   return s;
-}
-
-double now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
 // The part with shared weights, up to the choice of finalists. False when it was stopped.
@@ -136,7 +132,7 @@ bool search_networks(const Arguments& args, const SearchConfig& config, const st
       open_device("cpu", {.threads = 1});  // thousands of tiny steps: one thread is fastest
   std::vector<std::unique_ptr<SearchArm>> arms;
   Progress progress(!args.quiet);
-  const double start = now();
+  const double start = seconds_now();
   SearchArm* running = nullptr;
   int64_t done_before = 0;
   SearchShared shared{config, space, training, scoring, cache, journal, args.out, metric_class, stop, {}};
@@ -147,7 +143,7 @@ bool search_networks(const Arguments& args, const SearchConfig& config, const st
     const JournalEntry* best = nullptr;
     for (const JournalEntry& e : journal.entries())
       if (!best || e.reward > best->reward) best = &e;
-    const double rate = static_cast<double>(done - done_before) / std::max(1e-3, now() - start);
+    const double rate = static_cast<double>(done - done_before) / std::max(1e-3, seconds_now() - start);
     progress.update(
         static_cast<double>(done) / static_cast<double>(all),
         fmt::format("{} {}/{}", running->name(), running->iteration() + 1, config.iterations),
@@ -178,7 +174,7 @@ bool search_networks(const Arguments& args, const SearchConfig& config, const st
     }
   log.line(fmt::format("networks built: {}, {:.1f} ms each; wall time {}", cache.built(),
                        1e3 * cache.build_seconds() / static_cast<double>(std::max<int64_t>(1, cache.built())),
-                       duration_text(now() - start)));
+                       duration_text(seconds_now() - start)));
   if (!fs::exists(args.out + "/finalists.json")) {
     const auto all = minibatches(scoring, 0, scoring.batches());
     write_finalists(args.out, choose_finalists(config, space, journal,
@@ -195,13 +191,13 @@ bool search_networks(const Arguments& args, const SearchConfig& config, const st
 }
 
 void log_finalists(const SearchConfig& config, const std::string& folder, const CandidateOptions& options) {
-  const double start = now();
+  const double start = seconds_now();
   const SearchSpace space(config.run.architecture, config.space);
   const Journal journal(folder + "/journal.jsonl");
   Log log(folder + "/log.txt", true, options.quiet);
   for (const std::string& line : train_finalists(config, space, journal, folder, options, stop_on_signals()))
     log.line(line);
-  log.line("wall time of training from scratch: " + duration_text(now() - start));
+  log.line("wall time of training from scratch: " + duration_text(seconds_now() - start));
 }
 
 void search(Arguments args) {

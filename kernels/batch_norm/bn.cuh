@@ -205,6 +205,19 @@ inline BnFinish bn_finish_of(const OpCall& c, int gamma, int saved_mean, BnVecto
           .inv_std = c.saved[saved_mean + 1].as<float>(),
           .pixels = static_cast<double>(pixels)};
 }
+/// The same of a backward call; inv_std: saved by forward.
+inline BnFinishBackward bn_finish_backward_of(const OpCall& c, int gamma, const float* inv_std, BnVectors v,
+                                              int64_t pixels) {
+  const GradView &dgamma = c.din[gamma], &dbeta = c.din[gamma + 1];
+  return {.v = v,
+          .inv_std = inv_std,
+          .dgamma = dgamma ? dgamma.view.as<float>() : nullptr,
+          .dbeta = dbeta ? dbeta.view.as<float>() : nullptr,
+          .add_gamma = dgamma.mode == GradMode::accumulate,
+          .add_beta = dbeta.mode == GradMode::accumulate,
+          .frozen = !BatchNormAttrs(c.attrs).training,
+          .pixels = static_cast<double>(pixels)};
+}
 inline unsigned bn_vector_blocks(int64_t channels) { return static_cast<unsigned>((channels + 127) / 128); }
 
 /// The factors of stochastic depth, in the workspace behind `bn_gpu_workspace`; null when all are 1.

@@ -147,7 +147,6 @@ template <class T, Act A>
 void bn_op_backward(const OpCall& c, bool pool) {
   const Shape& s = c.in[0].shape();
   const int64_t channels = s.channels(), pixels = s.pixels();
-  const bool frozen = !BatchNormAttrs(c.attrs).training;
   float* memory = static_cast<float*>(c.workspace.data);
   const BnVectors v(memory, channels);
   const T* x = c.in[0].as<T>();
@@ -157,17 +156,9 @@ void bn_op_backward(const OpCall& c, bool pool) {
   GM_LAUNCH(bn_saved_kernel, bn_vector_blocks(channels), 128, 0, c.ctx.stream, c.saved[0].as<float>(),
             inv_std, c.in[1].as<float>(), A == Act::none ? nullptr : c.in[2].as<float>(), v,
             static_cast<int>(channels));
-  if (!frozen || c.din[1] || c.din[2])
-    bn_launch_sums<T, A>(x, g, pixels, channels, memory + 8 * channels,
-                         {.v = v,
-                          .inv_std = inv_std,
-                          .dgamma = c.din[1] ? c.din[1].view.as<float>() : nullptr,
-                          .dbeta = c.din[2] ? c.din[2].view.as<float>() : nullptr,
-                          .add_gamma = c.din[1].mode == GradMode::accumulate,
-                          .add_beta = c.din[2].mode == GradMode::accumulate,
-                          .frozen = frozen,
-                          .pixels = static_cast<double>(pixels)},
-                         c.ctx);
+  const BnFinishBackward finish = bn_finish_backward_of(c, 1, inv_std, v, pixels);
+  if (!finish.frozen || finish.dgamma || finish.dbeta)
+    bn_launch_sums<T, A>(x, g, pixels, channels, memory + 8 * channels, finish, c.ctx);
   if (!c.din[0]) return;
   bn_lanes<T>(channels, [&](auto n) {
     constexpr int N = decltype(n)::value;

@@ -64,11 +64,12 @@ static __global__ void bn_running_kernel(BnFinish f, int channels) {
   if (f.mean) f.mean[c] = f.running_mean[c];
   if (f.inv_std) f.inv_std[c] = inv;
 }
-/// What follows the activation: y = act(z) * factor of the image + residual.
+/// What follows the activation: y = act(z) * factor of the image * gate of image and channel + residual.
 template <class T>
 struct BnTail {
   const T* residual = nullptr;    // null: none
   const float* factor = nullptr;  // per image; null: 1
+  const float* gate = nullptr;    // [image][channel]; null: 1
   int image_pixels = 1;
 };
 
@@ -107,6 +108,12 @@ __global__ __launch_bounds__(kBnThreads, 2) void bn_apply_kernel(const T* x, T* 
       for (int i = 0; i < N; ++i)
         v[u][i] = factor[u] != 0.f ? factor[u] * act_value<A>((v[u][i] - mean[i]) * scale[i] + beta[i]) : 0.f;
       if constexpr (kTail) {
+        if (tail.gate) {
+          float s[N];
+          load_lanes<float, N>(tail.gate + int64_t{bn_image(row, tail.image_pixels)} * channels + c, s);
+#pragma unroll
+          for (int i = 0; i < N; ++i) v[u][i] *= s[i];
+        }
         if (tail.residual) {
 #pragma unroll
           for (int i = 0; i < N; ++i) v[u][i] += residual[u][i];
@@ -170,7 +177,7 @@ void bn_launch_apply(const T* x, T* y, float* pooled, const Shape& shape, BnVect
       GM_LAUNCH((bn_apply_pool_kernel<T, N, A>), dim3(unsigned(shape[0]), unsigned(g.slices)), kBnThreads, 0,
                 ctx.stream, x, y, pooled, static_cast<int>(pixels / shape[0]), static_cast<int>(channels),
                 g.columns, k);
-    else if (tail.residual || tail.factor)
+    else if (tail.residual || tail.factor || tail.gate)
       GM_LAUNCH((bn_apply_kernel<T, N, A, true>), g.grid(), kBnThreads, 0, ctx.stream, x, y, pixels,
                 static_cast<int>(channels), g.columns, k, tail);
     else

@@ -1,47 +1,14 @@
 // Batch norm + activation + stochastic depth + residual + pool in doubles: the oracle of every op with a BN
 // inside.
 #pragma once
-#include <algorithm>
 #include <cmath>
 #include <vector>
 
-#include "kernels/activation/activation.h"
+#include "kernels/activation/activation_ref.h"
 #include "kernels/batch_norm/batch_norm.h"
 #include "kernels/dropout/dropout.h"
 
 namespace gm::ref {
-
-inline double bn_act_value(Act act, double z) {
-  switch (act) {
-    case Act::silu:
-      return z / (1 + std::exp(-z));
-    case Act::relu:
-      return std::max(z, 0.);
-    case Act::relu6:
-      return std::min(std::max(z, 0.), 6.);
-    case Act::sigmoid:
-      return 1 / (1 + std::exp(-z));
-    case Act::none:
-      break;
-  }
-  return z;
-}
-inline double bn_act_slope(Act act, double z) {
-  const double s = 1 / (1 + std::exp(-z));
-  switch (act) {
-    case Act::silu:
-      return s * (1 + z * (1 - s));
-    case Act::relu:
-      return z > 0;
-    case Act::relu6:
-      return z > 0 && z < 6;
-    case Act::sigmoid:
-      return s * (1 - s);
-    case Act::none:
-      break;
-  }
-  return 1;
-}
 
 struct BnRef {
   BatchNormAttrs attrs;
@@ -62,6 +29,23 @@ inline std::vector<double> drop_path_factors(const OpCall& c, int64_t images) {
   for (int64_t n = 0; drop && n < images; ++n)
     factor.push_back(drop.factor(n) > 0 ? 1 / (1 - c.attrs.get("rate")) : 0);
   return factor;
+}
+
+/// The parts of a call that normalises a tensor of shape y: gamma is input `gamma`, the saved mean is
+/// `saved`, both followed by their twins; residual: an optional input, -1 where the op has none.
+inline BnRef bn_parts(const OpCall& c, int gamma, int saved, const Shape& y, int residual = -1) {
+  return {.attrs = BatchNormAttrs(c.attrs),
+          .act = act_of(c.attrs),
+          .images = y[0],
+          .rows = y.pixels() / y[0],
+          .channels = y.channels(),
+          .gamma = c.in[gamma].as<double>(),
+          .beta = c.in[gamma + 1].as<double>(),
+          .mean = c.saved[saved].as<double>(),
+          .inv_std = c.saved[saved + 1].as<double>(),
+          .residual = residual >= 0 && static_cast<int>(c.in.size()) > residual ? c.in[residual].as<double>()
+                                                                                : nullptr,
+          .factor = drop_path_factors(c, y[0])};
 }
 
 /// pooled may be null.
@@ -89,7 +73,7 @@ inline void bn_forward(const BnRef& r, const double* x, double* running_mean, do
       double sum = 0;
       for (int64_t p = n * r.rows; p < (n + 1) * r.rows; ++p) {
         const int64_t i = p * r.channels + c;
-        y[i] = bn_act_value(r.act, r.gamma[c] * (x[i] - mean) * inv_std + r.beta[c]) * r.factor_of(n);
+        y[i] = act_value(r.act, r.gamma[c] * (x[i] - mean) * inv_std + r.beta[c]) * r.factor_of(n);
         if (r.residual) y[i] += r.residual[i];
         sum += y[i];
       }
@@ -111,7 +95,7 @@ inline void bn_backward(const BnRef& r, const double* x, const double* dy, const
       const double xhat = (x[i] - r.mean[c]) * r.inv_std[c];
       double d = dy ? dy[i] * r.factor_of(p / r.rows) : 0;
       if (dpool) d += dpool[p / r.rows * r.channels + c] / r.rows;
-      if (r.act != Act::none) d *= bn_act_slope(r.act, r.gamma[c] * xhat + r.beta[c]);
+      if (r.act != Act::none) d *= act_slope(r.act, r.gamma[c] * xhat + r.beta[c]);
       dx[i] = d;
       dbeta[c] += d;
       dgamma[c] += d * xhat;

@@ -12,9 +12,11 @@ using HalfPair = unsigned;
 
 /// sum (16 x 8) += a (16 x 16) * b (16 x 8). All 32 lanes must call. With group = lane / 4, t = lane % 4 a
 /// lane holds
-///   a[0], a[1]  rows group and group + 8, depth 2t, 2t + 1;   a[2], a[3]  the same rows, depth 2t + 8, 2t +
-///   9 b[0], b[1]  column group, depth 2t, 2t + 1 and 2t + 8, 2t + 9 sum[0], sum[1]  row group, columns 2t,
-///   2t + 1;            sum[2], sum[3]  row group + 8
+///   a[0], a[1]      rows group and group + 8, depth 2t, 2t + 1
+///   a[2], a[3]      the same rows, depth 2t + 8, 2t + 9
+///   b[0], b[1]      column group, depth 2t, 2t + 1 and 2t + 8, 2t + 9
+///   sum[0], sum[1]  row group, columns 2t, 2t + 1
+///   sum[2], sum[3]  row group + 8, the same columns
 /// A sum over the depth does not ask for its order, so a caller may let "depth 2t, 2t + 1, 2t + 8, 2t + 9" be
 /// any four places, the same ones for a and b: neighbouring ones are one 8-byte load.
 __device__ __forceinline__ void mma_bf16(float (&sum)[4], const HalfPair (&a)[4], const HalfPair (&b)[2]) {

@@ -1,5 +1,5 @@
 // Which of a library's candidates serves a problem best: found once by timing, then known by name. Free of
-// CUDA; kernels/common/plan_timing.h does the timing, engine/plan_store.h keeps the file.
+// CUDA; kernels/common/cuda_timing.h does the timing, engine/plan_store.h keeps the file.
 #pragma once
 #include <cstddef>
 #include <map>

@@ -1,6 +1,6 @@
-#include <cmath>
 #include <vector>
 
+#include "kernels/activation/activation_ref.h"
 #include "kernels/add/add.h"
 #include "kernels/common/op.h"
 #include "kernels/conv2d/conv2d.h"
@@ -10,17 +10,6 @@ namespace gm::ref {
 
 void add_backward(const OpCall&);
 
-namespace {
-double activate(Act act, double x) {
-  const double s = 1 / (1 + std::exp(-x));
-  if (act == Act::silu) return x * s;
-  if (act == Act::sigmoid) return s;
-  if (act == Act::relu) return x > 0 ? x : 0;
-  if (act == Act::relu6) return x > 0 ? (x < 6 ? x : 6) : 0;
-  return x;
-}
-}  // namespace
-
 void conv2d_forward(const OpCall& c) {
   const ConvGeometry g = conv_geometry(c.attrs, c.in[0], c.in[1]);
   const double *x = c.in[0].as<double>(), *w = c.in[1].as<double>(), *bias = c.in[2].as<double>();
@@ -29,7 +18,7 @@ void conv2d_forward(const OpCall& c) {
   conv_products(g, [&](int64_t xi, int64_t wi, int64_t yi) { y[yi] += x[xi] * w[wi]; });
   const double* residual = conv_residual(c.in).as<double>();
   for (int64_t i = 0; i < g.out_pixels() * g.k; ++i)
-    y[i] = activate(act_of(c.attrs), y[i]) + (residual ? residual[i] : 0);
+    y[i] = act_value(act_of(c.attrs), y[i]) + (residual ? residual[i] : 0);
 }
 
 void conv2d_backward(const OpCall& c) {

@@ -8,29 +8,14 @@ namespace gm::ref {
 
 void add_backward(const OpCall&);
 
-namespace {
-BnRef bn_parts(const OpCall& c, const ConvGeometry& g) {
-  return {.attrs = BatchNormAttrs(c.attrs),
-          .act = act_of(c.attrs),
-          .images = g.n,
-          .rows = g.oh * g.ow,
-          .channels = g.k,
-          .gamma = c.in[2].as<double>(),
-          .beta = c.in[3].as<double>(),
-          .mean = c.saved[1].as<double>(),
-          .inv_std = c.saved[2].as<double>(),
-          .residual = c.in.size() > 4 ? c.in[4].as<double>() : nullptr,
-          .factor = drop_path_factors(c, g.n)};
-}
-}  // namespace
-
 void conv_bn_act_forward(const OpCall& c) {
   const ConvGeometry g = conv_geometry(c.attrs, c.in[0], c.in[1]);
   const double *x = c.in[0].as<double>(), *w = c.in[1].as<double>();
   double* yc = c.saved[0] ? c.saved[0].as<double>() : c.out[0].as<double>();
   std::fill_n(yc, g.out_pixels() * g.k, 0.);
   conv_products(g, [&](int64_t xi, int64_t wi, int64_t yi) { yc[yi] += x[xi] * w[wi]; });
-  bn_forward(bn_parts(c, g), yc, c.state[0].as<double>(), c.state[1].as<double>(), c.out[0].as<double>(),
+  bn_forward(bn_parts(c, 2, 1, {g.n, g.oh, g.ow, g.k}, 4), yc, c.state[0].as<double>(),
+             c.state[1].as<double>(), c.out[0].as<double>(),
              pool_of(c.attrs) ? c.out[1].as<double>() : nullptr);
 }
 
@@ -39,7 +24,7 @@ void conv_bn_act_backward(const OpCall& c) {
   const ConvGeometry g = conv_geometry(c.attrs, c.in[0], c.in[1]);
   const double *x = c.in[0].as<double>(), *w = c.in[1].as<double>();
   std::vector<double> dyc, dgamma, dbeta, dx(g.in_pixels() * g.c), dw(g.weights());
-  bn_backward(bn_parts(c, g), c.saved[0].as<double>(), c.dout[0].as<double>(),
+  bn_backward(bn_parts(c, 2, 1, {g.n, g.oh, g.ow, g.k}, 4), c.saved[0].as<double>(), c.dout[0].as<double>(),
               pool_of(c.attrs) ? c.dout[1].as<double>() : nullptr, dyc, dgamma, dbeta);
   conv_products(g, [&](int64_t xi, int64_t wi, int64_t yi) {
     dx[xi] += dyc[yi] * w[wi];

@@ -17,18 +17,9 @@ float* weight_partials(const OpCall& c, int64_t channels) {
 template <class T>
 void forward(const OpCall& c) {
   const DepthwiseShape d(c.attrs, c.in[0].shape());
-  const BnVectors v(static_cast<float*>(c.workspace.data), d.channels);
-  const Shape shape = d.output();
-  const BnFinish finish = bn_finish_of(c, 2, 1, v, shape.pixels());
-  const T *x = c.in[0].as<T>(), *w = c.in[1].as<T>();
   T *a = c.out[0].as<T>(), *yc = c.saved[0] ? c.saved[0].as<T>() : a;
-  if (BatchNormAttrs(c.attrs).training) {
-    dw_launch_forward<T, true>(x, w, nullptr, yc, d, Act::none, bn_partials(c, d.channels), finish, c.ctx);
-  } else {
-    dw_launch_forward<T, false>(x, w, nullptr, yc, d, Act::none, nullptr, finish, c.ctx);
-    GM_LAUNCH(bn_running_kernel, bn_vector_blocks(d.channels), 128, 0, c.ctx.stream, finish,
-              static_cast<int>(d.channels));
-  }
+  const BnVectors v = dw_launch_normalised(c, d, yc);
+  const Shape shape = d.output();
   act_switch(act_of(c.attrs), [&](auto act) {
     bn_launch_apply<T, act.value>(yc, a, pool_of(c.attrs) ? c.out[1].as<float>() : nullptr, shape, v, c.ctx);
   });
@@ -38,7 +29,6 @@ template <class T>
 void backward(const OpCall& c) {
   const DepthwiseShape d(c.attrs, c.in[0].shape());
   const Act act = act_of(c.attrs);
-  const bool frozen = !BatchNormAttrs(c.attrs).training;
   const BnVectors v(static_cast<float*>(c.workspace.data), d.channels);
   const int64_t pixels = d.output().pixels();
   const T* yc = c.saved[0].as<T>();
@@ -48,23 +38,12 @@ void backward(const OpCall& c) {
   GM_LAUNCH(bn_saved_kernel, bn_vector_blocks(d.channels), 128, 0, c.ctx.stream, c.saved[1].as<float>(),
             inv_std, c.in[2].as<float>(), act == Act::none ? nullptr : c.in[3].as<float>(), v,
             static_cast<int>(d.channels));
-  if (!frozen || c.din[2] || c.din[3])
+  const BnFinishBackward finish = bn_finish_backward_of(c, 2, inv_std, v, pixels);
+  if (!finish.frozen || finish.dgamma || finish.dbeta)
     act_switch(act, [&](auto a) {
-      bn_launch_sums<T, a.value>(yc, g, pixels, d.channels, bn_partials(c, d.channels),
-                                 {.v = v,
-                                  .inv_std = inv_std,
-                                  .dgamma = c.din[2] ? c.din[2].view.as<float>() : nullptr,
-                                  .dbeta = c.din[3] ? c.din[3].view.as<float>() : nullptr,
-                                  .add_gamma = c.din[2].mode == GradMode::accumulate,
-                                  .add_beta = c.din[3].mode == GradMode::accumulate,
-                                  .frozen = frozen,
-                                  .pixels = static_cast<double>(pixels)},
-                                 c.ctx);
+      bn_launch_sums<T, a.value>(yc, g, pixels, d.channels, bn_partials(c, d.channels), finish, c.ctx);
     });
-  float* partial = weight_partials(c, d.channels);
-  if (act == Act::silu) return dw_launch_backward<T, DwSource::silu>(c, d, g, yc, act, v, partial);
-  if (act == Act::sigmoid) return dw_launch_backward<T, DwSource::sigmoid>(c, d, g, yc, act, v, partial);
-  dw_launch_backward<T, DwSource::clamp>(c, d, g, yc, act, v, partial);
+  dw_launch_backward_of<T>(c, d, g, yc, act, v, weight_partials(c, d.channels));
 }
 }  // namespace
 

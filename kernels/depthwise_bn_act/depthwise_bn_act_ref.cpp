@@ -5,32 +5,18 @@
 
 namespace gm::ref {
 
-namespace {
-BnRef bn_parts(const OpCall& c, const DepthwiseShape& d) {
-  return {.attrs = BatchNormAttrs(c.attrs),
-          .act = act_of(c.attrs),
-          .images = d.images,
-          .rows = d.out_height * d.out_width,
-          .channels = d.channels,
-          .gamma = c.in[2].as<double>(),
-          .beta = c.in[3].as<double>(),
-          .mean = c.saved[1].as<double>(),
-          .inv_std = c.saved[2].as<double>()};
-}
-}  // namespace
-
 void depthwise_bn_act_forward(const OpCall& c) {
   const DepthwiseShape d(c.attrs, c.in[0].shape());
   double* yc = c.saved[0] ? c.saved[0].as<double>() : c.out[0].as<double>();
   dw_forward(d, c.in[0].as<double>(), c.in[1].as<double>(), yc);
-  bn_forward(bn_parts(c, d), yc, c.state[0].as<double>(), c.state[1].as<double>(), c.out[0].as<double>(),
-             pool_of(c.attrs) ? c.out[1].as<double>() : nullptr);
+  bn_forward(bn_parts(c, 2, 1, d.output()), yc, c.state[0].as<double>(), c.state[1].as<double>(),
+             c.out[0].as<double>(), pool_of(c.attrs) ? c.out[1].as<double>() : nullptr);
 }
 
 void depthwise_bn_act_backward(const OpCall& c) {
   const DepthwiseShape d(c.attrs, c.in[0].shape());
   std::vector<double> dyc, dgamma, dbeta, dx, dw;
-  bn_backward(bn_parts(c, d), c.saved[0].as<double>(), c.dout[0].as<double>(),
+  bn_backward(bn_parts(c, 2, 1, d.output()), c.saved[0].as<double>(), c.dout[0].as<double>(),
               pool_of(c.attrs) ? c.dout[1].as<double>() : nullptr, dyc, dgamma, dbeta);
   dw_backward(d, c.in[0].as<double>(), c.in[1].as<double>(), dyc.data(), dx, dw);
   put_gradient(c.din[0], dx);

@@ -14,29 +14,6 @@ namespace {
 
 constexpr int kSeQuantities = 5;
 
-// y = act(BN(x)) gate; y may be x. Mapping of threads: bn.cuh.
-template <class T, int N, Act A>
-__global__ __launch_bounds__(kBnThreads, 2) void se_apply_kernel(const T* x, T* y, const float* gate,
-                                                                 int64_t pixels, int image_pixels,
-                                                                 int channels, int columns, BnVectors k) {
-  const int column = threadIdx.x % columns, rows = blockDim.x / columns;
-  const int c = (blockIdx.y * columns + column) * N;
-  if (c >= channels) return;
-  float mean[N], scale[N], beta[N];
-  load_lanes<float, N>(k.mean + c, mean);
-  load_lanes<float, N>(k.scale + c, scale);
-  load_lanes<float, N>(k.beta + c, beta);
-  const int64_t step = int64_t{gridDim.x} * rows;
-  for (int64_t r = int64_t{blockIdx.x} * rows + threadIdx.x / columns; r < pixels; r += step) {
-    float v[N], s[N];
-    load_lanes<T, N>(x + r * channels + c, v);
-    load_lanes<float, N>(gate + int64_t{bn_image(r, image_pixels)} * channels + c, s);
-#pragma unroll
-    for (int i = 0; i < N; ++i) v[i] = s[i] * act_value<A>((v[i] - mean[i]) * scale[i] + beta[i]);
-    store_lanes<T, N>(y + r * channels + c, v);
-  }
-}
-
 // S0 ... S4 of one image and a slice of channels, so that they need no second stage:
 // sums[quantity][image][c].
 template <class T, int N, Act A>
@@ -107,54 +84,31 @@ __global__ void se_finish_kernel(const float* sums, const float* gate, const flo
   bn_finish_channel(finish, c, sum, product);
 }
 
-SeLayers layers_of(const OpCall& c, Pass pass) {
-  Specs in;
-  for (const View& v : c.in) in.push_back(v ? v.spec : TensorSpec{});
-  return {c,
-          depthwise_se_workspace(Backend::cuda, pass, c.attrs, in),
-          linear_forward,
-          linear_backward,
-          activation_forward,
-          activation_backward};
-}
+constexpr SeKernels kLayers{linear_forward, linear_backward, activation_forward, activation_backward};
 
 // Workspace: as depthwise_bn_act, then that of the layers.
 template <class T>
 void forward(const OpCall& c) {
   const DepthwiseShape d(c.attrs, c.in[0].shape());
-  const SeLayers se = layers_of(c, Pass::forward);
-  float* memory = static_cast<float*>(c.workspace.data);
-  const BnVectors v(memory, d.channels);
-  const Shape shape = d.output();
-  const BnFinish finish = bn_finish_of(c, 2, 1, v, shape.pixels());
-  const T *x = c.in[0].as<T>(), *w = c.in[1].as<T>();
+  const SeLayers se(c, Backend::cuda, Pass::forward, kLayers);
   T *y = c.out[0].as<T>(), *yc = c.saved[0] ? c.saved[0].as<T>() : y;
-  if (BatchNormAttrs(c.attrs).training) {
-    dw_launch_forward<T, true>(x, w, nullptr, yc, d, Act::none, memory + 8 * d.channels, finish, c.ctx);
-  } else {
-    dw_launch_forward<T, false>(x, w, nullptr, yc, d, Act::none, nullptr, finish, c.ctx);
-    GM_LAUNCH(bn_running_kernel, bn_vector_blocks(d.channels), 128, 0, c.ctx.stream, finish,
-              static_cast<int>(d.channels));
-  }
+  const BnVectors v = dw_launch_normalised(c, d, yc);
+  const Shape shape = d.output();
   act_switch(act_of(c.attrs), [&](auto act) {
     bn_launch_apply<T, act.value>(yc, nullptr, se.pooled.as<float>(), shape, v, c.ctx);
   });
   se.forward();
   act_switch(act_of(c.attrs), [&](auto act) {
-    bn_lanes<T>(d.channels, [&](auto n) {
-      constexpr int N = decltype(n)::value;
-      const BnGrid g(shape.pixels(), d.channels, N);
-      GM_LAUNCH((se_apply_kernel<T, N, act.value>), g.grid(), kBnThreads, 0, c.ctx.stream, yc, y,
-                se.gate.as<float>(), shape.pixels(), static_cast<int>(d.out_height * d.out_width),
-                static_cast<int>(d.channels), g.columns, v);
-    });
+    bn_launch_apply<T, act.value>(
+        yc, y, nullptr, shape, v, c.ctx,
+        {.gate = se.gate.as<float>(), .image_pixels = static_cast<int>(d.out_height * d.out_width)});
   });
 }
 
 template <class T>
 void backward(const OpCall& c) {
   const DepthwiseShape d(c.attrs, c.in[0].shape());
-  const SeLayers se = layers_of(c, Pass::backward);
+  const SeLayers se(c, Backend::cuda, Pass::backward, kLayers);
   const Act act = act_of(c.attrs);
   float* memory = static_cast<float*>(c.workspace.data);
   const BnVectors v(memory, d.channels);
@@ -176,20 +130,9 @@ void backward(const OpCall& c) {
   const float* dpooled = se.dpooled().as<float>();
   GM_LAUNCH(se_finish_kernel, static_cast<unsigned>((channels + 31) / 32), dim3(32, 8), 0, c.ctx.stream,
             sums.as<float>(), gate, dpooled, static_cast<int>(d.images), channels,
-            1.f / static_cast<float>(image),
-            {.v = v,
-             .inv_std = inv_std,
-             .dgamma = c.din[2] ? c.din[2].view.as<float>() : nullptr,
-             .dbeta = c.din[3] ? c.din[3].view.as<float>() : nullptr,
-             .add_gamma = c.din[2].mode == GradMode::accumulate,
-             .add_beta = c.din[3].mode == GradMode::accumulate,
-             .frozen = !BatchNormAttrs(c.attrs).training,
-             .pixels = static_cast<double>(d.output().pixels())});
+            1.f / static_cast<float>(image), bn_finish_backward_of(c, 2, inv_std, v, d.output().pixels()));
   const BnGradient<T> g{.dy = dy, .dpool = dpooled, .image_pixels = image, .gate = gate};
-  float* partial = memory + bn_gpu_workspace(channels) / sizeof(float);
-  if (act == Act::silu) return dw_launch_backward<T, DwSource::silu>(c, d, g, yc, act, v, partial);
-  if (act == Act::sigmoid) return dw_launch_backward<T, DwSource::sigmoid>(c, d, g, yc, act, v, partial);
-  dw_launch_backward<T, DwSource::clamp>(c, d, g, yc, act, v, partial);
+  dw_launch_backward_of<T>(c, d, g, yc, act, v, memory + bn_gpu_workspace(channels) / sizeof(float));
 }
 }  // namespace
 

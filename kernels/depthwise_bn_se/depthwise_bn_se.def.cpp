@@ -133,33 +133,30 @@ DepthwiseSeWorkspace depthwise_se_workspace(Backend backend, Pass pass, const At
   return w;
 }
 
-SeLayers::SeLayers(const OpCall& c, const DepthwiseSeWorkspace& w, OpKernel linear_forward,
-                   OpKernel linear_backward, OpKernel activation_forward, OpKernel activation_backward)
-    : linear_forward(linear_forward),
-      linear_backward(linear_backward),
-      activation_forward(activation_forward),
-      activation_backward(activation_backward),
-      call(c),
-      workspace(static_cast<char*>(c.workspace.data)),
-      at(w) {
+SeLayers::SeLayers(const OpCall& c, Backend backend, Pass pass, const SeKernels& kernels)
+    : kernels(kernels), call(c), workspace(static_cast<char*>(c.workspace.data)) {
+  Specs in;
+  for (const View& v : c.in) in.push_back(v ? v.spec : TensorSpec{});
+  at = depthwise_se_workspace(backend, pass, c.attrs, in);
   const Shape x = c.in[0].shape(), s = c.in[4].shape();
   const DType t = c.in[4].dtype();
   auto place = [&](size_t i, size_t offset, int64_t columns) {
     const View& v = c.saved[i];
     return v ? v : View{workspace + offset, {Shape{x[0], columns}, t}};
   };
-  pooled = place(3, w.pooled, s[1]), squeezed = place(4, w.squeezed, s[0]), acted = place(5, w.acted, s[0]);
-  excited = place(6, w.excited, s[1]), gate = place(7, w.gate, s[1]);
+  pooled = place(3, at.pooled, s[1]), squeezed = place(4, at.squeezed, s[0]),
+  acted = place(5, at.acted, s[0]);
+  excited = place(6, at.excited, s[1]), gate = place(7, at.gate, s[1]);
 }
 
 void SeLayers::linear(const View& x, int weights, const View& y) const {
   const View in[] = {x, call.in[weights], call.in[weights + 1]}, out[] = {y};
-  linear_forward(OpCall{{}, in, out, {}, {}, {}, {}, {workspace + at.layers, {}}, call.ctx});
+  kernels.linear_forward(OpCall{{}, in, out, {}, {}, {}, {}, {workspace + at.layers, {}}, call.ctx});
 }
 void SeLayers::forward() const {
   const auto activate = [&](Act act, const View& z, const View& y) {
     const View in[] = {z}, out[] = {y};
-    activation_forward(OpCall{act_attrs(act), in, out, {}, {}, {}, {}, {}, call.ctx});
+    kernels.activation_forward(OpCall{act_attrs(act), in, out, {}, {}, {}, {}, {}, call.ctx});
   };
   linear(pooled, 4, squeezed);
   activate(act_of(call.attrs), squeezed, acted);
@@ -169,13 +166,13 @@ void SeLayers::forward() const {
 void SeLayers::linear_gradient(const View& x, int weights, const View& dy, const View& dx) const {
   const View in[] = {x, call.in[weights], {}}, dout[] = {dy};
   const GradView din[] = {{dx, GradMode::overwrite}, call.din[weights], call.din[weights + 1]};
-  linear_backward(OpCall{{}, in, {}, {}, {}, dout, din, {workspace + at.layers, {}}, call.ctx});
+  kernels.linear_backward(OpCall{{}, in, {}, {}, {}, dout, din, {workspace + at.layers, {}}, call.ctx});
 }
 void SeLayers::backward(const View& dgate) const {
   const auto activate = [&](Act act, const View& z, const View& dy, const View& dz) {
     const View in[] = {z}, dout[] = {dy};
     const GradView din[] = {{dz, GradMode::overwrite}};
-    activation_backward(OpCall{act_attrs(act), in, {}, {}, {}, dout, din, {}, call.ctx});
+    kernels.activation_backward(OpCall{act_attrs(act), in, {}, {}, {}, dout, din, {}, call.ctx});
   };
   const View dexcited = scratch(at.dexcited, excited), dacted = scratch(at.dacted, acted),
              dsqueezed = scratch(at.dsqueezed, squeezed);

@@ -34,16 +34,18 @@ struct DepthwiseSeWorkspace {
 DepthwiseSeWorkspace depthwise_se_workspace(Backend backend, Pass pass, const Attrs& attrs,
                                             std::span<const TensorSpec> in);
 
+struct SeKernels {  // of one backend
+  OpKernel linear_forward, linear_backward, activation_forward, activation_backward;
+};
 /// The two layers between pooled and gate, run by the ops of one backend.
 struct SeLayers {
-  OpKernel linear_forward, linear_backward, activation_forward, activation_backward;
+  SeKernels kernels;
   const OpCall& call;
   View pooled, squeezed, acted, excited, gate;
   char* workspace;
   DepthwiseSeWorkspace at;
 
-  SeLayers(const OpCall& c, const DepthwiseSeWorkspace& w, OpKernel linear_forward, OpKernel linear_backward,
-           OpKernel activation_forward, OpKernel activation_backward);
+  SeLayers(const OpCall& c, Backend backend, Pass pass, const SeKernels& kernels);
   /// gate from pooled.
   void forward() const;
   /// dpooled (in the workspace) and the gradients of the four parameters from dgate.

@@ -18,20 +18,11 @@ void linear_forward(const OpCall&);
 void linear_backward(const OpCall&);
 
 namespace {
-SeLayers layers_of(const OpCall& c, Pass pass) {
-  Specs in;
-  for (const View& v : c.in) in.push_back(v ? v.spec : TensorSpec{});
-  return {c,
-          depthwise_se_workspace(Backend::cpu, pass, c.attrs, in),
-          linear_forward,
-          linear_backward,
-          activation_forward,
-          activation_backward};
-}
+constexpr SeKernels kLayers{linear_forward, linear_backward, activation_forward, activation_backward};
 }  // namespace
 
 void depthwise_bn_se_forward(const OpCall& c) {
-  const SeLayers se = layers_of(c, Pass::forward);
+  const SeLayers se(c, Backend::cpu, Pass::forward, kLayers);
   const Attrs pooled = Attrs(c.attrs).set("pool", 1);
   const View out[] = {c.out[0], se.pooled};
   depthwise_bn_act_forward(
@@ -42,7 +33,7 @@ void depthwise_bn_se_forward(const OpCall& c) {
 }
 
 void depthwise_bn_se_backward(const OpCall& c) {
-  const SeLayers se = layers_of(c, Pass::backward);
+  const SeLayers se(c, Backend::cpu, Pass::backward, kLayers);
   const View &yc = c.saved[0], a = se.scratch(se.at.a, yc), da = se.scratch(se.at.da, yc),
              dgate = se.scratch(se.at.dgate, se.gate);
   const int64_t channels = yc.shape().channels();

@@ -6,17 +6,6 @@
 namespace gm::ref {
 
 namespace {
-BnRef bn_parts(const OpCall& c, const DepthwiseShape& d) {
-  return {.attrs = BatchNormAttrs(c.attrs),
-          .act = act_of(c.attrs),
-          .images = d.images,
-          .rows = d.out_height * d.out_width,
-          .channels = d.channels,
-          .gamma = c.in[2].as<double>(),
-          .beta = c.in[3].as<double>(),
-          .mean = c.saved[1].as<double>(),
-          .inv_std = c.saved[2].as<double>()};
-}
 // One layer of squeeze-and-excitation: z = x w^T + bias.
 void layer(const double* x, int64_t n, int64_t in, const double* w, const double* bias, int64_t out,
            double* z) {
@@ -59,30 +48,29 @@ void depthwise_bn_se_forward(const OpCall& c) {
   double *pooled = saved(3, d.channels), *squeezed = saved(4, squeeze), *acted = saved(5, squeeze),
          *excited = saved(6, d.channels), *gate = saved(7, d.channels);
   dw_forward(d, c.in[0].as<double>(), c.in[1].as<double>(), yc);
-  bn_forward(bn_parts(c, d), yc, c.state[0].as<double>(), c.state[1].as<double>(), y, pooled);
+  bn_forward(bn_parts(c, 2, 1, d.output()), yc, c.state[0].as<double>(), c.state[1].as<double>(), y, pooled);
   layer(pooled, n, d.channels, c.in[4].as<double>(), c.in[5].as<double>(), squeeze, squeezed);
-  for (int64_t i = 0; i < n * squeeze; ++i) acted[i] = bn_act_value(act_of(c.attrs), squeezed[i]);
+  for (int64_t i = 0; i < n * squeeze; ++i) acted[i] = act_value(act_of(c.attrs), squeezed[i]);
   layer(acted, n, squeeze, c.in[6].as<double>(), c.in[7].as<double>(), d.channels, excited);
-  for (int64_t i = 0; i < n * d.channels; ++i) gate[i] = bn_act_value(Act::sigmoid, excited[i]);
+  for (int64_t i = 0; i < n * d.channels; ++i) gate[i] = act_value(Act::sigmoid, excited[i]);
   for (int64_t i = 0; i < n * image; ++i) y[i] *= gate[i / image * d.channels + i % d.channels];
 }
 
 void depthwise_bn_se_backward(const OpCall& c) {
   const DepthwiseShape d(c.attrs, c.in[0].shape());
-  const BnRef parts = bn_parts(c, d);
+  const BnRef parts = bn_parts(c, 2, 1, d.output());
   const int64_t n = d.images, image = d.out_image();
   const double *yc = c.saved[0].as<double>(), *dy = c.dout[0].as<double>(), *gate = c.saved[7].as<double>();
   std::vector<double> da(n * image), dgate(n * d.channels);
   for (int64_t i = 0; i < n * image; ++i) {
     const int64_t k = i % d.channels, at = i / image * d.channels + k;
     const double z = parts.gamma[k] * (yc[i] - parts.mean[k]) * parts.inv_std[k] + parts.beta[k];
-    dgate[at] += dy[i] * bn_act_value(parts.act, z);
+    dgate[at] += dy[i] * act_value(parts.act, z);
     da[i] = dy[i] * gate[at];
   }
-  for (size_t i = 0; i < dgate.size(); ++i)
-    dgate[i] *= bn_act_slope(Act::sigmoid, c.saved[6].as<double>()[i]);
+  for (size_t i = 0; i < dgate.size(); ++i) dgate[i] *= act_slope(Act::sigmoid, c.saved[6].as<double>()[i]);
   std::vector<double> narrow = layer_gradient(c, 6, c.saved[5].as<double>(), n, dgate);
-  for (size_t i = 0; i < narrow.size(); ++i) narrow[i] *= bn_act_slope(parts.act, c.saved[4].as<double>()[i]);
+  for (size_t i = 0; i < narrow.size(); ++i) narrow[i] *= act_slope(parts.act, c.saved[4].as<double>()[i]);
   const std::vector<double> dpooled = layer_gradient(c, 4, c.saved[3].as<double>(), n, narrow);
   std::vector<double> dyc, dgamma, dbeta, dx, dw;
   bn_backward(parts, yc, da.data(), dpooled.data(), dyc, dgamma, dbeta);

@@ -269,5 +269,13 @@ void dw_launch_backward(const OpCall& c, const DepthwiseShape& d, const BnGradie
     GM_LAUNCH((dw_backward_any_kernel<T, kDwLanes, Source>), grid, threads, 0, c.ctx.stream, x, w, g, yc, act,
               k, dx, add_dx, dw, add_dw, plan, partial);
 }
+/// The same for the dyc of a batch norm and this activation.
+template <class T>
+void dw_launch_backward_of(const OpCall& c, const DepthwiseShape& d, const BnGradient<T>& g, const T* yc,
+                           Act act, const BnVectors& k, float* partial) {
+  if (act == Act::silu) return dw_launch_backward<T, DwSource::silu>(c, d, g, yc, act, k, partial);
+  if (act == Act::sigmoid) return dw_launch_backward<T, DwSource::sigmoid>(c, d, g, yc, act, k, partial);
+  dw_launch_backward<T, DwSource::clamp>(c, d, g, yc, act, k, partial);
+}
 
 }  // namespace gm::GM_BACKEND_NS

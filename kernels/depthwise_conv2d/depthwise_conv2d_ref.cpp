@@ -10,7 +10,7 @@ void depthwise_conv2d_forward(const OpCall& c) {
   double* y = c.out[0].as<double>();
   dw_forward(d, c.in[0].as<double>(), c.in[1].as<double>(), y);
   for (int64_t i = 0; i < c.out[0].numel(); ++i)
-    y[i] = bn_act_value(act_of(c.attrs), y[i] + (bias ? bias[i % d.channels] : 0));
+    y[i] = act_value(act_of(c.attrs), y[i] + (bias ? bias[i % d.channels] : 0));
 }
 
 void depthwise_conv2d_backward(const OpCall& c) {

@@ -166,4 +166,23 @@ void dw_launch_forward(const T* x, const T* w, const float* bias, T* y, const De
               y, plan, act, partial, finish);
 }
 
+/// How every op begins that normalises a depthwise convolution (in: x, w, gamma, beta; saved[1]: mean): yc,
+/// and the coefficients of its batch norm, of this batch or the running ones. Workspace: vectors, then BN
+/// partials.
+template <class T>
+BnVectors dw_launch_normalised(const OpCall& c, const DepthwiseShape& d, T* yc) {
+  float* memory = static_cast<float*>(c.workspace.data);
+  const BnVectors v(memory, d.channels);
+  const BnFinish finish = bn_finish_of(c, 2, 1, v, d.output().pixels());
+  const T *x = c.in[0].as<T>(), *w = c.in[1].as<T>();
+  if (BatchNormAttrs(c.attrs).training) {
+    dw_launch_forward<T, true>(x, w, nullptr, yc, d, Act::none, memory + 8 * d.channels, finish, c.ctx);
+  } else {
+    dw_launch_forward<T, false>(x, w, nullptr, yc, d, Act::none, nullptr, finish, c.ctx);
+    GM_LAUNCH(bn_running_kernel, bn_vector_blocks(d.channels), 128, 0, c.ctx.stream, finish,
+              static_cast<int>(d.channels));
+  }
+  return v;
+}
+
 }  // namespace gm::GM_BACKEND_NS

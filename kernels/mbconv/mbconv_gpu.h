@@ -26,8 +26,7 @@ template <class T>
 struct MbUnit {
   static constexpr int kDepth = 4, kItemRows = 4, kItemColumns = 4, kItemThreads = 1;
   static constexpr int kMostSums = 3;  // items of the projection that a thread (a warp) can hold
-  static constexpr int kAligned =
-      4;  // rows of operands start at odd multiples of this many values: see below
+  static constexpr int kAligned = 4;   // rows of operands start at odd multiples of so many values: mb_pitch
 };
 template <>
 struct MbUnit<bf16> {
@@ -45,6 +44,14 @@ constexpr int mb_pitch(int64_t n) {
 template <class T>
 constexpr int mb_deep(int64_t n) {
   return static_cast<int>((n + MbUnit<T>::kDepth - 1) / MbUnit<T>::kDepth * MbUnit<T>::kDepth);
+}
+
+/// Items of a product of `rows` pixels and `columns` channels.
+template <class T>
+constexpr int mb_items(int rows, int columns) {
+  using Unit = MbUnit<T>;
+  return (rows + Unit::kItemRows - 1) / Unit::kItemRows *
+         ((columns + Unit::kItemColumns - 1) / Unit::kItemColumns);
 }
 
 /// Columns of a tile of the expanded tensor with its border of zeros.
@@ -80,7 +87,7 @@ struct MbGpuWorkspace {
 };
 MbGpuWorkspace mb_gpu_workspace(const MbconvShape& s, const MbconvPlan& p);
 
-/// Whether one node is expected to beat separate convolutions on a card: see mbconv_plan.cpp.
+/// Whether one node is expected to beat separate convolutions on a card: see mbconv_plan.def.cpp.
 bool mbconv_pays(const MbconvShape& s);
 
 }  // namespace gm

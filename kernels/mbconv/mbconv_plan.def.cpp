@@ -39,14 +39,11 @@ void place(const MbconvShape& s, MbconvPlan& p) {
   p.shared = static_cast<int>(std::max(at, pixels * s.out_channels * static_cast<int64_t>(sizeof(float))));
 }
 
-// Items of a product of `rows` pixels and `columns` channels; then how many one thread or warp gets.
-template <class T>
-int64_t items(int64_t rows, int64_t columns) {
-  return up(rows, MbUnit<T>::kItemRows) * up(columns, MbUnit<T>::kItemColumns);
-}
+// Items that one thread or warp gets of such a product.
 template <class T>
 int64_t items_each(int64_t rows, int64_t columns) {
-  return up(items<T>(rows, columns) * MbUnit<T>::kItemThreads, kMbThreads);
+  return up(int64_t{mb_items<T>(static_cast<int>(rows), static_cast<int>(columns))} * MbUnit<T>::kItemThreads,
+            kMbThreads);
 }
 
 // Instructions of one thread of one block, then of all blocks that follow each other on a multiprocessor.

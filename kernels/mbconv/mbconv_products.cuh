@@ -21,7 +21,6 @@ struct MbProduct<float> {
   // Rows r0, r0 + down, ... of A (pixels) and c0, c0 + across, ... of B (channels).
   int r0, c0, down, across, rows, columns;
 
-  __device__ static int count(int rows, int columns) { return (rows + 3) / 4 * ((columns + 3) / 4); }
   __device__ static int first() { return static_cast<int>(threadIdx.x); }
   static constexpr int kStride = kMbThreads;
   __device__ MbProduct(int item, int rows, int columns)
@@ -72,7 +71,6 @@ struct MbProduct<bf16> {
   static constexpr int kNeighbours = 2;
   int r0, c0, rows, columns, group, quad;  // r0, c0: first row and column of the item
 
-  __device__ static int count(int rows, int columns) { return (rows + 15) / 16 * ((columns + 23) / 24); }
   __device__ static int first() { return static_cast<int>(threadIdx.x) / 32; }
   static constexpr int kStride = kMbThreads / 32;
   __device__ MbProduct(int item, int rows, int columns)
@@ -123,7 +121,7 @@ __device__ __forceinline__ void mb_expand(const MbProblem& g, const MbTile& t, i
                                           const MbParts<T>& at) {
   constexpr int N = MbProduct<T>::kNeighbours;
   const int pixels = t.images * t.in_pixels, channels = mb_deep<T>(count);
-  for (int item = MbProduct<T>::first(); item < MbProduct<T>::count(pixels, channels);
+  for (int item = MbProduct<T>::first(); item < mb_items<T>(pixels, channels);
        item += MbProduct<T>::kStride) {
     const MbProduct<T> product(item, pixels, channels);
     typename MbProduct<T>::Sums sum = {};
@@ -146,7 +144,7 @@ __device__ __forceinline__ void mb_project(const MbProblem& g, int pixels, int c
 #pragma unroll
   for (int a = 0; a < A; ++a) {
     const int item = MbProduct<T>::first() + a * MbProduct<T>::kStride;
-    if (item < MbProduct<T>::count(pixels, g.out_channels))
+    if (item < mb_items<T>(pixels, g.out_channels))
       MbProduct<T>(item, pixels, g.out_channels)
           .add(at.d, at.w_project, mb_pitch<T>(g.p.chunk), mb_deep<T>(count), sum[a]);
   }
@@ -159,7 +157,7 @@ __device__ __forceinline__ void mb_put_sums(const MbProblem& g, int pixels,
 #pragma unroll
   for (int a = 0; a < A; ++a) {
     const int item = MbProduct<T>::first() + a * MbProduct<T>::kStride;
-    if (item < MbProduct<T>::count(pixels, g.out_channels))
+    if (item < mb_items<T>(pixels, g.out_channels))
       MbProduct<T>(item, pixels, g.out_channels)
           .each(
               sum[a], [&](int p) { return y + p * g.out_channels; },

@@ -1,6 +1,6 @@
-#include <cmath>
 #include <vector>
 
+#include "kernels/activation/activation_ref.h"
 #include "kernels/common/op.h"
 #include "kernels/depthwise_conv2d/depthwise_ref.h"
 #include "kernels/mbconv/mbconv.h"
@@ -8,14 +8,6 @@
 namespace gm::ref {
 
 namespace {
-double activate(Act act, double x) {
-  const double s = 1 / (1 + std::exp(-x));
-  if (act == Act::silu) return x * s;
-  if (act == Act::sigmoid) return s;
-  if (act == Act::relu) return x > 0 ? x : 0;
-  if (act == Act::relu6) return x > 0 ? (x < 6 ? x : 6) : 0;
-  return x;
-}
 // y[row][o] = act(sum_i x[row][i] * w[o][i] + bias[o])
 std::vector<double> product(const double* x, int64_t rows, int64_t depth, const double* w, int64_t outputs,
                             const double* bias, Act act) {
@@ -24,7 +16,7 @@ std::vector<double> product(const double* x, int64_t rows, int64_t depth, const 
     for (int64_t o = 0; o < outputs; ++o) {
       double sum = bias ? bias[o] : 0;
       for (int64_t i = 0; i < depth; ++i) sum += x[r * depth + i] * w[o * depth + i];
-      y[r * outputs + o] = activate(act, sum);
+      y[r * outputs + o] = act_value(act, sum);
     }
   return y;
 }
@@ -40,7 +32,7 @@ void mbconv_forward(const OpCall& c) {
                 c.in[2].as<double>(), s.act);
   std::vector<double> d(s.images() * s.d.out_image());
   dw_forward(s.d, e.data(), c.in[3].as<double>(), d.data());
-  for (size_t i = 0; i < d.size(); ++i) d[i] = activate(s.act, d[i] + c.in[4].as<double>()[i % e_channels]);
+  for (size_t i = 0; i < d.size(); ++i) d[i] = act_value(s.act, d[i] + c.in[4].as<double>()[i % e_channels]);
   if (s.squeeze) {
     std::vector<double> pooled(s.images() * e_channels);
     for (size_t i = 0; i < d.size(); ++i)

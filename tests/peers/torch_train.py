@@ -117,6 +117,12 @@ class Peer:
                                  "epsilon_hat": True, "weight_decay": 0, **self.config.get("optimizer", {})}
         for key in ("lr", "epsilon", "weight_decay"):
             self.optimizer_config[key] = float(self.optimizer_config[key])  # PyYAML reads 1e-5 as text
+        kept_out = [("optimizer", "accumulate", 1), ("optimizer", "clip_norm", 0), ("train", "l2", {}),
+                    ("train", "mixup", 0), ("train", "cutmix", 0), ("train", "class_weights", "none"),
+                    ("train", "freeze", []), ("train", "freeze_bn", False)]
+        for section, key, off in kept_out:
+            if self.config.get(section, {}).get(key, off) != off:
+                raise NotImplementedError(f"{section}.{key}")
         self.net = Network(config_path).to(dtype=dtype, memory_format=torch.channels_last)
         unbiased = self.config["model"]["batch_norm"].get("unbiased", False)
         self.variance = None if unbiased else BiasedVariance(self.net)

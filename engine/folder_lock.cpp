@@ -1,0 +1,25 @@
+#include "engine/folder_lock.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "kernels/common/error.h"
+
+namespace gm {
+
+FolderLock::FolderLock(const std::string& folder, bool wait) {
+  const std::string path = folder + "/lock";
+  fd_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+  if (fd_ < 0) fail(path + ": cannot write: " + std::strerror(errno));
+  held_ = ::flock(fd_, LOCK_EX | (wait ? 0 : LOCK_NB)) == 0 || errno != EWOULDBLOCK;
+}
+
+FolderLock::~FolderLock() {
+  if (fd_ >= 0) ::close(fd_);
+}
+
+}  // namespace gm
