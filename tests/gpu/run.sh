@@ -5,8 +5,16 @@
 #            tests/gpu/bundle.sh, made on any machine), else build-cuda, built here when it lacks the tests (needs nvcc,
 #            cuDNN and the packages of tools/setup.sh)
 #   RESULTS  where the results go (tests/gpu/results)
+#   LOGS     folder that keeps the whole output of every phase (none)
 #   SECONDS_IN_ALL  540; every phase has a cap of its own as well, and what is known is written after each phase
+# Usage: tests/gpu/run.sh [right | speed]; both without an argument.
 set -uo pipefail
+part=${1:-both}
+case $part in right | speed | both) ;; *)
+  echo "gpu: $part is neither right nor speed" >&2
+  exit 2
+  ;;
+esac
 cd "$(dirname "$0")/../.." || exit 1
 begin=$SECONDS
 all=${SECONDS_IN_ALL:-540}
@@ -43,12 +51,25 @@ query() { nvidia-smi --query-gpu="$1" --format=csv,noheader | head -1; }
 device=$(query name)
 export GM_DEVICE_NAME="$device"
 file=$results/$(echo "$device" | tr ' /' '--')
+[ $part = both ] || file=$file-$part
 commit=${GM_COMMIT:-$(git rev-parse --short HEAD 2>/dev/null || echo unknown)}
 printf '%s\n' "device=$device" "driver=$(query driver_version)" "memory=$(query memory.total)" \
   "clock_limits=$(query clocks.max.sm), $(query clocks.max.memory)" "power_limit=$(query power.limit)" \
   "commit=$commit" "build=$build" "processors=$(nproc)" >"$work/facts"
 
-report() { python3 tests/gpu/report.py "$work" "$file" || echo "gpu: no report" >&2; }
+report() {
+  python3 tests/gpu/report.py "$work" "$file" || echo "gpu: no report" >&2
+  [ -z "${LOGS:-}" ] || { mkdir -p "$LOGS" && cp "$work"/*.log "$work"/*.jsonl "$LOGS" 2>/dev/null; }
+}
+finish() {
+  report
+  echo "gpu: $file.json, $file.md"
+  # 0 only when everything that ran was right.
+  ! grep -vE ' 0$' "$work/phases" | grep -qE '^(tests|feed|determinism|checks|memcheck|racecheck|synccheck|initcheck) '
+  local status=$?
+  rm -rf "$work"
+  exit $status
+}
 # phase NAME CAP COMMAND...: its output is NAME.log; ends in a line of $work/phases. Never ends the script.
 phase() {
   local name=$1 cap=$2 start=$SECONDS status
@@ -114,27 +135,35 @@ sanitize() { # TOOL
 export -f determinism checks check sanitize
 export bin work
 
-phase tests 170 env GM_PLAN_CACHE=off "$bin/gm_kernel_tests" --gtest_filter='*cuda*:*Cuda*' &
-phase feed 170 "$bin/gm_unit_tests" --gtest_filter='DataAugment*:EngineFeed*:ToolsFeed*' &
-phase determinism 120 bash -c determinism &
-phase checks 170 bash -c checks &
-if command -v compute-sanitizer >/dev/null; then
-  for tool in memcheck racecheck synccheck initcheck; do
-    phase "$tool" 170 bash -c "sanitize $tool" &
-  done
-else
-  echo "memcheck 0 missing" >>"$work/phases"
-fi
+right() {
+  phase tests 170 env GM_PLAN_CACHE=off "$bin/gm_kernel_tests" --gtest_filter='*cuda*:*Cuda*' &
+  phase feed 170 "$bin/gm_unit_tests" --gtest_filter='DataAugment*:EngineFeed*:ToolsFeed*' &
+  phase determinism 120 bash -c determinism &
+  phase checks 170 bash -c checks &
+  if command -v compute-sanitizer >/dev/null; then
+    for tool in memcheck racecheck synccheck initcheck; do
+      phase "$tool" 170 bash -c "sanitize $tool" &
+    done
+  else
+    echo "memcheck 0 missing" >>"$work/phases"
+  fi
+  if [ -n "$peers" ]; then
+    compile() { python3 tests/peers/torch_bench.py --prepare --variants compile-graphs --limit 170 --total 170 "$@"; }
+    export -f compile
+    phase compile-v2s 175 bash -c 'compile --case models/effv2s_cbam.yaml:224:{64:train,256:infer}' &
+    phase compile-g 175 bash -c 'compile --case models/effg{3.yaml:96:256:train,0.yaml:32:256:train,3.yaml:96:256:infer,3.yaml:96:1:latency}' &
+  fi
+  wait
+  lines checks checks
+  report
+}
 if [ -n "${GM_NO_PEERS:-}" ] || ! python3 -c 'import torch; assert torch.cuda.is_available()' 2>/dev/null; then
   peers=""
 else
   peers=yes
-  phase compile 175 python3 tests/peers/torch_bench.py --prepare --variants compile-default,compile --limit 170 \
-    --total 170 &
 fi
-wait
-lines checks checks
-report
+[ $part = speed ] || right
+[ $part = right ] && finish
 
 # ---- Speed: one thing at a time.
 export GM_PLAN_CACHE=$work/plans
@@ -198,12 +227,6 @@ lines ops-1 ops
 phase ops-256 45 bash -c 'ops 256 infer; ops 256 train'
 lines ops-256 ops
 report
-[ -n "$peers" ] && phase compiled "$(left)" python3 tests/peers/torch_bench.py --variants compile,compile-default \
+[ -n "$peers" ] && phase compiled "$(left)" python3 tests/peers/torch_bench.py --variants compile-graphs,compile \
   --seconds 1.5 --limit 100 --total $(($(left) - 8)) --out "$work/peers.jsonl"
-report
-echo "gpu: $file.json, $file.md"
-# 0 only when everything that ran was right.
-! grep -vE ' 0$' "$work/phases" | grep -qE '^(tests|feed|determinism|checks|memcheck|racecheck|synccheck|initcheck) '
-status=$?
-rm -rf "$work"
-exit $status
+finish
