@@ -94,9 +94,6 @@ bool compiles() {
 }
 const char* const kNoCompiler = "cuDNN cannot compile kernels here: it needs NVRTC and libcuda.so.1";
 
-// bf16 networks want the weights' gradient in f32. cuDNN has no such kernel for the three channels of an
-// image: the sums of the stem are rounded to bf16, which weights_same covers.
-bool rounds_its_sums(const CudnnQuestion& q) { return q.graph == CudnnGraph::weights_f32 && q.g.c % 8 != 0; }
 // Everything served by an engine that comes precompiled.
 bool plain(const CudnnQuestion& q) {
   return q.graph != CudnnGraph::forward_epilogue && q.graph != CudnnGraph::weights_f32;
@@ -145,9 +142,8 @@ TEST(CudnnPlans, EveryEpilogueOfTheFoldedNetworks) {
 TEST(CudnnPlans, EveryWeightGradientInF32OfBf16Networks) {
   if (!compiles()) GTEST_SKIP() << kNoCompiler;
   std::vector<Request> requests;
-  const std::vector<NetworkQuestion> questions = only(training_questions(64, DType::bf16), [](const auto& q) {
-    return q.graph == CudnnGraph::weights_f32 && !rounds_its_sums(q);
-  });
+  const std::vector<NetworkQuestion> questions = only(
+      training_questions(64, DType::bf16), [](const auto& q) { return q.graph == CudnnGraph::weights_f32; });
   ASSERT_GT(questions.size(), 40u);
   append(requests, questions);
   const std::string no = refused(requests, 0);
@@ -165,7 +161,7 @@ TEST(CudnnPlans, OneOfEachKindCompiles) {
     std::map<std::string, NetworkQuestion> kinds;
     for (const NetworkQuestion& asked : questions) {
       const CudnnQuestion& q = asked.question;
-      if (plain(q) || rounds_its_sums(q)) continue;
+      if (plain(q)) continue;
       std::string kind;
       for (int64_t v : {int64_t(q.graph), q.g.kernel, q.g.stride, int64_t(q.act), int64_t(q.residual)})
         kind += std::to_string(v) + ' ';

@@ -73,8 +73,7 @@ std::vector<NetworkQuestion> training_questions(int64_t batch, DType dtype) {
       ask(CudnnGraph::forward);
       if (found.op->name == "conv2d" && given(found, 2)) ask(CudnnGraph::forward_epilogue, true);
       ask(CudnnGraph::weights_same);
-      if (g.dtype == DType::bf16 && !g.pointwise())  // 1x1: cuBLASLt
-        ask(CudnnGraph::weights_f32);
+      if (g.dtype == DType::bf16 && sums_in_f32(g)) ask(CudnnGraph::weights_f32);
       if (found.layers.front() == stem) return;  // nobody wants the gradient of the image
       ask(CudnnGraph::backward_data);
       ask(CudnnGraph::backward_data_add);

@@ -8,6 +8,8 @@
 
 #include "engine/buffer.h"
 #include "kernels/conv2d/conv2d_cpu.h"
+#include "kernels/conv2d/conv2d_own.h"
+#include "kernels/conv2d/conv2d_plan.h"
 #include "tests/op_harness.h"
 
 namespace gm::test {
@@ -150,6 +152,66 @@ TEST(ConvEpilogue, AppliesBiasAndActivation) {
         EXPECT_THROW(kernel_table(device->backend())[op_index(op)].backward(call), Error);
       }
   }
+}
+
+// What library plans are held against: every graph that cuDNN is asked for, on the CUDA kernels' text.
+TEST(ConvOwnResult, AnswersEveryQuestion) {
+  using namespace gm::cuda;
+  auto device = open_device("simt");
+  for (const OpCase& c : find_op("conv2d").cases()) {
+    if (c.large || c.exact) continue;
+    SCOPED_TRACE(case_name(find_op("conv2d"), c));
+    const CaseData data = make_data(find_op("conv2d"), c);
+    CudnnQuestion q{.graph = CudnnGraph::forward, .g = conv_geometry(c.attrs, data.in)};
+    q.bias = c.in[2].fill != Fill::absent, q.residual = c.in[3].fill != Fill::absent;
+    std::vector<Buffer> keep;
+    auto place = [&](const std::vector<double>& values, DType t) {
+      keep.emplace_back(*device, values.size() * 4);
+      if (t == DType::f32)
+        keep.back().upload(encode<float>(values));
+      else
+        keep.back().upload(encode<bf16>(values));
+      return keep.back().data();
+    };
+    const auto graphs = {CudnnGraph::forward, CudnnGraph::backward_data, CudnnGraph::backward_data_add,
+                         CudnnGraph::weights_same, CudnnGraph::weights_f32};
+    for (CudnnGraph graph : graphs) {
+      q.graph = graph == CudnnGraph::forward && (q.bias || q.residual) ? CudnnGraph::forward_epilogue : graph;
+      const bool add = graph == CudnnGraph::backward_data_add;
+      const Result want = run_reference(find_op("conv2d"), c, data, add);
+      const auto& wanted = gradient_of_data(graph)      ? want.din[0]
+                           : gradient_of_weights(graph) ? want.din[1]
+                                                        : want.out[0];
+      ASSERT_EQ(static_cast<int64_t>(wanted.size()), result_values(q));
+      const DType t = q.g.dtype;
+      ConvOperands o{place(data.in_values[0], t), place(data.in_values[1], t), place(data.dout_values[0], t)};
+      if (q.bias) o.bias = place(data.in_values[2], DType::f32);
+      if (q.residual) o.residual = place(data.in_values[3], t);
+      const std::vector<double> nothing(wanted.size(), std::nan(""));
+      o.*result_of(graph) = place(add ? data.din_start[0] : nothing, own_result_type(q));
+      const Buffer& result = keep.back();
+      const Buffer workspace(*device, conv_workspace(Backend::simt, Pass::backward, q.g));
+      own_convolution(device->context(), q, o, workspace.data());
+      std::vector<double> got = own_result_type(q) == DType::f32 ? decode(result.download<float>())
+                                                                 : decode(result.download<bf16>());
+      got.resize(wanted.size());
+      expect_close(got, wanted, tolerance_of(c), "graph " + std::to_string(int(q.graph)));
+    }
+  }
+}
+
+TEST(ConvOwnResult, ATransposedResultIsWrongAndARoundedOneIsNot) {
+  std::vector<float> want, rounded, turned(240);
+  for (int i = 0; i < 240; ++i) want.push_back(std::sin(float(i * i)));
+  for (float v : want) rounded.push_back(to_float(to_bf16(v)));
+  for (int i = 0; i < 240; ++i) turned[i] = want[i % 12 * 20 + i / 12];
+  EXPECT_EQ(cuda::relative_difference(want, want), 0);
+  EXPECT_LT(cuda::relative_difference(rounded, want), 0.01);
+  EXPECT_GT(cuda::relative_difference(turned, want), 0.5);
+  rounded[7] = std::nanf("");
+  EXPECT_GT(cuda::relative_difference(rounded, want), 1e300);  // an element that was not written
+  EXPECT_EQ(cuda::relative_difference(want, rounded), 0);      // nothing to hold it against
+  EXPECT_GT(cuda::relative_difference(want, std::vector<float>(240)), 1);
 }
 
 TEST(ConvThreads, GradientsAreTheSameBitsForAnyNumberOfThreads) {

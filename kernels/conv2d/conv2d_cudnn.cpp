@@ -8,7 +8,7 @@ using namespace cudnn_graph;
 
 namespace {
 
-bool execute(const OpCall& call, const CudnnQuestion& q, const Operands& operands) {
+bool execute(const OpCall& call, const CudnnQuestion& q, const ConvOperands& operands) {
   for (const void* p : {operands.x, operands.w, operands.y, operands.bias, operands.residual})
     if (reinterpret_cast<uintptr_t>(p) % kAlignment != 0) return false;  // plans are made for aligned tensors
   ConvolutionPlan* plan = find_plan(call.ctx, q, operands);
@@ -64,11 +64,12 @@ CudnnResult cudnn_conv_backward_weights(const OpCall& call, const ConvGeometry& 
   const bool accumulate = call.din[1].mode == GradMode::accumulate;
   void *x = call.in[0].data, *dy = call.dout[0].data, *dw = call.din[1].view.data;
   void* place = accumulate ? call.workspace.data : dw;  // our own kernel adds afterwards
-  const auto in_f32 = g.dtype == DType::f32 ? CudnnGraph::weights_same : CudnnGraph::weights_f32;
-  if (execute(call, question(call, in_f32, g), {x, place, dy}))
+  const bool f32 = g.dtype == DType::f32;
+  const auto in_f32 = f32 ? CudnnGraph::weights_same : CudnnGraph::weights_f32;
+  if ((f32 || sums_in_f32(g)) && execute(call, question(call, in_f32, g), {x, place, dy}))
     return accumulate ? CudnnResult::sums_f32 : CudnnResult::complete;
-  if (g.dtype == DType::f32) return CudnnResult::nothing;
-  // Without run-time compilation cuDNN rounds the sums of bf16 problems to bf16.
+  if (f32) return CudnnResult::nothing;
+  // cuDNN's precompiled kernels round the sums of bf16 problems to bf16.
   return execute(call, question(call, CudnnGraph::weights_same, g), {x, call.workspace.data, dy})
              ? CudnnResult::sums_bf16
              : CudnnResult::nothing;

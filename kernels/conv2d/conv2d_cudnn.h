@@ -44,6 +44,15 @@ constexpr bool gradient_of_data(CudnnGraph g) {
 constexpr bool gradient_of_weights(CudnnGraph g) {
   return g == CudnnGraph::weights_same || g == CudnnGraph::weights_f32;
 }
+/// Device pointers of a graph's tensors; which one is written the question's graph says.
+struct ConvOperands {
+  void *x, *w, *y, *bias = nullptr, *residual = nullptr;
+};
+/// True where cuDNN is asked for the gradient of bf16 weights in f32, by a kernel that it compiles for the
+/// purpose. On an H200 with cuDNN 9.19 the one for a 1x1 filter with stride 2, 20 channels and 12 filters
+/// gave wrong sums. Those for larger filters and multiples of 8, which networks have, were right, and so were
+/// the precompiled ones, which round the sums to bf16.
+inline bool sums_in_f32(const ConvGeometry& g) { return g.kernel > 1 && g.c % 8 == 0 && g.k % 8 == 0; }
 /// True where the graph is one matrix product over pixels, which cuBLASLt serves as well: a 1x1 convolution
 /// with no more than a bias behind it, or a gradient of one. Its gradient of bf16 weights is a product
 /// anyway.

@@ -1,8 +1,12 @@
 #include "kernels/conv2d/conv2d_plans_cudnn.h"
 
-#include <algorithm>
+#include <cuda_runtime_api.h>
 
-#include "kernels/common/cuda_timing.h"
+#include <algorithm>
+#include <cstdio>
+
+#include "kernels/conv2d/conv2d_own.h"
+#include "kernels/conv2d/conv2d_verdict_cudnn.h"
 #include "kernels/linear/linear_cublas.h"
 
 namespace gm::cuda::cudnn_graph {
@@ -12,6 +16,7 @@ namespace {
 // Candidates timed for a problem: making a precompiled plan takes less than a millisecond, compiling one
 // about a second.
 constexpr int kTimed = 8, kTimedCompiled = 2;
+constexpr double kWrong = 0.05;  // of the result's size: a wrong kernel is off by about 1, rounding by 1/200
 const char kProduct[] = "cuBLASLt";  // its own algorithms are timed by linear_cublas.cpp
 
 struct Candidate {
@@ -64,7 +69,7 @@ std::vector<Candidate> candidates(const CudaLibraries& libraries, const CudnnQue
   return made;
 }
 
-void start_product(const Context& ctx, const CudnnQuestion& q, const Operands& o) {
+void start_product(const Context& ctx, const CudnnQuestion& q, const ConvOperands& o) {
   const LinearShape s{q.g.out_pixels(), q.g.c, q.g.k, q.g.dtype};
   const bool done = gradient_of_data(q.graph) ? cublas_data_gradient(ctx, s, o.w, o.y, o.x,
                                                                      q.graph == CudnnGraph::backward_data_add)
@@ -77,17 +82,9 @@ void start_product(const Context& ctx, const CudnnQuestion& q, const Operands& o
 // Index of the fastest; kNoCandidate where there is no memory to find out. Each writes its result to memory
 // of its own, so that a sum is not added twice and a tensor is not read after it was written.
 size_t time(const Context& ctx, const CudnnQuestion& q, const std::vector<Candidate>& made,
-            Operands operands) {
-  const ConvGeometry& g = q.g;
-  const bool f32 = g.dtype == DType::f32 || q.graph == CudnnGraph::weights_f32;
-  void*& out = gradient_of_data(q.graph)      ? operands.x
-               : gradient_of_weights(q.graph) ? operands.w
-                                              : operands.y;
-  const int64_t values = &out == &operands.x   ? g.in_pixels() * g.c
-                         : &out == &operands.w ? g.weights()
-                                               : g.out_pixels() * g.k;
-  const CudaScratch scratch(static_cast<size_t>(values) * (f32 ? 4 : 2));
-  out = scratch.data();
+            ConvOperands operands) {
+  const CudaScratch scratch(static_cast<size_t>(result_values(q)) * dtype_bytes(result_type(q)));
+  void* const out = operands.*result_of(q.graph) = scratch.data();
   if (!out) return kNoCandidate;
   return fastest_candidate(time_candidates(ctx.stream, made.size(), [&](size_t i) {
     try {
@@ -99,8 +96,25 @@ size_t time(const Context& ctx, const CudnnQuestion& q, const std::vector<Candid
   }));
 }
 
+// Takes out what does not compute the problem, and what refuses it.
+void drop_wrong(const Context& ctx, const CudnnQuestion& q, std::vector<Candidate>& made,
+                const ConvOperands& operands) {
+  OwnResult own(ctx, q, operands);
+  std::erase_if(made, [&](const Candidate& c) {
+    try {
+      const double off = own.off(c.plan.get());
+      if (off <= kWrong) return false;
+      std::fprintf(stderr, "%s: result of %s off by %.2g of its size; not used\n", plan_key(q).c_str(),
+                   c.name.c_str(), off);
+    } catch (const Refusal&) {
+      cudaGetLastError();  // a launch that was refused leaves its error behind
+    }
+    return true;
+  });
+}
+
 std::unique_ptr<ConvolutionPlan> make_plan(const Context& ctx, const CudnnQuestion& q,
-                                           const Operands& operands) {
+                                           const ConvOperands& operands) {
   CudaLibraries& libraries = *ctx.libraries;
   auto plan = std::make_unique<ConvolutionPlan>();
   plan->graph = std::make_unique<Graph>(q, libraries.cudnn);
@@ -112,8 +126,9 @@ std::unique_ptr<ConvolutionPlan> make_plan(const Context& ctx, const CudnnQuesti
   }
   size_t best = 0;
   if (made.empty()) {
-    const bool timed = libraries.timing && !being_captured(ctx.stream);
+    const bool captured = being_captured(ctx.stream), timed = libraries.timing && !captured;
     made = candidates(libraries, q, *plan->graph, timed ? kTimed : 1, nullptr);
+    if (!captured) drop_wrong(ctx, q, made, operands);
     if (made.empty()) return nullptr;
     if (timed) {
       if (made.size() > 1) best = time(ctx, q, made, operands);
@@ -130,7 +145,7 @@ std::unique_ptr<ConvolutionPlan> make_plan(const Context& ctx, const CudnnQuesti
 
 }  // namespace
 
-ConvolutionPlan* find_plan(const Context& ctx, const CudnnQuestion& q, const Operands& operands) {
+ConvolutionPlan* find_plan(const Context& ctx, const CudnnQuestion& q, const ConvOperands& operands) {
   const auto [it, created] = ctx.libraries->plans.try_emplace(plan_key(q));
   std::unique_ptr<CudaPlan>& place = it->second;  // stays valid when timing a product adds the product's plan
   if (created) try {
@@ -141,7 +156,7 @@ ConvolutionPlan* find_plan(const Context& ctx, const CudnnQuestion& q, const Ope
   return plan && !plan->failed ? plan : nullptr;
 }
 
-void start(const Context& ctx, const CudnnQuestion& q, const Descriptor* plan, const Operands& operands) {
+void start(const Context& ctx, const CudnnQuestion& q, const Descriptor* plan, const ConvOperands& operands) {
   if (!plan) return start_product(ctx, q, operands);
   const CudaLibraries& libraries = *ctx.libraries;
   check(cudnnSetStream(libraries.cudnn, static_cast<cudaStream_t>(ctx.stream)), "set stream");

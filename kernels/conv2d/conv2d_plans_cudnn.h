@@ -8,11 +8,6 @@
 
 namespace gm::cuda::cudnn_graph {
 
-/// Device pointers of a graph's tensors; which one is written the question's graph says.
-struct Operands {
-  void *x, *w, *y, *bias = nullptr, *residual = nullptr;
-};
-
 struct ConvolutionPlan : CudaPlan {
   std::unique_ptr<Graph> graph;
   // A plan refers to the configuration it was made of. Both null: cuBLASLt's product.
@@ -22,11 +17,12 @@ struct ConvolutionPlan : CudaPlan {
 
 /// The plan of a problem, null when there is none. Made at the first call: the one that the libraries'
 /// choices name; else, where plans are timed and nothing is being captured, the fastest of the first few,
-/// which becomes the choice; else the first. Of a 1x1 convolution cuBLASLt's product is the last of them. The
-/// timing runs on the operands, but writes to memory of its own.
-ConvolutionPlan* find_plan(const Context& ctx, const CudnnQuestion& q, const Operands& operands);
+/// which becomes the choice; else the first. Of a 1x1 convolution cuBLASLt's product is the last of them.
+/// Outside of a capture a candidate that does not give what our own kernels give is left out, with a line on
+/// standard error. Timing and check run on the operands, but write to memory of their own.
+ConvolutionPlan* find_plan(const Context& ctx, const CudnnQuestion& q, const ConvOperands& operands);
 
 /// Starts a plan (null: the product); throws Refusal.
-void start(const Context& ctx, const CudnnQuestion& q, const Descriptor* plan, const Operands& operands);
+void start(const Context& ctx, const CudnnQuestion& q, const Descriptor* plan, const ConvOperands& operands);
 
 }  // namespace gm::cuda::cudnn_graph

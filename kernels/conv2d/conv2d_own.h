@@ -1,0 +1,73 @@
+// Our own kernels' answer to a question to cuDNN: what a library's plan is held against before it is trusted.
+// Free of CUDA; the plans are judged in conv2d_verdict_cudnn.cpp.
+#pragma once
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "kernels/common/op.h"
+#include "kernels/conv2d/conv2d_cudnn.h"
+
+namespace gm::cuda {
+
+/// The tensor that a graph writes.
+constexpr void* ConvOperands::*result_of(CudnnGraph g) {
+  return gradient_of_data(g)      ? &ConvOperands::x
+         : gradient_of_weights(g) ? &ConvOperands::w
+                                  : &ConvOperands::y;
+}
+inline int64_t result_values(const CudnnQuestion& q) {
+  return gradient_of_data(q.graph)      ? q.g.in_pixels() * q.g.c
+         : gradient_of_weights(q.graph) ? q.g.weights()
+                                        : q.g.out_pixels() * q.g.k;
+}
+/// Its element type; our own kernels leave gradients of weights in f32 whatever the graph says.
+inline DType result_type(const CudnnQuestion& q) {
+  return q.graph == CudnnGraph::weights_f32 ? DType::f32 : q.g.dtype;
+}
+inline DType own_result_type(const CudnnQuestion& q) {
+  return gradient_of_weights(q.graph) ? DType::f32 : q.g.dtype;
+}
+
+/// Runs conv2d of ctx.backend without libraries. workspace: bytes of conv_workspace, backward pass.
+inline void own_convolution(Context ctx, const CudnnQuestion& q, const ConvOperands& o, void* workspace) {
+  ctx.libraries = nullptr;
+  const ConvGeometry& g = q.g;
+  const Attrs attrs{{"kernel", double(g.kernel)},
+                    {"stride", double(g.stride)},
+                    {"pad_top", double(g.pad_top)},
+                    {"pad_left", double(g.pad_left)},
+                    {"pad_bottom", double(g.pad_bottom)},
+                    {"pad_right", double(g.pad_right)},
+                    {"act", double(q.act)}};
+  const View x{o.x, {{g.n, g.h, g.w, g.c}, g.dtype}}, w{o.w, {{g.k, g.kernel, g.kernel, g.c}, g.dtype}},
+      y{o.y, {{g.n, g.oh, g.ow, g.k}, g.dtype}}, bias{o.bias, {{g.k}, DType::f32}},
+      residual{o.residual, y.spec}, scratch{workspace, {}};
+  const KernelPair kernels = kernel_table(ctx.backend)[op_index(find_op("conv2d"))];
+  if (!gradient_of_data(q.graph) && !gradient_of_weights(q.graph)) {
+    const View in[] = {x, w, bias, residual}, out[] = {y};
+    return kernels.forward(OpCall{attrs, in, out, {}, {}, {}, {}, scratch, ctx});
+  }
+  const View in[] = {x, w, View()}, dout[] = {y};
+  GradView din[3];
+  if (gradient_of_data(q.graph)) {
+    const bool add = q.graph == CudnnGraph::backward_data_add;
+    din[0] = {x, add ? GradMode::accumulate : GradMode::overwrite};
+  } else {
+    din[1] = {View{o.w, {w.spec.shape, DType::f32}}, GradMode::overwrite};
+  }
+  kernels.backward(OpCall{attrs, in, {}, {}, {}, dout, din, scratch, ctx});
+}
+
+/// Root mean square of got - want over that of want. 0 where `want` is not finite: that proves nothing.
+inline double relative_difference(const std::vector<float>& got, const std::vector<float>& want) {
+  double off = 0, size = 0;
+  for (size_t i = 0; i < want.size(); ++i) {
+    size += double(want[i]) * want[i];
+    off += (double(got[i]) - want[i]) * (double(got[i]) - want[i]);
+  }
+  if (!std::isfinite(size) || off == 0) return 0;
+  return std::isfinite(off) ? std::sqrt(off / size) : std::numeric_limits<double>::infinity();
+}
+
+}  // namespace gm::cuda

@@ -1,0 +1,67 @@
+#include "kernels/conv2d/conv2d_verdict_cudnn.h"
+
+#include <cuda_runtime_api.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "kernels/conv2d/conv2d_own.h"
+#include "kernels/conv2d/conv2d_plan.h"
+
+namespace gm::cuda::cudnn_graph {
+
+namespace {
+
+constexpr int64_t kEnd = 1 << 15;  // elements compared at either end
+
+void check(cudaError_t status) {
+  if (status != cudaSuccess) fail(std::string("check of a library's plan: ") + cudaGetErrorString(status));
+}
+
+}  // namespace
+
+OwnResult::OwnResult(const Context& ctx, const CudnnQuestion& q, const ConvOperands& operands)
+    : ctx_(ctx), q_(q), operands_(operands), result_(static_cast<size_t>(4 * result_values(q))) {
+  const CudaScratch workspace(conv_workspace(Backend::cuda, Pass::backward, q.g));
+  if (!result_.data() || !workspace.data()) return;
+  operands_.*result_of(q.graph) = result_.data();
+  check(cudaMemsetAsync(result_.data(), 0, static_cast<size_t>(4 * result_values(q)),
+                        static_cast<cudaStream_t>(ctx.stream)));
+  own_convolution(ctx, q, operands_, workspace.data());
+  want_ = ends(own_result_type(q));
+}
+
+double OwnResult::off(const Descriptor* plan) {
+  if (want_.empty()) return 0;
+  // NaN where a plan writes nothing; 0 where it adds to what is there.
+  const int before = q_.graph == CudnnGraph::backward_data_add ? 0 : 0xFF;
+  check(cudaMemsetAsync(result_.data(), before, static_cast<size_t>(4 * result_values(q_)),
+                        static_cast<cudaStream_t>(ctx_.stream)));
+  start(ctx_, q_, plan, operands_);
+  return relative_difference(ends(result_type(q_)), want_);
+}
+
+std::vector<float> OwnResult::ends(DType type) const {
+  const int64_t values = result_values(q_), first = std::min(values, kEnd),
+                last = std::min(values - first, kEnd);
+  const size_t e = dtype_bytes(type);
+  const auto stream = static_cast<cudaStream_t>(ctx_.stream);
+  std::vector<char> bytes(static_cast<size_t>(first + last) * e);
+  const char* data = static_cast<const char*>(result_.data());
+  check(cudaMemcpyAsync(bytes.data(), data, static_cast<size_t>(first) * e, cudaMemcpyDeviceToHost, stream));
+  check(cudaMemcpyAsync(bytes.data() + static_cast<size_t>(first) * e,
+                        data + static_cast<size_t>(values - last) * e, static_cast<size_t>(last) * e,
+                        cudaMemcpyDeviceToHost, stream));
+  check(cudaStreamSynchronize(stream));
+  std::vector<float> found(static_cast<size_t>(first + last));
+  for (size_t i = 0; i < found.size(); ++i) {
+    bf16 half;
+    if (type == DType::f32)
+      std::memcpy(&found[i], bytes.data() + i * e, e);
+    else
+      std::memcpy(&half, bytes.data() + i * e, e), found[i] = to_float(half);
+  }
+  return found;
+}
+
+}  // namespace gm::cuda::cudnn_graph

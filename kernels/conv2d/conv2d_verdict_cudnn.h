@@ -1,0 +1,29 @@
+// Whether a library's plan computes what it was asked for. Private to conv2d_*cudnn.cpp.
+#pragma once
+#include <vector>
+
+#include "kernels/common/cuda_timing.h"
+#include "kernels/conv2d/conv2d_plans_cudnn.h"
+
+namespace gm::cuda::cudnn_graph {
+
+/// The result of our own kernels for one problem, and the memory that plans write theirs to.
+class OwnResult {
+ public:
+  /// Runs our own kernels on the operands and waits for them.
+  OwnResult(const Context& ctx, const CudnnQuestion& q, const ConvOperands& operands);
+  /// By how much of its size a plan's result is off, in its first and last elements: about 1 for a kernel
+  /// that is wrong. 0 where there is no memory to find out. Throws Refusal when the plan does not run.
+  double off(const Descriptor* plan);
+
+ private:
+  std::vector<float> ends(DType type) const;
+
+  const Context& ctx_;
+  CudnnQuestion q_;
+  ConvOperands operands_;
+  CudaScratch result_;
+  std::vector<float> want_;
+};
+
+}  // namespace gm::cuda::cudnn_graph
