@@ -239,6 +239,19 @@ if args.one:
     print("\n" + json.dumps(one(*args.one.rsplit(":", 1))))
     sys.exit()
 
+running = None
+
+
+def leave(number, frame):
+    """Ended from outside: what is being measured must not go on beside whatever is measured next."""
+    if running and running.poll() is None:
+        os.killpg(running.pid, signal.SIGKILL)
+        running.wait()
+    sys.exit(128 + number)
+
+
+for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    signal.signal(number, leave)
 end = time.monotonic() + args.total
 for variant in args.variants.split(","):
     for case in args.case or CASES:
@@ -256,8 +269,8 @@ for variant in args.variants.split(","):
             command += ["--library", args.library] if args.library else []
             command += ["--prepare"] if args.prepare else []
             # The compiler starts processes of its own: all of them end with their group.
-            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                                       start_new_session=True)
+            process = running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                                                 start_new_session=True)
             try:
                 out, err = process.communicate(timeout=limit)
                 lines = [line for line in out.splitlines() if line.startswith("{")]
