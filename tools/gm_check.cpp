@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <cstdio>
 #include <nlohmann/json.hpp>
 #include <optional>
 
@@ -218,6 +219,7 @@ void check(const Arguments& a) {
   if (!a.json && !a.quiet)
     fmt::print("{} at {} px, batch {}, {}: {}\n", run.architecture.name, run.architecture.input_size, a.batch,
                a.weights.empty() ? "initial weights" : a.weights, sides);
+  if (a.json) std::setvbuf(stdout, nullptr, _IOLBF, 1 << 12);  // whole lines, whenever it ends
   Report report(a);
   if (a.mode != "infer") report.tensors("training step", check_training_step(side, other, p));
   if (a.mode != "train") report.tensors("inference", check_inference(side, other, p));
