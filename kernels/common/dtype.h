@@ -56,13 +56,19 @@ GM_HOST_DEVICE inline float to_float(bf16 x) {
   memcpy(&f, &u, 4);
   return f;
 }
-/// Rounds to nearest even; NaN stays NaN. Branch-free so that host loops vectorise.
+/// Rounds to nearest even; NaN stays NaN. Branch-free so that host loops vectorise; one instruction on a GPU.
 GM_HOST_DEVICE inline bf16 to_bf16(float f) {
+#if defined(__CUDA_ARCH__)
+  bf16 y;
+  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(y.bits) : "f"(f));
+  return y;
+#else
   uint32_t u;
   memcpy(&u, &f, 4);
   uint32_t rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
   uint32_t quiet = (u >> 16) | 0x40u;
   return bf16{static_cast<uint16_t>((u & 0x7fffffffu) > 0x7f800000u ? quiet : rounded)};
+#endif
 }
 template <class T>
 GM_HOST_DEVICE inline T from_float(float f);

@@ -5,24 +5,61 @@
 
 namespace gm::GM_BACKEND_NS {
 
-// expf, not __expf: these kernels are bound by memory, and the relative error of __expf grows with |x| (2
-// + 1.2 |x| ulp), which the gradient of deep SiLU chains would see. With expf within 2 ulp and a correctly
-// rounded division:
-
-/// 1 / (1 + exp(-x)), relative error below 4e-7 for x > -87; smaller x underflow to 0.
-__device__ __forceinline__ float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
-
-/// x * sigmoid(x), relative error below 4e-7 for x > -87. Written as one division so that a large negative x
-/// gives -0 rather than NaN.
-__device__ __forceinline__ float silu(float x) { return x / (1.0f + expf(-x)); }
-
-/// d silu / dx = s + x s (1 - s), s = sigmoid(x); absolute error below 3e-7. Both s and 1 - s come from
-/// exp(-|x|), because 1.0f - s loses all bits of a large x's small gradient correction and multiplies them by
-/// x.
-__device__ __forceinline__ float silu_grad(float x) {
-  const float e = expf(-fabsf(x)), larger = 1.0f / (1.0f + e), smaller = e * larger;
-  return (x >= 0.0f ? larger : smaller) + x * larger * smaller;
+// exp and 1 / x by the units that approximate them, one instruction each: 2^x within 2 ulp, 1 / x within 1
+// ulp, subnormal results are 0. A call of expf and a division take about 25 instructions, more than a pass
+// bound by memory has time for. On fibers exp2f and a division stand for the two.
+__device__ __forceinline__ float approximate_exp2(float x) {
+#if defined(__CUDACC__)
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+#else
+  return exp2f(x);
+#endif
 }
+__device__ __forceinline__ float approximate_reciprocal(float x) {
+#if defined(__CUDACC__)
+  float y;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+#else
+  return 1.0f / x;
+#endif
+}
+
+// Errors below follow from those of the two units and from rounding x log2(e), which costs exp(-x) a relative
+// 8e-8 |x|.
+
+/// 1 / (1 + exp(-x)), 4 instructions; relative error below 4e-7 for x >= 0 and 4e-7 + 8e-8 |x| for
+/// -87 < x < 0; smaller x underflow to 0.
+__device__ __forceinline__ float sigmoid(float x) {
+  constexpr float kLog2E = 1.4426950408889634f;
+  return approximate_reciprocal(1.0f + approximate_exp2(x * -kLog2E));
+}
+
+/// x * sigmoid(x), 5 instructions; relative error as sigmoid's. A large negative x gives -0: the exponential
+/// is infinite, its reciprocal 0.
+__device__ __forceinline__ float silu(float x) { return x * sigmoid(x); }
+
+/// d silu / dx = s + x s (1 - s), s = sigmoid(x), 7 instructions; absolute error below 3e-6: 1 - s has that
+/// of s, times x. From x = 17 on s is 1 and so is the result; at the other end s is 0.
+__device__ __forceinline__ float silu_grad(float x) {
+  const float s = sigmoid(x);
+  return s * fmaf(x, 1.0f - s, 1.0f);
+}
+
+/// Two neighbouring bf16 in a word, the first in the lower half: one instruction to pack, one each to unpack.
+__device__ __forceinline__ uint32_t pack_bf16(float low, float high) {
+#if defined(__CUDACC__)
+  uint32_t word;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(high), "f"(low));
+  return word;
+#else
+  return to_bf16(low).bits | uint32_t{to_bf16(high).bits} << 16;
+#endif
+}
+__device__ __forceinline__ float low_bf16(uint32_t word) { return __uint_as_float(word << 16); }
+__device__ __forceinline__ float high_bf16(uint32_t word) { return __uint_as_float(word & 0xffff0000u); }
 
 template <int kBytes>
 struct RawWord;
@@ -43,6 +80,7 @@ struct RawWord<16> {
 /// bytes. Addresses must be multiples of that size; the GPU faults otherwise, and the test device throws.
 template <class T, int N>
 struct Vec {
+  static_assert(std::is_same_v<T, float> || (std::is_same_v<T, bf16> && N % 2 == 0));
   static constexpr int kBytes = N * static_cast<int>(sizeof(T));
   using Raw = typename RawWord<kBytes>::type;
   Raw raw;
@@ -56,17 +94,28 @@ struct Vec {
     *reinterpret_cast<Raw*>(p) = raw;
   }
   __device__ __forceinline__ void to_float(float (&f)[N]) const {
-    T t[N];
-    memcpy(t, &raw, kBytes);
+    if constexpr (std::is_same_v<T, bf16>) {
+      uint32_t words[N / 2];
+      memcpy(words, &raw, kBytes);
 #pragma unroll
-    for (int i = 0; i < N; ++i) f[i] = gm::to_float(t[i]);
+      for (int i = 0; i < N / 2; ++i) {
+        f[2 * i] = low_bf16(words[i]);
+        f[2 * i + 1] = high_bf16(words[i]);
+      }
+    } else {
+      memcpy(f, &raw, kBytes);
+    }
   }
   __device__ __forceinline__ static Vec from_float(const float (&f)[N]) {
-    T t[N];
-#pragma unroll
-    for (int i = 0; i < N; ++i) t[i] = gm::from_float<T>(f[i]);
     Vec v;
-    memcpy(&v.raw, t, kBytes);
+    if constexpr (std::is_same_v<T, bf16>) {
+      uint32_t words[N / 2];
+#pragma unroll
+      for (int i = 0; i < N / 2; ++i) words[i] = pack_bf16(f[2 * i], f[2 * i + 1]);
+      memcpy(&v.raw, words, kBytes);
+    } else {
+      memcpy(&v.raw, f, kBytes);
+    }
     return v;
   }
 

@@ -100,14 +100,6 @@ struct MbParts {
         y(reinterpret_cast<float*>(shared)) {}
 };
 
-/// act(z). bf16 keeps 8 bits of it: the fast exponential and division are exact enough.
-template <class T>
-__device__ __forceinline__ float mb_act(Act act, float z) {
-  if constexpr (std::is_same_v<T, bf16>)
-    if (act == Act::silu) return z * __fdividef(1.f, 1.f + __expf(-z));
-  return act_value_any(act, z);
-}
-
 /// rows x columns of a matrix to to + place(row), with zeros up to all_rows x all_columns. Vectors need row
 /// starts and `columns` that are multiples of them.
 template <class T, class Place>
@@ -192,7 +184,7 @@ __device__ __forceinline__ void mb_depthwise(const MbProblem& g, const MbTile& t
 #pragma unroll
     for (int i = 0; i < kMbColumns; ++i)
       if (ow + i < g.out_width) {
-        const float f[2] = {mb_act<T>(g.act, sum[i][0]), mb_act<T>(g.act, sum[i][1])};
+        const float f[2] = {act_value_any(g.act, sum[i][0]), act_value_any(g.act, sum[i][1])};
         Vec<T, 2>::from_float(f).store(to + i * pitch);
       }
   }
