@@ -1,5 +1,6 @@
 #include "kernels/depthwise_bn_act/depthwise_bn_act.h"
 
+#include "kernels/batch_norm/bn_backward.cuh"
 #include "kernels/depthwise_conv2d/depthwise_backward.cuh"
 #include "kernels/depthwise_conv2d/depthwise_forward.cuh"
 
@@ -43,7 +44,14 @@ void backward(const OpCall& c) {
     act_switch(act, [&](auto a) {
       bn_launch_sums<T, a.value>(yc, g, pixels, d.channels, bn_partials(c, d.channels), finish, c.ctx);
     });
-  dw_launch_backward_of<T>(c, d, g, yc, act, v, weight_partials(c, d.channels));
+  dw_launch_backward<T>(c, d,
+                        {.dy = g.dy,
+                         .yc = yc,
+                         .dpool = g.dpool,
+                         .per_pixel = 1.f / static_cast<float>(g.image_pixels),
+                         .act = act,
+                         .k = v},
+                        weight_partials(c, d.channels));
 }
 }  // namespace
 

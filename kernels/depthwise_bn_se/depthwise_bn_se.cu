@@ -1,5 +1,6 @@
 #include "kernels/depthwise_bn_se/depthwise_bn_se.h"
 
+#include "kernels/batch_norm/bn_backward.cuh"
 #include "kernels/depthwise_conv2d/depthwise_backward.cuh"
 #include "kernels/depthwise_conv2d/depthwise_forward.cuh"
 
@@ -131,8 +132,15 @@ void backward(const OpCall& c) {
   GM_LAUNCH(se_finish_kernel, static_cast<unsigned>((channels + 31) / 32), dim3(32, 8), 0, c.ctx.stream,
             sums.as<float>(), gate, dpooled, static_cast<int>(d.images), channels,
             1.f / static_cast<float>(image), bn_finish_backward_of(c, 2, inv_std, v, d.output().pixels()));
-  const BnGradient<T> g{.dy = dy, .dpool = dpooled, .image_pixels = image, .gate = gate};
-  dw_launch_backward_of<T>(c, d, g, yc, act, v, memory + bn_gpu_workspace(channels) / sizeof(float));
+  dw_launch_backward<T>(c, d,
+                        {.dy = dy,
+                         .yc = yc,
+                         .dpool = dpooled,
+                         .gate = gate,
+                         .per_pixel = 1.f / static_cast<float>(image),
+                         .act = act,
+                         .k = v},
+                        memory + bn_gpu_workspace(channels) / sizeof(float));
 }
 }  // namespace
 

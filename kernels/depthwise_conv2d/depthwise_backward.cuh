@@ -1,281 +1,193 @@
-// Depthwise convolution backward, of a plain one and through batch norm and activation: fast and generic
-// kernels, then their launcher. How they work: depthwise_plan.cuh.
+// Depthwise convolution backward, of a plain one and through batch norm and activation. How it works:
+// depthwise_plan.cuh.
 #pragma once
-#include "kernels/batch_norm/bn_backward.cuh"
-#include "kernels/depthwise_conv2d/depthwise_plan.cuh"
+#include "kernels/depthwise_conv2d/depthwise_any.cuh"
 
 namespace gm::GM_BACKEND_NS {
 
-/// What dyc is: dy itself (plain), or the backward of BN and SiLU, of BN and an activation of slope 1 between
-/// two values and 0 outside (none, ReLU, ReLU6), or of BN and a sigmoid.
-enum class DwSource : int { plain, silu, clamp, sigmoid };
-
-/// The activation whose slope must be computed; piecewise linear ones are handled by two limits.
-constexpr Act dw_smooth(DwSource source) {
-  return source == DwSource::silu ? Act::silu : source == DwSource::sigmoid ? Act::sigmoid : Act::none;
-}
-
-/// dyc at a pixel of the output: loaded, or formed from (da, yc) by the backward of BN and activation.
-template <class T, int N, DwSource Source>
-struct DwGradient {
-  BnGradient<T> g;
-  const T* yc;
-  float low, high;  // clamp: where the slope is 1
-  float mean[N], scale[N], beta[N], shift[N], slope[N];
-
-  __device__ __forceinline__ DwGradient(const BnGradient<T>& gradient, const T* conv, Act a,
-                                        const BnVectors& k, int c)
-      : g(gradient), yc(conv), low(a == Act::none ? -INFINITY : 0.f), high(a == Act::relu6 ? 6.f : INFINITY) {
-    if constexpr (Source != DwSource::plain) {
-      load_lanes<float, N>(k.mean + c, mean);
-      load_lanes<float, N>(k.scale + c, scale);
-      load_lanes<float, N>(k.beta + c, beta);
-      load_lanes<float, N>(k.c + c, shift);
-      load_lanes<float, N>(k.q + c, slope);
-    }
+// Second stage: dw[i] = sum over blocks of partial[block][i]. Block: 32 weights x 8 rows; row r adds every
+// 8th block's partial, then row 0 adds the rows in order.
+static __global__ __launch_bounds__(256) void dw_sum_kernel(const float* partial, float* dw, bool accumulate,
+                                                            int weights, int blocks) {
+  GM_SHARED(double, rows, [8][32]);
+  const int i = static_cast<int>(blockIdx.x) * 32 + static_cast<int>(threadIdx.x);
+  double sum = 0;
+  if (i < weights) {
+#pragma unroll 8
+    for (int b = static_cast<int>(threadIdx.y); b < blocks; b += 8) sum += partial[int64_t{b} * weights + i];
   }
-  __device__ __forceinline__ void at(int64_t pixel, int channels, int c, float (&d)[N]) const {
-    if constexpr (Source == DwSource::plain) {
-      load_lanes<T, N>(g.dy + pixel * channels + c, d);
-    } else {
-      float v[N], dz[N];
-      load_lanes<T, N>(yc + pixel * channels + c, v);
-#pragma unroll
-      for (int i = 0; i < N; ++i) v[i] -= mean[i];
-      bn_dz<T, N, dw_smooth(Source)>(g, pixel, channels, c, v, scale, beta, dz);
-      if constexpr (Source == DwSource::clamp) {
-#pragma unroll
-        for (int i = 0; i < N; ++i) {
-          const float z = v[i] * scale[i] + beta[i];
-          dz[i] = z > low && z < high ? dz[i] : 0.f;
-        }
-      }
-#pragma unroll
-      for (int i = 0; i < N; ++i) d[i] = scale[i] * dz[i] - shift[i] - slope[i] * v[i];
-    }
-  }
-};
-
-static __device__ unsigned dw_tickets[kBnSlices];
-
-/// The block's sums of one tap: over its rows of threads, in order, into partial[block][tap][channel].
-template <int N>
-__device__ __forceinline__ void dw_block_tap(const float (&v)[N], int tap, const DwPlan& d, float* partial) {
-  GM_SHARED(float, tile, [kDwThreads * N]);
-  const int width = d.columns * N, first = blockIdx.y * width, rows = blockDim.x / d.columns;
-#pragma unroll
-  for (int i = 0; i < N; ++i) tile[threadIdx.x * N + i] = v[i];
+  rows[threadIdx.y][threadIdx.x] = sum;
   __syncthreads();
-  for (int k = threadIdx.x; k < width && first + k < d.channels; k += blockDim.x) {
-    float sum = 0.f;
-    for (int r = 0; r < rows; ++r) sum += tile[r * width + k];
-    partial[(int64_t{blockIdx.x} * d.kernel * d.kernel + tap) * d.channels + first + k] = sum;
-  }
-  __syncthreads();
-}
-/// The last block of a slice adds the partials of all blocks in index order. Every thread must call.
-template <int N>
-__device__ __forceinline__ void dw_finish(const DwPlan& d, const float* partial, float* dw, bool accumulate) {
-  if (!last_block_done(&dw_tickets[blockIdx.y], gridDim.x)) return;
-  const int width = d.columns * N, first = blockIdx.y * width, taps = d.kernel * d.kernel;
-  for (int k = threadIdx.x; k < width * taps; k += blockDim.x) {
-    const int tap = k / width, c = first + k % width;
-    if (c >= d.channels) continue;
-    double sum = 0;
-    for (unsigned p = 0; p < gridDim.x; ++p) sum += partial[(int64_t{p} * taps + tap) * d.channels + c];
-    float* out = dw + tap * d.channels + c;
-    *out = static_cast<float>(sum) + (accumulate ? *out : 0.f);
-  }
+  if (threadIdx.y > 0 || i >= weights) return;
+#pragma unroll
+  for (int r = 1; r < 8; ++r) sum += rows[r][threadIdx.x];
+  dw[i] = static_cast<float>(sum) + (accumulate ? dw[i] : 0.f);
 }
 
-// 3x3 needs up to 168 registers, 5x5 about 240 (window, weights and sums): small blocks, three or two an SM.
-constexpr int kDwBackwardThreads = 128;
-
-/// dx and dw in one kernel: both use the same neighbourhood of dyc round an input pixel,
+/// dx and partial weight gradients in one kernel: both use the same neighbourhood of dyc round an input
+/// pixel,
 ///   dx(pixel) = sum w * dyc,  dw += x(pixel) * dyc,
 /// so only dyc has a halo and x needs none. With q = ih + pad_top, m = q / S and phase q mod S, tap row
 /// r = S j + phase meets output row m - j: a thread owns TW values of m (S * TW columns) and marches down m
-/// with a window of KB = (K - 1) / S + 1 rows of dyc. (dx null: not wanted; dw null: not wanted.)
-template <class T, int K, int S, DwSource Source>
-__global__ __launch_bounds__(kDwBackwardThreads,
-                             K == 5   ? 2
-                             : S == 1 ? 3
-                                      : 4) void dw_backward_kernel(const T* x, const T* w, BnGradient<T> g,
-                                                                   const T* yc, Act act, BnVectors k, T* dx,
-                                                                   bool add_dx, float* dw, bool add_dw,
-                                                                   DwPlan d, float* partial) {
-  constexpr int TW = kDwTile, N = kDwLanes, KB = (K - 1) / S + 1, WW = TW + KB - 1;
+/// with a window of KB = (K - 1) / S + 1 rows of dyc. Positions of the tiles: m from pad / S on. (dx null:
+/// not wanted; partial null: dw not wanted.)
+template <class T, int K, int S>
+__global__ __launch_bounds__(kDwThreads, 2) void dw_backward_kernel(const T* x, const T* w, DwIncoming<T> in,
+                                                                    T* dx, bool add_dx, DwShape d, DwTiles t,
+                                                                    float* partial) {
+  constexpr int TW = kDwTile, N = depthwise_lanes(K), V = kVecLanes<T>, KB = (K - 1) / S + 1,
+                WW = TW + KB - 1, kBatch = S == 2 ? 1 : 2;
+  GM_DYN_SHARED(float, coefficients);
   const int column = threadIdx.x % d.columns, lane = threadIdx.x / d.columns, lanes = blockDim.x / d.columns;
-  const int c = (blockIdx.y * d.columns + column) * N;
+  const int slice = d.columns * N, first = blockIdx.y * slice, c = first + column * N;
+  T* const tile = reinterpret_cast<T*>(coefficients + kDwCoefficients * slice);
+  const int m_first = d.pad_top / S, mw_first = d.pad_left / S;
+  if (in.yc)
+    for (int i = threadIdx.x; i < slice; i += blockDim.x) {
+      const int channel = min(first + i, d.channels - 1);
+      coefficients[i] = in.k.mean[channel];
+      coefficients[slice + i] = in.k.scale[channel];
+      coefficients[2 * slice + i] = in.k.beta[channel];
+      coefficients[3 * slice + i] = in.k.c[channel];
+      coefficients[4 * slice + i] = in.k.q[channel];
+    }
   float sums[K * K][N] = {};
-  if (c < d.channels) {
-    float wr[K * K][N];
-#pragma unroll
-    for (int t = 0; t < K * K; ++t) load_lanes<T, N>(w + t * d.channels + c, wr[t]);
-    const DwGradient<T, N, Source> gradient(g, yc, act, k, c);
-    const int m_first = d.pad_top / S, m_last = (d.pad_top + d.height - 1) / S;
-    for (int item = blockIdx.x * lanes + lane; item < d.items; item += gridDim.x * lanes) {
-      const int band = item / d.strips % d.bands, n = item / d.strips / d.bands;
-      const int mw0 = d.pad_left / S + item % d.strips * TW;
-      const int m0 = m_first + band * d.band_rows, m1 = min(m0 + d.band_rows, m_last + 1);
-      const int64_t out_image = int64_t{n} * d.out_height * d.out_width;
-      const T* in = x + int64_t{n} * d.height * d.width * d.channels + c;
-      float window[KB][WW][N];
-      auto load_row = [&](float(&row)[WW][N], int oh) {
-        const bool inside = oh >= 0 && oh < d.out_height;
-#pragma unroll
-        for (int j = 0; j < WW; ++j) {
-          const int ow = mw0 - (KB - 1) + j;
-          if (inside && ow >= 0 && ow < d.out_width)
-            gradient.at(out_image + oh * d.out_width + ow, d.channels, c, row[j]);
-          else {
-#pragma unroll
-            for (int i = 0; i < N; ++i) row[j][i] = 0.f;
+  for (int at = blockIdx.x; at < t.tiles; at += gridDim.x) {
+    const DwPlace place(t, at, d.images);
+    const int top = m_first + place.row - (KB - 1), left = mw_first + place.column - (KB - 1);
+    const int64_t corner = int64_t{place.image} * d.out_height * d.out_width * d.channels;
+    Vec<T, V> held[kBatch], conv[kBatch];
+    __syncthreads();  // the tile before has been read; the coefficients are there
+    dw_fill<T, kBatch>(
+        t, place, tile, slice, d.out_height, d.out_width, d.channels, top, left, first,
+        [&](int k, int from) {
+          held[k] = in.dy ? Vec<T, V>::load(in.dy + corner + from) : Vec<T, V>{};
+          if (in.yc) conv[k] = Vec<T, V>::load(in.yc + corner + from);
+        },
+        [&](int k, int image, int channel, bool inside, T* to) {
+          if (in.yc) {
+            float g[V], v[V];
+            held[k].to_float(g);
+            conv[k].to_float(v);
+            dw_through_norm<V>(in, place.image + image, d.channels, min(first + channel, d.channels - V), v,
+                               coefficients + channel, slice, g);
+            held[k] = Vec<T, V>::from_float(g);
           }
-        }
+          if (!inside) held[k] = {};
+          held[k].store(to);
+        });
+    __syncthreads();
+    if (c >= d.channels) continue;
+    float wr[K * K][N];  // not kept over the load phase: registers
+#pragma unroll
+    for (int k = 0; k < K * K; ++k) load_lanes<T, N>(w + k * d.channels + c, wr[k]);
+    for (int i = lane; i < place.images * t.bands * t.tile_strips; i += lanes) {
+      const DwItem item(t, place, i);
+      const T* from = tile +
+                      ((item.image * t.held_rows + item.first) * t.held_columns + item.column) * slice +
+                      column * N;
+      const int iw0 = S * (mw_first + place.column + item.column) - d.pad_left;
+      const int64_t image = (int64_t{place.image} + item.image) * d.height * d.width * d.channels + c;
+      auto inside = [&](int q) { return iw0 + q >= 0 && iw0 + q < d.width; };
+      float window[KB][WW][N];
+      auto load_row = [&](float(&row)[WW][N]) {
+#pragma unroll
+        for (int j = 0; j < WW; ++j) load_lanes<T, N>(from + j * slice, row[j]);
+        from += t.held_columns * slice;
       };
 #pragma unroll
-      for (int j = 1; j < KB; ++j) load_row(window[KB - j], m0 - j);
-      for (int mb = m0; mb < m1; mb += KB)
+      for (int j = 1; j < KB; ++j) load_row(window[j]);
+      for (int h = item.first; h < item.last; h += KB)
 #pragma unroll
         for (int u = 0; u < KB; ++u)
-          if (mb + u < m1) {
-            const int m = mb + u;
-            load_row(window[u], m);
+          if (h + u < item.last) {
+            const int ih0 = S * (m_first + place.row + h + u) - d.pad_top;
+            load_row(window[u]);
 #pragma unroll
             for (int ph = 0; ph < S; ++ph) {
-              const int ih = S * m + ph - d.pad_top;
+              const int ih = ih0 + ph;
               if (ih < 0 || ih >= d.height) continue;
+              const T* x_row = x + image + ih * d.width * d.channels;
+              T* dx_row = dx + image + ih * d.width * d.channels;
+              float pixel[S * TW][N];
 #pragma unroll
-              for (int t = 0; t < TW; ++t)
+              for (int q = 0; q < S * TW; ++q) {
+                load_lanes<T, N>(x_row + (inside(q) ? (iw0 + q) * d.channels : 0), pixel[q]);
 #pragma unroll
-                for (int pw = 0; pw < S; ++pw) {
-                  const int iw = S * (mw0 + t) + pw - d.pad_left;
-                  if (iw < 0 || iw >= d.width) continue;
-                  const int64_t at = (int64_t{ih} * d.width + iw) * d.channels;
-                  float pixel[N], sum[N] = {};
-                  load_lanes<T, N>(in + at, pixel);
+                for (int n = 0; n < N; ++n) pixel[q][n] = inside(q) ? pixel[q][n] : 0.f;
+              }
 #pragma unroll
-                  for (int r = ph; r < K; r += S)
+              for (int q = 0; q < S * TW; ++q) {
+                const int pw = q % S;
+                float sum[N] = {};
 #pragma unroll
-                    for (int s = pw; s < K; s += S)
+                for (int r = ph; r < K; r += S)
 #pragma unroll
-                      for (int i = 0; i < N; ++i) {
-                        const float v = window[(u - r / S + KB) % KB][t + KB - 1 - s / S][i];
-                        sum[i] += wr[r * K + s][i] * v;
-                        sums[r * K + s][i] += pixel[i] * v;
-                      }
-                  if (dx) {
-                    T* to = dx + int64_t{n} * d.height * d.width * d.channels + c + at;
-                    if (add_dx) {
-                      float old[N];
-                      load_lanes<T, N>(to, old);
+                  for (int s = pw; s < K; s += S)
 #pragma unroll
-                      for (int i = 0; i < N; ++i) sum[i] += old[i];
+                    for (int n = 0; n < N; ++n) {
+                      const float v = window[(u - r / S + KB) % KB][q / S + KB - 1 - s / S][n];
+                      sum[n] += wr[r * K + s][n] * v;
+                      sums[r * K + s][n] += pixel[q][n] * v;
                     }
-                    store_lanes<T, N>(to, sum);
+                if (dx && inside(q)) {
+                  T* to = dx_row + (iw0 + q) * d.channels;
+                  if (add_dx) {
+                    float old[N];
+                    load_lanes<T, N>(to, old);
+#pragma unroll
+                    for (int n = 0; n < N; ++n) sum[n] += old[n];
                   }
+                  store_lanes<T, N>(to, sum);
                 }
+              }
             }
           }
     }
   }
-  if (!dw) return;
-#pragma unroll
-  for (int t = 0; t < K * K; ++t) dw_block_tap<N>(sums[t], t, d, partial);
-  dw_finish<N>(d, partial, dw, add_dw);
+  if (!partial) return;
+  dw_block_sums(sums, 0, coefficients, d, partial);
 }
 
-/// Any kernel and channel count. dx: one input pixel at a time; then dw tap by tap, re-reading x and dyc.
-template <class T, int N, DwSource Source>
-__global__ __launch_bounds__(kDwThreads, 2) void dw_backward_any_kernel(const T* x, const T* w,
-                                                                        BnGradient<T> g, const T* yc, Act act,
-                                                                        BnVectors k, T* dx, bool add_dx,
-                                                                        float* dw, bool add_dw, DwPlan d,
-                                                                        float* partial) {
-  const int column = threadIdx.x % d.columns, lane = threadIdx.x / d.columns, lanes = blockDim.x / d.columns;
-  const int c = (blockIdx.y * d.columns + column) * N;
-  const int64_t start = int64_t{blockIdx.x} * lanes + lane, step = int64_t{gridDim.x} * lanes;
-  const bool active = c < d.channels;
-  const DwGradient<T, N, Source> gradient(g, yc, act, k, active ? c : 0);
-  if (dx && active)
-    for (int64_t p = start; p < int64_t{d.images} * d.height * d.width; p += step) {
-      const int iw = p % d.width, ih = p / d.width % d.height;
-      const int64_t n = p / d.width / d.height;
-      float sum[N] = {};
-      if (add_dx) load_lanes<T, N>(dx + p * d.channels + c, sum);
-      for (int r = 0; r < d.kernel; ++r)
-        for (int s = 0; s < d.kernel; ++s) {
-          const int h = ih + d.pad_top - r, v = iw + d.pad_left - s;
-          if (h < 0 || v < 0 || h % d.stride || v % d.stride) continue;
-          const int oh = h / d.stride, ow = v / d.stride;
-          if (oh >= d.out_height || ow >= d.out_width) continue;
-          float dyc[N], wr[N];
-          gradient.at((n * d.out_height + oh) * d.out_width + ow, d.channels, c, dyc);
-          load_lanes<T, N>(w + (r * d.kernel + s) * d.channels + c, wr);
-#pragma unroll
-          for (int i = 0; i < N; ++i) sum[i] += wr[i] * dyc[i];
-        }
-      store_lanes<T, N>(dx + p * d.channels + c, sum);
-    }
-  if (!dw) return;
-  for (int tap = 0; tap < d.kernel * d.kernel; ++tap) {
-    const int r = tap / d.kernel, s = tap % d.kernel;
-    float sum[N] = {};
-    if (active)
-      for (int64_t p = start; p < int64_t{d.images} * d.out_height * d.out_width; p += step) {
-        const int ow = p % d.out_width, oh = p / d.out_width % d.out_height;
-        const int64_t n = p / d.out_width / d.out_height;
-        const int ih = oh * d.stride + r - d.pad_top, iw = ow * d.stride + s - d.pad_left;
-        if (ih < 0 || iw < 0 || ih >= d.height || iw >= d.width) continue;
-        float dyc[N], pixel[N];
-        gradient.at(p, d.channels, c, dyc);
-        load_lanes<T, N>(x + ((n * d.height + ih) * d.width + iw) * d.channels + c, pixel);
-#pragma unroll
-        for (int i = 0; i < N; ++i) sum[i] += pixel[i] * dyc[i];
-      }
-    dw_block_tap<N>(sum, tap, d, partial);
-  }
-  dw_finish<N>(d, partial, dw, add_dw);
-}
-
-/// din[0] and din[1] of a depthwise convolution whose dyc comes from `source`.
-template <class T, DwSource Source>
-void dw_launch_backward(const OpCall& c, const DepthwiseShape& d, const BnGradient<T>& g, const T* yc,
-                        Act act, const BnVectors& k, float* partial) {
+/// din[0] and din[1] of a depthwise convolution.
+template <class T>
+void dw_launch_backward(const OpCall& c, const DepthwiseShape& d, const DwIncoming<T>& in, float* partial) {
   if (!c.din[0] && !c.din[1]) return;
-  const DepthwiseSlices sl(d.channels, kDwBackwardThreads);
-  const int rows = (d.pad_top + int(d.height) - 1) / d.stride - d.pad_top / d.stride + 1;
-  const int columns = (d.pad_left + int(d.width) - 1) / d.stride - d.pad_left / d.stride + 1;
-  const DwPlan plan(d, sl.columns, rows, columns);
+  const DepthwiseSlices sl(d);
+  const DwShape shape(d, sl.columns);
   GM_CHECK(sl.slices <= kBnSlices, "depthwise: too many channels");
-  const dim3 grid(static_cast<unsigned>(depthwise_gpu_partials(d)), static_cast<unsigned>(sl.slices));
-  const unsigned threads = static_cast<unsigned>(sl.columns * sl.rows);
   const T *x = c.in[0].as<T>(), *w = c.in[1].as<T>();
   T* dx = c.din[0] ? c.din[0].view.as<T>() : nullptr;
-  float* dw = c.din[1] ? c.din[1].view.as<float>() : nullptr;
-  const bool add_dx = c.din[0].mode == GradMode::accumulate, add_dw = c.din[1].mode == GradMode::accumulate;
-  if constexpr (Source != DwSource::sigmoid) {  // no network has a sigmoid here: not worth four large kernels
-    const bool fast = dw_fast(d, [&](auto kernel, auto stride) {
-      GM_LAUNCH((dw_backward_kernel<T, kernel.value, stride.value, Source>), grid, threads, 0, c.ctx.stream,
-                x, w, g, yc, act, k, dx, add_dx, dw, add_dw, plan, partial);
-    });
-    if (fast) return;
+  if (!c.din[1]) partial = nullptr;
+  const bool add_dx = c.din[0].mode == GradMode::accumulate;
+  const unsigned threads = static_cast<unsigned>(sl.columns * sl.rows),
+                 slices = static_cast<unsigned>(sl.slices);
+  int blocks = static_cast<int>(depthwise_gpu_partials(d));
+  const bool fast = dw_fast<T>(d, [&](auto kernel, auto stride) {
+    constexpr int K = kernel.value, S = stride.value, KB = (K - 1) / S + 1;
+    const int rows = (d.pad_top + shape.height - 1) / S - d.pad_top / S + 1,
+              columns = (d.pad_left + shape.width - 1) / S - d.pad_left / S + 1,
+              slice = sl.columns * sl.lanes, pixel_bytes = slice * static_cast<int>(sizeof(T));
+    const DwTiles t(shape.images, rows, columns, 1, KB, pixel_bytes, sl);
+    blocks = t.blocks(blocks);
+    GM_LAUNCH((dw_backward_kernel<T, K, S>), dim3(static_cast<unsigned>(blocks), slices), threads,
+              std::max(t.bytes(pixel_bytes) + kDwCoefficients * slice * sizeof(float),
+                       dw_sums_bytes(K * K, sl.lanes)),
+              c.ctx.stream, x, w, in, dx, add_dx, shape, t, partial);
+  });
+  if (!fast) {
+    const dim3 grid(static_cast<unsigned>(blocks), slices);
+    if (sl.lanes == 1)
+      GM_LAUNCH((dw_backward_any_kernel<T, 1>), grid, threads, dw_sums_bytes(1, 1), c.ctx.stream, x, w, in,
+                dx, add_dx, shape, partial);
+    else
+      GM_LAUNCH((dw_backward_any_kernel<T, 2>), grid, threads, dw_sums_bytes(1, 2), c.ctx.stream, x, w, in,
+                dx, add_dx, shape, partial);
   }
-  if (sl.lanes == 1)
-    GM_LAUNCH((dw_backward_any_kernel<T, 1, Source>), grid, threads, 0, c.ctx.stream, x, w, g, yc, act, k, dx,
-              add_dx, dw, add_dw, plan, partial);
-  else
-    GM_LAUNCH((dw_backward_any_kernel<T, kDwLanes, Source>), grid, threads, 0, c.ctx.stream, x, w, g, yc, act,
-              k, dx, add_dx, dw, add_dw, plan, partial);
-}
-/// The same for the dyc of a batch norm and this activation.
-template <class T>
-void dw_launch_backward_of(const OpCall& c, const DepthwiseShape& d, const BnGradient<T>& g, const T* yc,
-                           Act act, const BnVectors& k, float* partial) {
-  if (act == Act::silu) return dw_launch_backward<T, DwSource::silu>(c, d, g, yc, act, k, partial);
-  if (act == Act::sigmoid) return dw_launch_backward<T, DwSource::sigmoid>(c, d, g, yc, act, k, partial);
-  dw_launch_backward<T, DwSource::clamp>(c, d, g, yc, act, k, partial);
+  if (!partial) return;
+  const int weights = d.taps() * shape.channels;
+  GM_LAUNCH(dw_sum_kernel, static_cast<unsigned>((weights + 31) / 32), dim3(32, 8), 0, c.ctx.stream, partial,
+            c.din[1].view.as<float>(), c.din[1].mode == GradMode::accumulate, weights, blocks);
 }
 
 }  // namespace gm::GM_BACKEND_NS

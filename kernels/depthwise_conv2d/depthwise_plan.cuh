@@ -1,25 +1,40 @@
 // Depthwise convolution on the GPU: the kernels of every op with one inside.
 //
-// Fast kernels (3x3 and 5x5, stride 1 and 2, C even): a thread owns 2 channels x 4 columns and marches down a
-// band of rows with a window of rows in registers, so that every pixel is loaded once per strip: columns
-// shared by neighbouring strips hit L1 (their threads sit in the same block), rows are never read twice. The
-// window rotates by unrolling the march (slot = row mod K), so no register is ever moved. Channel pairs are
-// the fastest thread index: a warp reads 64 neighbouring channels. Generic kernels: any kernel size and
-// channel count, one pixel at a time.
+// Fast kernels (3x3 and 5x5, stride 1 and 2, whole 16-byte vectors of channels): a block takes a slice of 32
+// or 64 channels and walks over tiles of an image (or of several small ones). Two phases with a barrier
+// between them:
+//   load     all threads bring the tile and its halo to shared memory by 16-byte vectors, several in flight;
+//            backward forms the gradient before batch norm and activation here, so that each pixel's is
+//            computed once
+//   compute  a thread owns 1 or 2 channels and strips of 4 columns and marches down a band of rows with a
+//            window of rows in registers. The window rotates by unrolling the march (slot = row mod K), so
+//            no register is ever moved. Lanes of a warp are neighbouring channels: no bank conflicts.
+// Positions: of the output in forward; in backward, those of m (see depthwise_backward.cuh).
+// Generic kernels (depthwise_any.cuh): any kernel size and channel count, one pixel at a time.
 #pragma once
+#include "kernels/common/math.cuh"
 #include "kernels/common/simt.h"
 #include "kernels/depthwise_conv2d/depthwise_gpu.h"
 
 namespace gm::GM_BACKEND_NS {
 
-/// What kernels need of DepthwiseShape, in 32 bits, and how the work is cut into items: image x band of rows
-/// x strip of columns.
-struct DwPlan {
-  int images, height, width, channels, out_height, out_width, kernel, stride, pad_top, pad_left;
-  int columns;  // threads side by side
-  int strips, bands, band_rows, items;
+constexpr int kDwTileBytes = 40 * 1024;  // two blocks fit an RTX 3090's processor, five an H100's
 
-  DwPlan(const DepthwiseShape& d, int columns, int rows_total, int columns_total)
+/// a / b by one multiplication, for a and b below 2^14.
+struct DwQuotient {
+  unsigned factor;  // 0: b is 1
+  explicit DwQuotient(int b)
+      : factor(static_cast<unsigned>(((uint64_t{1} << 32) + static_cast<unsigned>(b) - 1) /
+                                     static_cast<unsigned>(b))) {}
+  __device__ __forceinline__ int of(int a) const {
+    return factor ? static_cast<int>((static_cast<uint64_t>(static_cast<unsigned>(a)) * factor) >> 32) : a;
+  }
+};
+
+/// What kernels need of DepthwiseShape, in 32 bits.
+struct DwShape {
+  int images, height, width, channels, out_height, out_width, kernel, stride, pad_top, pad_left, columns;
+  DwShape(const DepthwiseShape& d, int columns)
       : images(int(d.images)),
         height(int(d.height)),
         width(int(d.width)),
@@ -30,25 +45,132 @@ struct DwPlan {
         stride(d.stride),
         pad_top(d.pad_top),
         pad_left(d.pad_left),
-        columns(columns),
-        strips((columns_total + kDwTile - 1) / kDwTile) {
-    // Bands only where images and strips do not fill a card: each band reads its halo rows again.
-    const int64_t threads = int64_t{images} * strips * channels / kDwLanes;
-    const int64_t wanted =
-        std::clamp<int64_t>((1 << 17) / std::max<int64_t>(1, threads), 1, (rows_total + 7) / 8);
-    band_rows = static_cast<int>((rows_total + wanted - 1) / wanted);
-    bands = (rows_total + band_rows - 1) / band_rows;
-    const int64_t n = int64_t{images} * bands * strips;
-    GM_CHECK(n * kDwTile < (int64_t{1} << 31) && d.in_image() < (int64_t{1} << 31),
-             "depthwise: tensor too large");
-    items = static_cast<int>(n);
+        columns(columns) {
+    GM_CHECK(d.in_image() < (int64_t{1} << 31) && d.out_image() < (int64_t{1} << 31),
+             "depthwise: image too large");
   }
 };
 
+/// Tiles of positions and the items (image, band of rows, strip) that one is cut into. A tile of
+/// tile_rows x tile_strips * 4 positions lies in shared memory as held_rows x held_columns pixels of all
+/// channels of the slice.
+struct DwTiles {
+  int rows, tile_rows, row_tiles, tile_strips, strip_tiles, tile_images, band_rows, bands, tiles;
+  int held_rows, held_columns;
+  DwQuotient by_held_rows, by_strips, by_items;  // items of one image of the tile
+
+  /// step, reach: positions n .. n + k - 1 need (k - 1) step + reach rows or columns of the held tensor.
+  DwTiles(int images, int rows, int columns, int step, int reach, int pixel_bytes, const DepthwiseSlices& sl)
+      : rows(rows), by_held_rows(1), by_strips(1), by_items(1) {
+    const int strips = (columns + kDwTile - 1) / kDwTile;
+    auto held = [&](int n) { return (n - 1) * step + reach; };
+    auto fits = [&](int r, int s) { return held(r) * held(s * kDwTile) * pixel_bytes <= kDwTileBytes; };
+    tile_strips = strips;
+    while (tile_strips > 1 && !fits(std::min(rows, 4), tile_strips)) tile_strips = (tile_strips + 1) / 2;
+    int most = rows;
+    while (most > 1 && !fits(most, tile_strips)) --most;
+    row_tiles = (rows + most - 1) / most;
+    strip_tiles = (strips + tile_strips - 1) / tile_strips;
+    // Few images: smaller tiles, so that every processor has one.
+    while (int64_t{images} * row_tiles * strip_tiles * sl.slices < kDwBlocks / 2 && rows / row_tiles > 3)
+      ++row_tiles;
+    tile_rows = (rows + row_tiles - 1) / row_tiles;
+    row_tiles = (rows + tile_rows - 1) / tile_rows;
+    held_rows = held(tile_rows);
+    held_columns = held(tile_strips * kDwTile);
+    tile_images = 1;
+    if (row_tiles == 1 && strip_tiles == 1) {
+      const int64_t room = kDwTileBytes / (held_rows * held_columns * pixel_bytes),
+                    spread = int64_t{images} * sl.slices / kDwBlocks;
+      tile_images = static_cast<int>(std::clamp<int64_t>(std::min(room, spread), 1, std::min(8, images)));
+    }
+    // Every band reads its halo again, but idle threads cost more: the count of least time.
+    double least = 1e30;
+    for (int b = 1; b <= std::min(tile_rows, 8); ++b) {
+      const int each = (tile_rows + b - 1) / b, count = (tile_rows + each - 1) / each;
+      const double turns = (tile_images * tile_strips * count + sl.rows - 1) / sl.rows,
+                   time = turns * (each + 0.3 * (reach - step));
+      if (time < least) least = time, bands = count, band_rows = each;
+    }
+    tiles = (images + tile_images - 1) / tile_images * row_tiles * strip_tiles;
+    by_held_rows = DwQuotient(held_rows);
+    by_strips = DwQuotient(tile_strips);
+    by_items = DwQuotient(bands * tile_strips);
+    GM_CHECK(tile_images * held_rows * held_columns < (1 << 14), "depthwise: tile too large");
+  }
+  int bytes(int pixel_bytes) const { return tile_images * held_rows * held_columns * pixel_bytes; }
+  /// Blocks for one slice: at most `most`, all with the same number of tiles but for the last few.
+  int blocks(int64_t most) const {
+    const int turns = static_cast<int>((tiles + most - 1) / most);
+    return (tiles + turns - 1) / turns;
+  }
+};
+
+/// Where a tile begins.
+struct DwPlace {
+  int image, images, row, rows, column;  // rows and columns: positions
+  __device__ DwPlace(const DwTiles& t, int tile, int all_images) {
+    const int strip = tile % t.strip_tiles, rest = tile / t.strip_tiles;
+    image = rest / t.row_tiles * t.tile_images;
+    images = min(t.tile_images, all_images - image);
+    row = rest % t.row_tiles * t.tile_rows;
+    rows = min(t.tile_rows, t.rows - row);
+    column = strip * t.tile_strips * kDwTile;
+  }
+};
+
+/// One of a tile's items: positions [first, last) of the tile's rows, from the tile's `column` on.
+struct DwItem {
+  int image, first, last, column;
+  __device__ DwItem(const DwTiles& t, const DwPlace& p, int item) {
+    image = t.by_items.of(item);
+    const int in_image = item - image * t.bands * t.tile_strips, band = t.by_strips.of(in_image);
+    column = (in_image - band * t.tile_strips) * kDwTile;
+    first = band * t.band_rows;
+    last = min(first + t.band_rows, p.rows);
+  }
+};
+
+/// The load phase, of one tensor or several of the same shape (height, width and channels; the tile's corner
+/// is at row `top` and column `left`, its slice begins at channel `first`): for every vector of the tile
+/// fetch(k, from), `from` counted in elements from the first image of the tile, then put(k, image, channel,
+/// inside, to). Batch fetches come before their puts, so that their loads are in flight together; what is not
+/// inside the image fetches some pixel that is.
+template <class T, int Batch, class Fetch, class Put>
+__device__ __forceinline__ void dw_fill(const DwTiles& t, const DwPlace& p, T* tile, int slice, int height,
+                                        int width, int channels, int top, int left, int first, Fetch fetch,
+                                        Put put) {
+  constexpr int V = kVecLanes<T>, kAcross = 4;  // a group of threads takes every 4th column of a row
+  const int vectors = slice / V, groups = static_cast<int>(blockDim.x) / (vectors * kAcross),
+            v = static_cast<int>(threadIdx.x) % vectors, mine = static_cast<int>(threadIdx.x) / vectors,
+            group = mine / kAcross, channel = min(first + v * V, channels - V);
+  if (group >= groups) return;
+  for (int r = group; r < p.images * t.held_rows; r += groups) {
+    const int image = t.by_held_rows.of(r), ih = top + r - image * t.held_rows;
+    const bool row_inside = static_cast<unsigned>(ih) < static_cast<unsigned>(height);
+    const int row_at = (image * height + (row_inside ? ih : 0)) * width * channels + channel;
+    T* const to = tile + r * t.held_columns * slice + v * V;
+    for (int col = mine % kAcross; col < t.held_columns; col += kAcross * Batch) {
+      bool inside[Batch];
+#pragma unroll
+      for (int k = 0; k < Batch; ++k) {
+        const int iw = left + col + k * kAcross;
+        inside[k] = row_inside && static_cast<unsigned>(iw) < static_cast<unsigned>(width);
+        fetch(k, row_at + (inside[k] ? iw * channels : 0));
+      }
+#pragma unroll
+      for (int k = 0; k < Batch; ++k)
+        if (col + k * kAcross < t.held_columns)
+          put(k, image, v * V, inside[k], to + (col + k * kAcross) * slice);
+    }
+  }
+}
+
 /// Calls f(K, S) with constants when there is a fast kernel, else returns false.
-template <class F>
+template <class T, class F>
 bool dw_fast(const DepthwiseShape& d, F&& f) {
-  if (d.channels % kDwLanes || d.stride > 2) return false;
+  const DepthwiseSlices sl(d);
+  if (d.channels % kVecLanes<T> || sl.columns * sl.lanes % kVecLanes<T> || d.stride > 2) return false;
   auto stride = [&](auto k) {
     if (d.stride == 1)
       f(k, std::integral_constant<int, 1>{});
