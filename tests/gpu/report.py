@@ -68,20 +68,39 @@ def speed_table(models, peers):
     return table
 
 
+SANITIZERS = ["memcheck", "racecheck", "synccheck", "initcheck"]
+
+
 def tests_summary(log):
-    last = re.findall(r"^\d+ passed, \d+ failed, \d+ skipped$", log, re.M)
-    ok, failed = log.count("[       OK ]"), re.findall(r"^\[  FAILED  \] (\S+)", log, re.M)
-    text = last[-1] if last else f"{ok} passed before the end"
-    return text + (": " + ", ".join(sorted(set(failed))[:8]) if failed else "")
+    """Of one or several test programs that wrote to the same file."""
+    counts = re.findall(r"^(\d+) passed, (\d+) failed, (\d+) skipped$", log, re.M)
+    ok, failed = log.count("[       OK ]"), sorted(set(re.findall(r"^\[  FAILED  \] (\S+?),?(?: |$)", log, re.M)))
+    begun = log.count("[ RUN      ]")
+    if counts and begun == sum(int(n) for row in counts for n in row):
+        text = "{} passed, {} failed, {} skipped".format(*(sum(map(int, column)) for column in zip(*counts)))
+    else:
+        text = f"{ok} passed before the end"
+    return text + (": " + ", ".join(failed[:8]) if failed else "")
+
+
+def sanitizer(tool, log):
+    """What a tool looked at and found; every process under it ends with a summary."""
+    tests = sorted(name.removesuffix("_cuda") for name in
+                   re.findall(r"^\[       OK \] \S+/(\S+)", log, re.M))
+    found = re.findall(r"=+ ERROR SUMMARY: (\d+) error|=+ RACECHECK SUMMARY: .*?\((\d+) error", log)
+    return {"tool": tool, "tests": len(tests), "begun": log.count("[ RUN      ]"), "ended": len(found),
+            "processes": log.count("= COMPUTE-SANITIZER"), "errors": sum(int(a or b) for a, b in found),
+            "covered": " ".join(tests)}
 
 
 def phase_notes(work, name):
     log = read(f"{work}/{name}.log")
     if name in ("tests", "feed"):
         return tests_summary(log)
-    if name in ("memcheck", "racecheck", "synccheck", "initcheck"):
-        summary = re.findall(r"=+ (?:ERROR|RACECHECK) SUMMARY: (.*)", log)
-        return f"{summary[-1] if summary else 'no summary'}; {log.count('[       OK ]')} tests"
+    if name in SANITIZERS:
+        s = sanitizer(name, log)
+        return (f"{s['errors']} errors; {s['tests']} of {s['begun']} tests; "
+                f"{s['ended']} of {s['processes']} processes ended")
     if name in ("checks", "determinism", "pipeline"):
         errors = re.findall(r"^gm_\w+: error: (.*)|^(.* differ: .*)", log, re.M)
         text = "; ".join(filter(None, (a or b for a, b in errors)))
@@ -163,10 +182,12 @@ def main(work, file):
             speed.append({"what": f"depthwise {direction}, worst of {len(pairs)} shapes", "against": "cuDNN",
                           "target": 2, "moonshot": 3, "ratio": ratio, "met": ratio >= 2})
 
+    sanitized = [sanitizer(tool, read(f"{work}/{tool}.log")) for tool in SANITIZERS]
+    sanitized = [s for s in sanitized if s["processes"]]
     temporary = f"{file}.json.new"
     with open(temporary, "w") as out:
         json.dump({**facts, "phases": phases, "targets": speed, "models": models, "peers": peers, "checks": checks,
-                   "pipeline": pipeline, "from_host": from_host, "ops": ops}, out, indent=1)
+                   "sanitizers": sanitized, "pipeline": pipeline, "from_host": from_host, "ops": ops}, out, indent=1)
     os.replace(temporary, f"{file}.json")
 
     out = [f"# {facts.get('device', '?')}", ""]
@@ -193,6 +214,11 @@ def main(work, file):
         markdown(out, ["check", "mode", "kind", "tensors", "beyond", "largest relative", "tolerance", "where"],
                  [[c["check"], c["mode"], c["kind"], c["n"], c["beyond"], c["relative"], c["tolerance"], c["worst"]]
                   for c in checks])
+    if sanitized:
+        out.append("## Sanitizers: our own kernels at small shapes\n")
+        markdown(out, ["tool", "errors", "tests passed", "begun", "processes ended", "of", "covered"],
+                 [[s["tool"], s["errors"], s["tests"], s["begun"], s["ended"], s["processes"], s["covered"]]
+                  for s in sanitized])
     if ops:
         out.append("## Ops at the networks' shapes\n")
         ceilings = next((r for r in ops if "copy_gb_s" in r), {})
