@@ -2,14 +2,10 @@
 // bn_backward.cuh).
 //
 // Mapping of all of them: a thread owns N neighbouring channels (16 bytes when C allows, else one) and walks
-// down pixels; CT such threads side by side form a slice of 64..128 channels (whole sectors of 32 bytes), the
-// rows of a block work on different pixels. Per-channel numbers stay in registers, neighbouring threads read
-// neighbouring addresses, and narrow slices keep partial sums small beside the tensor. Four rows are loaded
-// before the first is used: latency is hidden by bytes in flight, not by occupancy alone.
-//
-// Sums: thread (f32) -> block (shared memory, in row order) -> partials[block] -> the block that arrives last
-// adds them in index order in f64 and finishes the job: no second launch, no float atomics, and the number of
-// blocks depends on the shape only, so the bits do not depend on timing or on the card.
+// down pixels; `columns` such threads side by side form a slice of the channels, the rows of a block work on
+// different pixels. `columns` divides C / N where it can, so that no lane idles. Per-channel numbers stay in
+// registers. Several rows are loaded before the first is used, without a branch between the loads: latency is
+// hidden by bytes in flight, not by occupancy alone. Sums over pixels: bn_reduce.cuh.
 //
 // Braces round a loop with #pragma unroll under `if constexpr` are not style: nvcc 13.0 drops the statement
 // that follows a discarded branch of that form without them.
@@ -18,15 +14,12 @@
 #include "kernels/batch_norm/batch_norm.h"
 #include "kernels/batch_norm/bn_workspace.h"
 #include "kernels/common/act.cuh"
-#include "kernels/common/reduce.cuh"
 #include "kernels/dropout/dropout.h"
 
 namespace gm::GM_BACKEND_NS {
 
-constexpr int kBnThreads = 256, kBnRows = 4;  // threads a block; rows in flight
+constexpr int kBnThreads = 256;  // of a block, at most
 constexpr int kBnSlices = 1024;
-// One counter per slice; wraps back to zero by itself. The engine runs one stream per device.
-static __device__ unsigned bn_tickets[kBnSlices];
 
 template <class T, int N>
 __device__ __forceinline__ void load_lanes(const T* p, float (&f)[N]) {
@@ -50,6 +43,27 @@ __device__ __forceinline__ void store_lanes(T* p, const float (&f)[N]) {
     Vec<T, N>::from_float(f).store(p);
 }
 
+/// N neighbouring elements as they lie in memory: loaded now, unpacked when they are used, so that a row in
+/// flight takes 4 registers.
+template <class T, int N>
+using BnRaw = std::conditional_t<N == 1, T, Vec<T, N>>;
+template <class T, int N>
+__device__ __forceinline__ BnRaw<T, N> bn_load(const T* p) {
+  if constexpr (N == 1) {
+    return *p;
+  } else {
+    return Vec<T, N>::load(p);
+  }
+}
+template <class Raw, int N>
+__device__ __forceinline__ void bn_unpack(const Raw& raw, float (&f)[N]) {
+  if constexpr (N == 1) {
+    f[0] = to_float(raw);
+  } else {
+    raw.to_float(f);
+  }
+}
+
 /// Per-channel numbers, C floats each, one after the other in the workspace.
 struct BnVectors {
   float *pivot, *mean, *scale, *beta, *c, *q;
@@ -62,114 +76,144 @@ struct BnVectors {
         q(memory + 5 * channels) {}
 };
 
-/// How rows and channels are dealt to blocks; a function of the shape only.
+/// How rows and channels are dealt to blocks.
 struct BnGrid {
-  int columns, rows;  // threads of a block: columns (CT) x rows
+  int columns, rows;  // threads of a block: columns x rows
   int slices, blocks;
   BnGrid(int64_t pixels, int64_t channels, int lanes) {
     const int64_t vectors = channels / lanes;
-    columns = 1;
-    while (columns < vectors && columns * lanes < 64) columns *= 2;
+    columns = bn_columns(vectors);
     rows = kBnThreads / columns;
     slices = static_cast<int>((vectors + columns - 1) / columns);
-    GM_CHECK(pixels < (int64_t{1} << 32), "batch norm: too many pixels");
+    GM_CHECK(pixels < (int64_t{1} << 31), "batch norm: too many pixels");
     GM_CHECK(slices <= kBnSlices, "batch norm: too many channels");
-    const int64_t most = std::max<int64_t>(1, std::min<int64_t>(kBnGpuBlocks, 512 / slices));
-    blocks = static_cast<int>(std::clamp<int64_t>(pixels / (int64_t{rows} * kBnRows * 2), 1, most));
+    // Sums: four rows a thread or more, and no more blocks than are resident at once, two on each of 132
+    // multiprocessors: every block leaves partial sums that one block must read. A function of the shape.
+    constexpr int64_t kResident = 264;
+    blocks = blocks_of(pixels, std::clamp<int64_t>(kResident / slices, 1, kBnGpuBlocks));
   }
   dim3 grid() const { return dim3(static_cast<unsigned>(blocks), static_cast<unsigned>(slices)); }
+  dim3 block() const { return dim3(static_cast<unsigned>(columns), static_cast<unsigned>(rows)); }
+  /// Grid of a pass without sums: two rounds of what a card holds.
+  dim3 filling_grid(int64_t pixels, const Context& ctx) const {
+    const int64_t card = int64_t{8} * (ctx.sm_count > 0 ? ctx.sm_count : 128);
+    return dim3(static_cast<unsigned>(blocks_of(pixels, std::max<int64_t>(1, card / slices))),
+                static_cast<unsigned>(slices));
+  }
+
+ private:
+  int blocks_of(int64_t pixels, int64_t most) const {
+    return static_cast<int>(std::clamp<int64_t>(pixels / (int64_t{rows} * 4), 1, most));
+  }
+  /// Threads side by side, 4 to 16: the number that leaves the fewest lanes idle, in the last slice and in
+  /// the last warp of a block, with a leaning towards 8 (128 bytes).
+  static int bn_columns(int64_t vectors) {
+    int best = static_cast<int>(std::min<int64_t>(vectors, 4));
+    double least = 1e30;
+    for (int k = best; k <= 16 && k <= vectors; ++k) {
+      const int used = kBnThreads / k * k;
+      const double lanes = static_cast<double>((vectors + k - 1) / k * k) * kBnThreads / used;
+      const double cost = lanes / static_cast<double>(vectors) + 0.01 * std::abs(k - 8);
+      if (cost < least) best = k, least = cost;
+    }
+    return best;
+  }
 };
+
+/// Where a thread stands in a block of BnGrid.
+struct BnPlace {
+  int first, c;          // first channel of the slice and of the thread; c >= channels: past the last
+  unsigned bytes;        // of a row of the tensor
+  unsigned start, step;  // pixels of the thread, all blocks dealing them together
+  __device__ __forceinline__ BnPlace(int lanes, int channels, size_t element)
+      : first(static_cast<int>(blockIdx.y * blockDim.x) * lanes),
+        c(first + static_cast<int>(threadIdx.x) * lanes),
+        bytes(static_cast<unsigned>(channels * element)),
+        start(blockIdx.x * blockDim.y + threadIdx.y),
+        step(gridDim.x * blockDim.y) {}
+  /// p + row * channels in one instruction.
+  template <class T>
+  __device__ __forceinline__ T* row(T* p, unsigned row) const {
+    using Byte = std::conditional_t<std::is_const_v<T>, const char, char>;
+    return reinterpret_cast<T*>(reinterpret_cast<Byte*>(p) + uint64_t{row} * bytes);
+  }
+};
+
+/// Deals the pixels first, first + step, ... in batches of Main rows, what is left in batches of Rest:
+/// body(rows, valid). All rows of a batch may be loaded; those with !valid(u) repeat the thread's own first
+/// row and do not count.
+template <int Main, int Rest, class Body>
+__device__ __forceinline__ void bn_batches(unsigned first, unsigned step, unsigned pixels, Body body) {
+  unsigned r = first;
+  for (; r + (Main - 1) * step < pixels; r += Main * step) {
+    unsigned row[Main];
+#pragma unroll
+    for (int u = 0; u < Main; ++u) row[u] = r + u * step;
+    body(row, [](int) { return true; });
+  }
+#pragma unroll 1
+  for (; r < pixels; r += Rest * step) {
+    unsigned row[Rest];
+#pragma unroll
+    for (int u = 0; u < Rest; ++u) row[u] = r + u * step < pixels ? r + u * step : r;
+    body(row, [=](int u) { return r + u * step < pixels; });
+  }
+}
 
 /// Everything the last block of a slice needs to turn sums into statistics.
 struct BnFinish {
   BnVectors v;
   const float *gamma, *beta;
   float eps, momentum;
-  bool unbiased;
+  double per_pixel, per_kept;  // 1 / pixels, and what the squares of the running variance are divided by
   float *running_mean, *running_var, *mean, *inv_std;
-  double pixels;
 };
+// Everything is loaded before anything is stored: one wait instead of six.
 __device__ __forceinline__ void bn_finish_channel(const BnFinish& f, int c, double sum, double square) {
-  const double shift = sum / f.pixels;
-  const double m2 = fmax(square - sum * shift, 0.0), variance = m2 / f.pixels;
-  const double mean = static_cast<double>(f.v.pivot[c]) + shift, inv = 1.0 / sqrt(variance + f.eps);
-  const double kept = f.unbiased && f.pixels > 1 ? m2 / (f.pixels - 1) : variance;
-  f.running_mean[c] = static_cast<float>(f.momentum * f.running_mean[c] + (1.0 - f.momentum) * mean);
-  f.running_var[c] = static_cast<float>(f.momentum * f.running_var[c] + (1.0 - f.momentum) * kept);
+  const double old_mean = f.running_mean[c], old_var = f.running_var[c], pivot = f.v.pivot[c];
+  const float gamma = f.gamma[c], beta = f.beta[c];
+  const double shift = sum * f.per_pixel, m2 = fmax(square - sum * shift, 0.0);
+  const double mean = pivot + shift, inv = 1.0 / sqrt(m2 * f.per_pixel + f.eps);
+  f.running_mean[c] = static_cast<float>(f.momentum * old_mean + (1.0 - f.momentum) * mean);
+  f.running_var[c] = static_cast<float>(f.momentum * old_var + (1.0 - f.momentum) * m2 * f.per_kept);
   if (f.mean) f.mean[c] = static_cast<float>(mean);
   if (f.inv_std) f.inv_std[c] = static_cast<float>(inv);
   f.v.mean[c] = static_cast<float>(mean);
-  f.v.scale[c] = static_cast<float>(f.gamma[c] * inv);
-  f.v.beta[c] = f.beta[c];
+  f.v.scale[c] = static_cast<float>(gamma * inv);
+  f.v.beta[c] = beta;
 }
 
 /// The same for the backward sums: dz and dz (x - mean).
 struct BnFinishBackward {
-  BnVectors v;
+  BnVectors v;  // c and q are written
   const float* inv_std;
   float *dgamma, *dbeta;  // null: not wanted
   bool add_gamma, add_beta, frozen;
   double pixels;
+  const float *mean = nullptr, *gamma = nullptr, *beta = nullptr;  // saved by forward, and parameters
+
+  /// Coefficients of N channels from c on; beta is read only where an activation needs it.
+  template <int N, bool kBeta>
+  __device__ __forceinline__ void load(int c, float (&m)[N], float (&scale)[N], float (&b)[N]) const {
+    float inv[N];
+    load_lanes<float, N>(mean + c, m);
+    load_lanes<float, N>(gamma + c, scale);
+    load_lanes<float, N>(inv_std + c, inv);
+    if constexpr (kBeta) load_lanes<float, N>(beta + c, b);
+#pragma unroll
+    for (int i = 0; i < N; ++i) scale[i] *= inv[i];
+  }
 };
 __device__ __forceinline__ void bn_finish_channel(const BnFinishBackward& f, int c, double sum,
                                                   double product) {
-  const double inv = f.inv_std ? f.inv_std[c] : 0.0;
-  if (f.dgamma) f.dgamma[c] = static_cast<float>(product * inv) + (f.add_gamma ? f.dgamma[c] : 0.f);
-  if (f.dbeta) f.dbeta[c] = static_cast<float>(sum) + (f.add_beta ? f.dbeta[c] : 0.f);
+  const float inv = f.inv_std ? f.inv_std[c] : 0.f, scale = f.frozen ? 0.f : f.gamma[c] * inv;
+  const float old_gamma = f.add_gamma ? f.dgamma[c] : 0.f, old_beta = f.add_beta ? f.dbeta[c] : 0.f;
+  if (f.dgamma) f.dgamma[c] = static_cast<float>(product * inv) + old_gamma;
+  if (f.dbeta) f.dbeta[c] = static_cast<float>(sum) + old_beta;
   if (f.frozen) return;
-  const double scale = f.v.scale[c];
-  f.v.c[c] = static_cast<float>(scale * sum / f.pixels);
-  f.v.q[c] = static_cast<float>(scale * inv * inv * product / f.pixels);
-}
-
-/// Second half of a two-quantity reduction. `mine`: this thread's N sums of each quantity for the channels
-/// from c on (ignored when !active); the block has `columns` x `rows` threads, columns fastest. Channels of a
-/// slice: first .. first + width. Every thread of every block of the slice must call.
-template <int N, class Finish>
-__device__ void bn_reduce(const float (&a)[N], const float (&b)[N], int columns, int rows, int first,
-                          int channels, float* partial, const Finish& finish) {
-  GM_SHARED(float, tile, [2][kBnThreads * N]);
-  GM_SHARED(double, sums, [2][kBnThreads]);
-  const int t = threadIdx.x, width = columns * N;
-#pragma unroll
-  for (int i = 0; i < N; ++i) {
-    tile[0][t * N + i] = a[i];
-    tile[1][t * N + i] = b[i];
-  }
-  __syncthreads();
-  for (int k = t; k < width && first + k < channels; k += blockDim.x) {
-    float s = 0.f, q = 0.f;
-    for (int r = 0; r < rows; ++r) {
-      s += tile[0][r * width + k];
-      q += tile[1][r * width + k];
-    }
-    partial[(int64_t{blockIdx.x} * 2) * channels + first + k] = s;
-    partial[(int64_t{blockIdx.x} * 2 + 1) * channels + first + k] = q;
-  }
-  if (!last_block_done(&bn_tickets[blockIdx.y], gridDim.x)) return;
-  // `parts` threads share a channel: each adds every parts-th partial, then thread 0 of them adds the
-  // threads.
-  const int parts = static_cast<int>(blockDim.x) / width > 0 ? static_cast<int>(blockDim.x) / width : 1;
-  for (int base = 0; base < width; base += static_cast<int>(blockDim.x)) {
-    const int k = base + t % width, part = t / width;
-    double s = 0, q = 0;
-    if (part < parts && first + k < channels)
-      for (unsigned p = part; p < gridDim.x; p += parts) {
-        s += partial[(int64_t{p} * 2) * channels + first + k];
-        q += partial[(int64_t{p} * 2 + 1) * channels + first + k];
-      }
-    sums[0][t] = s;
-    sums[1][t] = q;
-    __syncthreads();
-    if (part == 0 && first + k < channels) {
-      for (int r = 1; r < parts; ++r) {
-        s += sums[0][r * width + t];
-        q += sums[1][r * width + t];
-      }
-      bn_finish_channel(finish, first + k, s, q);
-    }
-    __syncthreads();
-  }
+  const double share = scale / f.pixels;
+  f.v.c[c] = static_cast<float>(share * sum);
+  f.v.q[c] = static_cast<float>(share * inv * inv * product);
 }
 
 // Stochastic depth: the factor of every image, drawn once a call rather than at every pixel. One thread per
@@ -183,6 +227,21 @@ __device__ __forceinline__ unsigned bn_image(int64_t pixel, int image_pixels) {
   return static_cast<unsigned>(pixel) / static_cast<unsigned>(image_pixels);
 }
 
+/// The same without a division: n * multiplier >> shift is n / d for all n < 2^31.
+struct BnImages {
+  unsigned multiplier = 1u << 31, shift = 31;
+  BnImages() = default;
+  explicit BnImages(int d) {
+    unsigned l = 0;
+    while ((int64_t{1} << l) < d) ++l;
+    shift = 31 + l;
+    multiplier = static_cast<unsigned>(((uint64_t{1} << shift) + d - 1) / d);
+  }
+  __device__ __forceinline__ unsigned of(unsigned pixel) const {
+    return static_cast<unsigned>(uint64_t{pixel} * multiplier >> shift);
+  }
+};
+
 // ---- launchers ----
 
 /// Calls f with the number of channels a thread owns: as many as 16 bytes hold, or one.
@@ -193,17 +252,18 @@ void bn_lanes(int64_t channels, F&& f) {
 }
 inline BnFinish bn_finish_of(const OpCall& c, int gamma, int saved_mean, BnVectors v, int64_t pixels) {
   const BatchNormAttrs a(c.attrs);
+  const double n = static_cast<double>(pixels);
   return {.v = v,
           .gamma = c.in[gamma].as<float>(),
           .beta = c.in[gamma + 1].as<float>(),
           .eps = a.eps,
           .momentum = a.momentum,
-          .unbiased = a.unbiased,
+          .per_pixel = 1 / n,
+          .per_kept = a.unbiased && pixels > 1 ? 1 / (n - 1) : 1 / n,
           .running_mean = c.state[0].as<float>(),
           .running_var = c.state[1].as<float>(),
           .mean = c.saved[saved_mean].as<float>(),
-          .inv_std = c.saved[saved_mean + 1].as<float>(),
-          .pixels = static_cast<double>(pixels)};
+          .inv_std = c.saved[saved_mean + 1].as<float>()};
 }
 /// The same of a backward call; inv_std: saved by forward.
 inline BnFinishBackward bn_finish_backward_of(const OpCall& c, int gamma, const float* inv_std, BnVectors v,
@@ -213,10 +273,13 @@ inline BnFinishBackward bn_finish_backward_of(const OpCall& c, int gamma, const 
           .inv_std = inv_std,
           .dgamma = dgamma ? dgamma.view.as<float>() : nullptr,
           .dbeta = dbeta ? dbeta.view.as<float>() : nullptr,
-          .add_gamma = dgamma.mode == GradMode::accumulate,
-          .add_beta = dbeta.mode == GradMode::accumulate,
+          .add_gamma = dgamma && dgamma.mode == GradMode::accumulate,
+          .add_beta = dbeta && dbeta.mode == GradMode::accumulate,
           .frozen = !BatchNormAttrs(c.attrs).training,
-          .pixels = static_cast<double>(pixels)};
+          .pixels = static_cast<double>(pixels),
+          .mean = c.saved[gamma - 1].as<float>(),
+          .gamma = c.in[gamma].as<float>(),
+          .beta = c.in[gamma + 1].as<float>()};
 }
 inline unsigned bn_vector_blocks(int64_t channels) { return static_cast<unsigned>((channels + 127) / 128); }
 

@@ -1,6 +1,6 @@
 // Batch norm on the GPU, backward: two sums per channel, then dx. Mapping of threads: bn.cuh.
 #pragma once
-#include "kernels/batch_norm/bn.cuh"
+#include "kernels/batch_norm/bn_reduce.cuh"
 
 namespace gm::GM_BACKEND_NS {
 
@@ -29,7 +29,27 @@ struct BnGradient {
   __device__ __forceinline__ float factor_of(int64_t pixel) const {
     return factor ? factor[bn_image(pixel, image_pixels)] : 1.f;
   }
+  /// Nothing but dy.
+  bool plain() const { return dy && !dpool && !factor && !gate; }
 };
+/// dz, which holds dy times its factor, times the gates plus the pooled gradient of the image.
+template <class T, int N>
+__device__ __forceinline__ void bn_gate_and_pool(const BnGradient<T>& g, unsigned image, int channels, int c,
+                                                 float (&dz)[N]) {
+  if (g.gate) {
+    float s[N];
+    load_lanes<float, N>(g.gate + int64_t{image} * channels + c, s);
+#pragma unroll
+    for (int i = 0; i < N; ++i) dz[i] *= s[i];
+  }
+  if (g.dpool) {
+    float d[N];
+    load_lanes<float, N>(g.dpool + int64_t{image} * channels + c, d);
+    const float share = 1.f / static_cast<float>(g.image_pixels);
+#pragma unroll
+    for (int i = 0; i < N; ++i) dz[i] += d[i] * share;
+  }
+}
 template <class T, int N, Act A>
 __device__ __forceinline__ void bn_dz(const BnGradient<T>& g, int64_t pixel, int channels, int c,
                                       const float (&centred)[N], const float (&scale)[N],
@@ -43,91 +63,134 @@ __device__ __forceinline__ void bn_dz(const BnGradient<T>& g, int64_t pixel, int
 #pragma unroll
     for (int i = 0; i < N; ++i) dz[i] = 0.f;
   }
-  if (g.gate) {
-    float s[N];
-    load_lanes<float, N>(g.gate + int64_t{bn_image(pixel, g.image_pixels)} * channels + c, s);
-#pragma unroll
-    for (int i = 0; i < N; ++i) dz[i] *= s[i];
-  }
-  if (g.dpool) {
-    float d[N];
-    load_lanes<float, N>(g.dpool + int64_t{bn_image(pixel, g.image_pixels)} * channels + c, d);
-#pragma unroll
-    for (int i = 0; i < N; ++i) dz[i] += d[i] / static_cast<float>(g.image_pixels);
-  }
+  if (g.gate || g.dpool) bn_gate_and_pool(g, bn_image(pixel, g.image_pixels), channels, c, dz);
   if constexpr (A != Act::none) {
 #pragma unroll
     for (int i = 0; i < N; ++i) dz[i] *= act_slope<A>(centred[i] * scale[i] + beta[i]);
   }
 }
 
-/// Sums dz and dz (x - mean). x null: only sum dz (a bias gradient).
-template <class T, int N, Act A>
-__global__ __launch_bounds__(kBnThreads, 2) void bn_backward_sums_kernel(const T* x, BnGradient<T> g,
-                                                                         int64_t pixels, int channels,
-                                                                         int columns, float* partial,
-                                                                         BnFinishBackward finish) {
-  const int column = threadIdx.x % columns, rows = blockDim.x / columns;
-  const int first = blockIdx.y * columns * N, c = first + column * N;
-  float s[N] = {}, q[N] = {};
-  if (c < channels) {
-    float mean[N] = {}, scale[N] = {}, beta[N] = {};
-    if (x) {
-      load_lanes<float, N>(finish.v.mean + c, mean);
-      load_lanes<float, N>(finish.v.scale + c, scale);
-      load_lanes<float, N>(finish.v.beta + c, beta);
-    }
-    const int64_t step = int64_t{gridDim.x} * rows;
-#pragma unroll 2
-    for (int64_t r = int64_t{blockIdx.x} * rows + threadIdx.x / columns; r < pixels; r += step) {
-      if (g.factor_of(r) == 0.f) continue;  // a dropped image adds nothing
-      float v[N] = {}, dz[N];
-      if (x) load_lanes<T, N>(x + r * channels + c, v);
+/// The rows of a batch, loaded before they are used: x, dy and the factors of their images.
+template <class T, int N, Act A, bool kPlain, int R>
+struct BnRows {
+  BnRaw<T, N> x[R], dy[R];
+  float factor[R];
+  unsigned image[R];
+
+  /// x or dy may be null.
+  __device__ __forceinline__ BnRows(const T* from, const BnGradient<T>& g, const BnImages& images,
+                                    const unsigned (&row)[R], const BnPlace& at) {
 #pragma unroll
-      for (int i = 0; i < N; ++i) v[i] -= mean[i];
-      bn_dz<T, N, A>(g, r, channels, c, v, scale, beta, dz);
-#pragma unroll
-      for (int i = 0; i < N; ++i) {
-        s[i] += dz[i];
-        q[i] += dz[i] * v[i];
+    for (int u = 0; u < R; ++u) {
+      x[u] = bn_load<T, N>(at.row((from ? from : g.dy) + at.c, row[u]));
+      dy[u] = bn_load<T, N>(at.row((kPlain || g.dy ? g.dy : from) + at.c, row[u]));
+      if constexpr (!kPlain) {
+        image[u] = images.of(row[u]);
+        factor[u] = g.factor ? g.factor[image[u]] : 1.f;
       }
     }
   }
-  bn_reduce<N>(s, q, columns, rows, first, channels, partial, finish);
+  /// x - mean and dz of row u; the same without the mean where it is folded into beta. What dy holds in a
+  /// dropped image does not matter.
+  template <bool kFolded>
+  __device__ __forceinline__ void get(int u, const BnGradient<T>& g, int channels, int c,
+                                      const float (&mean)[N], const float (&scale)[N], const float (&beta)[N],
+                                      float (&v)[N], float (&dz)[N]) const {
+    bn_unpack(x[u], v);
+    bn_unpack(dy[u], dz);
+    if constexpr (!kFolded) {
+#pragma unroll
+      for (int i = 0; i < N; ++i) v[i] -= mean[i];
+    }
+    if constexpr (!kPlain) {
+      const bool used = g.dy && factor[u] != 0.f;
+#pragma unroll
+      for (int i = 0; i < N; ++i) dz[i] = used ? dz[i] * factor[u] : 0.f;
+      bn_gate_and_pool(g, image[u], channels, c, dz);
+    }
+    if constexpr (A != Act::none) {
+#pragma unroll
+      for (int i = 0; i < N; ++i) dz[i] *= act_slope<A>(v[i] * scale[i] + beta[i]);
+    }
+  }
+};
+
+/// Sums dz and dz (x - mean). x null: only sum dz (a bias gradient).
+template <class T, int N, Act A, bool kPlain>
+__global__ __launch_bounds__(kBnThreads,
+                             2) void bn_backward_sums_kernel(const T* x, BnGradient<T> g, unsigned pixels,
+                                                             int channels, float* partial,
+                                                             BnFinishBackward finish, BnImages images) {
+  const BnPlace at(N, channels, sizeof(T));
+  float s[N] = {}, q[N] = {};
+  if (at.c < channels) {
+    float mean[N] = {}, scale[N] = {}, beta[N] = {};
+    if (x) finish.load<N, A != Act::none>(at.c, mean, scale, beta);
+    bn_batches<kPlain ? 4 : 2, 2>(at.start, at.step, pixels, [&]<int R>(const unsigned(&row)[R], auto valid) {
+      const BnRows<T, N, A, kPlain, R> rows(x, g, images, row, at);
+#pragma unroll
+      for (int u = 0; u < R; ++u) {
+        if (!valid(u)) continue;
+        if constexpr (!kPlain) {
+          if (rows.factor[u] == 0.f) continue;  // a dropped image adds nothing
+        }
+        float v[N], dz[N];
+        rows.template get<false>(u, g, channels, at.c, mean, scale, beta, v, dz);
+#pragma unroll
+        for (int i = 0; i < N; ++i) {
+          s[i] += dz[i];
+          q[i] += dz[i] * v[i];
+        }
+      }
+    });
+  }
+  bn_reduce<N>(s, q, static_cast<int>(blockDim.x), static_cast<int>(blockDim.y), at.first, channels, partial,
+               finish);
 }
 
-/// dx = scale * dz - c - q * (x - mean); dx may be dy.
-template <class T, int N, Act A>
-__global__ __launch_bounds__(kBnThreads, 2) void bn_backward_apply_kernel(const T* x, BnGradient<T> g, T* dx,
-                                                                          int64_t pixels, int channels,
-                                                                          int columns, BnVectors k,
-                                                                          bool accumulate) {
-  const int column = threadIdx.x % columns, rows = blockDim.x / columns;
-  const int c = (blockIdx.y * columns + column) * N;
-  if (c >= channels) return;
-  float mean[N], scale[N], beta[N], shift[N], slope[N];
-  load_lanes<float, N>(k.mean + c, mean);
-  load_lanes<float, N>(k.scale + c, scale);
-  load_lanes<float, N>(k.beta + c, beta);
-  load_lanes<float, N>(k.c + c, shift);
-  load_lanes<float, N>(k.q + c, slope);
-  const int64_t step = int64_t{gridDim.x} * rows;
-  for (int64_t r = int64_t{blockIdx.x} * rows + threadIdx.x / columns; r < pixels; r += step) {
-    float v[N], dz[N];
-    load_lanes<T, N>(x + r * channels + c, v);
-#pragma unroll
-    for (int i = 0; i < N; ++i) v[i] -= mean[i];
-    bn_dz<T, N, A>(g, r, channels, c, v, scale, beta, dz);
-#pragma unroll
-    for (int i = 0; i < N; ++i) v[i] = scale[i] * dz[i] - shift[i] - slope[i] * v[i];
-    if (accumulate) {
-      float old[N];
-      load_lanes<T, N>(dx + r * channels + c, old);
-#pragma unroll
-      for (int i = 0; i < N; ++i) v[i] += old[i];
-    }
-    store_lanes<T, N>(dx + r * channels + c, v);
+/// dx = scale * dz - c - q * (x - mean), c and q 0 for frozen statistics; dx may be dy. The mean of bf16 is
+/// folded into beta and c, as in BnAffine.
+template <class T, int N, Act A, bool kPlain>
+__global__ __launch_bounds__(kBnThreads,
+                             kPlain ? 3 : 2) void bn_backward_apply_kernel(const T* x, BnGradient<T> g, T* dx,
+                                                                           unsigned pixels, int channels,
+                                                                           BnFinishBackward k,
+                                                                           bool accumulate, BnImages images) {
+  const BnPlace at(N, channels, sizeof(T));
+  if (at.c >= channels) return;
+  float mean[N], scale[N], beta[N], shift[N] = {}, slope[N] = {};
+  k.load<N, A != Act::none>(at.c, mean, scale, beta);
+  if (!k.frozen) {
+    load_lanes<float, N>(k.v.c + at.c, shift);
+    load_lanes<float, N>(k.v.q + at.c, slope);
   }
+  constexpr bool kFolded = sizeof(T) == 2;
+  if constexpr (kFolded) {
+#pragma unroll
+    for (int i = 0; i < N; ++i) {
+      if constexpr (A != Act::none) beta[i] -= mean[i] * scale[i];
+      shift[i] -= mean[i] * slope[i];
+    }
+  }
+  bn_batches<2, 2>(at.start, at.step, pixels, [&]<int R>(const unsigned(&row)[R], auto valid) {
+    const BnRows<T, N, A, kPlain, R> rows(x, g, images, row, at);
+#pragma unroll
+    for (int u = 0; u < R; ++u) {
+      if (!valid(u)) continue;
+      float v[N], dz[N];
+      rows.template get<kFolded>(u, g, channels, at.c, mean, scale, beta, v, dz);
+#pragma unroll
+      for (int i = 0; i < N; ++i) v[i] = scale[i] * dz[i] - (shift[i] + slope[i] * v[i]);
+      T* const to = at.row(dx + at.c, row[u]);
+      if (accumulate) {
+        float old[N];
+        load_lanes<T, N>(to, old);
+#pragma unroll
+        for (int i = 0; i < N; ++i) v[i] += old[i];
+      }
+      store_lanes<T, N>(to, v);
+    }
+  });
 }
 
 // ---- launchers ----
@@ -138,8 +201,11 @@ void bn_launch_sums(const T* x, const BnGradient<T>& g, int64_t pixels, int64_t 
   bn_lanes<T>(channels, [&](auto n) {
     constexpr int N = decltype(n)::value;
     const BnGrid grid(pixels, channels, N);
-    GM_LAUNCH((bn_backward_sums_kernel<T, N, A>), grid.grid(), kBnThreads, 0, ctx.stream, x, g, pixels,
-              static_cast<int>(channels), grid.columns, partial, finish);
+    auto launch = [&](auto plain) {
+      GM_LAUNCH((bn_backward_sums_kernel<T, N, A, plain.value>), grid.grid(), grid.block(), 0, ctx.stream, x,
+                g, pixels, static_cast<int>(channels), partial, finish, BnImages(g.image_pixels));
+    };
+    g.plain() ? launch(std::true_type{}) : launch(std::false_type{});
   });
 }
 
@@ -152,20 +218,20 @@ void bn_op_backward(const OpCall& c, bool pool) {
   const T* x = c.in[0].as<T>();
   const BnGradient<T> g{c.dout[0].as<T>(), pool ? c.dout[1].as<float>() : nullptr,
                         static_cast<int>(pixels / s[0]), bn_launch_factors(c, s)};
-  const float* inv_std = c.saved[1].as<float>();
-  GM_LAUNCH(bn_saved_kernel, bn_vector_blocks(channels), 128, 0, c.ctx.stream, c.saved[0].as<float>(),
-            inv_std, c.in[1].as<float>(), A == Act::none ? nullptr : c.in[2].as<float>(), v,
-            static_cast<int>(channels));
-  const BnFinishBackward finish = bn_finish_backward_of(c, 1, inv_std, v, pixels);
+  const BnFinishBackward finish = bn_finish_backward_of(c, 1, c.saved[1].as<float>(), v, pixels);
   if (!finish.frozen || finish.dgamma || finish.dbeta)
     bn_launch_sums<T, A>(x, g, pixels, channels, memory + 8 * channels, finish, c.ctx);
   if (!c.din[0]) return;
   bn_lanes<T>(channels, [&](auto n) {
     constexpr int N = decltype(n)::value;
     const BnGrid grid(pixels, channels, N);
-    GM_LAUNCH((bn_backward_apply_kernel<T, N, A>), grid.grid(), kBnThreads, 0, c.ctx.stream, x, g,
-              c.din[0].view.as<T>(), pixels, static_cast<int>(channels), grid.columns, v,
-              c.din[0].mode == GradMode::accumulate);
+    auto launch = [&](auto plain) {
+      GM_LAUNCH((bn_backward_apply_kernel<T, N, A, plain.value>), grid.filling_grid(pixels, c.ctx),
+                grid.block(), 0, c.ctx.stream, x, g, c.din[0].view.as<T>(), pixels,
+                static_cast<int>(channels), finish, c.din[0].mode == GradMode::accumulate,
+                BnImages(g.image_pixels));
+    };
+    g.plain() ? launch(std::true_type{}) : launch(std::false_type{});
   });
 }
 

@@ -1,56 +1,56 @@
 // Batch norm on the GPU, forward: statistics, and the pass that normalises, activates and what follows.
 // Mapping of threads: bn.cuh.
 #pragma once
-#include "kernels/batch_norm/bn.cuh"
+#include "kernels/batch_norm/bn_reduce.cuh"
 
 namespace gm::GM_BACKEND_NS {
 
-// Statistics about a pivot (the mean of up to eight pixels spread over the tensor): one pass, no cancellation
-// when |mean| >> std.
+// Statistics about a pivot (the mean of eight pixels spread over the tensor): one pass, no cancellation when
+// |mean| >> std.
 template <class T, int N>
-__global__ __launch_bounds__(kBnThreads, 2) void bn_statistics_kernel(const T* x, int64_t pixels,
-                                                                      int channels, int columns,
-                                                                      float* partial, BnFinish finish) {
-  const int column = threadIdx.x % columns, row = threadIdx.x / columns, rows = blockDim.x / columns;
-  const int first = blockIdx.y * columns * N, c = first + column * N;
+__global__ __launch_bounds__(kBnThreads, 2) void bn_statistics_kernel(const T* x, unsigned pixels,
+                                                                      int channels, float* partial,
+                                                                      BnFinish finish) {
+  const BnPlace at(N, channels, sizeof(T));
   float s[N] = {}, q[N] = {};
-  if (c < channels) {
-    const T* p = x + c;
+  if (at.c < channels) {
+    const T* const p = x + at.c;
     float pivot[N] = {};
-    const int probes = pixels < 8 ? static_cast<int>(pixels) : 8;
-    for (int k = 0; k < probes; ++k) {
+    BnRaw<T, N> probe[8];
+#pragma unroll
+    for (int k = 0; k < 8; ++k)
+      probe[k] = bn_load<T, N>(at.row(p, static_cast<unsigned>(uint64_t{pixels} * k / 8)));
+#pragma unroll
+    for (int k = 0; k < 8; ++k) {
       float v[N];
-      load_lanes<T, N>(p + pixels * k / probes * channels, v);
+      bn_unpack(probe[k], v);
 #pragma unroll
-      for (int i = 0; i < N; ++i) pivot[i] += v[i] / probes;
+      for (int i = 0; i < N; ++i) pivot[i] += v[i] * 0.125f;
     }
-    if (blockIdx.x == 0 && row == 0)
+    if (blockIdx.x == 0 && threadIdx.y == 0) {
 #pragma unroll
-      for (int i = 0; i < N; ++i) finish.v.pivot[c + i] = pivot[i];
-    const int64_t step = int64_t{gridDim.x} * rows;
-    int64_t r = int64_t{blockIdx.x} * rows + row;
-    auto add = [&](const float(&v)[N]) {
+      for (int i = 0; i < N; ++i) finish.v.pivot[at.c + i] = pivot[i];
+    }
+    bn_batches<8, 4>(at.start, at.step, pixels, [&]<int R>(const unsigned(&row)[R], auto valid) {
+      BnRaw<T, N> raw[R];
 #pragma unroll
-      for (int i = 0; i < N; ++i) {
-        const float d = v[i] - pivot[i];
-        s[i] += d;
-        q[i] += d * d;
+      for (int u = 0; u < R; ++u) raw[u] = bn_load<T, N>(at.row(p, row[u]));
+#pragma unroll
+      for (int u = 0; u < R; ++u) {
+        if (!valid(u)) continue;
+        float v[N];
+        bn_unpack(raw[u], v);
+#pragma unroll
+        for (int i = 0; i < N; ++i) {
+          const float d = v[i] - pivot[i];
+          s[i] += d;
+          q[i] += d * d;
+        }
       }
-    };
-    for (; r + (kBnRows - 1) * step < pixels; r += kBnRows * step) {
-      float v[kBnRows][N];
-#pragma unroll
-      for (int u = 0; u < kBnRows; ++u) load_lanes<T, N>(p + (r + u * step) * channels, v[u]);
-#pragma unroll
-      for (int u = 0; u < kBnRows; ++u) add(v[u]);
-    }
-    for (; r < pixels; r += step) {
-      float v[N];
-      load_lanes<T, N>(p + r * channels, v);
-      add(v);
-    }
+    });
   }
-  bn_reduce<N>(s, q, columns, rows, first, channels, partial, finish);
+  bn_reduce<N>(s, q, static_cast<int>(blockDim.x), static_cast<int>(blockDim.y), at.first, channels, partial,
+               finish);
 }
 
 // Inference and frozen BN: coefficients from the running statistics. One thread per channel.
@@ -64,6 +64,35 @@ static __global__ void bn_running_kernel(BnFinish f, int channels) {
   if (f.mean) f.mean[c] = f.running_mean[c];
   if (f.inv_std) f.inv_std[c] = inv;
 }
+/// z = (x - mean) * scale + beta of N channels. bf16 is folded to scale * x + shift: what that loses of a
+/// large mean, 2^-24 of it, is far below the rounding of x.
+template <class T, int N>
+struct BnAffine {
+  static constexpr bool kFolded = sizeof(T) == 2;
+  float mean[kFolded ? 1 : N], scale[N], shift[N];
+
+  __device__ __forceinline__ BnAffine(const BnVectors& k, int c) {
+    float m[N];
+    load_lanes<float, N>(k.mean + c, m);
+    load_lanes<float, N>(k.scale + c, scale);
+    load_lanes<float, N>(k.beta + c, shift);
+#pragma unroll
+    for (int i = 0; i < N; ++i) {
+      if constexpr (kFolded) {
+        shift[i] -= m[i] * scale[i];
+      } else {
+        mean[i] = m[i];
+      }
+    }
+  }
+  __device__ __forceinline__ float operator()(int i, float x) const {
+    if constexpr (kFolded) {
+      return x * scale[i] + shift[i];
+    } else {
+      return (x - mean[i]) * scale[i] + shift[i];
+    }
+  }
+};
 /// What follows the activation: y = act(z) * factor of the image * gate of image and channel + residual.
 template <class T>
 struct BnTail {
@@ -73,93 +102,94 @@ struct BnTail {
   int image_pixels = 1;
 };
 
-/// y = act(z), with a tail when kTail; y may be x or the residual. Images that stochastic depth drops are not
-/// read.
+/// y = act(z), with a tail when kTail; y may be x or the residual. What x holds in images that stochastic
+/// depth drops does not matter.
 template <class T, int N, Act A, bool kTail>
-__global__ __launch_bounds__(kBnThreads, 2) void bn_apply_kernel(const T* x, T* y, int64_t pixels,
-                                                                 int channels, int columns, BnVectors k,
-                                                                 BnTail<T> tail) {
-  const int column = threadIdx.x % columns, rows = blockDim.x / columns;
-  const int c = (blockIdx.y * columns + column) * N;
-  if (c >= channels) return;
-  float mean[N], scale[N], beta[N];
-  load_lanes<float, N>(k.mean + c, mean);
-  load_lanes<float, N>(k.scale + c, scale);
-  load_lanes<float, N>(k.beta + c, beta);
-  const int64_t step = int64_t{gridDim.x} * rows;
-  for (int64_t r = int64_t{blockIdx.x} * rows + threadIdx.x / columns; r < pixels; r += kBnRows * step) {
-    float v[kBnRows][N], residual[kTail ? kBnRows : 1][N], factor[kBnRows];
+__global__ __launch_bounds__(kBnThreads, kTail ? 3 : 4) void bn_apply_kernel(const T* x, T* y,
+                                                                             unsigned pixels, int channels,
+                                                                             BnVectors k, BnTail<T> tail,
+                                                                             BnImages images) {
+  const BnPlace at(N, channels, sizeof(T));
+  if (at.c >= channels) return;
+  const BnAffine<T, N> normalise(k, at.c);
+  const T* const residuals = tail.residual ? tail.residual + at.c : x + at.c;
+  x += at.c;
+  y += at.c;
+  bn_batches<kTail ? 2 : 4, 2>(at.start, at.step, pixels, [&]<int R>(const unsigned(&row)[R], auto valid) {
+    BnRaw<T, N> raw[R], residual[R];
+    float factor[R];
 #pragma unroll
-    for (int u = 0; u < kBnRows; ++u) {
-      const int64_t row = r + u * step;
-      if (row >= pixels) continue;
-      factor[u] = 1.f;
+    for (int u = 0; u < R; ++u) {
+      raw[u] = bn_load<T, N>(at.row(x, row[u]));
       if constexpr (kTail) {
-        if (tail.residual) load_lanes<T, N>(tail.residual + row * channels + c, residual[u]);
-        if (tail.factor) factor[u] = tail.factor[bn_image(row, tail.image_pixels)];
+        residual[u] = bn_load<T, N>(at.row(residuals, row[u]));
+        factor[u] = tail.factor ? tail.factor[images.of(row[u])] : 1.f;
       }
-      if (factor[u] != 0.f) load_lanes<T, N>(x + row * channels + c, v[u]);
     }
 #pragma unroll
-    for (int u = 0; u < kBnRows; ++u) {
-      const int64_t row = r + u * step;
-      if (row >= pixels) continue;
+    for (int u = 0; u < R; ++u) {
+      if (!valid(u)) continue;
+      float v[N];
+      bn_unpack(raw[u], v);
 #pragma unroll
-      for (int i = 0; i < N; ++i)
-        v[u][i] = factor[u] != 0.f ? factor[u] * act_value<A>((v[u][i] - mean[i]) * scale[i] + beta[i]) : 0.f;
+      for (int i = 0; i < N; ++i) v[i] = act_value<A>(normalise(i, v[i]));
       if constexpr (kTail) {
+#pragma unroll
+        for (int i = 0; i < N; ++i) v[i] = factor[u] != 0.f ? v[i] * factor[u] : 0.f;
         if (tail.gate) {
           float s[N];
-          load_lanes<float, N>(tail.gate + int64_t{bn_image(row, tail.image_pixels)} * channels + c, s);
+          load_lanes<float, N>(tail.gate + uint64_t{images.of(row[u])} * channels + at.c, s);
 #pragma unroll
-          for (int i = 0; i < N; ++i) v[u][i] *= s[i];
+          for (int i = 0; i < N; ++i) v[i] *= s[i];
         }
         if (tail.residual) {
+          float add[N];
+          bn_unpack(residual[u], add);
 #pragma unroll
-          for (int i = 0; i < N; ++i) v[u][i] += residual[u][i];
+          for (int i = 0; i < N; ++i) v[i] += add[i];
         }
       }
-      store_lanes<T, N>(y + row * channels + c, v[u]);
+      store_lanes<T, N>(at.row(y, row[u]), v);
     }
-  }
+  });
 }
 
 /// The same with the mean over each image's pixels; y null: only that. Block = one image x one slice, so that
 /// the mean needs no second stage.
 template <class T, int N, Act A>
-__global__ __launch_bounds__(kBnThreads, 2) void bn_apply_pool_kernel(const T* x, T* y, float* pooled,
-                                                                      int pixels, int channels, int columns,
-                                                                      BnVectors k) {
-  GM_SHARED(float, tile, [kBnThreads * N]);
-  const int column = threadIdx.x % columns, rows = blockDim.x / columns;
-  const int first = blockIdx.y * columns * N, c = first + column * N;
-  float sum[N] = {};
-  if (c < channels) {
-    float mean[N], scale[N], beta[N];
-    load_lanes<float, N>(k.mean + c, mean);
-    load_lanes<float, N>(k.scale + c, scale);
-    load_lanes<float, N>(k.beta + c, beta);
-    const int64_t image = int64_t{blockIdx.x} * pixels * channels;
-    for (int r = threadIdx.x / columns; r < pixels; r += rows) {
-      float v[N];
-      load_lanes<T, N>(x + image + int64_t{r} * channels + c, v);
+__global__ __launch_bounds__(kBnThreads, 3) void bn_apply_pool_kernel(const T* x, T* y, float* pooled,
+                                                                      int pixels, int channels, BnVectors k) {
+  GM_SHARED(float, tile, [kBnTile<1, N>]);
+  const BnPlace at(N, channels, sizeof(T));
+  float sum[1][N] = {};
+  if (at.c < channels) {
+    const BnAffine<T, N> normalise(k, at.c);
+    const uint64_t image = uint64_t{blockIdx.x} * pixels * channels + at.c;
+    x += image;
+    if (y) y += image;
+    bn_batches<4, 2>(threadIdx.y, blockDim.y, pixels, [&]<int R>(const unsigned(&row)[R], auto valid) {
+      BnRaw<T, N> raw[R];
 #pragma unroll
-      for (int i = 0; i < N; ++i) {
-        v[i] = act_value<A>((v[i] - mean[i]) * scale[i] + beta[i]);
-        sum[i] += v[i];
+      for (int u = 0; u < R; ++u) raw[u] = bn_load<T, N>(at.row(x, row[u]));
+#pragma unroll
+      for (int u = 0; u < R; ++u) {
+        if (!valid(u)) continue;
+        float v[N];
+        bn_unpack(raw[u], v);
+#pragma unroll
+        for (int i = 0; i < N; ++i) {
+          v[i] = act_value<A>(normalise(i, v[i]));
+          sum[0][i] += v[i];
+        }
+        if (y) store_lanes<T, N>(at.row(y, row[u]), v);
       }
-      if (y) store_lanes<T, N>(y + image + int64_t{r} * channels + c, v);
-    }
+    });
   }
-#pragma unroll
-  for (int i = 0; i < N; ++i) tile[threadIdx.x * N + i] = sum[i];
-  __syncthreads();
-  const int width = columns * N;
-  for (int j = threadIdx.x; j < width && first + j < channels; j += blockDim.x) {
-    float total = 0.f;
-    for (int r = 0; r < rows; ++r) total += tile[r * width + j];
-    pooled[int64_t{blockIdx.x} * channels + first + j] = total / static_cast<float>(pixels);
-  }
+  bn_block_sums<1, N>(
+      sum, static_cast<int>(blockDim.x), static_cast<int>(blockDim.y), tile, [&](int j, const float(&s)[1]) {
+        if (at.first + j < channels)
+          pooled[int64_t{blockIdx.x} * channels + at.first + j] = s[0] / static_cast<float>(pixels);
+      });
 }
 
 // ---- launchers ----
@@ -173,16 +203,16 @@ void bn_launch_apply(const T* x, T* y, float* pooled, const Shape& shape, BnVect
   bn_lanes<T>(channels, [&](auto n) {
     constexpr int N = decltype(n)::value;
     const BnGrid g(pixels, channels, N);
+    const dim3 all = g.filling_grid(pixels, ctx);
     if (pooled)
-      GM_LAUNCH((bn_apply_pool_kernel<T, N, A>), dim3(unsigned(shape[0]), unsigned(g.slices)), kBnThreads, 0,
-                ctx.stream, x, y, pooled, static_cast<int>(pixels / shape[0]), static_cast<int>(channels),
-                g.columns, k);
+      GM_LAUNCH((bn_apply_pool_kernel<T, N, A>), dim3(unsigned(shape[0]), unsigned(g.slices)), g.block(), 0,
+                ctx.stream, x, y, pooled, static_cast<int>(pixels / shape[0]), static_cast<int>(channels), k);
     else if (tail.residual || tail.factor || tail.gate)
-      GM_LAUNCH((bn_apply_kernel<T, N, A, true>), g.grid(), kBnThreads, 0, ctx.stream, x, y, pixels,
-                static_cast<int>(channels), g.columns, k, tail);
+      GM_LAUNCH((bn_apply_kernel<T, N, A, true>), all, g.block(), 0, ctx.stream, x, y, pixels,
+                static_cast<int>(channels), k, tail, BnImages(tail.image_pixels));
     else
-      GM_LAUNCH((bn_apply_kernel<T, N, A, false>), g.grid(), kBnThreads, 0, ctx.stream, x, y, pixels,
-                static_cast<int>(channels), g.columns, k, tail);
+      GM_LAUNCH((bn_apply_kernel<T, N, A, false>), all, g.block(), 0, ctx.stream, x, y, pixels,
+                static_cast<int>(channels), k, tail, BnImages());
   });
 }
 /// Forward of batch_norm and batch_norm_act. Workspace: vectors [6][C], then partials.
@@ -198,8 +228,8 @@ void bn_op_forward(const OpCall& c, bool pool) {
     bn_lanes<T>(channels, [&](auto n) {
       constexpr int N = decltype(n)::value;
       const BnGrid g(pixels, channels, N);
-      GM_LAUNCH((bn_statistics_kernel<T, N>), g.grid(), kBnThreads, 0, c.ctx.stream, x, pixels,
-                static_cast<int>(channels), g.columns, memory + 8 * channels, finish);
+      GM_LAUNCH((bn_statistics_kernel<T, N>), g.grid(), g.block(), 0, c.ctx.stream, x, pixels,
+                static_cast<int>(channels), memory + 8 * channels, finish);
     });
   else
     GM_LAUNCH(bn_running_kernel, bn_vector_blocks(channels), 128, 0, c.ctx.stream, finish,

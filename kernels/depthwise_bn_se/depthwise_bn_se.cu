@@ -123,8 +123,8 @@ void backward(const OpCall& c) {
     bn_lanes<T>(channels, [&](auto n) {
       constexpr int N = decltype(n)::value;
       const BnGrid g(d.output().pixels(), channels, N);
-      GM_LAUNCH((se_sums_kernel<T, N, a.value>), dim3(unsigned(d.images), unsigned(g.slices)), kBnThreads, 0,
-                c.ctx.stream, yc, dy, sums.as<float>(), image, channels, g.columns, v);
+      GM_LAUNCH((se_sums_kernel<T, N, a.value>), dim3(unsigned(d.images), unsigned(g.slices)),
+                g.columns * g.rows, 0, c.ctx.stream, yc, dy, sums.as<float>(), image, channels, g.columns, v);
     });
   });
   se.backward(sums);
