@@ -1,15 +1,11 @@
 #include "kernels/depthwise_bn_se/depthwise_bn_se.h"
 
 #include "kernels/batch_norm/bn_backward.cuh"
+#include "kernels/depthwise_bn_se/se_layers.cuh"
 #include "kernels/depthwise_conv2d/depthwise_backward.cuh"
 #include "kernels/depthwise_conv2d/depthwise_forward.cuh"
 
 namespace gm::GM_BACKEND_NS {
-
-void activation_forward(const OpCall&);
-void activation_backward(const OpCall&);
-void linear_forward(const OpCall&);
-void linear_backward(const OpCall&);
 
 namespace {
 
@@ -85,20 +81,18 @@ __global__ void se_finish_kernel(const float* sums, const float* gate, const flo
   bn_finish_channel(finish, c, sum, product);
 }
 
-constexpr SeKernels kLayers{linear_forward, linear_backward, activation_forward, activation_backward};
-
-// Workspace: as depthwise_bn_act, then that of the layers.
+// Workspace: as depthwise_bn_act.
 template <class T>
 void forward(const OpCall& c) {
   const DepthwiseShape d(c.attrs, c.in[0].shape());
-  const SeLayers se(c, Backend::cuda, Pass::forward, kLayers);
+  const SeLayers se(c, Backend::cuda, Pass::forward);
   T *y = c.out[0].as<T>(), *yc = c.saved[0] ? c.saved[0].as<T>() : y;
   const BnVectors v = dw_launch_normalised(c, d, yc);
   const Shape shape = d.output();
   act_switch(act_of(c.attrs), [&](auto act) {
     bn_launch_apply<T, act.value>(yc, nullptr, se.pooled.as<float>(), shape, v, c.ctx);
   });
-  se.forward();
+  se_launch_forward(se);
   act_switch(act_of(c.attrs), [&](auto act) {
     bn_launch_apply<T, act.value>(
         yc, y, nullptr, shape, v, c.ctx,
@@ -109,7 +103,7 @@ void forward(const OpCall& c) {
 template <class T>
 void backward(const OpCall& c) {
   const DepthwiseShape d(c.attrs, c.in[0].shape());
-  const SeLayers se(c, Backend::cuda, Pass::backward, kLayers);
+  const SeLayers se(c, Backend::cuda, Pass::backward);
   const Act act = act_of(c.attrs);
   float* memory = static_cast<float*>(c.workspace.data);
   const BnVectors v(memory, d.channels);
@@ -127,7 +121,7 @@ void backward(const OpCall& c) {
                 g.columns * g.rows, 0, c.ctx.stream, yc, dy, sums.as<float>(), image, channels, g.columns, v);
     });
   });
-  se.backward(sums);
+  se_launch_backward(se, sums.as<float>());
   const float* dpooled = se.dpooled().as<float>();
   GM_LAUNCH(se_finish_kernel, static_cast<unsigned>((channels + 31) / 32), dim3(32, 8), 0, c.ctx.stream,
             sums.as<float>(), gate, dpooled, static_cast<int>(d.images), channels,

@@ -125,6 +125,7 @@ DepthwiseSeWorkspace depthwise_se_workspace(Backend backend, Pass pass, const At
       w.sums = take(5 * wide);
     }
   }
+  if (backend != Backend::cpu) return w;
   size_t layers = 0;
   const TensorSpec rows{{d.images, d.channels}, DType::f32}, few{{d.images, in[4].shape[0]}, DType::f32};
   for (const Specs& layer : {Specs{rows, in[4], in[5]}, Specs{few, in[6], in[7]}})
@@ -133,8 +134,8 @@ DepthwiseSeWorkspace depthwise_se_workspace(Backend backend, Pass pass, const At
   return w;
 }
 
-SeLayers::SeLayers(const OpCall& c, Backend backend, Pass pass, const SeKernels& kernels)
-    : kernels(kernels), call(c), workspace(static_cast<char*>(c.workspace.data)) {
+SeLayers::SeLayers(const OpCall& c, Backend backend, Pass pass)
+    : call(c), workspace(static_cast<char*>(c.workspace.data)) {
   Specs in;
   for (const View& v : c.in) in.push_back(v ? v.spec : TensorSpec{});
   at = depthwise_se_workspace(backend, pass, c.attrs, in);
@@ -149,11 +150,11 @@ SeLayers::SeLayers(const OpCall& c, Backend backend, Pass pass, const SeKernels&
   excited = place(6, at.excited, s[1]), gate = place(7, at.gate, s[1]);
 }
 
-void SeLayers::linear(const View& x, int weights, const View& y) const {
-  const View in[] = {x, call.in[weights], call.in[weights + 1]}, out[] = {y};
-  kernels.linear_forward(OpCall{{}, in, out, {}, {}, {}, {}, {workspace + at.layers, {}}, call.ctx});
-}
-void SeLayers::forward() const {
+void SeLayers::forward(const SeKernels& kernels) const {
+  const auto linear = [&](const View& x, int weights, const View& y) {
+    const View in[] = {x, call.in[weights], call.in[weights + 1]}, out[] = {y};
+    kernels.linear_forward(OpCall{{}, in, out, {}, {}, {}, {}, {workspace + at.layers, {}}, call.ctx});
+  };
   const auto activate = [&](Act act, const View& z, const View& y) {
     const View in[] = {z}, out[] = {y};
     kernels.activation_forward(OpCall{act_attrs(act), in, out, {}, {}, {}, {}, {}, call.ctx});
@@ -163,12 +164,12 @@ void SeLayers::forward() const {
   linear(acted, 6, excited);
   activate(Act::sigmoid, excited, gate);
 }
-void SeLayers::linear_gradient(const View& x, int weights, const View& dy, const View& dx) const {
-  const View in[] = {x, call.in[weights], {}}, dout[] = {dy};
-  const GradView din[] = {{dx, GradMode::overwrite}, call.din[weights], call.din[weights + 1]};
-  kernels.linear_backward(OpCall{{}, in, {}, {}, {}, dout, din, {workspace + at.layers, {}}, call.ctx});
-}
-void SeLayers::backward(const View& dgate) const {
+void SeLayers::backward(const SeKernels& kernels, const View& dgate) const {
+  const auto linear = [&](const View& x, int weights, const View& dy, const View& dx) {
+    const View in[] = {x, call.in[weights], {}}, dout[] = {dy};
+    const GradView din[] = {{dx, GradMode::overwrite}, call.din[weights], call.din[weights + 1]};
+    kernels.linear_backward(OpCall{{}, in, {}, {}, {}, dout, din, {workspace + at.layers, {}}, call.ctx});
+  };
   const auto activate = [&](Act act, const View& z, const View& dy, const View& dz) {
     const View in[] = {z}, dout[] = {dy};
     const GradView din[] = {{dz, GradMode::overwrite}};
@@ -177,9 +178,9 @@ void SeLayers::backward(const View& dgate) const {
   const View dexcited = scratch(at.dexcited, excited), dacted = scratch(at.dacted, acted),
              dsqueezed = scratch(at.dsqueezed, squeezed);
   activate(Act::sigmoid, excited, dgate, dexcited);
-  linear_gradient(acted, 6, dexcited, dacted);
+  linear(acted, 6, dexcited, dacted);
   activate(act_of(call.attrs), squeezed, dacted, dsqueezed);
-  linear_gradient(pooled, 4, dsqueezed, dpooled());
+  linear(pooled, 4, dsqueezed, dpooled());
 }
 
 const OpDef& depthwise_bn_se_def() {

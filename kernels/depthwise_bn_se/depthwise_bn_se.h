@@ -29,7 +29,7 @@ struct DepthwiseSeWorkspace {
   size_t pooled = 0, squeezed = 0, acted = 0, excited = 0, gate = 0;  // forward with nothing saved
   // backward: sums [5][N][C]; gradients of excited, acted, squeezed, pooled; CPU: dgate, a, da
   size_t sums = 0, dexcited = 0, dacted = 0, dsqueezed = 0, dpooled = 0, dgate = 0, a = 0, da = 0;
-  size_t layers = 0, bytes = 0;  // layers: workspace of `linear`
+  size_t layers = 0, bytes = 0;  // layers: workspace of `linear`; CPU
 };
 DepthwiseSeWorkspace depthwise_se_workspace(Backend backend, Pass pass, const Attrs& attrs,
                                             std::span<const TensorSpec> in);
@@ -37,25 +37,21 @@ DepthwiseSeWorkspace depthwise_se_workspace(Backend backend, Pass pass, const At
 struct SeKernels {  // of one backend
   OpKernel linear_forward, linear_backward, activation_forward, activation_backward;
 };
-/// The two layers between pooled and gate, run by the ops of one backend.
+/// The two layers between pooled and gate: their tensors, and how a backend runs them that composes them of
+/// ops.
 struct SeLayers {
-  SeKernels kernels;
   const OpCall& call;
   View pooled, squeezed, acted, excited, gate;
   char* workspace;
   DepthwiseSeWorkspace at;
 
-  SeLayers(const OpCall& c, Backend backend, Pass pass, const SeKernels& kernels);
+  SeLayers(const OpCall& c, Backend backend, Pass pass);
   /// gate from pooled.
-  void forward() const;
+  void forward(const SeKernels& kernels) const;
   /// dpooled (in the workspace) and the gradients of the four parameters from dgate.
-  void backward(const View& dgate) const;
+  void backward(const SeKernels& kernels, const View& dgate) const;
   View dpooled() const { return scratch(at.dpooled, pooled); }
   View scratch(size_t offset, const View& like) const { return {workspace + offset, like.spec}; }
-
- private:
-  void linear(const View& x, int weights, const View& y) const;
-  void linear_gradient(const View& x, int weights, const View& dy, const View& dx) const;
 };
 
 }  // namespace gm

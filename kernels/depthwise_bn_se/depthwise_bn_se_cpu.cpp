@@ -22,18 +22,18 @@ constexpr SeKernels kLayers{linear_forward, linear_backward, activation_forward,
 }  // namespace
 
 void depthwise_bn_se_forward(const OpCall& c) {
-  const SeLayers se(c, Backend::cpu, Pass::forward, kLayers);
+  const SeLayers se(c, Backend::cpu, Pass::forward);
   const Attrs pooled = Attrs(c.attrs).set("pool", 1);
   const View out[] = {c.out[0], se.pooled};
   depthwise_bn_act_forward(
       OpCall{pooled, c.in.first(4), out, c.saved.first(3), c.state, {}, {}, c.workspace, c.ctx});
-  se.forward();
+  se.forward(kLayers);
   const View scale[] = {c.out[0], se.gate};
   channel_scale_forward(OpCall{{}, scale, c.out, {}, {}, {}, {}, {}, c.ctx});
 }
 
 void depthwise_bn_se_backward(const OpCall& c) {
-  const SeLayers se(c, Backend::cpu, Pass::backward, kLayers);
+  const SeLayers se(c, Backend::cpu, Pass::backward);
   const View &yc = c.saved[0], a = se.scratch(se.at.a, yc), da = se.scratch(se.at.da, yc),
              dgate = se.scratch(se.at.dgate, se.gate);
   const int64_t channels = yc.shape().channels();
@@ -50,7 +50,7 @@ void depthwise_bn_se_backward(const OpCall& c) {
   const View scale[] = {a, se.gate};
   const GradView both[] = {{da, GradMode::overwrite}, {dgate, GradMode::overwrite}};
   channel_scale_backward(OpCall{{}, scale, {}, {}, {}, c.dout, both, {}, c.ctx});
-  se.backward(dgate);
+  se.backward(kLayers, dgate);
   const Attrs pooled = Attrs(c.attrs).set("pool", 1);
   const View dout[] = {da, se.dpooled()};
   depthwise_bn_act_backward(
