@@ -1,6 +1,7 @@
 #include "engine/op_run.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "kernels/common/philox.h"
@@ -21,6 +22,7 @@ std::vector<char> draw(const TensorSpec& spec, Fill how, uint32_t stream, int64_
   };
   for (int64_t i = 0; i < n; ++i) {
     const double x = how == Fill::positive ? rng.uniform(0.5, 1.5)
+                     : how == Fill::scaled ? rng.uniform(-1.7, 1.7) / std::sqrt(double(spec.shape.channels()))
                      : how == Fill::pixels ? rng.uniform(0, 255)
                                            : rng.uniform(-1.7, 1.7);
     switch (spec.dtype) {

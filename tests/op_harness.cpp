@@ -275,6 +275,9 @@ CaseData make_data(const OpDef& op, const OpCase& c) {
         case Fill::normal:
           x = normal();
           break;
+        case Fill::scaled:
+          x = normal() / std::sqrt(static_cast<double>(spec.shape.channels()));
+          break;
         case Fill::positive:
           x = 0.5 + rng.uniform();
           break;

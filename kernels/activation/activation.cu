@@ -11,14 +11,14 @@ template <class T, Act A>
 __global__ void activation_forward_kernel(const T* x, T* y, int64_t n) {
   for (int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; i < n;
        i += int64_t{gridDim.x} * blockDim.x)
-    y[i] = from_float<T>(act_value<A>(to_float(x[i])));
+    y[i] = from_float<T>(act_value<A, T>(to_float(x[i])));
 }
 
 template <class T, Act A>
 __global__ void activation_backward_kernel(const T* x, const T* dy, T* dx, int64_t n, bool accumulate) {
   for (int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; i < n;
        i += int64_t{gridDim.x} * blockDim.x) {
-    const float g = to_float(dy[i]) * act_slope<A>(to_float(x[i]));
+    const float g = to_float(dy[i]) * act_slope<A, T>(to_float(x[i]));
     dx[i] = from_float<T>(accumulate ? to_float(dx[i]) + g : g);
   }
 }

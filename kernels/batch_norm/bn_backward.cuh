@@ -66,7 +66,7 @@ __device__ __forceinline__ void bn_dz(const BnGradient<T>& g, int64_t pixel, int
   if (g.gate || g.dpool) bn_gate_and_pool(g, bn_image(pixel, g.image_pixels), channels, c, dz);
   if constexpr (A != Act::none) {
 #pragma unroll
-    for (int i = 0; i < N; ++i) dz[i] *= act_slope<A>(centred[i] * scale[i] + beta[i]);
+    for (int i = 0; i < N; ++i) dz[i] *= act_slope<A, T>(centred[i] * scale[i] + beta[i]);
   }
 }
 
@@ -110,7 +110,7 @@ struct BnRows {
     }
     if constexpr (A != Act::none) {
 #pragma unroll
-      for (int i = 0; i < N; ++i) dz[i] *= act_slope<A>(v[i] * scale[i] + beta[i]);
+      for (int i = 0; i < N; ++i) dz[i] *= act_slope<A, T>(v[i] * scale[i] + beta[i]);
     }
   }
 };

@@ -132,7 +132,7 @@ __global__ __launch_bounds__(kBnThreads, kTail ? 3 : 4) void bn_apply_kernel(con
       float v[N];
       bn_unpack(raw[u], v);
 #pragma unroll
-      for (int i = 0; i < N; ++i) v[i] = act_value<A>(normalise(i, v[i]));
+      for (int i = 0; i < N; ++i) v[i] = act_value<A, T>(normalise(i, v[i]));
       if constexpr (kTail) {
 #pragma unroll
         for (int i = 0; i < N; ++i) v[i] = factor[u] != 0.f ? v[i] * factor[u] : 0.f;
@@ -178,7 +178,7 @@ __global__ __launch_bounds__(kBnThreads, 3) void bn_apply_pool_kernel(const T* x
         bn_unpack(raw[u], v);
 #pragma unroll
         for (int i = 0; i < N; ++i) {
-          v[i] = act_value<A>(normalise(i, v[i]));
+          v[i] = act_value<A, T>(normalise(i, v[i]));
           sum[0][i] += v[i];
         }
         if (y) store_lanes<T, N>(at.row(y, row[u]), v);

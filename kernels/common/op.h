@@ -51,6 +51,7 @@ using Specs = std::vector<TensorSpec>;
 /// How a test case fills an input.
 enum class Fill : uint8_t {
   normal,    // N(0, 1)
+  scaled,    // N(0, 1 / last extent): weights of a layer, as initialisers draw them
   positive,  // uniform in [0.5, 1.5]: scales, variances
   integers,  // small integers, so that sums are exact: backends must equal the reference bit for bit
   labels,    // i32 class indices below the channel count of input 0

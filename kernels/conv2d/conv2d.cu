@@ -147,7 +147,7 @@ __global__ void __launch_bounds__(kTileThreads)
     if (m >= g.out_pixels) break;
     for (int j = 0; j < 4 && n + j < g.k; ++j) {
       const int64_t at = m * g.k + n + j;
-      const float a = act_value<kAct>(sum[i][j] + (bias ? bias[n + j] : 0.f));
+      const float a = act_value<kAct, T>(sum[i][j] + (bias ? bias[n + j] : 0.f));
       y[at] = from_float<T>(residual ? a + to_float(residual[at]) : a);
     }
   }

@@ -17,7 +17,7 @@ __global__ void conv2d_epilogue_kernel(T* y, const float* bias, const T* residua
     const int c = static_cast<int>(i % k);
 #pragma unroll
     for (int j = 0; j < L; ++j) {
-      f[j] = act_value<kAct>(f[j] + (bias ? bias[c + j] : 0.f));
+      f[j] = act_value<kAct, T>(f[j] + (bias ? bias[c + j] : 0.f));
       if (residual) f[j] += r[j];
     }
     store_lanes<T, L>(y + i, f);

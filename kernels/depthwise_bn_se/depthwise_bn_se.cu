@@ -34,8 +34,8 @@ __global__ __launch_bounds__(kBnThreads, 2) void se_sums_kernel(const T* x, cons
 #pragma unroll
       for (int i = 0; i < N; ++i) {
         v[i] -= mean[i];
-        const float z = v[i] * scale[i] + beta[i], slope = act_slope<A>(z), both = g[i] * slope;
-        sum[0][i] += g[i] * act_value<A>(z);
+        const float z = v[i] * scale[i] + beta[i], slope = act_slope<A, T>(z), both = g[i] * slope;
+        sum[0][i] += g[i] * act_value<A, T>(z);
         sum[1][i] += both;
         sum[2][i] += slope;
         sum[3][i] += both * v[i];

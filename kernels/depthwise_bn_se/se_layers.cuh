@@ -7,96 +7,134 @@
 // weights             both weight gradients, sums over the images, as tiles of 32 x 32
 // Every sum has a fixed order: of a thread's terms, then of lanes or rows of threads.
 #pragma once
+#include "kernels/batch_norm/bn.cuh"
 #include "kernels/common/act_any.cuh"
 #include "kernels/common/reduce.cuh"
 #include "kernels/depthwise_bn_se/depthwise_bn_se.h"
 
 namespace gm::GM_BACKEND_NS {
 
-constexpr int kSeThreads = 512, kSeTile = 32;
+constexpr int kSeThreads = 1024, kSeWarps = kSeThreads / 32, kSeTile = 32;
 
-/// gate = sigmoid(w_excite act(w_squeeze p + b_squeeze) + b_excite) of one image a block; p: pooled. Shared
-/// memory: channels + squeeze floats.
-static __global__ __launch_bounds__(kSeThreads) void se_forward_kernel(
-    const float* pooled, const float* w_squeeze, const float* b_squeeze, const float* w_excite,
-    const float* b_excite, float* squeezed, float* acted, float* excited, float* gate, int channels,
-    int squeeze, Act act) {
+/// gate = sigmoid(w_excite act(w_squeeze p + b_squeeze) + b_excite) of one image a block; p: pooled. L: 4
+/// when channels and squeeze are multiples of it, else 1. Shared memory: channels + squeeze floats.
+template <int L>
+__global__ __launch_bounds__(kSeThreads) void se_forward_kernel(const float* pooled, const float* w_squeeze,
+                                                                const float* b_squeeze, const float* w_excite,
+                                                                const float* b_excite, float* squeezed,
+                                                                float* acted, float* excited, float* gate,
+                                                                int channels, int squeeze, Act act) {
   GM_DYN_SHARED(float, p);
   float* const h = p + channels;
-  const int thread = static_cast<int>(threadIdx.x), lane = thread % 32, warp = thread / 32,
-            warps = kSeThreads / 32;
+  const int thread = static_cast<int>(threadIdx.x), lane = thread % 32, warp = thread / 32;
   const int64_t image = blockIdx.x;
   for (int c = thread; c < channels; c += kSeThreads) p[c] = pooled[image * channels + c];
   __syncthreads();
-  for (int s = warp; s < squeeze; s += warps) {
+  for (int s = warp; s < squeeze; s += kSeWarps) {
     const float* row = w_squeeze + int64_t{s} * channels;
     float sum = 0.f;
 #pragma unroll 8
-    for (int c = lane; c < channels; c += 32) sum += row[c] * p[c];
+    for (int c = lane * L; c < channels; c += 32 * L) {
+      float w[L], v[L];
+      load_lanes<float, L>(row + c, w);
+      load_lanes<float, L>(p + c, v);
+#pragma unroll
+      for (int i = 0; i < L; ++i) sum += w[i] * v[i];
+    }
     sum = warp_sum(sum);
     if (lane == 0) {
       const float z = sum + (b_squeeze ? b_squeeze[s] : 0.f);
       squeezed[image * squeeze + s] = z;
-      acted[image * squeeze + s] = h[s] = act_value_any(act, z);
+      acted[image * squeeze + s] = h[s] = act_value_any<float>(act, z);
     }
   }
   __syncthreads();
-  // Eight lanes a channel: a warp's four rows of weights are neighbours.
+  // Eight lanes a channel: a warp's rows of weights are neighbours. Four channels in flight.
+  constexpr int kRows = 4;
   const int part = lane % 8, row = lane / 8;
-  for (int first = warp * 4; first < channels; first += warps * 4) {
-    const int c = first + row;
-    float sum = 0.f;
-    if (c < channels) {
-#pragma unroll 8
-      for (int s = part; s < squeeze; s += 8) sum += w_excite[int64_t{c} * squeeze + s] * h[s];
+  for (int first = warp * 4 * kRows; first < channels; first += kSeWarps * 4 * kRows) {
+    float sum[kRows] = {};
+    for (int s = part * L; s < squeeze; s += 8 * L) {
+      float v[L], w[kRows][L];
+      load_lanes<float, L>(h + s, v);
+#pragma unroll
+      for (int u = 0; u < kRows; ++u)
+        load_lanes<float, L>(w_excite + int64_t{min(first + 4 * u + row, channels - 1)} * squeeze + s, w[u]);
+#pragma unroll
+      for (int u = 0; u < kRows; ++u)
+#pragma unroll
+        for (int i = 0; i < L; ++i) sum[u] += w[u][i] * v[i];
     }
 #pragma unroll
-    for (int o = 4; o > 0; o /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, o);
-    if (part == 0 && c < channels) {
-      const float z = sum + (b_excite ? b_excite[c] : 0.f);
-      excited[image * channels + c] = z;
-      gate[image * channels + c] = sigmoid(z);
+    for (int u = 0; u < kRows; ++u) {
+#pragma unroll
+      for (int o = 4; o > 0; o /= 2) sum[u] += __shfl_xor_sync(0xffffffffu, sum[u], o);
+      const int c = first + 4 * u + row;
+      if (part == 0 && c < channels) {
+        const float z = sum[u] + (b_excite ? b_excite[c] : 0.f);
+        excited[image * channels + c] = z;
+        gate[image * channels + c] = precise_sigmoid(z);
+      }
     }
   }
 }
 
 /// Of one image a block: dexcited and dsqueezed, the gradients of the layers' sums, and dpooled, from dgate.
-/// Shared memory: channels + squeeze + 32 (threads / 32) floats.
-static __global__ __launch_bounds__(kSeThreads) void se_gradient_kernel(
-    const float* dgate, const float* gate, const float* squeezed, const float* w_squeeze,
-    const float* w_excite, float* dexcited, float* dsqueezed, float* dpooled, int channels, int squeeze,
-    Act act) {
+/// L: as above. Shared memory: channels + squeeze + 32 kSeWarps floats.
+template <int L>
+__global__ __launch_bounds__(kSeThreads) void se_gradient_kernel(const float* dgate, const float* gate,
+                                                                 const float* squeezed,
+                                                                 const float* w_squeeze,
+                                                                 const float* w_excite, float* dexcited,
+                                                                 float* dsqueezed, float* dpooled,
+                                                                 int channels, int squeeze, Act act) {
   GM_DYN_SHARED(float, de);
-  float *const ds = de + channels, *const part = ds + squeeze;
-  const int thread = static_cast<int>(threadIdx.x), lane = thread % 32, warp = thread / 32,
-            warps = kSeThreads / 32;
+  float *const ds = de + channels, *const sums = ds + squeeze;
+  const int thread = static_cast<int>(threadIdx.x), lane = thread % 32, warp = thread / 32;
   const int64_t image = blockIdx.x;
   for (int c = thread; c < channels; c += kSeThreads) {
     const float g = gate[image * channels + c];
     dexcited[image * channels + c] = de[c] = dgate[image * channels + c] * g * (1.f - g);
   }
   __syncthreads();
-  for (int first = 0; first < squeeze; first += 32) {
-    const int s = first + lane;
-    float sum = 0.f;
-    if (s < squeeze) {
+  // Eight lanes beside each other in a row of w_excite, four rows a warp: 8 L of dsqueezed a round.
+  const int part = lane % 8, row = lane / 8;
+  for (int first = 0; first < squeeze; first += 8 * L) {
+    float sum[L] = {};
+    const int s = min(first + part * L, squeeze - L);  // past the end: not used
 #pragma unroll 8
-      for (int c = warp; c < channels; c += warps) sum += w_excite[int64_t{c} * squeeze + s] * de[c];
+    for (int c = warp * 4 + row; c < channels; c += kSeWarps * 4) {
+      float w[L];
+      load_lanes<float, L>(w_excite + int64_t{c} * squeeze + s, w);
+#pragma unroll
+      for (int i = 0; i < L; ++i) sum[i] += w[i] * de[c];
     }
-    part[warp * 32 + lane] = sum;
+#pragma unroll
+    for (int i = 0; i < L; ++i) {
+      sum[i] += __shfl_xor_sync(0xffffffffu, sum[i], 8);
+      sum[i] += __shfl_xor_sync(0xffffffffu, sum[i], 16);
+      if (row == 0) sums[warp * 32 + part * L + i] = sum[i];
+    }
     __syncthreads();
-    if (warp == 0 && s < squeeze) {
-      for (int w = 1; w < warps; ++w) sum += part[w * 32 + lane];
-      const float z = squeezed[image * squeeze + s];
-      dsqueezed[image * squeeze + s] = ds[s] = sum * act_slope_any(act, z);
+    if (thread < 8 * L && first + thread < squeeze) {
+      float total = 0.f;
+      for (int w = 0; w < kSeWarps; ++w) total += sums[w * 32 + thread];
+      const int at = first + thread;
+      dsqueezed[image * squeeze + at] = ds[at] =
+          total * act_slope_any<float>(act, squeezed[image * squeeze + at]);
     }
     __syncthreads();
   }
-  for (int c = thread; c < channels; c += kSeThreads) {
-    float sum = 0.f;
+  for (int c = thread * L; c < channels; c += kSeThreads * L) {
+    float sum[L] = {};
 #pragma unroll 8
-    for (int s = 0; s < squeeze; ++s) sum += w_squeeze[int64_t{s} * channels + c] * ds[s];
-    dpooled[image * channels + c] = sum;
+    for (int s = 0; s < squeeze; ++s) {
+      float w[L];
+      load_lanes<float, L>(w_squeeze + int64_t{s} * channels + c, w);
+#pragma unroll
+      for (int i = 0; i < L; ++i) sum[i] += w[i] * ds[s];
+    }
+    store_lanes<float, L>(dpooled + image * channels + c, sum);
   }
 }
 
@@ -155,15 +193,24 @@ static __global__ __launch_bounds__(256) void se_weights_kernel(SeProduct first,
 
 inline const float* se_optional(const View& v) { return v ? v.as<float>() : nullptr; }
 
+/// Calls f with the lanes of both layers.
+template <class F>
+void se_lanes(int channels, int squeeze, F&& f) {
+  if (channels % 4 == 0 && squeeze % 4 == 0) return f(std::integral_constant<int, 4>{});
+  f(std::integral_constant<int, 1>{});
+}
+
 inline void se_launch_forward(const SeLayers& se) {
   const OpCall& c = se.call;
   const int images = static_cast<int>(se.gate.shape()[0]), channels = static_cast<int>(se.gate.shape()[1]),
             squeeze = static_cast<int>(se.acted.shape()[1]);
-  GM_LAUNCH(se_forward_kernel, static_cast<unsigned>(images), kSeThreads,
-            (channels + squeeze) * sizeof(float), c.ctx.stream, se.pooled.as<float>(), c.in[4].as<float>(),
-            se_optional(c.in[5]), c.in[6].as<float>(), se_optional(c.in[7]), se.squeezed.as<float>(),
-            se.acted.as<float>(), se.excited.as<float>(), se.gate.as<float>(), channels, squeeze,
-            act_of(c.attrs));
+  se_lanes(channels, squeeze, [&](auto lanes) {
+    GM_LAUNCH((se_forward_kernel<lanes.value>), static_cast<unsigned>(images), kSeThreads,
+              (channels + squeeze) * sizeof(float), c.ctx.stream, se.pooled.as<float>(), c.in[4].as<float>(),
+              se_optional(c.in[5]), c.in[6].as<float>(), se_optional(c.in[7]), se.squeezed.as<float>(),
+              se.acted.as<float>(), se.excited.as<float>(), se.gate.as<float>(), channels, squeeze,
+              act_of(c.attrs));
+  });
 }
 
 /// dpooled and the gradients of the four parameters.
@@ -173,10 +220,12 @@ inline void se_launch_backward(const SeLayers& se, const float* dgate) {
             squeeze = static_cast<int>(se.acted.shape()[1]);
   float *dexcited = se.scratch(se.at.dexcited, se.excited).as<float>(),
         *dsqueezed = se.scratch(se.at.dsqueezed, se.squeezed).as<float>();
-  GM_LAUNCH(se_gradient_kernel, static_cast<unsigned>(images), kSeThreads,
-            (channels + squeeze + kSeThreads) * sizeof(float), c.ctx.stream, dgate, se.gate.as<float>(),
-            se.squeezed.as<float>(), c.in[4].as<float>(), c.in[6].as<float>(), dexcited, dsqueezed,
-            se.dpooled().as<float>(), channels, squeeze, act_of(c.attrs));
+  se_lanes(channels, squeeze, [&](auto lanes) {
+    GM_LAUNCH((se_gradient_kernel<lanes.value>), static_cast<unsigned>(images), kSeThreads,
+              (channels + squeeze + kSeThreads) * sizeof(float), c.ctx.stream, dgate, se.gate.as<float>(),
+              se.squeezed.as<float>(), c.in[4].as<float>(), c.in[6].as<float>(), dexcited, dsqueezed,
+              se.dpooled().as<float>(), channels, squeeze, act_of(c.attrs));
+  });
   auto product = [&](const float* a, const View& b, int rows, int columns, int weights) {
     const GradView &dw = c.din[weights], &db = c.din[weights + 1];
     return SeProduct{.a = a,

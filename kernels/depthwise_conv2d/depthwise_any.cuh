@@ -34,7 +34,7 @@ __global__ __launch_bounds__(kDwThreads, 2) void dw_forward_any_kernel(const T* 
           for (int i = 0; i < N; ++i) acc[i] += v[i] * k[i];
         }
 #pragma unroll
-      for (int i = 0; i < N; ++i) acc[i] = act_value_any(act, acc[i]);
+      for (int i = 0; i < N; ++i) acc[i] = act_value_any<T>(act, acc[i]);
       store_rounded<T, N>(y + p * d.channels + c, acc);
       if constexpr (Stats) {
 #pragma unroll

@@ -76,7 +76,7 @@ __global__ __launch_bounds__(kDwThreads, 2) void dw_forward_kernel(const T* x, c
 #pragma unroll
                   for (int s = 0; s < K; ++s)
                     acc[n] += window[(S * u + r) % K][q * S + s][n] * wr[r * K + s][n];
-                if (act != Act::none) acc[n] = act_value_any(act, acc[n]);
+                if (act != Act::none) acc[n] = act_value_any<T>(act, acc[n]);
               }
               if (q < columns) {
                 store_rounded<T, N>(out + q * d.channels, acc);

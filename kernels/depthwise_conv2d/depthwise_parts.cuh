@@ -105,9 +105,9 @@ __device__ __forceinline__ void dw_through_norm(const DwIncoming<T>& in, int ima
     }
   };
   if (in.act == Act::silu)  // every network's; the others need not be fast
-    through([](float z) { return act_slope<Act::silu>(z); });
+    through([](float z) { return act_slope<Act::silu, T>(z); });
   else
-    through([&](float z) { return act_slope_any(in.act, z); });
+    through([&](float z) { return act_slope_any<T>(in.act, z); });
 }
 
 /// Every thread's sums of all taps over the block, rows in order, into partial[block][tap][channel]. shared:

@@ -80,13 +80,13 @@ __device__ __forceinline__ const float* mb_gate(const MbProblem& g, const MbTile
     for (int c = lane; c < g.expanded; c += 32)
       sum += pooled[c] * from.w_squeeze[int64_t{s} * g.expanded + c];
     sum = warp_sum(sum);
-    if (lane == 0) narrow[s] = act_value_any(g.act, sum + (from.b_squeeze ? from.b_squeeze[s] : 0.f));
+    if (lane == 0) narrow[s] = act_value_any<float>(g.act, sum + (from.b_squeeze ? from.b_squeeze[s] : 0.f));
   }
   __syncthreads();
   for (int c = thread; c < g.expanded; c += kMbThreads) {
     float sum = from.b_excite ? from.b_excite[c] : 0.f;
     for (int s = 0; s < g.squeeze; ++s) sum += narrow[s] * from.w_excite[int64_t{c} * g.squeeze + s];
-    gate[c] = sigmoid(sum);
+    gate[c] = precise_sigmoid(sum);
   }
   __syncthreads();
   return gate;
@@ -211,6 +211,7 @@ __global__ void mbconv_sum_kernel(MbTensors<T> t, int64_t n, int groups, int cha
     constexpr int L = decltype(lanes)::value;
     float f[L], more[L];
     load_floats<L>(t.b_project + i % channels, f);
+#pragma unroll 8
     for (int k = 0; k < groups; ++k) {
       load_floats<L>(t.partial + k * n + i, more);
 #pragma unroll
@@ -272,11 +273,13 @@ void forward(const OpCall& c, const MbconvShape& s, const MbconvPlan& plan) {
   launch<T, MbPart::whole>(g, t, plan.groups, c.ctx);
   if (!split) return;
   const int64_t n = s.images() * s.out_image();
-  pixel_lanes_switch<T>(s.out_channels, [&](auto lanes) {
+  auto sum = [&](auto lanes) {
     constexpr int V = decltype(lanes)::value;
     GM_LAUNCH((mbconv_sum_kernel<T, V>), flat_grid(n, V, c.ctx), kFlatThreads, 0, c.ctx.stream, t, n,
               plan.groups, static_cast<int>(s.out_channels), s.residual);
-  });
+  };
+  if (n < (1 << 17)) return sum(Lanes<1>{});  // few elements: threads rather than vectors
+  pixel_lanes_switch<T>(s.out_channels, sum);
 }
 }  // namespace
 

@@ -81,6 +81,12 @@ OpCase make(DType t, const Block& b) {
   auto optional = [&](const TensorSpec& spec, bool there) {
     return there ? CaseInput{spec, fill} : CaseInput{{}, Fill::absent};
   };
+  // Of the gate: scaled, or its sigmoid is a step that rounding throws.
+  auto layer = [&](int64_t rows, int64_t columns) {
+    CaseInput in = optional({{rows, columns}, DType::f32}, b.squeeze);
+    if (in.fill == Fill::normal) in.fill = Fill::scaled;
+    return in;
+  };
   return {
       .attrs = {{"kernel", double(b.kernel)},
                 {"stride", double(b.stride)},
@@ -97,9 +103,9 @@ OpCase make(DType t, const Block& b) {
              {{{e}, DType::f32}, fill},
              {{{b.k, 1, 1, e}, t}, fill},
              {{{b.k}, DType::f32}, fill},
-             optional({{b.squeeze, e}, DType::f32}, b.squeeze),
+             layer(b.squeeze, e),
              optional({{b.squeeze}, DType::f32}, b.squeeze && b.biased_gate),
-             optional({{e, b.squeeze}, DType::f32}, b.squeeze),
+             layer(e, b.squeeze),
              optional({{e}, DType::f32}, b.squeeze && b.biased_gate)},
       .exact = b.exact,
       .tolerance = t == DType::bf16 ? 2.5e-2

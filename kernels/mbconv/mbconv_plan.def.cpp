@@ -151,8 +151,12 @@ int mb_border_width(const DepthwiseShape& d) {
 bool mbconv_pays(const MbconvShape& s) {
   const std::optional<MbconvPlan> plan = mbconv_plan(s);
   if (!plan) return false;
-  // An H100 by its data sheet and what such kernels usually reach of it; nothing here was measured.
-  constexpr double kLaunch = 2e-6, kShortest = 1.5e-6, kCopy = 2.4e12, kClock = 1.6e9;
+  // An H100 by its data sheet and what such kernels usually reach of it. Measured, on an H200: the whole
+  // block takes 2.5 times what its instructions say (three blocks of effg3 at batch 256: 1.00 ms, not 0.40),
+  // and 7 us before (at batch 1: 11.5 to 17.5 us, of which the instructions say 1.7 to 4.7); with these,
+  // effg3 is fastest without it.
+  constexpr double kLaunch = 2e-6, kShortest = 1.5e-6, kCopy = 2.4e12, kClock = 1.6e9, kStart = 7e-6,
+                   kStalls = 2.5;
   const double rate = s.dtype == DType::bf16 ? 250e12 : 35e12;
   const double item = double(dtype_bytes(s.dtype)), images = double(s.images());
   const double x = images * double(s.in_image()), y = images * double(s.out_image()),
@@ -163,7 +167,8 @@ bool mbconv_pays(const MbconvShape& s) {
   };
   double apart = kernel(e + d, 0) + kernel(d + y + (s.residual ? x : 0), d * double(s.out_channels));
   if (s.expand) apart += kernel(x + e, x * double(s.d.channels));
-  double whole = kLaunch + plan->cost * 2 / kClock;  // eight warps on four schedulers
+  double whole = kLaunch + kStart + kStalls * plan->cost * 2 / kClock;  // eight warps on four schedulers
+  if (plan->groups > 1) whole += kernel(0, 0);                          // adds their sums
   if (s.squeeze) {
     apart += 4 * kLaunch + kernel(d, 0) + kernel(2 * d, 0);  // pool and scale; the gate is small
     whole += kLaunch + item * 2 * d / kCopy;

@@ -131,7 +131,7 @@ __device__ __forceinline__ void mb_expand(const MbProblem& g, const MbTile& t, i
         [&](T* to, int c, const float(&z)[N], int) {
           float f[N];
 #pragma unroll
-          for (int k = 0; k < N; ++k) f[k] = act_value_any(g.act, z[k] + at.bias[c + k]);
+          for (int k = 0; k < N; ++k) f[k] = act_value_any<T>(g.act, z[k] + at.bias[c + k]);
           store_lanes<T, N>(to + c, f);
         });
   }

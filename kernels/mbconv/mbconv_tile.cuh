@@ -184,7 +184,7 @@ __device__ __forceinline__ void mb_depthwise(const MbProblem& g, const MbTile& t
 #pragma unroll
     for (int i = 0; i < kMbColumns; ++i)
       if (ow + i < g.out_width) {
-        const float f[2] = {act_value_any(g.act, sum[i][0]), act_value_any(g.act, sum[i][1])};
+        const float f[2] = {act_value_any<T>(g.act, sum[i][0]), act_value_any<T>(g.act, sum[i][1])};
         Vec<T, 2>::from_float(f).store(to + i * pitch);
       }
   }
