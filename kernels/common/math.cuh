@@ -48,8 +48,8 @@ __device__ __forceinline__ float silu_grad(float x) {
   return s * fmaf(x, 1.0f - s, 1.0f);
 }
 
-// The same for f32 tensors, where the bias of the approximating units shows in sums of thousands of terms: expf and
-// a correctly rounded division, about 30 instructions.
+// The same for f32 tensors, which are asked for where digits matter more than time: expf and a correctly
+// rounded division, about 30 instructions.
 
 /// Relative error below 4e-7 for x > -87; smaller x underflow to 0.
 __device__ __forceinline__ float precise_sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
