@@ -222,16 +222,11 @@ static __global__ void bn_factors_kernel(DropPath drop, float* factor, int image
   const int n = blockIdx.x * blockDim.x + threadIdx.x;
   if (n < images) factor[n] = drop.factor(n);
 }
-/// The image a pixel is of. 32 bits: a 64-bit division would cost more than the rest of a pixel's work.
-__device__ __forceinline__ unsigned bn_image(int64_t pixel, int image_pixels) {
-  return static_cast<unsigned>(pixel) / static_cast<unsigned>(image_pixels);
-}
-
-/// The same without a division: n * multiplier >> shift is n / d for all n < 2^31.
+/// The image a pixel is of, without a division: n * multiplier >> shift is n / d for all n < 2^31.
 struct BnImages {
   unsigned multiplier = 1u << 31, shift = 31;
   BnImages() = default;
-  explicit BnImages(int d) {
+  explicit BnImages(int d) {  // pixels of an image
     unsigned l = 0;
     while ((int64_t{1} << l) < d) ++l;
     shift = 31 + l;

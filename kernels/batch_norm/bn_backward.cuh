@@ -26,9 +26,6 @@ struct BnGradient {
   const float* factor = nullptr;
   const float* gate = nullptr;
 
-  __device__ __forceinline__ float factor_of(int64_t pixel) const {
-    return factor ? factor[bn_image(pixel, image_pixels)] : 1.f;
-  }
   /// Nothing but dy.
   bool plain() const { return dy && !dpool && !factor && !gate; }
 };
@@ -50,26 +47,6 @@ __device__ __forceinline__ void bn_gate_and_pool(const BnGradient<T>& g, unsigne
     for (int i = 0; i < N; ++i) dz[i] += d[i] * share;
   }
 }
-template <class T, int N, Act A>
-__device__ __forceinline__ void bn_dz(const BnGradient<T>& g, int64_t pixel, int channels, int c,
-                                      const float (&centred)[N], const float (&scale)[N],
-                                      const float (&beta)[N], float (&dz)[N]) {
-  const float factor = g.factor_of(pixel);
-  if (g.dy && factor != 0.f) {
-    load_lanes<T, N>(g.dy + pixel * channels + c, dz);
-#pragma unroll
-    for (int i = 0; i < N; ++i) dz[i] *= factor;
-  } else {
-#pragma unroll
-    for (int i = 0; i < N; ++i) dz[i] = 0.f;
-  }
-  if (g.gate || g.dpool) bn_gate_and_pool(g, bn_image(pixel, g.image_pixels), channels, c, dz);
-  if constexpr (A != Act::none) {
-#pragma unroll
-    for (int i = 0; i < N; ++i) dz[i] *= act_slope<A, T>(centred[i] * scale[i] + beta[i]);
-  }
-}
-
 /// The rows of a batch, loaded before they are used: x, dy and the factors of their images.
 template <class T, int N, Act A, bool kPlain, int R>
 struct BnRows {
