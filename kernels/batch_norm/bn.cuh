@@ -80,9 +80,11 @@ struct BnVectors {
 struct BnGrid {
   int columns, rows;  // threads of a block: columns x rows
   int slices, blocks;
-  BnGrid(int64_t pixels, int64_t channels, int lanes) {
-    const int64_t vectors = channels / lanes;
-    columns = bn_columns(vectors);
+  /// whole_rows: slices as wide as a block, what a pass that writes wants: slices share the sectors at their
+  /// borders, which are then read twice and written in parts.
+  BnGrid(int64_t pixels, int64_t channels, int lanes, bool whole_rows = false) {
+    const int64_t vectors = channels / lanes, widest = (vectors + kBnThreads - 1) / kBnThreads;
+    columns = whole_rows ? static_cast<int>((vectors + widest - 1) / widest) : bn_columns(vectors);
     rows = kBnThreads / columns;
     slices = static_cast<int>((vectors + columns - 1) / columns);
     GM_CHECK(pixels < (int64_t{1} << 31), "batch norm: too many pixels");
@@ -106,14 +108,14 @@ struct BnGrid {
     return static_cast<int>(std::clamp<int64_t>(pixels / (int64_t{rows} * 4), 1, most));
   }
   /// Threads side by side, 4 to 16: the number that leaves the fewest lanes idle, in the last slice and in
-  /// the last warp of a block, with a leaning towards 8 (128 bytes).
+  /// the last warp of a block, with a leaning towards 8 (128 bytes) and even numbers (whole sectors).
   static int bn_columns(int64_t vectors) {
     int best = static_cast<int>(std::min<int64_t>(vectors, 4));
     double least = 1e30;
     for (int k = best; k <= 16 && k <= vectors; ++k) {
       const int used = kBnThreads / k * k;
       const double lanes = static_cast<double>((vectors + k - 1) / k * k) * kBnThreads / used;
-      const double cost = lanes / static_cast<double>(vectors) + 0.01 * std::abs(k - 8);
+      const double cost = lanes / static_cast<double>(vectors) + 0.01 * std::abs(k - 8) + 0.05 * (k % 2);
       if (cost < least) best = k, least = cost;
     }
     return best;

@@ -201,7 +201,7 @@ void bn_op_backward(const OpCall& c, bool pool) {
   if (!c.din[0]) return;
   bn_lanes<T>(channels, [&](auto n) {
     constexpr int N = decltype(n)::value;
-    const BnGrid grid(pixels, channels, N);
+    const BnGrid grid(pixels, channels, N, true);
     auto launch = [&](auto plain) {
       GM_LAUNCH((bn_backward_apply_kernel<T, N, A, plain.value>), grid.filling_grid(pixels, c.ctx),
                 grid.block(), 0, c.ctx.stream, x, g, c.din[0].view.as<T>(), pixels,

@@ -203,15 +203,16 @@ void bn_launch_apply(const T* x, T* y, float* pooled, const Shape& shape, BnVect
   bn_lanes<T>(channels, [&](auto n) {
     constexpr int N = decltype(n)::value;
     const BnGrid g(pixels, channels, N);
-    const dim3 all = g.filling_grid(pixels, ctx);
+    const BnGrid whole(pixels, channels, N, true);
+    const dim3 all = whole.filling_grid(pixels, ctx);
     if (pooled)
       GM_LAUNCH((bn_apply_pool_kernel<T, N, A>), dim3(unsigned(shape[0]), unsigned(g.slices)), g.block(), 0,
                 ctx.stream, x, y, pooled, static_cast<int>(pixels / shape[0]), static_cast<int>(channels), k);
     else if (tail.residual || tail.factor || tail.gate)
-      GM_LAUNCH((bn_apply_kernel<T, N, A, true>), all, g.block(), 0, ctx.stream, x, y, pixels,
+      GM_LAUNCH((bn_apply_kernel<T, N, A, true>), all, whole.block(), 0, ctx.stream, x, y, pixels,
                 static_cast<int>(channels), k, tail, BnImages(tail.image_pixels));
     else
-      GM_LAUNCH((bn_apply_kernel<T, N, A, false>), all, g.block(), 0, ctx.stream, x, y, pixels,
+      GM_LAUNCH((bn_apply_kernel<T, N, A, false>), all, whole.block(), 0, ctx.stream, x, y, pixels,
                 static_cast<int>(channels), k, tail, BnImages());
   });
 }
