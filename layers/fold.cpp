@@ -47,7 +47,7 @@ FoldedNetwork::FoldedNetwork(const TrainableGraph& source, const Fusions& fusion
       continue;
     }
     if (fusions.block && backend != Backend::cpu)
-      if (const auto b = blocks.from(static_cast<int>(i)); b && blocks.pays(*b)) {
+      if (const auto b = blocks.from(static_cast<int>(i)); b && blocks.pays(*b, fusions.every_block)) {
         r.bind(g.nodes()[b->project.last()].out[0], whole(n, *b));
         for (int k : b->nodes()) done[k] = 1;
         continue;

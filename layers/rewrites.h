@@ -9,15 +9,16 @@ namespace gm {
 
 /// Which fusions a rewrite makes. Leaving some out shows which one a difference or a slowdown comes from.
 struct Fusions {
-  bool batch_norm = true;  // convolution and batch norm: one node in training, folded weights in inference
-  bool activation = true;  // the activation behind them
-  bool pool = true;        // training: an average pool over their result (squeeze-and-excitation)
-  bool residual = true;    // stochastic depth and residual add behind them
-  bool attention = true;   // CBAM's channel_scale and spatial_pool: channel_scale_pool
-  bool block = true;       // inference on a card: whole MBConv blocks, where that is expected to be faster
-  bool gate = true;        // training on a card: squeeze-and-excitation behind a depthwise convolution
+  bool batch_norm = true;    // convolution and batch norm: one node in training, folded weights in inference
+  bool activation = true;    // the activation behind them
+  bool pool = true;          // training: an average pool over their result (squeeze-and-excitation)
+  bool residual = true;      // stochastic depth and residual add behind them
+  bool attention = true;     // CBAM's channel_scale and spatial_pool: channel_scale_pool
+  bool block = true;         // inference on a card: whole MBConv blocks, where that is expected to be faster
+  bool gate = true;          // training on a card: squeeze-and-excitation behind a depthwise convolution
+  bool every_block = false;  // whole MBConv blocks wherever they fit, to find out what they cost
 
-  static constexpr Fusions none() { return {false, false, false, false, false, false, false}; }
+  static constexpr Fusions none() { return {false, false, false, false, false, false, false, false}; }
 };
 
 /// Training: convolution -> batch norm -> activation, then [-> global average pool] or [-> stochastic depth

@@ -86,8 +86,8 @@ class WholeBlocks {
         .set("act", match_.act_of(b.depthwise))
         .set("residual", b.project.add >= 0);
   }
-  /// Whether a card is expected to gain by it.
-  bool pays(const WholeBlock& b) const {
+  /// Whether a card is expected to gain by it; every: whether it fits.
+  bool pays(const WholeBlock& b, bool every) const {
     Specs in(11);
     in[0] = g_.spec(input(b));
     auto take = [&](int node, size_t weights, size_t bias) {
@@ -102,7 +102,8 @@ class WholeBlocks {
     take(b.project.conv, 5, 6);
     take(b.se.squeeze, 7, 8);
     take(b.se.excite, 9, 10);
-    return mbconv_pays(mbconv_shape(attrs(b), in));
+    const MbconvShape s = mbconv_shape(attrs(b), in);
+    return every ? mbconv_plan(s).has_value() : mbconv_pays(s);
   }
 
  private:

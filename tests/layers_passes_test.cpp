@@ -52,7 +52,7 @@ std::string count(const Block& b, bool training, Pass pass, Graphs graphs) {
     else if (training)
       at[k] = passes(fuse_for_training(plain, {}, backend).graph, pass, input);
     else
-      at[k] = passes(FoldedNetwork(plain, {}, backend).net.graph, pass, input);
+      at[k] = passes(FoldedNetwork(plain, {.every_block = true}, backend).net.graph, pass, input);
   }
   const double wide = at[1] - at[0], narrow = at[0] - 4 * wide;
   EXPECT_NEAR(wide, std::round(wide), 0.1) << b.name;
