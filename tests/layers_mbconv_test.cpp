@@ -90,7 +90,7 @@ TEST(LayersMbconv, EveryBlockOfTheSmallNetworksHasAPlan) {
             const Architecture a = architecture(name, {se, "input.size=" + std::to_string(size)});
             ParameterTable table;
             const TrainableGraph plain = build_network(a, table, {.batch = batch, .dtype = t, .loss = false});
-            const FoldedNetwork folded(plain, {.every_block = batch == 1}, Backend::cuda);
+            const FoldedNetwork folded(plain, {.every_block = true}, Backend::cuda);
             int blocks = 0;
             for (const StageSpec& s : a.stages) blocks += s.layers;
             auto ops = count_ops(folded.net.graph);

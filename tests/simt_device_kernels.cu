@@ -96,6 +96,7 @@ void touch(float* y, Grid3 grid, Grid3 block, void* stream) {
   GM_LAUNCH(touch_kernel, to_dim3(grid), to_dim3(block), 0, stream, y);
 }
 
+template <bool kPrecise>
 __global__ void silu_f32_kernel(const float* __restrict__ x, float* __restrict__ y, float* __restrict__ g,
                                 int n) {
   const int i = (blockIdx.x * blockDim.x + threadIdx.x) * 4;
@@ -104,14 +105,17 @@ __global__ void silu_f32_kernel(const float* __restrict__ x, float* __restrict__
   Vec<float, 4>::load(x + i).to_float(v);
 #pragma unroll
   for (int k = 0; k < 4; ++k) {
-    dv[k] = silu_grad(v[k]);
-    v[k] = silu(v[k]);
+    dv[k] = kPrecise ? precise_silu_grad(v[k]) : silu_grad(v[k]);
+    v[k] = kPrecise ? precise_silu(v[k]) : silu(v[k]);
   }
   Vec<float, 4>::from_float(v).store(y + i);
   Vec<float, 4>::from_float(dv).store(g + i);
 }
 void silu_f32(const float* x, float* y, float* g, int n, void* stream) {
-  GM_LAUNCH(silu_f32_kernel, (n / 4 + 127) / 128, 128, 0, stream, x, y, g, n);
+  GM_LAUNCH(silu_f32_kernel<true>, (n / 4 + 127) / 128, 128, 0, stream, x, y, g, n);
+}
+void fast_silu_f32(const float* x, float* y, float* g, int n, void* stream) {
+  GM_LAUNCH(silu_f32_kernel<false>, (n / 4 + 127) / 128, 128, 0, stream, x, y, g, n);
 }
 __global__ void silu_bf16_kernel(const bf16* __restrict__ x, bf16* __restrict__ y, int n) {
   constexpr int kLanes = kVecLanes<bf16>;
@@ -295,6 +299,7 @@ const SimtTestKernels& simt_test_kernels() {
       .total = total,
       .touch = touch,
       .silu_f32 = silu_f32,
+      .fast_silu_f32 = fast_silu_f32,
       .silu_bf16 = silu_bf16,
       .shuffles = shuffles,
       .votes = votes,

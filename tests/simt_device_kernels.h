@@ -28,6 +28,7 @@ struct SimtTestKernels {
   void (*touch)(float* y, Grid3 grid, Grid3 block, void* stream);
   /// y = silu(x) and g = silu'(x) by 16-byte vectors, f32 and (through bf16 bits) bf16; n a multiple of 8.
   void (*silu_f32)(const float* x, float* y, float* g, int n, void* stream);
+  void (*fast_silu_f32)(const float* x, float* y, float* g, int n, void* stream);
   void (*silu_bf16)(const uint16_t* x, uint16_t* y, int n, void* stream);
   /// out[lane + 32 k], k = 0..6: shfl by index, up 1, down 2 (width 8), xor 9, xor 16 (width 16), ballot of
   /// odd lanes, then two disjoint half-warp masks at two call sites. One warp.

@@ -20,13 +20,13 @@ struct Arguments {
   int64_t batch = 64, seed = 0;
   int threads = 0, from_host = 0;
   double seconds = 0.3;
-  bool recompute = false, json = false, list = false, quiet = false;
+  bool recompute = false, every_block = false, json = false, list = false, quiet = false;
 };
 
 // To find out which fusion a slowdown or a difference comes from.
-Fusions fusions_without(const std::vector<std::string>& names) {
-  Fusions f;
-  for (const std::string& name : names) {
+Fusions fusions_of(const Arguments& a) {
+  Fusions f{.every_block = a.every_block};
+  for (const std::string& name : a.without) {
     if (name == "all") return Fusions::none();
     (name == "batch_norm"   ? f.batch_norm
      : name == "activation" ? f.activation
@@ -120,7 +120,7 @@ ModelBenchOptions options_of(const Arguments& a) {
           .bf16 = a.precision == "bf16",
           .recompute = a.recompute,
           .seconds = a.seconds,
-          .fusions = fusions_without(a.without)};
+          .fusions = fusions_of(a)};
 }
 
 // The ops of whole networks.
@@ -243,6 +243,8 @@ int main(int argc, char** argv) {
                  "attention, block, gate, all")
       ->check(CLI::IsMember(
           {"batch_norm", "activation", "pool", "residual", "attention", "block", "gate", "all"}));
+  app.add_flag("--every-block", a.every_block,
+               "of a network on a card: whole MBConv blocks also where they are not expected to pay");
   app.add_option("--seconds", a.seconds, "time spent on each figure")->capture_default_str();
   app.add_option("--device", a.device, "auto, cpu, cuda or cuda:INDEX")
       ->capture_default_str()

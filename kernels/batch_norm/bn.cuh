@@ -21,28 +21,6 @@ namespace gm::GM_BACKEND_NS {
 constexpr int kBnThreads = 256;  // of a block, at most
 constexpr int kBnSlices = 1024;
 
-template <class T, int N>
-__device__ __forceinline__ void load_lanes(const T* p, float (&f)[N]) {
-  if constexpr (N == 1) {
-    f[0] = to_float(*p);
-  } else if constexpr (N * sizeof(T) > 16) {  // a vector of f32 beside bf16 data
-    float low[N / 2], high[N / 2];
-    Vec<T, N / 2>::load(p).to_float(low);
-    Vec<T, N / 2>::load(p + N / 2).to_float(high);
-#pragma unroll
-    for (int i = 0; i < N / 2; ++i) f[i] = low[i], f[i + N / 2] = high[i];
-  } else {
-    Vec<T, N>::load(p).to_float(f);
-  }
-}
-template <class T, int N>
-__device__ __forceinline__ void store_lanes(T* p, const float (&f)[N]) {
-  if constexpr (N == 1)
-    *p = from_float<T>(f[0]);
-  else
-    Vec<T, N>::from_float(f).store(p);
-}
-
 /// N neighbouring elements as they lie in memory: loaded now, unpacked when they are used, so that a row in
 /// flight takes 4 registers.
 template <class T, int N>
@@ -262,12 +240,11 @@ inline BnFinish bn_finish_of(const OpCall& c, int gamma, int saved_mean, BnVecto
           .mean = c.saved[saved_mean].as<float>(),
           .inv_std = c.saved[saved_mean + 1].as<float>()};
 }
-/// The same of a backward call; inv_std: saved by forward.
-inline BnFinishBackward bn_finish_backward_of(const OpCall& c, int gamma, const float* inv_std, BnVectors v,
-                                              int64_t pixels) {
+/// The same of a backward call; forward saved mean and inv_std as the last two before `gamma`'s number.
+inline BnFinishBackward bn_finish_backward_of(const OpCall& c, int gamma, BnVectors v, int64_t pixels) {
   const GradView &dgamma = c.din[gamma], &dbeta = c.din[gamma + 1];
   return {.v = v,
-          .inv_std = inv_std,
+          .inv_std = c.saved[gamma].as<float>(),
           .dgamma = dgamma ? dgamma.view.as<float>() : nullptr,
           .dbeta = dbeta ? dbeta.view.as<float>() : nullptr,
           .add_gamma = dgamma && dgamma.mode == GradMode::accumulate,

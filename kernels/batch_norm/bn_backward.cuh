@@ -4,17 +4,6 @@
 
 namespace gm::GM_BACKEND_NS {
 
-// Backward: coefficients from the saved statistics; c = q = 0, what frozen BN needs. One thread per channel.
-static __global__ void bn_saved_kernel(const float* mean, const float* inv_std, const float* gamma,
-                                       const float* beta, BnVectors v, int channels) {
-  const int c = blockIdx.x * blockDim.x + threadIdx.x;
-  if (c >= channels) return;
-  v.mean[c] = mean[c];
-  v.scale[c] = gamma[c] * inv_std[c];
-  v.beta[c] = beta ? beta[c] : 0.f;
-  v.c[c] = v.q[c] = 0.f;
-}
-
 /// Gradient of act's output: dy per pixel (null = 0) times the image's factor of stochastic depth (null = 1)
 /// and gate[image][channel] of squeeze-and-excitation (null = 1), plus dpool[image] / image_pixels (null =
 /// 0).
@@ -25,6 +14,7 @@ struct BnGradient {
   int image_pixels;
   const float* factor = nullptr;
   const float* gate = nullptr;
+  float per_pixel = 1.f / static_cast<float>(image_pixels);
 
   /// Nothing but dy.
   bool plain() const { return dy && !dpool && !factor && !gate; }
@@ -42,9 +32,8 @@ __device__ __forceinline__ void bn_gate_and_pool(const BnGradient<T>& g, unsigne
   if (g.dpool) {
     float d[N];
     load_lanes<float, N>(g.dpool + int64_t{image} * channels + c, d);
-    const float share = 1.f / static_cast<float>(g.image_pixels);
 #pragma unroll
-    for (int i = 0; i < N; ++i) dz[i] += d[i] * share;
+    for (int i = 0; i < N; ++i) dz[i] += d[i] * g.per_pixel;
   }
 }
 /// The rows of a batch, loaded before they are used: x, dy and the factors of their images.
@@ -158,14 +147,7 @@ __global__ __launch_bounds__(kBnThreads,
       rows.template get<kFolded>(u, g, channels, at.c, mean, scale, beta, v, dz);
 #pragma unroll
       for (int i = 0; i < N; ++i) v[i] = scale[i] * dz[i] - (shift[i] + slope[i] * v[i]);
-      T* const to = at.row(dx + at.c, row[u]);
-      if (accumulate) {
-        float old[N];
-        load_lanes<T, N>(to, old);
-#pragma unroll
-        for (int i = 0; i < N; ++i) v[i] += old[i];
-      }
-      store_lanes<T, N>(to, v);
+      put_lanes<T, N>(at.row(dx + at.c, row[u]), v, accumulate);
     }
   });
 }
@@ -195,7 +177,7 @@ void bn_op_backward(const OpCall& c, bool pool) {
   const T* x = c.in[0].as<T>();
   const BnGradient<T> g{c.dout[0].as<T>(), pool ? c.dout[1].as<float>() : nullptr,
                         static_cast<int>(pixels / s[0]), bn_launch_factors(c, s)};
-  const BnFinishBackward finish = bn_finish_backward_of(c, 1, c.saved[1].as<float>(), v, pixels);
+  const BnFinishBackward finish = bn_finish_backward_of(c, 1, v, pixels);
   if (!finish.frozen || finish.dgamma || finish.dbeta)
     bn_launch_sums<T, A>(x, g, pixels, channels, memory + 8 * channels, finish, c.ctx);
   if (!c.din[0]) return;

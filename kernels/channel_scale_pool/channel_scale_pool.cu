@@ -15,7 +15,7 @@ __global__ void scale_pool_kernel(const T* x, const float* s, T* y, float* m, in
     for_channels<V>(channels, [&](int64_t c) {
       float f[V], factor[V];
       load_lanes<T, V>(x + p * channels + c, f);
-      load_floats<V>(scale + c, factor);
+      load_lanes<float, V>(scale + c, factor);
 #pragma unroll
       for (int k = 0; k < V; ++k) {
         f[k] *= factor[k];
@@ -45,7 +45,7 @@ __global__ void scale_pool_backward_kernel(const T* x, const float* s, const T* 
   float sum[V] = {};
   if (c < channels) {
     float factor[V];
-    load_floats<V>(s + n * channels + c, factor);
+    load_lanes<float, V>(s + n * channels + c, factor);
     for (int64_t q = tile_first_pixel(); q < hw; q += tile_pixel_stride()) {
       const int64_t p = n * hw + q, i = p * channels + c;
       float g[V] = {}, a[V];

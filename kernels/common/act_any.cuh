@@ -5,38 +5,31 @@
 
 namespace gm::GM_BACKEND_NS {
 
-template <class T>
-__device__ __forceinline__ float act_value_any(Act act, float z) {
+/// f(std::integral_constant<Act, ...>) of the activation.
+template <class F>
+__device__ __forceinline__ float act_choose(Act act, F f) {
   switch (act) {
     case Act::silu:
-      return act_value<Act::silu, T>(z);
+      return f(std::integral_constant<Act, Act::silu>{});
     case Act::relu:
-      return act_value<Act::relu, T>(z);
+      return f(std::integral_constant<Act, Act::relu>{});
     case Act::relu6:
-      return act_value<Act::relu6, T>(z);
+      return f(std::integral_constant<Act, Act::relu6>{});
     case Act::sigmoid:
-      return act_value<Act::sigmoid, T>(z);
+      return f(std::integral_constant<Act, Act::sigmoid>{});
     case Act::none:
       break;
   }
-  return z;
+  return f(std::integral_constant<Act, Act::none>{});
+}
+template <class T>
+__device__ __forceinline__ float act_value_any(Act act, float z) {
+  return act_choose(act, [&](auto a) { return act_value<decltype(a)::value, T>(z); });
 }
 /// d act(z) / dz
 template <class T>
 __device__ __forceinline__ float act_slope_any(Act act, float z) {
-  switch (act) {
-    case Act::silu:
-      return act_slope<Act::silu, T>(z);
-    case Act::relu:
-      return act_slope<Act::relu, T>(z);
-    case Act::relu6:
-      return act_slope<Act::relu6, T>(z);
-    case Act::sigmoid:
-      return act_slope<Act::sigmoid, T>(z);
-    case Act::none:
-      break;
-  }
-  return 1.f;
+  return act_choose(act, [&](auto a) { return act_slope<decltype(a)::value, T>(z); });
 }
 
 }  // namespace gm::GM_BACKEND_NS

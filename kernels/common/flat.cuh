@@ -7,33 +7,6 @@
 
 namespace gm::GM_BACKEND_NS {
 
-/// V neighbouring elements as floats; one vector access for V > 1.
-template <class T, int V>
-__device__ __forceinline__ void load_lanes(const T* p, float (&f)[V]) {
-  if constexpr (V == 1)
-    f[0] = to_float(*p);
-  else
-    Vec<T, V>::load(p).to_float(f);
-}
-template <class T, int V>
-__device__ __forceinline__ void store_lanes(T* p, const float (&f)[V]) {
-  if constexpr (V == 1)
-    *p = from_float<T>(f[0]);
-  else
-    Vec<T, V>::from_float(f).store(p);
-}
-/// Adds f to what p holds when `accumulate`, else stores f.
-template <class T, int V>
-__device__ __forceinline__ void put_lanes(T* p, float (&f)[V], bool accumulate) {
-  if (accumulate) {
-    float old[V];
-    load_lanes<T, V>(p, old);
-#pragma unroll
-    for (int k = 0; k < V; ++k) f[k] += old[k];
-  }
-  store_lanes<T, V>(p, f);
-}
-
 /// V (4 or 1) neighbouring bytes as a word, the first in the lowest bits.
 template <int V>
 __device__ __forceinline__ unsigned load_bytes(const uint8_t* p) {

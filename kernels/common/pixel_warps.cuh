@@ -46,22 +46,6 @@ struct ChannelPool {
   }
 };
 
-/// V neighbouring f32 values, by 16-byte loads for V > 1.
-template <int V>
-__device__ __forceinline__ void load_floats(const float* p, float (&f)[V]) {
-  if constexpr (V == 1) {
-    f[0] = *p;
-  } else {
-#pragma unroll
-    for (int k = 0; k < V; k += 4) {
-      float four[4];
-      Vec<float, 4>::load(p + k).to_float(four);
-#pragma unroll
-      for (int j = 0; j < 4; ++j) f[k + j] = four[j];
-    }
-  }
-}
-
 /// Calls f with Lanes<V> for the widest vector that divides the channels.
 template <class T, class F>
 void pixel_lanes_switch(int64_t channels, F&& f) {

@@ -50,7 +50,8 @@ template <class... P>
 void launch(const char* name, const char* file, int line, void (*kernel)(P...), dim3 grid, dim3 block,
             size_t smem_bytes, void* stream, std::type_identity_t<P>... args) {
   static_assert((std::is_trivially_copyable_v<P> && ...), "kernel parameters are copied as bytes");
-  // More than 48 KB, static arrays included, must be asked for kernel by kernel.
+  // More than 48 KB, static arrays included, must be asked for kernel by kernel. Kernels with
+  // dynamic memory have less than 16 KB of static.
   constexpr size_t kDefaultLimit = 32 * 1024;
   if (smem_bytes > kDefaultLimit)
     check_launch(

@@ -33,25 +33,14 @@ void backward(const OpCall& c) {
   const BnVectors v(static_cast<float*>(c.workspace.data), d.channels);
   const int64_t pixels = d.output().pixels();
   const T* yc = c.saved[0].as<T>();
-  const float* inv_std = c.saved[2].as<float>();
   const BnGradient<T> g{c.dout[0].as<T>(), pool_of(c.attrs) ? c.dout[1].as<float>() : nullptr,
                         static_cast<int>(d.out_height * d.out_width)};
-  GM_LAUNCH(bn_saved_kernel, bn_vector_blocks(d.channels), 128, 0, c.ctx.stream, c.saved[1].as<float>(),
-            inv_std, c.in[2].as<float>(), act == Act::none ? nullptr : c.in[3].as<float>(), v,
-            static_cast<int>(d.channels));
-  const BnFinishBackward finish = bn_finish_backward_of(c, 2, inv_std, v, pixels);
+  const BnFinishBackward finish = bn_finish_backward_of(c, 2, v, pixels);
   if (!finish.frozen || finish.dgamma || finish.dbeta)
     act_switch(act, [&](auto a) {
       bn_launch_sums<T, a.value>(yc, g, pixels, d.channels, bn_partials(c, d.channels), finish, c.ctx);
     });
-  dw_launch_backward<T>(c, d,
-                        {.dy = g.dy,
-                         .yc = yc,
-                         .dpool = g.dpool,
-                         .per_pixel = 1.f / static_cast<float>(g.image_pixels),
-                         .act = act,
-                         .k = v},
-                        weight_partials(c, d.channels));
+  dw_launch_backward<T>(c, d, {.g = g, .yc = yc, .act = act, .norm = finish}, weight_partials(c, d.channels));
 }
 }  // namespace
 

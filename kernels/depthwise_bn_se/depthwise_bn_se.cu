@@ -15,44 +15,50 @@ constexpr int kSeQuantities = 5;
 // sums[quantity][image][c].
 template <class T, int N, Act A>
 __global__ __launch_bounds__(kBnThreads, 2) void se_sums_kernel(const T* x, const T* dy, float* sums,
-                                                                int pixels, int channels, int columns,
-                                                                BnVectors k) {
-  GM_SHARED(float, tile, [kBnThreads * N]);
-  const int column = threadIdx.x % columns, rows = blockDim.x / columns;
-  const int first = blockIdx.y * columns * N, c = first + column * N, width = columns * N;
-  float sum[kSeQuantities][N] = {};
-  if (c < channels) {
+                                                                int pixels, int channels,
+                                                                BnFinishBackward k) {
+  GM_SHARED(float, tile, [kBnTile<1, N>]);
+  const BnPlace at(N, channels, sizeof(T));
+  float sum[kSeQuantities][1][N] = {};
+  if (at.c < channels) {
     float mean[N], scale[N], beta[N];
-    load_lanes<float, N>(k.mean + c, mean);
-    load_lanes<float, N>(k.scale + c, scale);
-    load_lanes<float, N>(k.beta + c, beta);
-    const int64_t image = int64_t{blockIdx.x} * pixels * channels;
-    for (int r = threadIdx.x / columns; r < pixels; r += rows) {
-      float v[N], g[N];
-      load_lanes<T, N>(x + image + int64_t{r} * channels + c, v);
-      load_lanes<T, N>(dy + image + int64_t{r} * channels + c, g);
+    k.load<N, true>(at.c, mean, scale, beta);
+    const uint64_t image = uint64_t{blockIdx.x} * pixels * channels + at.c;
+    x += image;
+    dy += image;
+    bn_batches<2, 2>(threadIdx.y, blockDim.y, pixels, [&]<int R>(const unsigned(&row)[R], auto valid) {
+      BnRaw<T, N> raw_x[R], raw_dy[R];
 #pragma unroll
-      for (int i = 0; i < N; ++i) {
-        v[i] -= mean[i];
-        const float z = v[i] * scale[i] + beta[i], slope = act_slope<A, T>(z), both = g[i] * slope;
-        sum[0][i] += g[i] * act_value<A, T>(z);
-        sum[1][i] += both;
-        sum[2][i] += slope;
-        sum[3][i] += both * v[i];
-        sum[4][i] += slope * v[i];
+      for (int u = 0; u < R; ++u) {
+        raw_x[u] = bn_load<T, N>(at.row(x, row[u]));
+        raw_dy[u] = bn_load<T, N>(at.row(dy, row[u]));
       }
-    }
+#pragma unroll
+      for (int u = 0; u < R; ++u) {
+        if (!valid(u)) continue;
+        float v[N], g[N];
+        bn_unpack(raw_x[u], v);
+        bn_unpack(raw_dy[u], g);
+#pragma unroll
+        for (int i = 0; i < N; ++i) {
+          v[i] -= mean[i];
+          const float z = v[i] * scale[i] + beta[i], slope = act_slope<A, T>(z), both = g[i] * slope;
+          sum[0][0][i] += g[i] * act_value<A, T>(z);
+          sum[1][0][i] += both;
+          sum[2][0][i] += slope;
+          sum[3][0][i] += both * v[i];
+          sum[4][0][i] += slope * v[i];
+        }
+      }
+    });
   }
 #pragma unroll
   for (int q = 0; q < kSeQuantities; ++q) {
-#pragma unroll
-    for (int i = 0; i < N; ++i) tile[threadIdx.x * N + i] = sum[q][i];
-    __syncthreads();
-    for (int j = threadIdx.x; j < width && first + j < channels; j += blockDim.x) {
-      float total = 0.f;
-      for (int r = 0; r < rows; ++r) total += tile[r * width + j];
-      sums[(int64_t{q} * gridDim.x + blockIdx.x) * channels + first + j] = total;
-    }
+    bn_block_sums<1, N>(sum[q], static_cast<int>(blockDim.x), static_cast<int>(blockDim.y), tile,
+                        [&](int j, const float(&total)[1]) {
+                          if (at.first + j < channels)
+                            sums[(int64_t{q} * gridDim.x + blockIdx.x) * channels + at.first + j] = total[0];
+                        });
     __syncthreads();
   }
 }
@@ -109,31 +115,23 @@ void backward(const OpCall& c) {
   const BnVectors v(memory, d.channels);
   const int channels = static_cast<int>(d.channels), image = static_cast<int>(d.out_height * d.out_width);
   const T *yc = c.saved[0].as<T>(), *dy = c.dout[0].as<T>();
-  const float *inv_std = c.saved[2].as<float>(), *gate = se.gate.as<float>();
-  GM_LAUNCH(bn_saved_kernel, bn_vector_blocks(channels), 128, 0, c.ctx.stream, c.saved[1].as<float>(),
-            inv_std, c.in[2].as<float>(), c.in[3].as<float>(), v, channels);
+  const float* gate = se.gate.as<float>();
+  const BnFinishBackward finish = bn_finish_backward_of(c, 2, v, d.output().pixels());
   const View sums = se.scratch(se.at.sums, se.gate);  // its first quantity is the gradient of the gate
   act_switch(act, [&](auto a) {
     bn_lanes<T>(channels, [&](auto n) {
       constexpr int N = decltype(n)::value;
       const BnGrid g(d.output().pixels(), channels, N);
-      GM_LAUNCH((se_sums_kernel<T, N, a.value>), dim3(unsigned(d.images), unsigned(g.slices)),
-                g.columns * g.rows, 0, c.ctx.stream, yc, dy, sums.as<float>(), image, channels, g.columns, v);
+      GM_LAUNCH((se_sums_kernel<T, N, a.value>), dim3(unsigned(d.images), unsigned(g.slices)), g.block(), 0,
+                c.ctx.stream, yc, dy, sums.as<float>(), image, channels, finish);
     });
   });
   se_launch_backward(se, sums.as<float>());
   const float* dpooled = se.dpooled().as<float>();
+  const BnGradient<T> g{.dy = dy, .dpool = dpooled, .image_pixels = image, .gate = gate};
   GM_LAUNCH(se_finish_kernel, static_cast<unsigned>((channels + 31) / 32), dim3(32, 8), 0, c.ctx.stream,
-            sums.as<float>(), gate, dpooled, static_cast<int>(d.images), channels,
-            1.f / static_cast<float>(image), bn_finish_backward_of(c, 2, inv_std, v, d.output().pixels()));
-  dw_launch_backward<T>(c, d,
-                        {.dy = dy,
-                         .yc = yc,
-                         .dpool = dpooled,
-                         .gate = gate,
-                         .per_pixel = 1.f / static_cast<float>(image),
-                         .act = act,
-                         .k = v},
+            sums.as<float>(), gate, dpooled, static_cast<int>(d.images), channels, g.per_pixel, finish);
+  dw_launch_backward<T>(c, d, {.g = g, .yc = yc, .act = act, .norm = finish},
                         memory + bn_gpu_workspace(channels) / sizeof(float));
 }
 }  // namespace

@@ -10,7 +10,6 @@ namespace {
 TensorSpec conv_output(const Attrs& a, std::span<const TensorSpec> in) {
   return {DepthwiseShape(a, in[0].shape).output(), in[0].dtype};
 }
-Attrs act_attrs(Act act) { return {{"act", double(static_cast<int>(act))}}; }
 
 Specs infer(const Attrs& a, std::span<const TensorSpec> in) {
   const TensorSpec yc = check_depthwise("depthwise_bn_se", a, in[0], in[1]);
@@ -149,39 +148,6 @@ SeLayers::SeLayers(const OpCall& c, Backend backend, Pass pass)
   pooled = place(3, at.pooled, s[1]), squeezed = place(4, at.squeezed, s[0]),
   acted = place(5, at.acted, s[0]);
   excited = place(6, at.excited, s[1]), gate = place(7, at.gate, s[1]);
-}
-
-void SeLayers::forward(const SeKernels& kernels) const {
-  const auto linear = [&](const View& x, int weights, const View& y) {
-    const View in[] = {x, call.in[weights], call.in[weights + 1]}, out[] = {y};
-    kernels.linear_forward(OpCall{{}, in, out, {}, {}, {}, {}, {workspace + at.layers, {}}, call.ctx});
-  };
-  const auto activate = [&](Act act, const View& z, const View& y) {
-    const View in[] = {z}, out[] = {y};
-    kernels.activation_forward(OpCall{act_attrs(act), in, out, {}, {}, {}, {}, {}, call.ctx});
-  };
-  linear(pooled, 4, squeezed);
-  activate(act_of(call.attrs), squeezed, acted);
-  linear(acted, 6, excited);
-  activate(Act::sigmoid, excited, gate);
-}
-void SeLayers::backward(const SeKernels& kernels, const View& dgate) const {
-  const auto linear = [&](const View& x, int weights, const View& dy, const View& dx) {
-    const View in[] = {x, call.in[weights], {}}, dout[] = {dy};
-    const GradView din[] = {{dx, GradMode::overwrite}, call.din[weights], call.din[weights + 1]};
-    kernels.linear_backward(OpCall{{}, in, {}, {}, {}, dout, din, {workspace + at.layers, {}}, call.ctx});
-  };
-  const auto activate = [&](Act act, const View& z, const View& dy, const View& dz) {
-    const View in[] = {z}, dout[] = {dy};
-    const GradView din[] = {{dz, GradMode::overwrite}};
-    kernels.activation_backward(OpCall{act_attrs(act), in, {}, {}, {}, dout, din, {}, call.ctx});
-  };
-  const View dexcited = scratch(at.dexcited, excited), dacted = scratch(at.dacted, acted),
-             dsqueezed = scratch(at.dsqueezed, squeezed);
-  activate(Act::sigmoid, excited, dgate, dexcited);
-  linear(acted, 6, dexcited, dacted);
-  activate(act_of(call.attrs), squeezed, dacted, dsqueezed);
-  linear(pooled, 4, dsqueezed, dpooled());
 }
 
 const OpDef& depthwise_bn_se_def() {

@@ -34,11 +34,7 @@ struct DepthwiseSeWorkspace {
 DepthwiseSeWorkspace depthwise_se_workspace(Backend backend, Pass pass, const Attrs& attrs,
                                             std::span<const TensorSpec> in);
 
-struct SeKernels {  // of one backend
-  OpKernel linear_forward, linear_backward, activation_forward, activation_backward;
-};
-/// The two layers between pooled and gate: their tensors, and how a backend runs them that composes them of
-/// ops.
+/// The tensors of the two layers between pooled and gate.
 struct SeLayers {
   const OpCall& call;
   View pooled, squeezed, acted, excited, gate;
@@ -46,10 +42,6 @@ struct SeLayers {
   DepthwiseSeWorkspace at;
 
   SeLayers(const OpCall& c, Backend backend, Pass pass);
-  /// gate from pooled.
-  void forward(const SeKernels& kernels) const;
-  /// dpooled (in the workspace) and the gradients of the four parameters from dgate.
-  void backward(const SeKernels& kernels, const View& dgate) const;
   View dpooled() const { return scratch(at.dpooled, pooled); }
   View scratch(size_t offset, const View& like) const { return {workspace + offset, like.spec}; }
 };

@@ -18,7 +18,42 @@ void linear_forward(const OpCall&);
 void linear_backward(const OpCall&);
 
 namespace {
-constexpr SeKernels kLayers{linear_forward, linear_backward, activation_forward, activation_backward};
+// gate from pooled.
+void forward_layers(const SeLayers& se) {
+  const OpCall& call = se.call;
+  const auto linear = [&](const View& x, int weights, const View& y) {
+    const View in[] = {x, call.in[weights], call.in[weights + 1]}, out[] = {y};
+    linear_forward(OpCall{{}, in, out, {}, {}, {}, {}, {se.workspace + se.at.layers, {}}, call.ctx});
+  };
+  const auto activate = [&](Act act, const View& z, const View& y) {
+    const View in[] = {z}, out[] = {y};
+    activation_forward(OpCall{act_attrs(act), in, out, {}, {}, {}, {}, {}, call.ctx});
+  };
+  linear(se.pooled, 4, se.squeezed);
+  activate(act_of(call.attrs), se.squeezed, se.acted);
+  linear(se.acted, 6, se.excited);
+  activate(Act::sigmoid, se.excited, se.gate);
+}
+// dpooled (in the workspace) and the gradients of the four parameters from dgate.
+void backward_layers(const SeLayers& se, const View& dgate) {
+  const OpCall& call = se.call;
+  const auto linear = [&](const View& x, int weights, const View& dy, const View& dx) {
+    const View in[] = {x, call.in[weights], {}}, dout[] = {dy};
+    const GradView din[] = {{dx, GradMode::overwrite}, call.din[weights], call.din[weights + 1]};
+    linear_backward(OpCall{{}, in, {}, {}, {}, dout, din, {se.workspace + se.at.layers, {}}, call.ctx});
+  };
+  const auto activate = [&](Act act, const View& z, const View& dy, const View& dz) {
+    const View in[] = {z}, dout[] = {dy};
+    const GradView din[] = {{dz, GradMode::overwrite}};
+    activation_backward(OpCall{act_attrs(act), in, {}, {}, {}, dout, din, {}, call.ctx});
+  };
+  const View dexcited = se.scratch(se.at.dexcited, se.excited), dacted = se.scratch(se.at.dacted, se.acted),
+             dsqueezed = se.scratch(se.at.dsqueezed, se.squeezed);
+  activate(Act::sigmoid, se.excited, dgate, dexcited);
+  linear(se.acted, 6, dexcited, dacted);
+  activate(act_of(call.attrs), se.squeezed, dacted, dsqueezed);
+  linear(se.pooled, 4, dsqueezed, se.dpooled());
+}
 }  // namespace
 
 void depthwise_bn_se_forward(const OpCall& c) {
@@ -27,7 +62,7 @@ void depthwise_bn_se_forward(const OpCall& c) {
   const View out[] = {c.out[0], se.pooled};
   depthwise_bn_act_forward(
       OpCall{pooled, c.in.first(4), out, c.saved.first(3), c.state, {}, {}, c.workspace, c.ctx});
-  se.forward(kLayers);
+  forward_layers(se);
   const View scale[] = {c.out[0], se.gate};
   channel_scale_forward(OpCall{{}, scale, c.out, {}, {}, {}, {}, {}, c.ctx});
 }
@@ -50,7 +85,7 @@ void depthwise_bn_se_backward(const OpCall& c) {
   const View scale[] = {a, se.gate};
   const GradView both[] = {{da, GradMode::overwrite}, {dgate, GradMode::overwrite}};
   channel_scale_backward(OpCall{{}, scale, {}, {}, {}, c.dout, both, {}, c.ctx});
-  se.backward(kLayers, dgate);
+  backward_layers(se, dgate);
   const Attrs pooled = Attrs(c.attrs).set("pool", 1);
   const View dout[] = {da, se.dpooled()};
   depthwise_bn_act_backward(

@@ -1,10 +1,8 @@
 // The two layers of squeeze-and-excitation on the GPU, f32: three launches instead of twelve library calls,
 // each of which would take longer to start than to run.
-//
-// forward, gradient   a block takes one image: its rows of both layers fit in shared memory, and the weights,
-// which all
-//                     blocks read, come from L2
-// weights             both weight gradients, sums over the images, as tiles of 32 x 32
+//   forward, gradient   a block takes one image: its rows of both layers fit in shared memory; the weights,
+//                       which all blocks read, come from L2
+//   weights             both weight gradients, sums over the images, as tiles of 32 x 32
 // Every sum has a fixed order: of a thread's terms, then of lanes or rows of threads.
 #pragma once
 #include "kernels/batch_norm/bn.cuh"

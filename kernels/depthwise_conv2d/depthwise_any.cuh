@@ -11,8 +11,7 @@ __global__ __launch_bounds__(kDwThreads, 2) void dw_forward_any_kernel(const T* 
                                                                        const float* bias, T* y, DwShape d,
                                                                        Act act, float* partial,
                                                                        BnFinish finish) {
-  const int column = threadIdx.x % d.columns, lane = threadIdx.x / d.columns, lanes = blockDim.x / d.columns;
-  const int first = blockIdx.y * d.columns * N, c = first + column * N;
+  const auto [column, lane, lanes, slice, first, c] = DwThread(d, N);
   DwStatistics<N> st;
   if (c < d.channels) {
     if constexpr (Stats)
@@ -50,23 +49,16 @@ template <class T, int N>
 __global__ __launch_bounds__(kDwThreads, 2) void dw_backward_any_kernel(const T* x, const T* w,
                                                                         DwIncoming<T> in, T* dx, bool add_dx,
                                                                         DwShape d, float* partial) {
-  const int column = threadIdx.x % d.columns, lane = threadIdx.x / d.columns, lanes = blockDim.x / d.columns;
-  const int c = (blockIdx.y * d.columns + column) * N;
+  const auto [column, lane, lanes, slice, first, c] = DwThread(d, N);
   GM_DYN_SHARED(float, shared);
   const int64_t start = int64_t{blockIdx.x} * lanes + lane, step = int64_t{gridDim.x} * lanes;
   const bool active = c < d.channels;
   float k[kDwCoefficients * N] = {};
   if (in.yc && active)
-    for (int i = 0; i < N; ++i) {
-      k[i] = in.k.mean[c + i];
-      k[N + i] = in.k.scale[c + i];
-      k[2 * N + i] = in.k.beta[c + i];
-      k[3 * N + i] = in.k.c[c + i];
-      k[4 * N + i] = in.k.q[c + i];
-    }
+    for (int i = 0; i < N; ++i) dw_coefficients(in, c + i, k + i, N);
   auto gradient = [&](int64_t image, int64_t pixel, float(&g)[N]) {
     for (int i = 0; i < N; ++i) g[i] = 0.f;
-    if (in.dy) load_lanes<T, N>(in.dy + pixel * d.channels + c, g);
+    if (in.g.dy) load_lanes<T, N>(in.g.dy + pixel * d.channels + c, g);
     if (!in.yc) return;
     float v[N];
     load_lanes<T, N>(in.yc + pixel * d.channels + c, v);

@@ -38,19 +38,12 @@ __global__ __launch_bounds__(kDwThreads, 2) void dw_backward_kernel(const T* x, 
   constexpr int TW = kDwTile, N = depthwise_lanes(K), V = kVecLanes<T>, KB = (K - 1) / S + 1,
                 WW = TW + KB - 1, kBatch = S == 2 ? 1 : 2;
   GM_DYN_SHARED(float, coefficients);
-  const int column = threadIdx.x % d.columns, lane = threadIdx.x / d.columns, lanes = blockDim.x / d.columns;
-  const int slice = d.columns * N, first = blockIdx.y * slice, c = first + column * N;
+  const auto [column, lane, lanes, slice, first, c] = DwThread(d, N);
   T* const tile = reinterpret_cast<T*>(coefficients + kDwCoefficients * slice);
   const int m_first = d.pad_top / S, mw_first = d.pad_left / S;
   if (in.yc)
-    for (int i = threadIdx.x; i < slice; i += blockDim.x) {
-      const int channel = min(first + i, d.channels - 1);
-      coefficients[i] = in.k.mean[channel];
-      coefficients[slice + i] = in.k.scale[channel];
-      coefficients[2 * slice + i] = in.k.beta[channel];
-      coefficients[3 * slice + i] = in.k.c[channel];
-      coefficients[4 * slice + i] = in.k.q[channel];
-    }
+    for (int i = threadIdx.x; i < slice; i += blockDim.x)
+      dw_coefficients(in, min(first + i, d.channels - 1), coefficients + i, slice);
   float sums[K * K][N] = {};
   for (int at = blockIdx.x; at < t.tiles; at += gridDim.x) {
     const DwPlace place(t, at, d.images);
@@ -61,7 +54,7 @@ __global__ __launch_bounds__(kDwThreads, 2) void dw_backward_kernel(const T* x, 
     dw_fill<T, kBatch>(
         t, place, tile, slice, d.out_height, d.out_width, d.channels, top, left, first,
         [&](int k, int from) {
-          held[k] = in.dy ? Vec<T, V>::load(in.dy + corner + from) : Vec<T, V>{};
+          held[k] = in.g.dy ? Vec<T, V>::load(in.g.dy + corner + from) : Vec<T, V>{};
           if (in.yc) conv[k] = Vec<T, V>::load(in.yc + corner + from);
         },
         [&](int k, int image, int channel, bool inside, T* to) {
@@ -131,14 +124,7 @@ __global__ __launch_bounds__(kDwThreads, 2) void dw_backward_kernel(const T* x, 
                       sums[r * K + s][n] += pixel[q][n] * v;
                     }
                 if (dx && inside(q)) {
-                  T* to = dx_row + (iw0 + q) * d.channels;
-                  if (add_dx) {
-                    float old[N];
-                    load_lanes<T, N>(to, old);
-#pragma unroll
-                    for (int n = 0; n < N; ++n) sum[n] += old[n];
-                  }
-                  store_lanes<T, N>(to, sum);
+                  put_lanes<T, N>(dx_row + (iw0 + q) * d.channels, sum, add_dx);
                 }
               }
             }
@@ -167,13 +153,12 @@ void dw_launch_backward(const OpCall& c, const DepthwiseShape& d, const DwIncomi
     constexpr int K = kernel.value, S = stride.value, KB = (K - 1) / S + 1;
     const int rows = (d.pad_top + shape.height - 1) / S - d.pad_top / S + 1,
               columns = (d.pad_left + shape.width - 1) / S - d.pad_left / S + 1,
-              slice = sl.columns * sl.lanes, pixel_bytes = slice * static_cast<int>(sizeof(T));
-    const DwTiles t(shape.images, rows, columns, 1, KB, pixel_bytes, sl);
+              coefficients = kDwCoefficients * sl.columns * sl.lanes;
+    const DwTiles t(shape.images, rows, columns, 1, KB, sizeof(T), sl);
     blocks = t.blocks(blocks);
     GM_LAUNCH((dw_backward_kernel<T, K, S>), dim3(static_cast<unsigned>(blocks), slices), threads,
-              std::max(t.bytes(pixel_bytes) + kDwCoefficients * slice * sizeof(float),
-                       dw_sums_bytes(K * K, sl.lanes)),
-              c.ctx.stream, x, w, in, dx, add_dx, shape, t, partial);
+              std::max(t.bytes + coefficients * sizeof(float), dw_sums_bytes(K * K, sl.lanes)), c.ctx.stream,
+              x, w, in, dx, add_dx, shape, t, partial);
   });
   if (!fast) {
     const dim3 grid(static_cast<unsigned>(blocks), slices);

@@ -24,7 +24,7 @@ void depthwise_conv2d_backward(const OpCall& c) {
   float_switch(c.in[0].dtype(), [&](auto zero) {
     using T = decltype(zero);
     const BnGradient<T> g{c.dout[0].as<T>(), nullptr, 1};
-    dw_launch_backward<T>(c, d, {.dy = g.dy, .k = none}, partial);
+    dw_launch_backward<T>(c, d, {.g = g}, partial);
     if (c.din.size() > 2 && c.din[2])
       bn_launch_sums<T, Act::none>(nullptr, g, d.images * d.out_height * d.out_width, d.channels, memory,
                                    {.v = none,

@@ -58,6 +58,11 @@ std::vector<OpCase> cases() {
   add({1, 4, 4, 480}, DType::f32, 3, 1, {1, 1, 1, 1}, false, true);
   add({5, 1, 1, 8}, DType::f32, 5, 1, {2, 2, 2, 2}, false, true);
   add({2, 6, 17, 33}, DType::f32, 5, 2, {1, 1, 2, 2}, false, true);
+  // The card's tiles: several strips and rows of an image, several images, a slice with idle channels.
+  add({1, 9, 150, 32}, DType::f32, 5, 1, {2, 2, 2, 2}, false, true);
+  add({1, 9, 150, 32}, DType::f32, 5, 2, {2, 1, 2, 2}, false, true);
+  add({1100, 2, 3, 8}, DType::f32, 3, 1, {1, 1, 1, 1}, false, true);
+  add({2, 20, 60, 72}, DType::bf16, 3, 2, {0, 0, 1, 1}, false);
   for (int stride : {1, 2}) {
     add({2, 9, 10, 20}, DType::bf16, 3, stride, {1, 1, 1, 1}, true);
     add({2, 8, 13, 40}, DType::bf16, 5, stride, {stride == 2, 2, 2, 2}, false);

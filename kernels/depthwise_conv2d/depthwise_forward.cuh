@@ -12,8 +12,7 @@ __global__ __launch_bounds__(kDwThreads, 2) void dw_forward_kernel(const T* x, c
                                                                    float* partial, BnFinish finish) {
   constexpr int TW = kDwTile, N = depthwise_lanes(K), IW = (TW - 1) * S + K, kBatch = 4;
   GM_DYN_SHARED(T, tile);
-  const int column = threadIdx.x % d.columns, lane = threadIdx.x / d.columns, lanes = blockDim.x / d.columns;
-  const int slice = d.columns * N, first = blockIdx.y * slice, c = first + column * N;
+  const auto [column, lane, lanes, slice, first, c] = DwThread(d, N);
   DwStatistics<N> st;
   float b[N] = {};
   if (c < d.channels) {
@@ -106,12 +105,10 @@ void dw_launch_forward(const T* x, const T* w, const float* bias, T* y, const De
   const unsigned threads = static_cast<unsigned>(sl.columns * sl.rows),
                  slices = static_cast<unsigned>(sl.slices);
   const bool fast = dw_fast<T>(d, [&](auto k, auto s) {
-    const int pixel_bytes = sl.columns * sl.lanes * static_cast<int>(sizeof(T));
-    const DwTiles t(shape.images, shape.out_height, shape.out_width, s.value, k.value, pixel_bytes, sl);
+    const DwTiles t(shape.images, shape.out_height, shape.out_width, s.value, k.value, sizeof(T), sl);
     GM_LAUNCH((dw_forward_kernel<T, k.value, s.value, Stats>),
-              dim3(static_cast<unsigned>(t.blocks(most)), slices), threads,
-              static_cast<size_t>(t.bytes(pixel_bytes)), ctx.stream, x, w, bias, y, shape, t, act, partial,
-              finish);
+              dim3(static_cast<unsigned>(t.blocks(most)), slices), threads, static_cast<size_t>(t.bytes),
+              ctx.stream, x, w, bias, y, shape, t, act, partial, finish);
   });
   if (fast) return;
   const int64_t pixels = d.images * d.out_height * d.out_width;

@@ -1,7 +1,7 @@
 // What the fast and the generic depthwise kernels share: statistics of the output, the gradient before batch
 // norm and activation, and a block's weight gradients.
 #pragma once
-#include "kernels/batch_norm/bn.cuh"
+#include "kernels/batch_norm/bn_backward.cuh"
 #include "kernels/common/act_any.cuh"
 #include "kernels/depthwise_conv2d/depthwise_plan.cuh"
 
@@ -58,34 +58,37 @@ struct DwStatistics {
 
 /// Where dyc, the gradient of the convolution's output, comes from: it is dy (yc null), or the backward of
 /// batch norm and activation of yc,
-///   dyc = scale * dz - c - q * (yc - mean),  dz = (dy * gate + dpool * per_pixel) * act'(z).
+///   dyc = scale * dz - c - q * (yc - mean),  dz = (dy * gate + dpool / image_pixels) * act'(z).
 template <class T>
 struct DwIncoming {
-  const T *dy, *yc;           // dy null: 0
-  const float *dpool, *gate;  // [image][channel]; null: 0 and 1
-  float per_pixel;
-  Act act;
-  BnVectors k;
+  BnGradient<T> g;  // without factors
+  const T* yc = nullptr;
+  Act act = Act::none;
+  BnFinishBackward norm{.v = BnVectors(nullptr, 0)};
 };
 constexpr int kDwCoefficients = 5;  // mean, scale, beta, c, q
+
+/// Those of channel c at to[quantity * pitch].
+template <class T>
+__device__ __forceinline__ void dw_coefficients(const DwIncoming<T>& in, int c, float* to, int pitch) {
+  float mean[1], scale[1], beta[1] = {};
+  if (in.act == Act::none)
+    in.norm.template load<1, false>(c, mean, scale, beta);
+  else
+    in.norm.template load<1, true>(c, mean, scale, beta);
+  to[0] = mean[0];
+  to[pitch] = scale[0];
+  to[2 * pitch] = beta[0];
+  to[3 * pitch] = in.norm.frozen ? 0.f : in.norm.v.c[c];
+  to[4 * pitch] = in.norm.frozen ? 0.f : in.norm.v.q[c];
+}
 
 /// g: dy in, dyc out, of N channels; v: yc; coefficients of channel i at k[quantity * pitch + i].
 template <int N, class T>
 __device__ __forceinline__ void dw_through_norm(const DwIncoming<T>& in, int image, int channels, int c,
                                                 const float (&v)[N], const float* k, int pitch,
                                                 float (&g)[N]) {
-  if (in.gate) {
-    float s[N];
-    load_lanes<float, N>(in.gate + int64_t{image} * channels + c, s);
-#pragma unroll
-    for (int i = 0; i < N; ++i) g[i] *= s[i];
-  }
-  if (in.dpool) {
-    float s[N];
-    load_lanes<float, N>(in.dpool + int64_t{image} * channels + c, s);
-#pragma unroll
-    for (int i = 0; i < N; ++i) g[i] += s[i] * in.per_pixel;
-  }
+  bn_gate_and_pool(in.g, static_cast<unsigned>(image), channels, c, g);
   constexpr int H = N < 4 ? N : 4;  // in parts: registers
   auto through = [&](auto slope_of) {
 #pragma unroll

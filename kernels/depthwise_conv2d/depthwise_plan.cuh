@@ -53,18 +53,32 @@ struct DwShape {
   }
 };
 
+/// Where a thread stands in its block: `column` channels of N across, `lane` of `lanes` such rows.
+struct DwThread {
+  int column, lane, lanes;
+  int slice, first, c;  // channels of the slice, its first one and the thread's; c >= channels: past the last
+  __device__ __forceinline__ DwThread(const DwShape& d, int n)
+      : column(static_cast<int>(threadIdx.x) % d.columns),
+        lane(static_cast<int>(threadIdx.x) / d.columns),
+        lanes(static_cast<int>(blockDim.x) / d.columns),
+        slice(d.columns * n),
+        first(static_cast<int>(blockIdx.y) * slice),
+        c(first + column * n) {}
+};
+
 /// Tiles of positions and the items (image, band of rows, strip) that one is cut into. A tile of
 /// tile_rows x tile_strips * 4 positions lies in shared memory as held_rows x held_columns pixels of all
 /// channels of the slice.
 struct DwTiles {
   int rows, tile_rows, row_tiles, tile_strips, strip_tiles, tile_images, band_rows, bands, tiles;
-  int held_rows, held_columns;
+  int held_rows, held_columns, bytes;
   DwQuotient by_held_rows, by_strips, by_items;  // items of one image of the tile
 
   /// step, reach: positions n .. n + k - 1 need (k - 1) step + reach rows or columns of the held tensor.
-  DwTiles(int images, int rows, int columns, int step, int reach, int pixel_bytes, const DepthwiseSlices& sl)
+  DwTiles(int images, int rows, int columns, int step, int reach, size_t element, const DepthwiseSlices& sl)
       : rows(rows), by_held_rows(1), by_strips(1), by_items(1) {
-    const int strips = (columns + kDwTile - 1) / kDwTile;
+    const int strips = (columns + kDwTile - 1) / kDwTile,
+              pixel_bytes = sl.columns * sl.lanes * static_cast<int>(element);
     auto held = [&](int n) { return (n - 1) * step + reach; };
     auto fits = [&](int r, int s) { return held(r) * held(s * kDwTile) * pixel_bytes <= kDwTileBytes; };
     tile_strips = strips;
@@ -98,9 +112,8 @@ struct DwTiles {
     by_held_rows = DwQuotient(held_rows);
     by_strips = DwQuotient(tile_strips);
     by_items = DwQuotient(bands * tile_strips);
-    GM_CHECK(tile_images * held_rows * held_columns < (1 << 14), "depthwise: tile too large");
+    bytes = tile_images * held_rows * held_columns * pixel_bytes;
   }
-  int bytes(int pixel_bytes) const { return tile_images * held_rows * held_columns * pixel_bytes; }
   /// Blocks for one slice: at most `most`, all with the same number of tiles but for the last few.
   int blocks(int64_t most) const {
     const int turns = static_cast<int>((tiles + most - 1) / most);

@@ -114,7 +114,7 @@ __device__ __forceinline__ void mb_store_output(const MbProblem& g, const MbTile
     constexpr int V = decltype(lanes)::value;
     for (int i = static_cast<int>(threadIdx.x) * V; i < pixels * g.out_channels; i += kMbThreads * V) {
       float f[V];
-      load_floats<V>(y + i, f);
+      load_lanes<float, V>(y + i, f);
       if (to.partial) {
         float* partial =
             to.partial + int64_t{blockIdx.y} * g.images * g.out_height * g.out_width * g.out_channels;
@@ -122,7 +122,7 @@ __device__ __forceinline__ void mb_store_output(const MbProblem& g, const MbTile
         continue;
       }
       float bias[V], x[V];
-      load_floats<V>(to.b_project + i % g.out_channels, bias);
+      load_lanes<float, V>(to.b_project + i % g.out_channels, bias);
       if (g.residual) load_lanes<T, V>(to.x + at + i, x);
 #pragma unroll
       for (int k = 0; k < V; ++k) f[k] += bias[k] + (g.residual ? x[k] : 0.f);
@@ -210,10 +210,10 @@ __global__ void mbconv_sum_kernel(MbTensors<T> t, int64_t n, int groups, int cha
   for_lanes<V>(n, [&](int64_t i, auto lanes) {
     constexpr int L = decltype(lanes)::value;
     float f[L], more[L];
-    load_floats<L>(t.b_project + i % channels, f);
+    load_lanes<float, L>(t.b_project + i % channels, f);
 #pragma unroll 8
     for (int k = 0; k < groups; ++k) {
-      load_floats<L>(t.partial + k * n + i, more);
+      load_lanes<float, L>(t.partial + k * n + i, more);
 #pragma unroll
       for (int j = 0; j < L; ++j) f[j] += more[j];
     }

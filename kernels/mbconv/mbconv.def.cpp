@@ -169,7 +169,7 @@ std::vector<CompositionStep> composition(const Attrs& attrs, std::span<const Ten
     return to;
   };
   auto activate = [&](const std::string& z, Act act) {
-    return add("activation", {{"act", double(static_cast<int>(act))}}, {z}, "act " + z);
+    return add("activation", act_attrs(act), {z}, "act " + z);
   };
   std::string e = "in0";
   if (s.expand) e = activate(add("conv2d", {{"kernel", 1}}, {e, "in1", "in2", "none"}, "e"), s.act);

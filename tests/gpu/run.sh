@@ -257,15 +257,6 @@ export -f step models pipeline
 phase models 110 bash -c models  # half of it makes plans and times them
 lines models models
 report
-torch() { # PHASE CAP VARIANTS
-  phase "$1" "$2" python3 tests/peers/torch_bench.py --variants "$3" --seconds 1 --limit 100 --total $(($2 - 2)) \
-    --out "$work/peers.jsonl"
-}
-if [ -n "$peers" ]; then
-  torch eager 60 eager,graphs
-  torch compiled 90 compile-graphs
-fi
-report
 ops() { # BATCH MODE
   "$bin/gm_bench" --ops models/effg3.yaml --ops models/effv2s_cbam.yaml --device cuda --precision bf16 --batch "$1" \
     --mode "$2" --seconds 0.02 --json
@@ -282,8 +273,6 @@ phase ops 60 bash -c 'ops 64 train'
 lines ops ops
 phase depthwise 15 bash -c depthwise
 lines depthwise ops
-[ -n "$peers" ] && phase cudnn 25 python3 tests/peers/torch_bench.py --depthwise "$work/depthwise.log" --seconds 0.02 \
-  --out "$work/cudnn.jsonl"
 report
 phase from_host 25 bash -c from_host
 lines from_host from_host
@@ -298,5 +287,21 @@ lines ops-1 ops
 phase ops-256 45 bash -c 'ops 256 infer; ops 256 train'
 lines ops-256 ops
 report
-[ -n "$peers" ] && [ "$(left)" -gt 20 ] && torch autotuned $(($(left) - 6)) compile
+
+# ---- PyTorch on the same card, in what is left: preparing a case takes it up to 20 seconds.
+torch() { # PHASE CAP VARIANTS
+  local cap=$2
+  [ "$(left)" -lt "$cap" ] && cap=$(left)
+  phase "$1" "$cap" python3 tests/peers/torch_bench.py --variants "$3" --seconds 1 --limit 100 --total $((cap - 3)) \
+    --out "$work/peers.jsonl"
+  report
+}
+if [ -n "$peers" ]; then
+  phase cudnn 40 python3 tests/peers/torch_bench.py --depthwise "$work/depthwise.log" --seconds 0.02 \
+    --out "$work/cudnn.jsonl"
+  torch eager 130 eager
+  torch compiled 200 compile-graphs
+  torch graphs 100 graphs
+  torch autotuned 300 compile
+fi
 finish
