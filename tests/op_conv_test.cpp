@@ -154,8 +154,10 @@ TEST(ConvEpilogue, AppliesBiasAndActivation) {
   }
 }
 
-// What library plans are held against: every graph that cuDNN is asked for, on the CUDA kernels' text.
-TEST(ConvOwnResult, AnswersEveryQuestion) {
+// What library plans are held against, and what is a candidate beside them: every graph that cuDNN is asked
+// for, on the CUDA kernels' text.
+class ConvOwnResult : public testing::TestWithParam<bool> {};
+TEST_P(ConvOwnResult, AnswersEveryQuestion) {
   using namespace gm::cuda;
   auto device = open_device("simt");
   for (const OpCase& c : find_op("conv2d").cases()) {
@@ -177,6 +179,7 @@ TEST(ConvOwnResult, AnswersEveryQuestion) {
                          CudnnGraph::weights_same, CudnnGraph::weights_f32};
     for (CudnnGraph graph : graphs) {
       q.graph = graph == CudnnGraph::forward && (q.bias || q.residual) ? CudnnGraph::forward_epilogue : graph;
+      if (!GetParam() && !is_narrow(q)) continue;
       const bool add = graph == CudnnGraph::backward_data_add;
       const Result want = run_reference(find_op("conv2d"), c, data, add);
       const auto& wanted = gradient_of_data(graph)      ? want.din[0]
@@ -191,7 +194,7 @@ TEST(ConvOwnResult, AnswersEveryQuestion) {
       o.*result_of(graph) = place(add ? data.din_start[0] : nothing, own_result_type(q));
       const Buffer& result = keep.back();
       const Buffer workspace(*device, conv_workspace(Backend::simt, Pass::backward, q.g));
-      own_convolution(device->context(), q, o, workspace.data());
+      own_convolution(device->context(), q, o, workspace.data(), GetParam());
       std::vector<double> got = own_result_type(q) == DType::f32 ? decode(result.download<float>())
                                                                  : decode(result.download<bf16>());
       got.resize(wanted.size());
@@ -200,7 +203,11 @@ TEST(ConvOwnResult, AnswersEveryQuestion) {
   }
 }
 
-TEST(ConvOwnResult, ATransposedResultIsWrongAndARoundedOneIsNot) {
+INSTANTIATE_TEST_SUITE_P(Kernels, ConvOwnResult, testing::Bool(), [](const auto& info) {
+  return std::string(info.param ? "general" : "few_channels");
+});
+
+TEST(ConvVerdict, ATransposedResultIsWrongAndARoundedOneIsNot) {
   std::vector<float> want, rounded, turned(240);
   for (int i = 0; i < 240; ++i) want.push_back(std::sin(float(i * i)));
   for (float v : want) rounded.push_back(to_float(to_bf16(v)));

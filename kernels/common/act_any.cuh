@@ -7,7 +7,7 @@ namespace gm::GM_BACKEND_NS {
 
 /// f(std::integral_constant<Act, ...>) of the activation.
 template <class F>
-__device__ __forceinline__ float act_choose(Act act, F f) {
+__device__ __forceinline__ auto act_choose(Act act, F f) {
   switch (act) {
     case Act::silu:
       return f(std::integral_constant<Act, Act::silu>{});

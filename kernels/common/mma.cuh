@@ -31,16 +31,53 @@ __device__ __forceinline__ void mma_bf16(float (&sum)[4], const HalfPair (&a)[4]
   const int lane = static_cast<int>(threadIdx.x) % 32, group = lane / 4, t = lane % 4;
   auto low = [](HalfPair p) { return to_float(bf16{static_cast<uint16_t>(p)}); };
   auto high = [](HalfPair p) { return to_float(bf16{static_cast<uint16_t>(p >> 16)}); };
-  for (int half = 0; half < 2; ++half)
-    for (int q = 0; q < 4; ++q) {
-      const HalfPair upper = __shfl_sync(kAll, a[2 * half], group * 4 + q),
-                     lower = __shfl_sync(kAll, a[2 * half + 1], group * 4 + q);
+  auto both = [](HalfPair first, HalfPair second) { return first | uint64_t{second} << 32; };
+  auto dot = [&](HalfPair x, HalfPair y) { return low(x) * low(y) + high(x) * high(y); };
+  for (int q = 0; q < 4; ++q) {
+    uint64_t row[2], column[2];
+    for (int half = 0; half < 2; ++half)
+      row[half] = __shfl_sync(kAll, both(a[2 * half], a[2 * half + 1]), group * 4 + q);
+    for (int j = 0; j < 2; ++j) column[j] = __shfl_sync(kAll, both(b[0], b[1]), (2 * t + j) * 4 + q);
+    for (int half = 0; half < 2; ++half)
       for (int j = 0; j < 2; ++j) {
-        const HalfPair column = __shfl_sync(kAll, b[half], (2 * t + j) * 4 + q);
-        sum[j] += low(upper) * low(column) + high(upper) * high(column);
-        sum[2 + j] += low(lower) * low(column) + high(lower) * high(column);
+        const auto y = static_cast<HalfPair>(column[j] >> 32 * half);
+        sum[j] += dot(static_cast<HalfPair>(row[half]), y);
+        sum[2 + j] += dot(static_cast<HalfPair>(row[half] >> 32), y);
       }
-    }
+  }
+#endif
+}
+
+/// Four 8 x 8 matrices of bf16 in shared memory as fragments. Lane l gives the place of row l % 8 of matrix
+/// l / 8, eight neighbouring values at a multiple of 16 bytes. All 32 lanes must call. m[i] is of matrix i,
+/// with group and t as above: row group, columns 2t, 2t + 1; turned: rows 2t, 2t + 1 of column group.
+template <bool kTurned>
+__device__ __forceinline__ void load_matrices(const uint4* row, HalfPair (&m)[4]) {
+#if defined(__CUDACC__)
+  const unsigned place = static_cast<unsigned>(__cvta_generic_to_shared(row));
+  if constexpr (kTurned) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3])
+                 : "r"(place)
+                 : "memory");
+  } else {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3])
+                 : "r"(place)
+                 : "memory");
+  }
+#else
+  constexpr unsigned kAll = 0xffffffffu;
+  const int lane = static_cast<int>(threadIdx.x) % 32, group = lane / 4, t = lane % 4;
+  const auto mine = reinterpret_cast<uint64_t>(row);
+  auto value = [](uint64_t at, int column) {
+    return HalfPair{reinterpret_cast<const bf16*>(at)[column].bits};
+  };
+  for (int i = 0; i < 4; ++i) {
+    const uint64_t first = __shfl_sync(kAll, mine, 8 * i + (kTurned ? 2 * t : group)),
+                   second = __shfl_sync(kAll, mine, 8 * i + (kTurned ? 2 * t + 1 : group));
+    m[i] = value(first, kTurned ? group : 2 * t) | value(second, kTurned ? group : 2 * t + 1) << 16;
+  }
 #endif
 }
 

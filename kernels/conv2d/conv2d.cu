@@ -4,6 +4,7 @@
 #include "kernels/common/act.cuh"
 #include "kernels/common/op.h"
 #include "kernels/conv2d/conv2d_cuda.h"
+#include "kernels/conv2d/conv2d_narrow.cuh"
 #include "kernels/linear/tile_product.cuh"
 #ifdef __CUDACC__
 #include "kernels/conv2d/conv2d_after.cuh"
@@ -12,7 +13,9 @@
 #endif
 
 // Our own convolution for every shape: implicit matrix products with shared-memory tiles. cuDNN takes over
-// where it has a plan; these kernels serve what it refuses, machines without it, and as its oracle.
+// where it has a plan; these kernels serve what it refuses, machines without it, and as its oracle. For bf16
+// with few channels conv2d_narrow.cuh stands in their place, unless the attribute `general` is 1, and among
+// the candidates beside cuDNN's.
 //
 // All three passes are C[M x N] = A[M x D] * B[D x N] with operands gathered on the fly:
 //   forward           M output pixels   N filters  D taps (r, s, c)
@@ -226,6 +229,9 @@ void conv2d_forward(const OpCall& c) {
     return;
   }
 #endif
+  if (NarrowConv p; !c.attrs.geti("general", 0) && narrow_forward(geometry, p))
+    return launch_narrow(p, c.in[0].as<bf16>(), c.in[1].as<bf16>(), c.in[2].as<float>(), act_of(c.attrs),
+                         residual.as<bf16>(), c.out[0].as<bf16>(), c.ctx);
   shape_switch(geometry, [&](auto zero, auto vector) {
     using T = decltype(zero);
     act_switch(act_of(c.attrs), [&](auto act) {
@@ -263,6 +269,17 @@ void conv2d_backward(const OpCall& c) {
     weights_done = done != CudnnResult::nothing;
   }
 #endif
+  const bool narrow = !c.attrs.geti("general", 0);
+  if (!data_done && narrow && narrow_data(geometry)) {
+    for (int i = 0; i < geometry.stride * geometry.stride; ++i) {
+      NarrowConv p;
+      narrow_data(geometry, i / int(geometry.stride), i % int(geometry.stride), p);
+      launch_narrow(p, c.dout[0].as<bf16>(), c.in[1].as<bf16>(), nullptr, Act::none,
+                    dx.mode == GradMode::accumulate ? dx.view.as<bf16>() : nullptr, dx.view.as<bf16>(),
+                    c.ctx);
+    }
+    data_done = true;
+  }
   const ConvProblem g = conv_problem(geometry);
   const ConvSlices slices = conv_slices(geometry);
   float* partials = static_cast<float*>(c.workspace.data);

@@ -85,6 +85,26 @@ std::vector<OpCase> cases() {
       add({3, 4, 5, 7}, 7, 3, 1, {1, 1, 1, 1}, false, true);
       add({1, 4, 5, 48}, 96, 1, 1, {0, 0, 0, 0}, true, true);  // few pixels, many filters
     }
+  // What the kernels for few channels serve (conv2d_narrow.h), and next to it.
+  auto narrow = [&](Shape x, int64_t k, int kernel, int stride, std::array<int, 4> pad, bool bias = false,
+                    bool residual = false, bool exact = false) {
+    list.push_back(make(DType::bf16, x, k, kernel, stride, pad, bias, exact, false, residual));
+  };
+  narrow({1, 9, 15, 24}, 24, 3, 1, {1, 1, 1, 1});               // part of one tile
+  narrow({1, 17, 17, 24}, 24, 3, 1, {1, 1, 1, 1}, true, true);  // one pixel more than tiles
+  narrow({1, 16, 16, 8}, 8, 3, 1, {0, 2, 2, 0});                // whole tiles, padding on two sides
+  narrow({1, 31, 7, 16}, 32, 3, 1, {1, 1, 1, 1}, false, true);  // one pixel less
+  narrow({1, 18, 21, 24}, 96, 3, 2, {0, 0, 1, 1}, true);        // two slices of filters
+  narrow({2, 11, 13, 32}, 48, 3, 2, {1, 1, 0, 1});
+  narrow({1, 12, 19, 3}, 24, 3, 2, {0, 0, 1, 1}, true);  // a stem
+  narrow({1, 13, 12, 3}, 56, 5, 2, {1, 2, 2, 1});
+  narrow({1, 5, 33, 48}, 16, 3, 1, {1, 1, 1, 1});
+  narrow({1, 5, 9, 24}, 24, 2, 2, {0, 0, 0, 0});      // pixels that no output reads
+  narrow({1, 6, 7, 8}, 8, 5, 1, {4, 4, 4, 4}, true);  // outputs that see the padding only
+  narrow({3, 9, 18, 8}, 8, 2, 1, {1, 0, 0, 1}, true, true, true);
+  narrow({2, 10, 9, 8}, 8, 2, 2, {1, 0, 0, 1}, true, false, true);
+  list.push_back(make(DType::bf16, {2, 112, 112, 24}, 24, 3, 1, {1, 1, 1, 1}, false, false, true));
+  list.push_back(make(DType::bf16, {2, 112, 112, 24}, 96, 3, 2, {0, 0, 1, 1}, false, false, true));
   for (DType t : {DType::f32, DType::bf16}) {
     list.push_back(make(t, {4, 64, 64, 3}, 32, 5, 2, {1, 1, 2, 2}, false, false, true));  // stem of G0 at 64
     list.push_back(make(t, {8, 32, 32, 32}, 16, 1, 1, {0, 0, 0, 0}, false, false, true));

@@ -1,5 +1,6 @@
-// Our own kernels' answer to a question to cuDNN: what a library's plan is held against before it is trusted.
-// Free of CUDA; the plans are judged in conv2d_verdict_cudnn.cpp.
+// Our own kernels' answer to a question to cuDNN: that of the general ones, which a plan is held against
+// before it is trusted, and that of the ones for few channels, which is a candidate itself. Free of CUDA; the
+// plans are judged in conv2d_verdict_cudnn.cpp.
 #pragma once
 #include <cmath>
 #include <limits>
@@ -7,6 +8,7 @@
 
 #include "kernels/common/op.h"
 #include "kernels/conv2d/conv2d_cudnn.h"
+#include "kernels/conv2d/conv2d_narrow.h"
 
 namespace gm::cuda {
 
@@ -29,8 +31,17 @@ inline DType own_result_type(const CudnnQuestion& q) {
   return gradient_of_weights(q.graph) ? DType::f32 : q.g.dtype;
 }
 
-/// Runs conv2d of ctx.backend without libraries. workspace: bytes of conv_workspace, backward pass.
-inline void own_convolution(Context ctx, const CudnnQuestion& q, const ConvOperands& o, void* workspace) {
+/// True where the kernels for few channels answer the question.
+inline bool is_narrow(const CudnnQuestion& q) {
+  NarrowConv plan;
+  if (gradient_of_weights(q.graph)) return false;
+  return gradient_of_data(q.graph) ? narrow_data(q.g) : narrow_forward(q.g, plan);
+}
+
+/// Runs conv2d of ctx.backend without libraries, with the general kernels only or as conv2d chooses.
+/// workspace: bytes of conv_workspace, backward pass.
+inline void own_convolution(Context ctx, const CudnnQuestion& q, const ConvOperands& o, void* workspace,
+                            bool general) {
   ctx.libraries = nullptr;
   const ConvGeometry& g = q.g;
   const Attrs attrs{{"kernel", double(g.kernel)},
@@ -39,7 +50,8 @@ inline void own_convolution(Context ctx, const CudnnQuestion& q, const ConvOpera
                     {"pad_left", double(g.pad_left)},
                     {"pad_bottom", double(g.pad_bottom)},
                     {"pad_right", double(g.pad_right)},
-                    {"act", double(q.act)}};
+                    {"act", double(q.act)},
+                    {"general", double(general)}};
   const View x{o.x, {{g.n, g.h, g.w, g.c}, g.dtype}}, w{o.w, {{g.k, g.kernel, g.kernel, g.c}, g.dtype}},
       y{o.y, {{g.n, g.oh, g.ow, g.k}, g.dtype}}, bias{o.bias, {{g.k}, DType::f32}},
       residual{o.residual, y.spec}, scratch{workspace, {}};

@@ -6,6 +6,7 @@
 #include <cstdio>
 
 #include "kernels/conv2d/conv2d_own.h"
+#include "kernels/conv2d/conv2d_plan.h"
 #include "kernels/conv2d/conv2d_verdict_cudnn.h"
 #include "kernels/linear/linear_cublas.h"
 
@@ -17,11 +18,13 @@ namespace {
 // about a second.
 constexpr int kTimed = 8, kTimedCompiled = 2;
 constexpr double kWrong = 0.05;  // of the result's size: a wrong kernel is off by about 1, rounding by 1/200
+// Candidates that are not cuDNN's; a problem has one of them at most.
 const char kProduct[] = "cuBLASLt";  // its own algorithms are timed by linear_cublas.cpp
+const char kNarrow[] = "own, few channels";
 
 struct Candidate {
   std::string name;
-  std::unique_ptr<Descriptor> configuration, plan;  // null: kProduct
+  std::unique_ptr<Descriptor> configuration, plan;  // null: kProduct or kNarrow
 };
 
 // Null when the kernel does not compile, as those the heuristics offer may, or needs too much workspace.
@@ -37,14 +40,21 @@ std::unique_ptr<Descriptor> make(const CudaLibraries& libraries, const Descripto
   return bytes <= static_cast<int64_t>(libraries.workspace_bytes) ? std::move(plan) : nullptr;
 }
 
-// The first `most` of cuDNN that can be made, and the product, where it is one, unless one is enough; with a
-// name, the one of that name.
+// The one that is not cuDNN's; null where there is none.
+const char* other_candidate(const CudaLibraries& libraries, const CudnnQuestion& q) {
+  if (is_product(q)) return libraries.cublas ? kProduct : nullptr;
+  const bool room = conv_workspace(Backend::cuda, Pass::backward, q.g) <= libraries.workspace_bytes;
+  return is_narrow(q) && room ? kNarrow : nullptr;
+}
+
+// The first `most` of cuDNN that can be made, and the other one unless one is enough; with a name, the one of
+// that name.
 std::vector<Candidate> candidates(const CudaLibraries& libraries, const CudnnQuestion& q, const Graph& graph,
                                   size_t most, const std::string* name) {
-  const bool product = is_product(q) && libraries.cublas;
+  const char* const other = other_candidate(libraries, q);
   std::vector<Candidate> made;
-  if (product && name && *name == kProduct) {
-    made.push_back({kProduct, nullptr, nullptr});
+  if (other && name && *name == other) {
+    made.push_back({other, nullptr, nullptr});
     return made;
   }
   int compiled = 0;
@@ -65,7 +75,7 @@ std::vector<Candidate> candidates(const CudaLibraries& libraries, const CudnnQue
     }
     if (!made.empty()) break;
   }
-  if (product && !name && (most > 1 || made.empty())) made.push_back({kProduct, nullptr, nullptr});
+  if (other && !name && (most > 1 || made.empty())) made.push_back({other, nullptr, nullptr});
   return made;
 }
 
@@ -157,8 +167,9 @@ ConvolutionPlan* find_plan(const Context& ctx, const CudnnQuestion& q, const Con
 }
 
 void start(const Context& ctx, const CudnnQuestion& q, const Descriptor* plan, const ConvOperands& operands) {
-  if (!plan) return start_product(ctx, q, operands);
   const CudaLibraries& libraries = *ctx.libraries;
+  if (!plan && is_product(q)) return start_product(ctx, q, operands);
+  if (!plan) return own_convolution(ctx, q, operands, libraries.workspace, false);
   check(cudnnSetStream(libraries.cudnn, static_cast<cudaStream_t>(ctx.stream)), "set stream");
   Descriptor pack(CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR);
   std::vector<int64_t> uids{kX, kW, kY};

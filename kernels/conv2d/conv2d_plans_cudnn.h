@@ -1,5 +1,5 @@
-// Execution plans for conv2d, one a problem, of cuDNN and for 1x1 also of cuBLASLt, kept in CudaLibraries.
-// Private to conv2d_*cudnn.cpp.
+// Execution plans for conv2d, one a problem, of cuDNN, for 1x1 also of cuBLASLt and for few channels also our
+// own kernels, kept in CudaLibraries. Private to conv2d_*cudnn.cpp.
 #pragma once
 #include <cudnn.h>
 
@@ -10,19 +10,21 @@ namespace gm::cuda::cudnn_graph {
 
 struct ConvolutionPlan : CudaPlan {
   std::unique_ptr<Graph> graph;
-  // A plan refers to the configuration it was made of. Both null: cuBLASLt's product.
+  // A plan refers to the configuration it was made of. Both null: cuBLASLt's product where the problem is
+  // one, else our own kernels for few channels.
   std::unique_ptr<Descriptor> configuration, plan;
   bool failed = false;
 };
 
 /// The plan of a problem, null when there is none. Made at the first call: the one that the libraries'
 /// choices name; else, where plans are timed and nothing is being captured, the fastest of the first few,
-/// which becomes the choice; else the first. Of a 1x1 convolution cuBLASLt's product is the last of them.
-/// Outside of a capture a candidate that does not give what our own kernels give is left out, with a line on
-/// standard error. Timing and check run on the operands, but write to memory of their own.
+/// which becomes the choice; else the first. Of a 1x1 convolution cuBLASLt's product is the last of them,
+/// of one with few channels our own kernels are. Outside of a capture a candidate that does not give what our
+/// own general kernels give is left out, with a line on standard error. Timing and check run on the operands,
+/// but write to memory of their own.
 ConvolutionPlan* find_plan(const Context& ctx, const CudnnQuestion& q, const ConvOperands& operands);
 
-/// Starts a plan (null: the product); throws Refusal.
+/// Starts a plan (null: see ConvolutionPlan); throws Refusal.
 void start(const Context& ctx, const CudnnQuestion& q, const Descriptor* plan, const ConvOperands& operands);
 
 }  // namespace gm::cuda::cudnn_graph

@@ -27,7 +27,7 @@ OwnResult::OwnResult(const Context& ctx, const CudnnQuestion& q, const ConvOpera
   operands_.*result_of(q.graph) = result_.data();
   check(cudaMemsetAsync(result_.data(), 0, static_cast<size_t>(4 * result_values(q)),
                         static_cast<cudaStream_t>(ctx.stream)));
-  own_convolution(ctx, q, operands_, workspace.data());
+  own_convolution(ctx, q, operands_, workspace.data(), true);
   want_ = ends(own_result_type(q));
 }
 

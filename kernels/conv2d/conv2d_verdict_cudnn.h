@@ -7,7 +7,7 @@
 
 namespace gm::cuda::cudnn_graph {
 
-/// The result of our own kernels for one problem, and the memory that plans write theirs to.
+/// The result of our own general kernels for one problem, and the memory that plans write theirs to.
 class OwnResult {
  public:
   /// Runs our own kernels on the operands and waits for them.

@@ -1,0 +1,230 @@
+// Our convolution for few channels in bf16, forward and gradient of the data, on tensor cores.
+//
+// The idea: with 24 channels the bytes are the work, so x is read once, into a tile of shared memory with its
+// halo, and every product is formed from there. A block of four warps keeps its slice of the filters in
+// shared memory and walks over tiles; the next tile is copied (cp.async) while one is multiplied.
+//
+// Depth: a patch is rows x columns x C values, cut into chunks of 8 channels of one tap, 16 bytes; two chunks
+// are a step of m16n8k16. So 9 taps x 24 channels are 27 chunks and 14 steps, of which one chunk is zero.
+//   A: 16 pixels x 2 chunks by one ldmatrix, each lane at its pixel's place + its chunk's place in the tile
+//   B: weights in the order of lanes, 8 bytes a lane, for N tiles of 8 filters
+// A warp owns M tiles of 16 pixels, so that a step is M + N reads, 4 M + 2 N turns of all banks, for M N
+// products.
+//
+// Shared memory: weights [step][N][lane], then where each chunk lies, then two tiles [row][pixel][C]. A pixel
+// takes an odd number of units of 16 bytes, and with stride 2 the even columns of a row come before the odd
+// ones: the eight pixels of a matrix are neighbours and their chunks lie in different banks.
+//
+// Results: columns of the products are dealt to filters so that a lane holds four neighbouring ones of a pair
+// of tiles and a quad writes 32 bytes.
+#pragma once
+#include "kernels/common/act_any.cuh"
+#include "kernels/common/async_copy.cuh"
+#include "kernels/common/mma.cuh"
+#include "kernels/conv2d/conv2d_narrow.h"
+
+namespace gm::GM_BACKEND_NS {
+
+struct NarrowTile {
+  int image, y, x;  // first output
+};
+__device__ __forceinline__ NarrowTile narrow_tile(const NarrowConv& p, int tile) {
+  const int row = tile / p.tiles_x, image = row / p.tiles_y;
+  return {image, (row - image * p.tiles_y) * p.tile_h, (tile - row * p.tiles_x) * p.tile_w};
+}
+
+/// Starts the copy of a tile's inputs, zero outside of the image. A row of pixels is one run of units.
+__device__ __forceinline__ void narrow_load(const NarrowConv& p, const bf16* in, int tile, uint4* to) {
+  const NarrowTile t = narrow_tile(p, tile);
+  const int lane = static_cast<int>(threadIdx.x) % 32, y0 = t.y * p.stride - p.top,
+            first = (t.x * p.stride - p.left) * p.units, end = p.w * p.units, count = p.in_w * p.units;
+  const int shift = p.stride - 1, inverse = 65536 / p.units + 1;  // of at most 8, for u < 8192
+  for (int r = static_cast<int>(threadIdx.x) / 32; r < p.in_h; r += kNarrowWarps) {
+    const int y = y0 + r;
+    const bool row_inside = y >= 0 && y < p.h;
+    const bf16* row = in + (int64_t{t.image} * p.h + (row_inside ? y : 0)) * p.w * p.c;
+    for (int u = lane; u < count; u += 32) {
+      const int at = first + u, pixel = u * inverse >> 16;
+      const bool inside = row_inside && at >= 0 && at < end;
+      uint4* place = to + r * p.row_units + ((pixel & shift) * p.half + (pixel >> shift)) * p.pitch +
+                     (u - pixel * p.units);
+      if (p.c % 8 == 0) {
+        async_copy16(place, inside ? row + at * 8 : in, inside);
+      } else {  // one unit holds a pixel
+        float v[8];
+#pragma unroll
+        for (int e = 0; e < 8; ++e) v[e] = inside && e < p.c ? to_float(row[at * p.c + e]) : 0.f;
+        *place = Vec<bf16, 8>::from_float(v).raw;
+      }
+    }
+  }
+}
+
+/// Filter, counted from the slice's first, of column `column` of the products with tile n of N.
+template <int N>
+__device__ __forceinline__ int narrow_filter(int n, int column) {
+  if (n < N / 2 * 2) return n / 2 * 16 + column / 2 * 4 + n % 2 * 2 + column % 2;
+  return n * 8 + column;
+}
+
+/// The slice's weights in the order of lanes, and where the chunks of a patch lie.
+template <int N>
+__device__ __forceinline__ void narrow_weights(const NarrowConv& p, const bf16* w, int first, uint2* to,
+                                               int* places) {
+  const int shift = p.stride - 1;
+  for (int i = static_cast<int>(threadIdx.x); i < p.depth * 2; i += kNarrowThreads) {
+    // Past the last chunk the weights are 0: any place with values of the patch.
+    const int chunk = i < p.chunks ? i : 0, tap = chunk / p.units, row = tap / p.columns,
+              column = tap - row * p.columns;
+    places[i] =
+        row * p.row_units + ((column & shift) * p.half + (column >> shift)) * p.pitch + chunk - tap * p.units;
+  }
+  for (int i = static_cast<int>(threadIdx.x); i < p.depth * N * 32; i += kNarrowThreads) {
+    const int lane = i % 32, n = i / 32 % N, f = first + narrow_filter<N>(n, lane / 4);
+    unsigned word[2];
+#pragma unroll
+    for (int k = 0; k < 2; ++k) {
+      const int chunk = i / 32 / N * 2 + k, tap = chunk / p.units, row = tap / p.columns;
+      const int r = p.tap_row + row * p.tap_step, s = p.tap_column + (tap - row * p.columns) * p.tap_step;
+      float v[2];
+#pragma unroll
+      for (int e = 0; e < 2; ++e) {
+        const int c = (chunk - tap * p.units) * 8 + lane % 4 * 2 + e;
+        const int outer = p.turned ? c : f, inner = p.turned ? f : c, all = p.turned ? p.k : p.c;
+        v[e] = chunk < p.chunks && f < p.k && c < p.c
+                   ? to_float(w[((int64_t{outer} * p.kernel + r) * p.kernel + s) * all + inner])
+                   : 0.f;
+      }
+      word[k] = pack_bf16(v[0], v[1]);
+    }
+    to[i] = make_uint2(word[0], word[1]);
+  }
+}
+
+/// out = act(sums) + add at the `L` filters from f on of one output pixel.
+template <int L>
+__device__ __forceinline__ void narrow_put(bf16* out, const bf16* add, int64_t at, float (&v)[L]) {
+  if (add) {
+    float more[L];
+    load_lanes<bf16, L>(add + at, more);
+#pragma unroll
+    for (int i = 0; i < L; ++i) v[i] += more[i];
+  }
+  store_lanes<bf16, L>(out + at, v);
+}
+
+// M tiles of 16 pixels a warp, N tiles of 8 filters a block; grid: (walkers, slices of the filters).
+// add: null, a residual, or out itself.
+template <int M, int N>
+__global__ void __launch_bounds__(kNarrowThreads, M* N > 12 ? 3 : 4)
+    conv2d_narrow_kernel(NarrowConv p, const bf16* in, const bf16* w, const float* bias, Act act,
+                         const bf16* add, bf16* out) {
+  GM_DYN_SHARED(uint4, shared);
+  uint2* const weights = reinterpret_cast<uint2*>(shared);
+  int* const places = reinterpret_cast<int*>(shared + p.weight_units());
+  uint4* const tiles = shared + p.weight_units() + p.place_units();
+  const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32,
+            group = lane / 4, quad = lane % 4, first = static_cast<int>(blockIdx.y) * N * 8;
+  int tile = static_cast<int>(blockIdx.x), buffer = 0;
+  if (tile < p.tiles) narrow_load(p, in, tile, tiles);
+  async_commit();
+  narrow_weights<N>(p, w, first, weights, places);
+
+  // 16 pixels of a product are two rows of eight. Of a step's matrices, each 8 pixels x 1 chunk, a lane names
+  // a pixel of the upper row, the lower row, then the same for the second chunk.
+  int place[M];
+  const int across = p.tile_w / 8;
+#pragma unroll
+  for (int i = 0; i < M; ++i) {
+    const int index = warp * M + i, y = index / across * 2 + lane / 8 % 2, x = index % across * 8 + lane % 8;
+    place[i] = y * p.stride * p.row_units + x * p.pitch;
+  }
+
+  for (; tile < p.tiles; tile += static_cast<int>(gridDim.x), buffer ^= 1) {
+    const int next = tile + static_cast<int>(gridDim.x);
+    if (next < p.tiles) narrow_load(p, in, next, tiles + (buffer ^ 1) * p.tile_units());
+    async_commit();
+    async_wait<1>();
+    __syncthreads();
+    float sum[M][N][4];
+#pragma unroll
+    for (int n = 0; n < N; ++n)
+#pragma unroll
+      for (int j = 0; j < 2; ++j) {
+        const int f = first + narrow_filter<N>(n, 2 * quad + j);
+        const float b = bias && f < p.k ? bias[f] : 0.f;
+#pragma unroll
+        for (int i = 0; i < M; ++i) sum[i][n][j] = sum[i][n][2 + j] = b;
+      }
+    const uint4* const x = tiles + buffer * p.tile_units();
+    for (int d = 0; d < p.depth; ++d) {
+      const uint4* const chunk = x + places[2 * d + lane / 16];
+      HalfPair b[N][2];
+#pragma unroll
+      for (int n = 0; n < N; ++n) {
+        const uint2 words = weights[(d * N + n) * 32 + lane];
+        b[n][0] = words.x, b[n][1] = words.y;
+      }
+#pragma unroll
+      for (int i = 0; i < M; ++i) {
+        HalfPair a[4];
+        load_matrices<false>(chunk + place[i], a);
+#pragma unroll
+        for (int n = 0; n < N; ++n) mma_bf16(sum[i][n], a, b[n]);
+      }
+    }
+    if (act != Act::none)
+      act_choose(act, [&](auto a) {
+#pragma unroll
+        for (int i = 0; i < M * N * 4; ++i) {
+          float& v = sum[i / (N * 4)][i / 4 % N][i % 4];
+          v = act_value<decltype(a)::value, bf16>(v);
+        }
+      });
+    const NarrowTile t = narrow_tile(p, tile);
+#pragma unroll
+    for (int i = 0; i < M; ++i)
+#pragma unroll
+      for (int lower = 0; lower < 2; ++lower) {
+        const int index = warp * M + i, y = t.y + index / across * 2 + lower,
+                  x = t.x + index % across * 8 + group;
+        if (y >= p.oh || x >= p.ow) continue;
+        const int64_t pixel = (int64_t{t.image} * p.out_h + y * p.step + p.y0) * p.out_w + x * p.step + p.x0;
+#pragma unroll
+        for (int n = 0; n < N; n += 2) {
+          const float* even = sum[i][n] + 2 * lower;
+          if (n + 1 < N) {
+            const int f = first + n * 8 + quad * 4;
+            const float* odd = sum[i][n + 1 < N ? n + 1 : n] + 2 * lower;
+            float v[4] = {even[0], even[1], odd[0], odd[1]};
+            if (f < p.k) narrow_put<4>(out, add, pixel * p.k + f, v);
+          } else {
+            const int f = first + n * 8 + quad * 2;
+            float v[2] = {even[0], even[1]};
+            if (f < p.k) narrow_put<2>(out, add, pixel * p.k + f, v);
+          }
+        }
+      }
+    __syncthreads();
+  }
+}
+
+inline void launch_narrow(const NarrowConv& p, const bf16* in, const bf16* w, const float* bias, Act act,
+                          const bf16* add, bf16* out, const Context& ctx) {
+  if (p.tiles == 0) return;
+  const int most = p.resident() * (ctx.sm_count > 0 ? ctx.sm_count : 128) / p.slices,
+            walkers = std::min(p.tiles, std::max(most, 1));
+  auto launch = [&](auto m, auto n) {
+    GM_LAUNCH((conv2d_narrow_kernel<m.value, n.value>), dim3(unsigned(walkers), unsigned(p.slices)),
+              kNarrowThreads, p.shared_bytes(), ctx.stream, p, in, w, bias, act, add, out);
+  };
+  auto filters = [&](auto m) {
+    if (p.n == 3) return launch(m, std::integral_constant<int, 3>{});
+    if (p.n == 4) return launch(m, std::integral_constant<int, 4>{});
+    launch(std::integral_constant<int, 2>{}, std::integral_constant<int, 6>{});
+  };
+  if (p.m == 4) return filters(std::integral_constant<int, 4>{});
+  filters(std::integral_constant<int, 2>{});
+}
+
+}  // namespace gm::GM_BACKEND_NS

@@ -1,0 +1,142 @@
+// Which convolutions our kernels for few channels serve, and how they cut them: functions of the shape alone,
+// shared by the op's description, its kernels and their tests. The kernels: conv2d_narrow.cuh.
+#pragma once
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/conv2d/conv2d.h"
+
+namespace gm {
+
+/// A convolution as the kernel sees it, and its tiles. Sizes in pixels; a unit is 8 channels, 16 bytes. The
+/// gradient of the data is one as well, of dy with turned filters: its outputs are the pixels
+/// (y step + y0, x step + x0) of dx, `stride` x `stride` such problems for a convolution with a stride.
+struct NarrowConv {
+  int h = 0, w = 0, c = 0;                                    // an input image
+  int oh = 0, ow = 0, k = 0;                                  // an output image
+  int rows = 0, columns = 0;                                  // taps
+  int stride = 1, top = 0, left = 0;                          // padding, negative where taps start inside
+  int step = 1, y0 = 0, x0 = 0, out_h = 0, out_w = 0;         // where the outputs lie
+  int kernel = 0, tap_row = 0, tap_column = 0, tap_step = 1;  // tap (i, j): w[...][tap_row + i tap_step][...]
+  bool turned = false;                                        // w is (c, kernel, kernel, k)
+  int units = 0;                                              // of a pixel
+  int chunks = 0, depth = 0;                                  // units of a patch; pairs of them
+  int m = 0, n = 0;                                           // tiles of 16 pixels, of 8 filters of a warp
+  int slices = 0;                                             // of the filters
+  int tile_w = 0, tile_h = 0, in_w = 0, in_h = 0;
+  int pitch = 0, half = 0, row_units = 0;  // units of a pixel's place; places of even columns; units of a row
+  int tiles_x = 0, tiles_y = 0, tiles = 0;
+
+  constexpr int tile_units() const { return in_h * row_units; }
+  constexpr int weight_units() const { return depth * n * 16; }
+  constexpr int place_units() const { return (depth + 1) / 2; }
+  /// Weights, where a chunk lies (one word each), two tiles.
+  size_t shared_bytes() const {
+    return size_t{16} * static_cast<size_t>(weight_units() + place_units() + 2 * tile_units());
+  }
+  /// Blocks that a multiprocessor holds at 128 registers a thread and the 164 KB of sm_80.
+  int resident() const {
+    return static_cast<int>(std::clamp<size_t>((164 << 10) / (shared_bytes() + 1024), 1, 4));
+  }
+};
+
+constexpr int kNarrowWarps = 4, kNarrowThreads = 32 * kNarrowWarps;
+constexpr size_t kNarrowShared = 81 << 10;  // two blocks on sm_80, one on sm_86
+
+/// Tiles of 8 filters of a slice: those that divide the filters best, of equals the most.
+constexpr int narrow_filters(int64_t k) {
+  const int64_t tiles = (k + 7) / 8;
+  int best = 3;
+  for (int n : {4, 6})
+    if ((tiles + n - 1) / n * n <= (tiles + best - 1) / best * best) best = n;
+  return best;
+}
+
+/// Chooses the tiles. False where none fit.
+inline bool narrow_tiles(NarrowConv& p, int64_t images) {
+  auto up = [](int a, int b) { return (a + b - 1) / b; };
+  p.units = up(p.c, 8);
+  p.chunks = p.rows * p.columns * p.units;
+  p.depth = up(p.chunks, 2);
+  p.pitch = p.units | 1;
+  p.n = narrow_filters(p.k);
+  p.slices = up(up(p.k, 8), p.n);
+  NarrowConv best;
+  double least = 0;
+  for (int m : {4, 2}) {
+    if (m * p.n > 16) continue;  // registers
+    for (int tile_w : {16, 8, 32}) {
+      NarrowConv t = p;
+      t.m = m;
+      t.tile_w = tile_w;
+      t.tile_h = 16 * m * kNarrowWarps / tile_w;
+      t.in_w = (t.tile_w - 1) * p.stride + p.columns;
+      t.in_h = (t.tile_h - 1) * p.stride + p.rows;
+      t.half = up(t.in_w, p.stride);
+      t.row_units = t.half * p.stride * t.pitch;
+      t.tiles_x = up(p.ow, t.tile_w);
+      t.tiles_y = up(p.oh, t.tile_h);
+      t.tiles = static_cast<int>(images) * t.tiles_x * t.tiles_y;
+      if (t.shared_bytes() > kNarrowShared) continue;
+      // Reads of shared memory in a tile's product, and what its loads cost beside.
+      const double cost =
+          double(t.tiles) * (kNarrowWarps * p.depth * (4 * m + 2 * p.n) + 0.5 * t.in_w * t.in_h * p.units);
+      if (!best.m || cost < least) best = t, least = cost;
+    }
+  }
+  if (best.m) p = best;
+  return best.m > 0;
+}
+
+/// True where the shapes are ours: bf16, a real kernel, stride 1 or 2. Narrow inputs and outputs are whole
+/// units, or an image of less than one.
+constexpr bool narrow_shape(const ConvGeometry& g) {
+  return g.dtype == DType::bf16 && g.kernel > 1 && g.kernel <= 7 && g.stride <= 2 && g.k % 8 == 0 &&
+         (g.c % 8 == 0 || g.c < 8) && g.c <= 64 && g.k <= 256 && g.n * g.h * g.w < (int64_t{1} << 31) &&
+         g.n * g.oh * g.ow < (int64_t{1} << 31);
+}
+
+/// The forward pass. False where the general kernels serve it.
+inline bool narrow_forward(const ConvGeometry& g, NarrowConv& p) {
+  if (!narrow_shape(g)) return false;
+  auto i = [](int64_t v) { return static_cast<int>(v); };
+  p = {.h = i(g.h), .w = i(g.w), .c = i(g.c), .oh = i(g.oh), .ow = i(g.ow), .k = i(g.k)};
+  p.rows = p.columns = p.kernel = i(g.kernel);
+  p.stride = i(g.stride), p.top = i(g.pad_top), p.left = i(g.pad_left);
+  p.out_h = p.oh, p.out_w = p.ow;
+  return narrow_tiles(p, g.n);
+}
+
+/// The gradient of the data at the pixels (y stride + y0, x stride + x0), y0, x0 < stride.
+inline bool narrow_data(const ConvGeometry& g, int y0, int x0, NarrowConv& p) {
+  if (!narrow_shape(g) || g.c % 8 != 0) return false;
+  auto i = [](int64_t v) { return static_cast<int>(v); };
+  const int stride = i(g.stride), kernel = i(g.kernel);
+  p = {.h = i(g.oh), .w = i(g.ow), .c = i(g.k), .k = i(g.c)};
+  p.out_h = i(g.h), p.out_w = i(g.w);
+  p.step = stride, p.y0 = y0, p.x0 = x0;
+  p.oh = (p.out_h - y0 + stride - 1) / stride;
+  p.ow = (p.out_w - x0 + stride - 1) / stride;
+  p.kernel = kernel, p.turned = true, p.tap_step = -stride;
+  // Taps r = r0, r0 + stride, ... meet these pixels; the last one meets the first row of dy.
+  auto axis = [&](int place, int pad, int& taps, int& last, int& before) {
+    const int r0 = (place + pad) % stride;
+    taps = (kernel - r0 + stride - 1) / stride;
+    last = r0 + (taps - 1) * stride;
+    before = -((place + pad - last) / stride);
+  };
+  axis(y0, i(g.pad_top), p.rows, p.tap_row, p.top);
+  axis(x0, i(g.pad_left), p.columns, p.tap_column, p.left);
+  return p.oh == 0 || p.ow == 0 || narrow_tiles(p, g.n);
+}
+/// Every pixel's gradient of the data is ours.
+inline bool narrow_data(const ConvGeometry& g) {
+  NarrowConv p;
+  for (int y0 = 0; y0 < g.stride; ++y0)
+    for (int x0 = 0; x0 < g.stride; ++x0)
+      if (!narrow_data(g, y0, x0, p)) return false;
+  return true;
+}
+
+}  // namespace gm

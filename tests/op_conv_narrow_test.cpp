@@ -1,0 +1,117 @@
+// Convolutions with few channels: which shapes the kernels take and how they cut them.
+#include <gtest/gtest.h>
+
+#include <array>
+#include <set>
+#include <vector>
+
+#include "kernels/conv2d/conv2d_narrow.h"
+
+namespace gm::test {
+
+namespace {
+
+ConvGeometry geometry(int64_t n, int64_t size, int64_t c, int64_t k, int64_t kernel, int64_t stride,
+                      int64_t before = 1, int64_t after = 1) {
+  ConvGeometry g{.n = n, .h = size, .w = size + 3, .c = c, .k = k, .kernel = kernel, .stride = stride};
+  g.pad_top = g.pad_left = before, g.pad_bottom = g.pad_right = after;
+  g.oh = conv_out(g.h, kernel, stride, before, after), g.ow = conv_out(g.w, kernel, stride, before, after);
+  g.dtype = DType::bf16;
+  return g;
+}
+
+// What the kernel takes for granted.
+void check(const NarrowConv& p) {
+  EXPECT_LE(p.shared_bytes(), kNarrowShared);
+  EXPECT_EQ(p.tile_w * p.tile_h, kNarrowWarps * p.m * 16);
+  EXPECT_EQ(p.tile_w % 8, 0);
+  EXPECT_GE(p.tiles_x * p.tile_w, p.ow);
+  EXPECT_GE(p.tiles_y * p.tile_h, p.oh);
+  EXPECT_LT((p.tiles_x - 1) * p.tile_w, p.ow);
+  EXPECT_LT((p.tiles_y - 1) * p.tile_h, p.oh);
+  EXPECT_GE(p.slices * p.n * 8, p.k);
+  EXPECT_GE(p.depth * 2, p.chunks);
+  EXPECT_GE(p.row_units, p.in_w * p.units);
+  EXPECT_EQ(p.in_w, (p.tile_w - 1) * p.stride + p.columns);
+  EXPECT_EQ(p.in_h, (p.tile_h - 1) * p.stride + p.rows);
+  EXPECT_LT(p.in_w * p.units, 8192);
+  for (int u = 0; u < p.in_w * p.units; ++u)  // the kernel's division
+    ASSERT_EQ(u * (65536 / p.units + 1) >> 16, u / p.units);
+  // A product's eight neighbouring pixels lie in different banks.
+  std::set<int> banks;
+  for (int i = 0; i < 8; ++i) banks.insert(i * p.pitch % 8);
+  EXPECT_EQ(banks.size(), 8u);
+}
+
+}  // namespace
+
+TEST(ConvNarrow, TakesWhatItIsFor) {
+  NarrowConv p;
+  for (const auto& [c, k, stride] :
+       std::vector<std::array<int, 3>>{{24, 24, 1}, {24, 96, 2}, {48, 48, 1}, {32, 32, 1}, {3, 24, 2}}) {
+    const ConvGeometry g = geometry(64, 112, c, k, 3, stride);
+    EXPECT_TRUE(narrow_forward(g, p)) << c << ' ' << k;
+    EXPECT_GE(p.resident(), 2);
+    EXPECT_EQ(narrow_data(g), c % 8 == 0) << c << ' ' << k;
+  }
+  ASSERT_TRUE(narrow_forward(geometry(64, 112, 24, 24, 3, 1), p));
+  const std::array plan{p.m, p.n, p.tile_w, p.tile_h, p.depth}, wanted{4, 3, 16, 16, 14};
+  EXPECT_EQ(plan, wanted);
+  EXPECT_EQ(p.resident(), 3);
+  ConvGeometry f32 = geometry(64, 112, 24, 24, 3, 1);
+  f32.dtype = DType::f32;
+  EXPECT_FALSE(narrow_forward(f32, p) || narrow_data(f32));
+  for (const auto& [c, k, kernel, stride] : std::vector<std::array<int, 4>>{{24, 24, 1, 1},
+                                                                            {24, 24, 1, 2},
+                                                                            {20, 24, 3, 1},
+                                                                            {24, 20, 3, 1},
+                                                                            {24, 24, 3, 3},
+                                                                            {512, 24, 3, 1},
+                                                                            {24, 512, 3, 1}}) {
+    const ConvGeometry g = geometry(1, 20, c, k, kernel, stride);
+    EXPECT_FALSE(narrow_forward(g, p) || narrow_data(g)) << c << ' ' << k << ' ' << kernel << ' ' << stride;
+  }
+}
+
+TEST(ConvNarrow, PlansFitEveryShape) {
+  int served = 0;
+  for (int c : {3, 8, 16, 24, 32, 40, 48, 64})
+    for (int k : {8, 24, 32, 48, 56, 64, 96, 192})
+      for (int kernel : {2, 3, 5, 7})
+        for (int stride : {1, 2})
+          for (int size : {1, 7, 15, 16, 17, 28, 56, 112}) {
+            if (size + 2 < kernel) continue;
+            const ConvGeometry g = geometry(2, size, c, k, kernel, stride);
+            NarrowConv p;
+            if (narrow_forward(g, p)) check(p), ++served;
+            for (int y0 = 0; y0 < stride; ++y0)
+              for (int x0 = 0; x0 < stride; ++x0)
+                if (narrow_data(g, y0, x0, p) && p.oh && p.ow) check(p);
+            if (HasFailure())
+              FAIL() << size << " px, " << c << " -> " << k << ", " << kernel << ", " << stride;
+          }
+  EXPECT_GT(served, 1000);
+}
+
+// Every tap of the convolution is in the problem of exactly those pixels of dx that it reads, at its place.
+TEST(ConvNarrow, GradientTakesEveryTapOnce) {
+  for (int kernel : {2, 3, 5})
+    for (int stride : {1, 2})
+      for (int pad : {0, 1, 3}) {
+        const ConvGeometry g = geometry(1, 9, 8, 8, kernel, stride, pad, 1);
+        std::multiset<std::array<int, 3>> found, wanted;
+        for (int y0 = 0; y0 < stride; ++y0) {
+          NarrowConv p;
+          ASSERT_TRUE(narrow_data(g, y0, 0, p));
+          for (int y = 0; y < p.oh; ++y)
+            for (int i = 0; i < p.rows; ++i)
+              found.insert({y * p.step + p.y0, y - p.top + i, p.tap_row + i * p.tap_step});
+        }
+        for (int y = 0; y < g.h; ++y)
+          for (int oy = -kernel; oy < g.oh + kernel; ++oy)
+            if (const int r = y + pad - oy * stride; r >= 0 && r < kernel) wanted.insert({y, oy, r});
+        EXPECT_EQ(found, wanted) << kernel << ' ' << stride << ' ' << pad;
+      }
+}
+
+}  // namespace gm::test
