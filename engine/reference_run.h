@@ -30,6 +30,8 @@ class ReferenceRun {
 
   /// After forward().
   std::vector<float> value(ValueId id) const;
+  /// Between forward() and backward(): a tensor that a node of the graph saved for its backward pass.
+  View saved(size_t node, size_t index) const { return operands(node).saved.at(index); }
   /// Parameters of the table: running statistics are those after forward().
   std::vector<float> parameter(int index) const;
   /// After backward(); empty when nothing flows there.

@@ -73,6 +73,13 @@ View Session::operand(ValueId id, int slot) const {
 View Session::value(ValueId id) const { return operand(id, plan_.value_slot[id]); }
 View Session::gradient(ValueId id) const { return slot_view(plan_.gradient_slot[id]); }
 
+View Session::saved(int node, size_t index) const {
+  for (size_t i = plan_.backward_begin; i < plan_.steps.size(); ++i)
+    if (plan_.steps[i].node == node && plan_.steps[i].pass == Pass::backward)
+      return prepared_[i].saved.at(index);
+  fail("layer '" + graph_.nodes()[node].name + "' has no backward pass");
+}
+
 void Session::upload(ValueId id, const void* host) {
   const View v = value(id);
   device_.upload(v.data, host, v.spec.bytes());

@@ -27,6 +27,8 @@ class Session {
   /// After backward(): gradient of an input that wants one, or of a value in PlanOptions::keep_gradient. That
   /// of the loss is where backward() starts; it holds ones until it is overwritten.
   View gradient(ValueId id) const;
+  /// Between forward() and backward(): a tensor that a node of the graph saved for its backward pass.
+  View saved(int node, size_t index) const;
   void upload(ValueId id, const void* host);
   std::vector<float> download(ValueId id) const;  // f32 or bf16 values as floats
 

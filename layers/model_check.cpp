@@ -6,6 +6,7 @@
 
 #include "engine/reference_run.h"
 #include "engine/safetensors.h"
+#include "layers/check_maxima.h"
 
 namespace gm {
 
@@ -67,7 +68,11 @@ Backend plan_backend(const CheckSide& side, const CheckSide& other) {
   return Backend::cpu;
 }
 
-void training_step(const CheckSide& side, const CheckProblem& p, Backend backend, const Sink& sink) {
+// found: the maxima of this side, by place. given: those of the other side, from which backward starts; of
+// the first side to run, null. compared receives how the two differ.
+void training_step(const CheckSide& side, const CheckProblem& p, Backend backend, const Sink& sink,
+                   std::vector<Maxima>& found, const std::vector<Maxima>* given,
+                   std::vector<Difference>& compared) {
   ParameterTable table;
   const TrainableGraph g = fuse_for_training(build_network(p.architecture, table,
                                                            {.batch = p.batch,
@@ -76,6 +81,22 @@ void training_step(const CheckSide& side, const CheckProblem& p, Backend backend
                                                             .label_smoothing = p.label_smoothing}),
                                              p.fusions, backend);
   auto device = open(side, p);
+  const std::vector<MaximaPlace> places = maxima_places(g.graph);
+  found.resize(places.size());
+  // Between forward and backward. view(place): the saved positions.
+  auto exchange_maxima = [&](const auto& view) {
+    for (size_t i = 0; i < places.size(); ++i) {
+      const View v = view(places[i]);
+      found[i].at.resize(static_cast<size_t>(v.numel()));
+      device->download(found[i].at.data(), v.data, v.spec.bytes());
+      if (!given) continue;
+      device->upload(v.data, (*given)[i].at.data(), v.spec.bytes());
+      compared.push_back(compare_maxima(g.graph, places[i], found[i], (*given)[i]));
+    }
+  };
+  auto keep_pooled = [&](const auto& read) {
+    for (size_t i = 0; i < places.size(); ++i) found[i].values = read(places[i].pooled);
+  };
   auto give_parameters = [&](const auto& gradient, const auto& value) {
     for (int i = 0; i < table.size(); ++i)
       table[i].trainable ? sink({Difference::gradient, table[i].name, gradient(i)})
@@ -85,8 +106,10 @@ void training_step(const CheckSide& side, const CheckProblem& p, Backend backend
     ReferenceRun run(g.graph, make_weights(*device, table, side, p, true));
     feed(run, g, p);
     run.forward(p.seed, 0);
-    run.backward(g.loss);
     give_layers(g.graph, sink, [&](ValueId id) { return run.value(id); });
+    keep_pooled([&](ValueId id) { return run.value(id); });
+    exchange_maxima([&](const MaximaPlace& m) { return run.saved(m.node, m.saved); });
+    run.backward(g.loss);
     sink({Difference::logits, "logits", run.value(g.logits)});
     sink({Difference::loss, "loss", run.value(g.loss)});
     return give_parameters([&](int i) { return run.gradient(i); }, [&](int i) { return run.parameter(i); });
@@ -98,6 +121,7 @@ void training_step(const CheckSide& side, const CheckProblem& p, Backend backend
     feed(s, g, p);
     s.forward();
     give_layers(g.graph, sink, [&](ValueId id) { return s.download(id); });
+    keep_pooled([&](ValueId id) { return s.download(id); });
   }
   Weights w = make_weights(*device, table, side, p, true);
   PlanOptions planned = training_options(g, false);
@@ -105,6 +129,7 @@ void training_step(const CheckSide& side, const CheckProblem& p, Backend backend
   Session s(*device, g.graph, w, planned, p.seed);
   feed(s, g, p);
   s.forward();
+  exchange_maxima([&](const MaximaPlace& m) { return s.saved(m.node, m.saved); });
   s.backward();
   sink({Difference::logits, "logits", s.download(g.logits)});
   sink({Difference::loss, "loss", s.download(g.loss)});
@@ -172,7 +197,7 @@ class Comparison {
  private:
   std::vector<Tensor> kept_;
   size_t next_ = 0;
-  double square_[5] = {};
+  double square_[6] = {};
 };
 
 template <class Run>
@@ -220,16 +245,22 @@ struct Trainee {
 std::string CheckSide::str() const { return device + (device == "ref" ? "" : bf16 ? " bf16" : " f32"); }
 
 const char* kind_name(Difference::Kind kind) {
-  const char* names[] = {"layer", "logits", "loss", "gradient", "statistics"};
+  const char* names[] = {"layer", "logits", "loss", "gradient", "statistics", "maximum"};
   return names[kind];
 }
 
 std::vector<Difference> check_training_step(const CheckSide& side, const CheckSide& other,
                                             const CheckProblem& problem) {
   const Backend backend = plan_backend(side, other);
-  return both(side, other, problem, [&](const CheckSide& s, const CheckProblem& p, const Sink& sink) {
-    training_step(s, p, backend, sink);
-  });
+  std::vector<Maxima> theirs, ours;  // of `other`, which runs first, and of `side`
+  std::vector<Difference> maxima;
+  std::vector<Difference> all =
+      both(side, other, problem, [&](const CheckSide& s, const CheckProblem& p, const Sink& sink) {
+        const bool first = &s == &other;
+        training_step(s, p, backend, sink, first ? theirs : ours, first ? nullptr : &theirs, maxima);
+      });
+  all.insert(all.end(), maxima.begin(), maxima.end());
+  return all;
 }
 std::vector<Difference> check_inference(const CheckSide& side, const CheckSide& other,
                                         const CheckProblem& problem) {

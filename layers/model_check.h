@@ -1,6 +1,7 @@
 // One device against another on a whole network: the same weights, images and random draws on both sides,
-// then every layer's output, logits, loss, every parameter's gradient and the running statistics side by
-// side. Works for any two of the CPU, a card and the double-precision reference, in f32 or bf16.
+// then every layer's output, logits, loss, every parameter's gradient, the running statistics and where
+// maxima lie side by side. Works for any two of the CPU, a card, simt (the card's kernels on the CPU) and the
+// double-precision reference, in f32 or bf16.
 #pragma once
 #include <functional>
 #include <string>
@@ -33,18 +34,20 @@ struct CheckProblem {
 
 /// How far `side` is from `other` in one tensor.
 struct Difference {
-  enum Kind { layer, logits, loss, gradient, statistics };
+  enum Kind { layer, logits, loss, gradient, statistics, maximum };
   Kind kind;
   std::string name;
   double max = 0, mean = 0;  // absolute
   /// L2 norm of the difference over that of the other side. To the latter, 0.5 % of the norm of all gradients
   /// (running statistics) together is added: some are zero in theory and hold nothing but rounding.
   double relative = 0;
+  int64_t moved = 0;  // maxima that lie elsewhere; see compare_maxima for the other fields of a maximum
 };
 const char* kind_name(Difference::Kind kind);
 
 /// A training step, forward and backward. Layers are those of the fused graph and are read in a run of their
-/// own, in which every output is kept; everything else comes from a step planned as gm_train plans it.
+/// own, in which every output is kept; everything else comes from a step planned as gm_train plans it. `side`
+/// goes backward from the maxima of `other`, for equals within rounding are a choice (check_maxima.h).
 std::vector<Difference> check_training_step(const CheckSide& side, const CheckSide& other,
                                             const CheckProblem& problem);
 /// The folded network that inference uses: layers and logits.

@@ -34,9 +34,11 @@ struct Arguments {
 void declare(CLI::App& app, Arguments& a) {
   auto one_of = [](std::vector<std::string> names) { return CLI::IsMember(std::move(names)); };
   app.add_option("config", a.config, "model and recipe (YAML)")->required();
-  app.add_option("--device", a.device, "the side that is judged: auto, cpu, cuda or cuda:INDEX")
+  app.add_option(
+         "--device", a.device,
+         "the side that is judged: auto, cpu, cuda, cuda:INDEX, or simt, the card's kernels on the CPU")
       ->capture_default_str()
-      ->check(check_device);
+      ->check([](const std::string& name) { return name == "simt" ? "" : check_device(name); });
   app.add_option("--precision", a.precision, "f32 or bf16")
       ->capture_default_str()
       ->check(one_of({"f32", "bf16"}));
@@ -90,10 +92,11 @@ class Report {
     struct Kind {
       int count = 0;
       double max = 0, mean = 0;
+      int64_t moved = 0;
       const Difference* worst = nullptr;
-    } kinds[5];
+    } kinds[6];
     for (const Difference& d : all) {
-      const double tolerance = d.kind == Difference::gradient ? gradient_ : tolerance_;
+      const double tolerance = tolerance_of(d.kind);
       const bool within = d.relative <= tolerance;  // false for NaN
       if (!within) beyond(fmt::format("{} {} '{}'", mode, kind_name(d.kind), d.name), d.relative, tolerance);
       if (a_.json)
@@ -102,6 +105,7 @@ class Report {
                                           {"name", d.name},
                                           {"max", d.max},
                                           {"mean", d.mean},
+                                          {"moved", d.moved},
                                           {"relative", d.relative},
                                           {"tolerance", tolerance},
                                           {"within", within}}
@@ -109,6 +113,7 @@ class Report {
       Kind& k = kinds[d.kind];
       k.max = std::max(k.max, d.max);
       k.mean = (k.mean * k.count + d.mean) / (k.count + 1);
+      k.moved += d.moved;
       ++k.count;
       if (!k.worst || !(d.relative <= k.worst->relative)) k.worst = &d;
     }
@@ -118,8 +123,8 @@ class Report {
     for (const Kind& k : kinds)
       if (k.worst)
         fmt::print("{:<18} {:>7} {:>9.2g} {:>9.2g} {:>9.2g} {:>9.2g}  {}\n", kind_name(k.worst->kind),
-                   k.count, k.max, k.mean, k.worst->relative,
-                   k.worst->kind == Difference::gradient ? gradient_ : tolerance_, k.worst->name);
+                   k.count, k.max, k.mean, k.worst->relative, tolerance_of(k.worst->kind),
+                   k.worst->name + (k.moved ? fmt::format(" ({} elsewhere)", k.moved) : ""));
   }
 
   void losses(const std::vector<StepLosses>& all) {
@@ -154,6 +159,9 @@ class Report {
   }
 
  private:
+  double tolerance_of(Difference::Kind kind) const {
+    return kind == Difference::maximum ? 0 : kind == Difference::gradient ? gradient_ : tolerance_;
+  }
   void beyond(const std::string& what, double got, double tolerance) {
     if (!beyond_++) first_ = fmt::format("{} differs by {:.2g}, more than {:.2g}", what, got, tolerance);
   }
@@ -193,6 +201,9 @@ std::unique_ptr<Loader> open_source(const Arguments& a, const RunConfig& run) {
 void check(const Arguments& a) {
   if (a.steps && a.other == "ref") fail("--steps needs two devices: the reference does not train");
   install_reference_kernels();
+#ifdef GM_HAS_SIMT
+  install_simt_kernels();
+#endif
   CheckSide side{a.device, a.precision == "bf16"}, other{a.other, a.other_precision == "bf16"};
   if (side.device == "auto") side.device = no_cuda_reason().empty() ? "cuda" : "cpu";
   for (CheckSide* s : {&side, &other})
@@ -242,10 +253,8 @@ void check(const Arguments& a) {
 int main(int argc, char** argv) {
   CLI::App app{
       "Holds one device against another on a network: same weights, images and random draws; every layer's "
-      "output, "
-      "logits, loss, gradients and statistics, and with --steps the losses of a training run. Exit code 1 "
-      "when a "
-      "difference is beyond its tolerance."};
+      "output, logits, loss, gradients, statistics and where maxima lie, and with --steps the losses of a "
+      "training run. Exit code 1 when a difference is beyond its tolerance."};
   Arguments args;
   declare(app, args);
   return gm::run_tool(app, argc, argv, [&] { check(args); });

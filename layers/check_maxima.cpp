@@ -1,0 +1,54 @@
+#include "layers/check_maxima.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+namespace gm {
+
+std::vector<MaximaPlace> maxima_places(const Graph& graph) {
+  std::vector<MaximaPlace> places;
+  for (size_t i = 0; i < graph.nodes().size(); ++i) {
+    const Node& n = graph.nodes()[i];
+    if (!n.op->saved) continue;
+    const Specs in = graph.input_specs(n), saved = n.op->saved(n.attrs, in);
+    for (size_t k = 0; k < saved.size(); ++k) {
+      if (saved[k].dtype != DType::i32) continue;
+      // A pool that is fused with what comes before it pools its own first output.
+      const bool fused = n.out.size() > 1 && graph.spec(n.out[0]).shape == in[0].shape;
+      places.push_back({static_cast<int>(i), k, fused ? n.out[0] : n.in[0], saved[k].shape.rank == 3});
+    }
+  }
+  return places;
+}
+
+Difference compare_maxima(const Graph& graph, const MaximaPlace& place, const Maxima& ours,
+                          const Maxima& theirs) {
+  const Shape& s = graph.spec(place.pooled).shape;
+  const int64_t hw = s[1] * s[2], channels = s[3], candidates = place.of_channels ? channels : hw;
+  Difference d{Difference::maximum, graph.nodes()[place.node].name};
+  float top = 0;
+  for (size_t i = 0; i < ours.at.size(); ++i) {
+    auto value = [&](const std::vector<float>& values, int32_t at) {
+      const int64_t k = static_cast<int64_t>(i);
+      return values[place.of_channels ? k * channels + at
+                                      : (k / channels * hw + at) * channels + k % channels];
+    };
+    if (ours.at[i] < 0 || ours.at[i] >= candidates) {
+      d.max = d.mean = d.relative = std::numeric_limits<double>::infinity();
+      return d;
+    }
+    top = std::max(top, std::abs(value(ours.values, ours.at[i])));
+    if (ours.at[i] == theirs.at[i]) continue;
+    ++d.moved;
+    const double short_by = double(value(theirs.values, theirs.at[i])) - value(theirs.values, ours.at[i]);
+    const double wrong_by = double(value(ours.values, theirs.at[i])) - value(ours.values, ours.at[i]);
+    d.max = std::max(d.max, short_by);
+    d.mean += short_by / double(ours.at.size());
+    if (!(wrong_by <= d.relative)) d.relative = wrong_by;  // NaN stays
+  }
+  if (top > 0) d.relative /= top;
+  return d;
+}
+
+}  // namespace gm

@@ -1,0 +1,38 @@
+// The maxima of a network, between the two sides of a check: pooling saves where each maximum lies, and
+// backward sends the gradient there. Where two candidates differ by less than the rounding of the layers
+// before, the two sides may take different ones. Both are right, but every gradient upstream of the pool then
+// differs by far more than rounding does. So the sides' positions are compared on their own, and both go
+// backward from the same ones.
+#pragma once
+#include <cstdint>
+#include <vector>
+
+#include "engine/graph.h"
+#include "layers/model_check.h"
+
+namespace gm {
+
+/// One tensor of positions that a node saves for its backward pass.
+struct MaximaPlace {
+  int node;
+  size_t saved;      // which of its saved tensors
+  ValueId pooled;    // (N, H, W, C), the values whose maxima they are
+  bool of_channels;  // positions (N, H, W) count channels; else (N, C), they count pixels
+};
+/// Every one in a graph: the saved tensors that hold integers.
+std::vector<MaximaPlace> maxima_places(const Graph& graph);
+
+/// What one side found at one place.
+struct Maxima {
+  std::vector<int32_t> at;
+  std::vector<float> values;  // the pooled tensor
+};
+
+/// `moved` counts the positions that differ; max and mean are of what the other side's value at our position
+/// falls short of its maximum. relative: by how much our value at our position is less than our value at the
+/// other's, over the largest of ours; infinite for a position outside the tensor. So 0 says that each of our
+/// positions is right by our own values, and anything else that it is not.
+Difference compare_maxima(const Graph& graph, const MaximaPlace& place, const Maxima& ours,
+                          const Maxima& theirs);
+
+}  // namespace gm
