@@ -149,7 +149,7 @@ void dw_launch_backward(const OpCall& c, const DepthwiseShape& d, const DwIncomi
   const unsigned threads = static_cast<unsigned>(sl.columns * sl.rows),
                  slices = static_cast<unsigned>(sl.slices);
   int blocks = static_cast<int>(depthwise_gpu_partials(d));
-  const bool fast = dw_fast<T>(d, [&](auto kernel, auto stride) {
+  const bool fast = dw_fast(d, sl, kVecLanes<T>, [&](auto kernel, auto stride) {
     constexpr int K = kernel.value, S = stride.value, KB = (K - 1) / S + 1;
     const int rows = (d.pad_top + shape.height - 1) / S - d.pad_top / S + 1,
               columns = (d.pad_left + shape.width - 1) / S - d.pad_left / S + 1,

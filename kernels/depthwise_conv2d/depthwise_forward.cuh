@@ -6,109 +6,175 @@
 
 namespace gm::GM_BACKEND_NS {
 
-template <class T, int K, int S, bool Stats>
-__global__ __launch_bounds__(kDwThreads, 2) void dw_forward_kernel(const T* x, const T* w, const float* bias,
-                                                                   T* y, DwShape d, DwTiles t, Act act,
-                                                                   float* partial, BnFinish finish) {
-  constexpr int TW = kDwTile, N = depthwise_lanes(K), IW = (TW - 1) * S + K, kBatch = 4;
-  GM_DYN_SHARED(T, tile);
+/// What becomes of an output before it is stored.
+enum class DwEnd { statistics, plain, silu, any };  // `any`: the activation that the launch names
+
+template <class T, int K, int S, int TW, bool Whole, DwEnd End>
+__global__ __launch_bounds__(kDwThreads, TW == 4 && K == 3 && std::is_same_v<T, bf16>
+                                             ? 3
+                                             : 2) void dw_forward_kernel(const T* x, const T* w,
+                                                                         const float* bias, T* y, DwShape d,
+                                                                         DwMarch m, Act act, float* partial,
+                                                                         BnFinish finish) {
+  constexpr int N = kDwLanes, J = (TW - 1) * S + K,  // columns that a strip reads
+      L = (K + S - 1) / S, U = L * S;                // outputs open at a time; rows until that repeats
+  constexpr bool kWeightsShared = K > 3;             // 25 pairs leave no registers for the rest
   const auto [column, lane, lanes, slice, first, c] = DwThread(d, N);
+  const bool active = c < d.channels;
+  GM_DYN_SHARED(float,
+                weights);  // [column][tap][lane]: a thread's are together, 25 pairs apart: no conflicts
+  if constexpr (kWeightsShared) {
+    for (int i = threadIdx.x; i < K * K * slice; i += blockDim.x) {
+      const int tap = i / slice, k = i - tap * slice;
+      weights[(k / N * K * K + tap) * N + k % N] =
+          to_float(w[tap * d.channels + min(first + k, d.channels - 1)]);
+    }
+    __syncthreads();
+  }
+  float wr[kWeightsShared ? 1 : K * K][N], b[N] = {};
   DwStatistics<N> st;
-  float b[N] = {};
-  if (c < d.channels) {
-    if (bias) load_lanes<float, N>(bias + c, b);
-    if constexpr (Stats) {
+  if (active) {
+    if constexpr (!kWeightsShared) {
+#pragma unroll
+      for (int k = 0; k < K * K; ++k) load_lanes<T, N>(w + k * d.channels + c, wr[k]);
+    }
+    if constexpr (End == DwEnd::statistics) {
       st.template start<K>(x, w, d, c, blockIdx.x == 0 && lane == 0 ? finish.v.pivot : nullptr);
+    } else {
+      if (bias) load_lanes<float, N>(bias + c, b);
     }
   }
-  for (int at = blockIdx.x; at < t.tiles; at += gridDim.x) {
-    const DwPlace place(t, at, d.images);
-    const int top = place.row * S - d.pad_top, left = place.column * S - d.pad_left;
-    const T* corner = x + int64_t{place.image} * d.height * d.width * d.channels;
-    Vec<T, kVecLanes<T>> held[kBatch];
-    __syncthreads();  // the tile before has been read
-    dw_fill<T, kBatch>(
-        t, place, tile, slice, d.height, d.width, d.channels, top, left, first,
-        [&](int k, int from) { held[k] = Vec<T, kVecLanes<T>>::load(corner + from); },
-        [&](int k, int, int, bool inside, T* to) {
-          if (!inside) held[k] = {};
-          held[k].store(to);
-        });
-    __syncthreads();
-    if (c >= d.channels) continue;
-    float wr[K * K][N];  // not kept over the load phase: registers
+  const int in_pitch = d.width * d.channels, out_pitch = d.out_width * d.channels;
+  for (int unit = static_cast<int>(blockIdx.x) * lanes + lane; active && unit < m.units;
+       unit += static_cast<int>(gridDim.x) * lanes) {
+    const DwUnit at(m, unit, TW, d);
+    const int columns = Whole ? TW : d.out_width - at.column;  // of the strip inside the output
+    const int iw0 = at.column * S - d.pad_left, ih0 = at.row * S - d.pad_top, rows = (at.rows - 1) * S + K;
+    const T* corner = x + int64_t{at.image} * d.height * in_pitch + iw0 * d.channels + c;
+    T* out = y + (int64_t{at.image} * d.out_height + at.row) * out_pitch + at.column * d.channels + c;
+    Vec<T, N> held[J];
+    auto fetch = [&](int ih) {  // or the nearest row of the image, for nothing
+      const T* row = corner + int64_t{max(0, min(ih, d.height - 1))} * in_pitch;
 #pragma unroll
-    for (int k = 0; k < K * K; ++k) load_lanes<T, N>(w + k * d.channels + c, wr[k]);
-    for (int i = lane; i < place.images * t.bands * t.tile_strips; i += lanes) {
-      const DwItem item(t, place, i);
-      const T* from =
-          tile + ((item.image * t.held_rows + item.first * S) * t.held_columns + item.column * S) * slice +
-          column * N;
-      const int columns = d.out_width - place.column - item.column;  // of the strip inside the output
-      T* out = y +
-               (((int64_t{place.image} + item.image) * d.out_height + place.row + item.first) * d.out_width +
-                place.column + item.column) *
-                   d.channels +
-               c;
-      float window[K][IW][N];
-      auto load_row = [&](float(&row)[IW][N]) {
+      for (int j = 0; j < J; ++j) {
+        const bool guarded = !Whole || j < K / 2 || j >= J - K / 2;
+        if (!guarded || static_cast<unsigned>(iw0 + j) < static_cast<unsigned>(d.width))
+          held[j] = Vec<T, N>::load(row + j * d.channels);
+        else
+          held[j] = {};
+      }
+    };
+    float acc[L][TW][N];
 #pragma unroll
-        for (int j = 0; j < IW; ++j) load_lanes<T, N>(from + j * slice, row[j]);
-        from += t.held_columns * slice;
-      };
+    for (int l = 0; l < L; ++l)
 #pragma unroll
-      for (int r = 0; r < K - S; ++r) load_row(window[r]);
-      for (int h = item.first; h < item.last; h += K)
+      for (int q = 0; q < TW; ++q)
 #pragma unroll
-        for (int u = 0; u < K; ++u)
-          if (h + u < item.last) {
+        for (int n = 0; n < N; ++n) acc[l][q][n] = b[n];
+    fetch(ih0);
+    for (int t0 = 0; t0 < rows; t0 += U)
 #pragma unroll
-            for (int r = K - S; r < K; ++r) load_row(window[(S * u + r) % K]);
+      for (int u = 0; u < U; ++u) {
+        const int t = t0 + u;
+        if (t >= rows) break;
+        float in[J][N];
 #pragma unroll
-            for (int q = 0; q < TW; ++q) {
-              float acc[N];
+        for (int j = 0; j < J; ++j) held[j].to_float(in[j]);
+        fetch(ih0 + t + 1);
+        // The first tap of an output opens it. A row outside the image adds nothing.
+        if (static_cast<unsigned>(ih0 + t) < static_cast<unsigned>(d.height)) {
 #pragma unroll
-              for (int n = 0; n < N; ++n) {
-                acc[n] = b[n];
+          for (int r = 0; r < K; ++r) {
+            if ((u - r + U) % S != 0) continue;
+            float(&open)[TW][N] = acc[((u - r + U * K) / S) % L];
 #pragma unroll
-                for (int r = 0; r < K; ++r)
+            for (int s = 0; s < K; ++s) {
+              float tap[N];
+              if constexpr (kWeightsShared) {
+                load_lanes<float, N>(weights + (column * K * K + r * K + s) * N, tap);
+              } else {
 #pragma unroll
-                  for (int s = 0; s < K; ++s)
-                    acc[n] += window[(S * u + r) % K][q * S + s][n] * wr[r * K + s][n];
-                if (act != Act::none) acc[n] = act_value_any<T>(act, acc[n]);
+                for (int n = 0; n < N; ++n) tap[n] = wr[r * K + s][n];
               }
-              if (q < columns) {
-                store_rounded<T, N>(out + q * d.channels, acc);
-                if constexpr (Stats) {
 #pragma unroll
-                  for (int n = 0; n < N; ++n) st.add(n, acc[n]);
-                }
+              for (int q = 0; q < TW; ++q)
+#pragma unroll
+                for (int n = 0; n < N; ++n)
+                  open[q][n] = (r == 0 && s == 0 ? b[n] : open[q][n]) + in[q * S + s][n] * tap[n];
+            }
+          }
+        } else if (u % S == 0) {
+#pragma unroll
+          for (int q = 0; q < TW; ++q)
+#pragma unroll
+            for (int n = 0; n < N; ++n) acc[u / S][q][n] = b[n];
+        }
+        if ((u - (K - 1) + U * K) % S != 0) continue;
+        float(&done)[TW][N] = acc[((u - (K - 1) + U * K) / S) % L];
+        if (t >= K - 1) {
+#pragma unroll
+          for (int q = 0; q < TW; ++q) {
+#pragma unroll
+            for (int n = 0; n < N; ++n) {
+              if constexpr (End == DwEnd::silu) done[q][n] = act_value<Act::silu, T>(done[q][n]);
+              if constexpr (End == DwEnd::any) done[q][n] = act_value_any<T>(act, done[q][n]);
+            }
+            if (q < columns) {
+              store_rounded<T, N>(out + q * d.channels, done[q]);
+              if constexpr (End == DwEnd::statistics) {
+#pragma unroll
+                for (int n = 0; n < N; ++n) st.add(n, done[q][n]);
               }
             }
-            out += d.out_width * d.channels;
           }
-    }
+          out += out_pitch;
+        }
+      }
   }
-  if constexpr (Stats) {
+  if constexpr (End == DwEnd::statistics) {
     bn_reduce<N>(st.sum, st.square, d.columns, lanes, first, d.channels, partial, finish);
   }
+}
+
+/// Calls launch(tile, whole, end) with constants, for an end of `statistics` or, with any activation, `any`.
+template <class T, DwEnd End, int K, class Launch>
+void dw_choose_forward(const DepthwiseMarch& m, Act act, Launch launch) {
+  auto strip = [&](auto end) {
+    if constexpr (std::is_same_v<T, bf16>) {
+      if (m.whole && m.tile == 4) return launch(std::integral_constant<int, 4>{}, std::true_type{}, end);
+      if constexpr (K == 3) {
+        if (m.whole && m.tile == 6) return launch(std::integral_constant<int, 6>{}, std::true_type{}, end);
+        if (m.whole) return launch(std::integral_constant<int, 7>{}, std::true_type{}, end);
+      }
+    }
+    launch(std::integral_constant<int, 4>{}, std::false_type{}, end);
+  };
+  if constexpr (End == DwEnd::any && std::is_same_v<T, bf16>) {
+    if (act == Act::none) return strip(std::integral_constant<DwEnd, DwEnd::plain>{});
+    if (act == Act::silu) return strip(std::integral_constant<DwEnd, DwEnd::silu>{});
+  }
+  strip(std::integral_constant<DwEnd, End>{});
 }
 
 /// y = act(conv + bias); Stats: also BN statistics of y (finish, partial), at most kBnGpuBlocks partials.
 template <class T, bool Stats>
 void dw_launch_forward(const T* x, const T* w, const float* bias, T* y, const DepthwiseShape& d, Act act,
                        float* partial, const BnFinish& finish, const Context& ctx) {
-  const DepthwiseSlices sl(d);
+  const DepthwiseSlices sl(d.channels, kDwLanes);
   const DwShape shape(d, sl.columns);
   GM_CHECK(sl.slices <= kBnSlices, "depthwise: too many channels");
   const int64_t most = std::clamp<int64_t>(kDwBlocks / sl.slices, 1, kBnGpuBlocks);
   const unsigned threads = static_cast<unsigned>(sl.columns * sl.rows),
                  slices = static_cast<unsigned>(sl.slices);
-  const bool fast = dw_fast<T>(d, [&](auto k, auto s) {
-    const DwTiles t(shape.images, shape.out_height, shape.out_width, s.value, k.value, sizeof(T), sl);
-    GM_LAUNCH((dw_forward_kernel<T, k.value, s.value, Stats>),
-              dim3(static_cast<unsigned>(t.blocks(most)), slices), threads, static_cast<size_t>(t.bytes),
-              ctx.stream, x, w, bias, y, shape, t, act, partial, finish);
+  const bool fast = dw_fast(d, sl, kDwLanes, [&](auto k, auto s) {
+    const DepthwiseMarch m(d, std::is_same_v<T, float> ? DType::f32 : DType::bf16, sl);
+    const size_t shared = k.value > 3 ? sizeof(float) * d.taps() * sl.columns * kDwLanes : 0;
+    dw_choose_forward<T, Stats ? DwEnd::statistics : DwEnd::any, k.value>(
+        m, act, [&](auto tile, auto whole, auto end) {
+          GM_LAUNCH((dw_forward_kernel<T, k.value, s.value, tile.value, whole.value, end.value>),
+                    dim3(static_cast<unsigned>(m.blocks(sl, most)), slices), threads, shared, ctx.stream, x,
+                    w, bias, y, shape, DwMarch(m), act, partial, finish);
+        });
   });
   if (fast) return;
   const int64_t pixels = d.images * d.out_height * d.out_width;

@@ -1,31 +1,79 @@
 // How the depthwise CUDA kernels cut their work: shared by the descriptions (planned memory) and the
 // launchers. Everything is a function of the shape only, so that sums have the same bits on every card.
 #pragma once
+#include <cmath>
+
 #include "kernels/common/op.h"
 #include "kernels/depthwise_conv2d/depthwise_conv2d.h"
 
 namespace gm {
 
-constexpr int kDwThreads = 256, kDwTile = 4;  // threads a block; columns of a strip, which one thread takes
+constexpr int kDwThreads = 256;  // a block
+constexpr int kDwTile = 4;       // backward: columns of a strip, which one thread takes
+constexpr int kDwLanes = 2;      // forward: channels of a thread
 /// Blocks of one launch, over all slices of channels: four on each of the 132 processors of an H100.
 constexpr int kDwBlocks = 528;
 
-/// Channels of one thread: the window, weights and sums of a 5x5 kernel leave registers for one only.
+/// Channels of one thread in backward: the window, weights and sums of a 5x5 kernel leave registers for one.
 constexpr int depthwise_lanes(int kernel) { return kernel >= 5 ? 1 : 2; }
 
-/// Channels in slices of `columns` threads of `lanes` channels: at most 32 wide, a multiple of 8 where there
-/// are enough channels (whole 16-byte vectors), few idle lanes (72 pairs = 3 x 24).
+/// Channels in slices of `columns` threads of `lanes` channels. A few channels are one slice; many are cut so
+/// that few threads idle, in whole 16-byte vectors (72 pairs = 3 x 24, 120 = 4 x 32 less 8).
 struct DepthwiseSlices {
   int lanes, columns, rows, slices;
   DepthwiseSlices(int64_t channels, int wanted_lanes) : lanes(channels % wanted_lanes ? 1 : wanted_lanes) {
-    const int64_t vectors = channels / lanes, parts = (vectors + 31) / 32,
-                  each = (vectors + parts - 1) / parts;
-    columns = static_cast<int>(each < 8 ? each : (each + 7) / 8 * 8);
+    const int vectors = static_cast<int>(channels / lanes);
+    columns = vectors;
+    if (vectors > 40) {
+      double best = 0;
+      for (int width : {32, 24, 40}) {
+        const int parts = (vectors + width - 1) / width;
+        const double busy = double(vectors) / (parts * width) * (kDwThreads / width * width);
+        if (busy > best) best = busy, columns = width;
+      }
+    }
     rows = kDwThreads / columns;
-    slices = static_cast<int>((vectors + columns - 1) / columns);
+    slices = (vectors + columns - 1) / columns;
   }
   explicit DepthwiseSlices(const DepthwiseShape& d)
       : DepthwiseSlices(d.channels, depthwise_lanes(d.kernel)) {}
+};
+
+/// How the forward kernels cut images: strips of `tile` output columns x bands of rows; one of these is a
+/// unit, which a thread marches down.
+struct DepthwiseMarch {
+  int tile;
+  bool whole;  // strips fill the width, and only its outermost columns look outside; else tile is 4
+  int strips, bands, band_rows;
+  int64_t units;
+
+  DepthwiseMarch(const DepthwiseShape& d, DType type, const DepthwiseSlices& sl) : tile(4), whole(false) {
+    const int width = static_cast<int>(d.out_width), half = d.kernel / 2;
+    const int64_t pad_right = (d.out_width - 1) * d.stride + d.kernel - d.pad_left - d.width;
+    // f32 is for checks, not for speed.
+    if (type == DType::bf16 && d.pad_left <= half && pad_right <= half)
+      for (int t : {4, 6, 7})
+        if (width % t == 0 && (t == 4 || d.kernel == 3)) tile = t, whole = true;
+    strips = (width + tile - 1) / tile;
+    // Bands read the rows between them twice, and fill a card with few images: the count of least time, with
+    // two blocks on each processor at once.
+    const int rows = static_cast<int>(d.out_height);
+    double least = 1e30;
+    for (int b = 1; b <= rows; ++b) {
+      const int each = (rows + b - 1) / b;
+      if ((rows + each - 1) / each != b) continue;
+      const int64_t groups = (d.images * strips * b + sl.rows - 1) / sl.rows;
+      const double turns = std::ceil(double(groups * sl.slices) / (kDwBlocks / 2)),
+                   time = turns * (each + 0.5 * (d.kernel - 1) / d.stride);
+      if (time < least) least = time, bands = b, band_rows = each;
+    }
+    units = d.images * strips * bands;
+  }
+  /// Blocks for one slice, all with the same number of units but for the last few.
+  int blocks(const DepthwiseSlices& sl, int64_t at_most) const {
+    const int64_t groups = (units + sl.rows - 1) / sl.rows, turns = (groups + at_most - 1) / at_most;
+    return static_cast<int>((groups + turns - 1) / turns);
+  }
 };
 
 /// Blocks that share one slice of channels in backward and leave one partial weight gradient each, at most.

@@ -22,7 +22,7 @@ namespace gm::GM_BACKEND_NS {
 // the 48 KB that a launch gets unasked.
 constexpr int kDwTileBytes = 36 * 1024;
 
-/// a / b by one multiplication, for a and b below 2^14.
+/// a / b by one multiplication, for a * b below 2^32.
 struct DwQuotient {
   unsigned factor;  // 0: b is 1
   explicit DwQuotient(int b)
@@ -64,6 +64,33 @@ struct DwThread {
         slice(d.columns * n),
         first(static_cast<int>(blockIdx.y) * slice),
         c(first + column * n) {}
+};
+
+/// The device's copy of a DepthwiseMarch.
+struct DwMarch {
+  int strips, bands, band_rows, units;
+  DwQuotient by_strips, by_bands;
+  DwMarch(const DepthwiseMarch& m)
+      : strips(m.strips),
+        bands(m.bands),
+        band_rows(m.band_rows),
+        units(static_cast<int>(m.units)),
+        by_strips(m.strips),
+        by_bands(m.bands) {
+    GM_CHECK(m.units * std::max(m.strips, m.bands) < (int64_t{1} << 31), "depthwise: too many images");
+  }
+};
+
+/// Where a unit begins, in output rows and columns.
+struct DwUnit {
+  int image, row, rows, column;
+  __device__ __forceinline__ DwUnit(const DwMarch& m, int unit, int tile, const DwShape& d) {
+    const int rest = m.by_strips.of(unit);
+    image = m.by_bands.of(rest);
+    row = (rest - image * m.bands) * m.band_rows;
+    rows = min(m.band_rows, d.out_height - row);
+    column = (unit - rest * m.strips) * tile;
+  }
 };
 
 /// Tiles of positions and the items (image, band of rows, strip) that one is cut into. A tile of
@@ -181,11 +208,11 @@ __device__ __forceinline__ void dw_fill(const DwTiles& t, const DwPlace& p, T* t
   }
 }
 
-/// Calls f(K, S) with constants when there is a fast kernel, else returns false.
-template <class T, class F>
-bool dw_fast(const DepthwiseShape& d, F&& f) {
-  const DepthwiseSlices sl(d);
-  if (d.channels % kVecLanes<T> || sl.columns * sl.lanes % kVecLanes<T> || d.stride > 2) return false;
+/// Calls f(K, S) with constants when there is a fast kernel for vectors of `vector` channels, else returns
+/// false.
+template <class F>
+bool dw_fast(const DepthwiseShape& d, const DepthwiseSlices& sl, int vector, F&& f) {
+  if (d.channels % vector || sl.columns * sl.lanes % vector || d.stride > 2) return false;
   auto stride = [&](auto k) {
     if (d.stride == 1)
       f(k, std::integral_constant<int, 1>{});
