@@ -61,6 +61,15 @@ FoldedNetwork::FoldedNetwork(const TrainableGraph& source, const Fusions& fusion
     Attrs attrs = n.attrs;
     attrs.set("act", match.act_of(c));
     std::vector<ValueId> in{r.operand(n.in[0]), kernel, bias};
+    if (fusions.gate && backend != Backend::cpu && match.is(c.conv, "depthwise_conv2d"))
+      if (const SqueezeExcite se = squeeze_excite_behind(g, match, c.last(), match.act_of(c))) {
+        for (int dense : {se.squeeze, se.excite})
+          for (int k : {1, 2}) in.push_back(r.operand(g.nodes()[dense].in[k]));
+        r.bind(g.nodes()[se.scale].out[0], r.graph().add1("depthwise_se", attrs, in, n.name));
+        for (const auto& nodes : {c.nodes(), se.nodes()})
+          for (int k : nodes) done[k] = 1;
+        continue;
+      }
     if (c.add >= 0) in.push_back(r.operand(c.residual));
     const ValueId out = r.graph().add1(std::string(n.op->name), attrs, in, n.name);
     r.bind(g.nodes()[c.last()].out[0], out);

@@ -179,6 +179,22 @@ TEST(Fusion, SqueezeAndExcitationJoinsTheDepthwiseConvolutionOnACard) {
   expect_close(train_step("cpu", DType::f32, {}, Backend::cuda), want, 2e-4, 1e-6);
 }
 
+TEST(Fusion, SqueezeAndExcitationJoinsTheDepthwiseConvolutionInInference) {
+  Fixture f("cpu");
+  const TrainableGraph plain = f.build(false, DType::f32);
+  auto ops = [&](Fusions fusions, Backend backend) {
+    fusions.block = false;
+    return count_ops(FoldedNetwork(plain, fusions, backend).net.graph);
+  };
+  auto card = ops({}, Backend::cuda);
+  EXPECT_EQ(card["depthwise_se"], 2);
+  EXPECT_EQ(card["depthwise_conv2d"] + card["channel_scale"], 0);
+  for (auto kept : {ops({}, Backend::cpu), ops({.gate = false}, Backend::cuda)}) {
+    EXPECT_EQ(kept["depthwise_se"], 0);
+    EXPECT_EQ(kept["channel_scale"], 2);
+  }
+}
+
 // Fused results are rounded once where the parts round each time.
 TEST(Fusion, Bf16TrainsNearTheUnfusedGraph) {
   const Tensors want = train_step("cpu", DType::bf16, Fusions::none());

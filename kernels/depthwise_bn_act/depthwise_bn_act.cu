@@ -40,7 +40,8 @@ void backward(const OpCall& c) {
     act_switch(act, [&](auto a) {
       bn_launch_sums<T, a.value>(yc, g, pixels, d.channels, bn_partials(c, d.channels), finish, c.ctx);
     });
-  dw_launch_backward<T>(c, d, {.g = g, .yc = yc, .act = act, .norm = finish}, weight_partials(c, d.channels));
+  dw_launch_backward<T, true>(c, d, {.g = g, .yc = yc, .act = act, .norm = finish},
+                              weight_partials(c, d.channels));
 }
 }  // namespace
 

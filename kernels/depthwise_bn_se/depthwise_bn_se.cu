@@ -131,8 +131,8 @@ void backward(const OpCall& c) {
   const BnGradient<T> g{.dy = dy, .dpool = dpooled, .image_pixels = image, .gate = gate};
   GM_LAUNCH(se_finish_kernel, static_cast<unsigned>((channels + 31) / 32), dim3(32, 8), 0, c.ctx.stream,
             sums.as<float>(), gate, dpooled, static_cast<int>(d.images), channels, g.per_pixel, finish);
-  dw_launch_backward<T>(c, d, {.g = g, .yc = yc, .act = act, .norm = finish},
-                        memory + bn_gpu_workspace(channels) / sizeof(float));
+  dw_launch_backward<T, true>(c, d, {.g = g, .yc = yc, .act = act, .norm = finish},
+                              memory + bn_gpu_workspace(channels) / sizeof(float));
 }
 }  // namespace
 

@@ -14,10 +14,12 @@ namespace gm::GM_BACKEND_NS {
 
 constexpr int kSeThreads = 1024, kSeWarps = kSeThreads / 32, kSeTile = 32;
 
-/// gate = sigmoid(w_excite act(w_squeeze p + b_squeeze) + b_excite) of one image a block; p: pooled. L: 4
-/// when channels and squeeze are multiples of it, else 1. Shared memory: channels + squeeze floats.
+/// gate = sigmoid(w_excite act(w_squeeze p + b_squeeze) + b_excite) of one image a block; p: the sum of
+/// `parts` of pooled, times `part`. L: 4 when channels and squeeze are multiples of it, else 1. squeezed,
+/// acted and excited are null where nobody asks for them. Shared memory: channels + squeeze floats.
 template <int L>
-__global__ __launch_bounds__(kSeThreads) void se_forward_kernel(const float* pooled, const float* w_squeeze,
+__global__ __launch_bounds__(kSeThreads) void se_forward_kernel(const float* pooled, int parts,
+                                                                float part_size, const float* w_squeeze,
                                                                 const float* b_squeeze, const float* w_excite,
                                                                 const float* b_excite, float* squeezed,
                                                                 float* acted, float* excited, float* gate,
@@ -26,7 +28,13 @@ __global__ __launch_bounds__(kSeThreads) void se_forward_kernel(const float* poo
   float* const h = p + channels;
   const int thread = static_cast<int>(threadIdx.x), lane = thread % 32, warp = thread / 32;
   const int64_t image = blockIdx.x;
-  for (int c = thread; c < channels; c += kSeThreads) p[c] = pooled[image * channels + c];
+  for (int c = thread; c < channels; c += kSeThreads) {
+    const float* from = pooled + image * parts * channels + c;
+    float sum = 0.f;
+#pragma unroll 4
+    for (int k = 0; k < parts; ++k) sum += from[int64_t{k} * channels];
+    p[c] = sum * part_size;
+  }
   __syncthreads();
   for (int s = warp; s < squeeze; s += kSeWarps) {
     const float* row = w_squeeze + int64_t{s} * channels;
@@ -42,8 +50,9 @@ __global__ __launch_bounds__(kSeThreads) void se_forward_kernel(const float* poo
     sum = warp_sum(sum);
     if (lane == 0) {
       const float z = sum + (b_squeeze ? b_squeeze[s] : 0.f);
-      squeezed[image * squeeze + s] = z;
-      acted[image * squeeze + s] = h[s] = act_value_any<float>(act, z);
+      h[s] = act_value_any<float>(act, z);
+      if (squeezed) squeezed[image * squeeze + s] = z;
+      if (acted) acted[image * squeeze + s] = h[s];
     }
   }
   __syncthreads();
@@ -70,7 +79,7 @@ __global__ __launch_bounds__(kSeThreads) void se_forward_kernel(const float* poo
       const int c = first + 4 * u + row;
       if (part == 0 && c < channels) {
         const float z = sum[u] + (b_excite ? b_excite[c] : 0.f);
-        excited[image * channels + c] = z;
+        if (excited) excited[image * channels + c] = z;
         gate[image * channels + c] = precise_sigmoid(z);
       }
     }
@@ -198,17 +207,39 @@ void se_lanes(int channels, int squeeze, F&& f) {
   f(std::integral_constant<int, 1>{});
 }
 
-inline void se_launch_forward(const SeLayers& se) {
-  const OpCall& c = se.call;
-  const int images = static_cast<int>(se.gate.shape()[0]), channels = static_cast<int>(se.gate.shape()[1]),
-            squeeze = static_cast<int>(se.acted.shape()[1]);
+/// The operands of se_forward_kernel.
+struct SeForward {
+  const float* pooled;
+  int parts = 1;
+  float part = 1.f;
+  View w_squeeze, b_squeeze, w_excite, b_excite;
+  float *squeezed = nullptr, *acted = nullptr, *excited = nullptr, *gate;
+  Act act;
+};
+inline void se_launch_forward(const SeForward& se, int64_t images, const Context& ctx) {
+  const int squeeze = static_cast<int>(se.w_squeeze.shape()[0]),
+            channels = static_cast<int>(se.w_squeeze.shape()[1]);
   se_lanes(channels, squeeze, [&](auto lanes) {
     GM_LAUNCH((se_forward_kernel<lanes.value>), static_cast<unsigned>(images), kSeThreads,
-              (channels + squeeze) * sizeof(float), c.ctx.stream, se.pooled.as<float>(), c.in[4].as<float>(),
-              se_optional(c.in[5]), c.in[6].as<float>(), se_optional(c.in[7]), se.squeezed.as<float>(),
-              se.acted.as<float>(), se.excited.as<float>(), se.gate.as<float>(), channels, squeeze,
-              act_of(c.attrs));
+              (channels + squeeze) * sizeof(float), ctx.stream, se.pooled, se.parts, se.part,
+              se.w_squeeze.as<float>(), se_optional(se.b_squeeze), se.w_excite.as<float>(),
+              se_optional(se.b_excite), se.squeezed, se.acted, se.excited, se.gate, channels, squeeze,
+              se.act);
   });
+}
+inline void se_launch_forward(const SeLayers& se) {
+  const OpCall& c = se.call;
+  se_launch_forward({.pooled = se.pooled.as<float>(),
+                     .w_squeeze = c.in[4],
+                     .b_squeeze = c.in[5],
+                     .w_excite = c.in[6],
+                     .b_excite = c.in[7],
+                     .squeezed = se.squeezed.as<float>(),
+                     .acted = se.acted.as<float>(),
+                     .excited = se.excited.as<float>(),
+                     .gate = se.gate.as<float>(),
+                     .act = act_of(c.attrs)},
+                    se.gate.shape()[0], c.ctx);
 }
 
 /// dpooled and the gradients of the four parameters.

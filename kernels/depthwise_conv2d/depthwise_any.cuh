@@ -62,7 +62,7 @@ __global__ __launch_bounds__(kDwThreads, 2) void dw_backward_any_kernel(const T*
     if (!in.yc) return;
     float v[N];
     load_lanes<T, N>(in.yc + pixel * d.channels + c, v);
-    dw_through_norm<N>(in, static_cast<int>(image), d.channels, c, v, k, N, g);
+    dw_through_norm<false, N>(in, static_cast<int>(image), d.channels, c, v, k, N, g);
   };
   if (dx && active)
     for (int64_t p = start; p < int64_t{d.images} * d.height * d.width; p += step) {

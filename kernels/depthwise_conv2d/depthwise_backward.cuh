@@ -24,6 +24,9 @@ static __global__ __launch_bounds__(256) void dw_sum_kernel(const float* partial
   dw[i] = static_cast<float>(sum) + (accumulate ? dw[i] : 0.f);
 }
 
+/// What the incoming gradient goes through first. `any`: the activation that `in` names.
+enum class DwBefore { nothing, norm_silu, norm_any };
+
 /// dx and partial weight gradients in one kernel: both use the same neighbourhood of dyc round an input
 /// pixel,
 ///   dx(pixel) = sum w * dyc,  dw += x(pixel) * dyc,
@@ -31,19 +34,20 @@ static __global__ __launch_bounds__(256) void dw_sum_kernel(const float* partial
 /// r = S j + phase meets output row m - j: a thread owns TW values of m (S * TW columns) and marches down m
 /// with a window of KB = (K - 1) / S + 1 rows of dyc. Positions of the tiles: m from pad / S on. (dx null:
 /// not wanted; partial null: dw not wanted.)
-template <class T, int K, int S>
-__global__ __launch_bounds__(kDwThreads, 2) void dw_backward_kernel(const T* x, const T* w, DwIncoming<T> in,
-                                                                    T* dx, bool add_dx, DwShape d, DwTiles t,
-                                                                    float* partial) {
+template <class T, int K, int S, DwBefore Before>
+__global__ __launch_bounds__(kDwThreads, std::is_same_v<T, float> ? 1 : 2) void dw_backward_kernel(
+    const T* x, const T* w, DwIncoming<T> in, T* dx, bool add_dx, DwShape d, DwTiles t, float* partial) {
   constexpr int TW = kDwTile, N = depthwise_lanes(K), V = kVecLanes<T>, KB = (K - 1) / S + 1,
-                WW = TW + KB - 1, kBatch = S == 2 ? 1 : 2;
+                WW = TW + KB - 1, kBatch = 2;
+  constexpr bool kNorm = Before != DwBefore::nothing;
   GM_DYN_SHARED(float, coefficients);
   const auto [column, lane, lanes, slice, first, c] = DwThread(d, N);
   T* const tile = reinterpret_cast<T*>(coefficients + kDwCoefficients * slice);
-  const int m_first = d.pad_top / S, mw_first = d.pad_left / S;
-  if (in.yc)
+  const int pitch = d.width * d.channels, m_first = d.pad_top / S, mw_first = d.pad_left / S;
+  if constexpr (kNorm) {
     for (int i = threadIdx.x; i < slice; i += blockDim.x)
       dw_coefficients(in, min(first + i, d.channels - 1), coefficients + i, slice);
+  }
   float sums[K * K][N] = {};
   for (int at = blockIdx.x; at < t.tiles; at += gridDim.x) {
     const DwPlace place(t, at, d.images);
@@ -55,15 +59,16 @@ __global__ __launch_bounds__(kDwThreads, 2) void dw_backward_kernel(const T* x, 
         t, place, tile, slice, d.out_height, d.out_width, d.channels, top, left, first,
         [&](int k, int from) {
           held[k] = in.g.dy ? Vec<T, V>::load(in.g.dy + corner + from) : Vec<T, V>{};
-          if (in.yc) conv[k] = Vec<T, V>::load(in.yc + corner + from);
+          if constexpr (kNorm) conv[k] = Vec<T, V>::load(in.yc + corner + from);
         },
         [&](int k, int image, int channel, bool inside, T* to) {
-          if (in.yc) {
+          if constexpr (kNorm) {
             float g[V], v[V];
             held[k].to_float(g);
             conv[k].to_float(v);
-            dw_through_norm<V>(in, place.image + image, d.channels, min(first + channel, d.channels - V), v,
-                               coefficients + channel, slice, g);
+            dw_through_norm<Before == DwBefore::norm_silu, V>(in, place.image + image, d.channels,
+                                                              min(first + channel, d.channels - V), v,
+                                                              coefficients + channel, slice, g);
             held[k] = Vec<T, V>::from_float(g);
           }
           if (!inside) held[k] = {};
@@ -80,7 +85,8 @@ __global__ __launch_bounds__(kDwThreads, 2) void dw_backward_kernel(const T* x, 
                       ((item.image * t.held_rows + item.first) * t.held_columns + item.column) * slice +
                       column * N;
       const int iw0 = S * (mw_first + place.column + item.column) - d.pad_left;
-      const int64_t image = (int64_t{place.image} + item.image) * d.height * d.width * d.channels + c;
+      const int64_t at_item = (int64_t{place.image} + item.image) * d.height * d.width * d.channels +
+                              int64_t{iw0} * d.channels + c;
       auto inside = [&](int q) { return iw0 + q >= 0 && iw0 + q < d.width; };
       float window[KB][WW][N];
       auto load_row = [&](float(&row)[WW][N]) {
@@ -90,53 +96,62 @@ __global__ __launch_bounds__(kDwThreads, 2) void dw_backward_kernel(const T* x, 
       };
 #pragma unroll
       for (int j = 1; j < KB; ++j) load_row(window[j]);
+      // Pixels of x are fetched a row ahead of their use; a row outside the image is some other for nothing.
+      DwPixel<T, N> ahead[S * TW];
+      auto fetch = [&](int ih) {
+        const T* row = x + at_item + int64_t{max(0, min(ih, d.height - 1))} * pitch;
+#pragma unroll
+        for (int q = 0; q < S * TW; ++q) {
+          ahead[q] = {};
+          if (inside(q)) ahead[q].load(row + q * d.channels);
+        }
+      };
+      const int ih_first = S * (m_first + place.row + item.first) - d.pad_top;
+      fetch(ih_first);
       for (int h = item.first; h < item.last; h += KB)
 #pragma unroll
-        for (int u = 0; u < KB; ++u)
-          if (h + u < item.last) {
-            const int ih0 = S * (m_first + place.row + h + u) - d.pad_top;
-            load_row(window[u]);
+        for (int u = 0; u < KB; ++u) {
+          if (h + u >= item.last) break;
+          const int ih0 = ih_first + S * (h + u - item.first);
+          load_row(window[u]);
 #pragma unroll
-            for (int ph = 0; ph < S; ++ph) {
-              const int ih = ih0 + ph;
-              if (ih < 0 || ih >= d.height) continue;
-              const T* x_row = x + image + ih * d.width * d.channels;
-              T* dx_row = dx + image + ih * d.width * d.channels;
-              float pixel[S * TW][N];
+          for (int ph = 0; ph < S; ++ph) {
+            const int ih = ih0 + ph;
+            float pixel[S * TW][N];
 #pragma unroll
-              for (int q = 0; q < S * TW; ++q) {
-                load_lanes<T, N>(x_row + (inside(q) ? (iw0 + q) * d.channels : 0), pixel[q]);
+            for (int q = 0; q < S * TW; ++q) ahead[q].to_float(pixel[q]);
+            fetch(ih + 1);
+            if (ih < 0 || ih >= d.height) continue;
+            float sum[S * TW][N] = {};
 #pragma unroll
-                for (int n = 0; n < N; ++n) pixel[q][n] = inside(q) ? pixel[q][n] : 0.f;
-              }
+            for (int q = 0; q < S * TW; ++q) {
+              const int pw = q % S;
 #pragma unroll
-              for (int q = 0; q < S * TW; ++q) {
-                const int pw = q % S;
-                float sum[N] = {};
+              for (int r = ph; r < K; r += S)
 #pragma unroll
-                for (int r = ph; r < K; r += S)
+                for (int s = pw; s < K; s += S)
 #pragma unroll
-                  for (int s = pw; s < K; s += S)
-#pragma unroll
-                    for (int n = 0; n < N; ++n) {
-                      const float v = window[(u - r / S + KB) % KB][q / S + KB - 1 - s / S][n];
-                      sum[n] += wr[r * K + s][n] * v;
-                      sums[r * K + s][n] += pixel[q][n] * v;
-                    }
-                if (dx && inside(q)) {
-                  put_lanes<T, N>(dx_row + (iw0 + q) * d.channels, sum, add_dx);
-                }
-              }
+                  for (int n = 0; n < N; ++n) {
+                    const float v = window[(u - r / S + KB) % KB][q / S + KB - 1 - s / S][n];
+                    sum[q][n] += wr[r * K + s][n] * v;
+                    sums[r * K + s][n] += pixel[q][n] * v;
+                  }
             }
+            T* dx_row = dx + at_item + int64_t{ih} * pitch;
+            if (!dx) continue;
+#pragma unroll
+            for (int q = 0; q < S * TW; ++q)
+              if (inside(q)) put_lanes<T, N>(dx_row + q * d.channels, sum[q], add_dx);
           }
+        }
     }
   }
   if (!partial) return;
   dw_block_sums(sums, 0, coefficients, d, partial);
 }
 
-/// din[0] and din[1] of a depthwise convolution.
-template <class T>
+/// din[0] and din[1] of a depthwise convolution. Norm: in.yc is given.
+template <class T, bool Norm>
 void dw_launch_backward(const OpCall& c, const DepthwiseShape& d, const DwIncoming<T>& in, float* partial) {
   if (!c.din[0] && !c.din[1]) return;
   const DepthwiseSlices sl(d);
@@ -149,17 +164,31 @@ void dw_launch_backward(const OpCall& c, const DepthwiseShape& d, const DwIncomi
   const unsigned threads = static_cast<unsigned>(sl.columns * sl.rows),
                  slices = static_cast<unsigned>(sl.slices);
   int blocks = static_cast<int>(depthwise_gpu_partials(d));
-  const bool fast = dw_fast(d, sl, kVecLanes<T>, [&](auto kernel, auto stride) {
-    constexpr int K = kernel.value, S = stride.value, KB = (K - 1) / S + 1;
-    const int rows = (d.pad_top + shape.height - 1) / S - d.pad_top / S + 1,
-              columns = (d.pad_left + shape.width - 1) / S - d.pad_left / S + 1,
-              coefficients = kDwCoefficients * sl.columns * sl.lanes;
-    const DwTiles t(shape.images, rows, columns, 1, KB, sizeof(T), sl);
-    blocks = t.blocks(blocks);
-    GM_LAUNCH((dw_backward_kernel<T, K, S>), dim3(static_cast<unsigned>(blocks), slices), threads,
-              std::max(t.bytes + coefficients * sizeof(float), dw_sums_bytes(K * K, sl.lanes)), c.ctx.stream,
-              x, w, in, dx, add_dx, shape, t, partial);
-  });
+  const int vector = kVecLanes<T>;  // the load phase
+  const bool fast = (d.kernel == 3 || d.kernel == 5) && d.stride <= 2 && d.channels % vector == 0 &&
+                    sl.columns * sl.lanes % vector == 0;
+  if (fast)
+    dw_switch(d, [&](auto kernel, auto stride) {
+      constexpr int K = kernel.value, S = stride.value, KB = (K - 1) / S + 1;
+      const int rows = (d.pad_top + shape.height - 1) / S - d.pad_top / S + 1,
+                columns = (d.pad_left + shape.width - 1) / S - d.pad_left / S + 1,
+                coefficients = kDwCoefficients * sl.columns * sl.lanes;
+      const DwTiles t(shape.images, rows, columns, KB, sizeof(T), sl);
+      blocks = t.blocks(blocks);
+      auto launch = [&](auto before) {
+        GM_LAUNCH((dw_backward_kernel<T, K, S, before.value>), dim3(static_cast<unsigned>(blocks), slices),
+                  threads, std::max(t.bytes + coefficients * sizeof(float), dw_sums_bytes(K * K, sl.lanes)),
+                  c.ctx.stream, x, w, in, dx, add_dx, shape, t, partial);
+      };
+      if constexpr (!Norm) {
+        launch(std::integral_constant<DwBefore, DwBefore::nothing>{});
+      } else {
+        if constexpr (std::is_same_v<T, bf16>) {
+          if (in.act == Act::silu) return launch(std::integral_constant<DwBefore, DwBefore::norm_silu>{});
+        }
+        launch(std::integral_constant<DwBefore, DwBefore::norm_any>{});
+      }
+    });
   if (!fast) {
     const dim3 grid(static_cast<unsigned>(blocks), slices);
     if (sl.lanes == 1)

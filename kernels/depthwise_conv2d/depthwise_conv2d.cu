@@ -9,8 +9,8 @@ void depthwise_conv2d_forward(const OpCall& c) {
   const float* bias = c.in.size() > 2 ? c.in[2].as<float>() : nullptr;
   float_switch(c.in[0].dtype(), [&](auto zero) {
     using T = decltype(zero);
-    dw_launch_forward<T, false>(c.in[0].as<T>(), c.in[1].as<T>(), bias, c.out[0].as<T>(), d, act_of(c.attrs),
-                                nullptr, BnFinish{.v = BnVectors(nullptr, 0)}, c.ctx);
+    dw_launch_forward<T, DwEnd::any>(c.in[0].as<T>(), c.in[1].as<T>(), bias, c.out[0].as<T>(), d,
+                                     act_of(c.attrs), nullptr, BnFinish{.v = BnVectors(nullptr, 0)}, c.ctx);
   });
 }
 
@@ -24,7 +24,7 @@ void depthwise_conv2d_backward(const OpCall& c) {
   float_switch(c.in[0].dtype(), [&](auto zero) {
     using T = decltype(zero);
     const BnGradient<T> g{c.dout[0].as<T>(), nullptr, 1};
-    dw_launch_backward<T>(c, d, {.g = g}, partial);
+    dw_launch_backward<T, false>(c, d, {.g = g}, partial);
     if (c.din.size() > 2 && c.din[2])
       bn_launch_sums<T, Act::none>(nullptr, g, d.images * d.out_height * d.out_width, d.channels, memory,
                                    {.v = none,

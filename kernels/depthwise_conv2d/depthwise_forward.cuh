@@ -6,23 +6,22 @@
 
 namespace gm::GM_BACKEND_NS {
 
-/// What becomes of an output before it is stored.
-enum class DwEnd { statistics, plain, silu, any };  // `any`: the activation that the launch names
+/// What becomes of an output before it is stored. `any`: the activation that the launch names; `pool`: sums
+/// for a mean over each image besides.
+enum class DwEnd { statistics, plain, silu, any, silu_pool, any_pool };
 
 template <class T, int K, int S, int TW, bool Whole, DwEnd End>
-__global__ __launch_bounds__(kDwThreads, TW == 4 && K == 3 && std::is_same_v<T, bf16>
-                                             ? 3
-                                             : 2) void dw_forward_kernel(const T* x, const T* w,
-                                                                         const float* bias, T* y, DwShape d,
-                                                                         DwMarch m, Act act, float* partial,
-                                                                         BnFinish finish) {
+__global__ __launch_bounds__(kDwThreads, 2) void dw_forward_kernel(const T* x, const T* w, const float* bias,
+                                                                   T* y, DwShape d, DwMarch m, Act act,
+                                                                   float* partial, BnFinish finish) {
   constexpr int N = kDwLanes, J = (TW - 1) * S + K,  // columns that a strip reads
       L = (K + S - 1) / S, U = L * S;                // outputs open at a time; rows until that repeats
-  constexpr bool kWeightsShared = K > 3;             // 25 pairs leave no registers for the rest
+  constexpr bool kPool = End == DwEnd::silu_pool || End == DwEnd::any_pool;
+  constexpr bool kWeightsShared = K > 3;  // 25 pairs leave no registers for the rest
   const auto [column, lane, lanes, slice, first, c] = DwThread(d, N);
   const bool active = c < d.channels;
-  GM_DYN_SHARED(float,
-                weights);  // [column][tap][lane]: a thread's are together, 25 pairs apart: no conflicts
+  // [column][tap][lane]: a thread's pairs are together, 25 apart from its neighbour's, so no banks conflict.
+  GM_DYN_SHARED(float, weights);
   if constexpr (kWeightsShared) {
     for (int i = threadIdx.x; i < K * K * slice; i += blockDim.x) {
       const int tap = i / slice, k = i - tap * slice;
@@ -64,13 +63,64 @@ __global__ __launch_bounds__(kDwThreads, TW == 4 && K == 3 && std::is_same_v<T, 
           held[j] = {};
       }
     };
-    float acc[L][TW][N];
+    // acc[i]: the open output rows h with h % L == i. Row t of the march, t % U == u, is tap row r of output
+    // row (t - r) / S.
+    float acc[L][TW][N] = {};
+    auto place_of = [&](int u, int r) { return (u - r + U * K) / S % L; };
+    auto add_row = [&](int u, const float(&in)[J][N]) {
 #pragma unroll
-    for (int l = 0; l < L; ++l)
+      for (int r = 0; r < K; ++r) {
+        if ((u - r + U) % S != 0) continue;
+        float(&open)[TW][N] = acc[place_of(u, r)];
+#pragma unroll
+        for (int s = 0; s < K; ++s) {
+          float tap[N];
+          if constexpr (kWeightsShared) {
+            load_lanes<float, N>(weights + (column * K * K + r * K + s) * N, tap);
+          } else {
+#pragma unroll
+            for (int n = 0; n < N; ++n) tap[n] = wr[r * K + s][n];
+          }
+#pragma unroll
+          for (int q = 0; q < TW; ++q)
+#pragma unroll
+            for (int n = 0; n < N; ++n)  // the first tap opens an output
+              open[q][n] = (r == 0 && s == 0 ? b[n] : open[q][n]) + in[q * S + s][n] * tap[n];
+        }
+      }
+    };
+    auto open_row = [&](int u) {
 #pragma unroll
       for (int q = 0; q < TW; ++q)
 #pragma unroll
-        for (int n = 0; n < N; ++n) acc[l][q][n] = b[n];
+        for (int n = 0; n < N; ++n) acc[place_of(u, 0)][q][n] = b[n];
+    };
+    float total[N] = {};  // of the unit's outputs
+    auto finish_row = [&](int u) {
+      float(&done)[TW][N] = acc[place_of(u, K - 1)];
+#pragma unroll
+      for (int q = 0; q < TW; ++q) {
+#pragma unroll
+        for (int n = 0; n < N; ++n) {
+          if constexpr (End == DwEnd::silu || End == DwEnd::silu_pool)
+            done[q][n] = act_value<Act::silu, T>(done[q][n]);
+          if constexpr (End == DwEnd::any || End == DwEnd::any_pool)
+            done[q][n] = act_value_any<T>(act, done[q][n]);
+        }
+        if (q < columns) {
+          store_rounded<T, N>(out + q * d.channels, done[q]);
+          if constexpr (End == DwEnd::statistics) {
+#pragma unroll
+            for (int n = 0; n < N; ++n) st.add(n, done[q][n]);
+          }
+          if constexpr (kPool) {
+#pragma unroll
+            for (int n = 0; n < N; ++n) total[n] += done[q][n];
+          }
+        }
+      }
+      out += out_pitch;
+    };
     fetch(ih0);
     for (int t0 = 0; t0 < rows; t0 += U)
 #pragma unroll
@@ -81,62 +131,20 @@ __global__ __launch_bounds__(kDwThreads, TW == 4 && K == 3 && std::is_same_v<T, 
 #pragma unroll
         for (int j = 0; j < J; ++j) held[j].to_float(in[j]);
         fetch(ih0 + t + 1);
-        // The first tap of an output opens it. A row outside the image adds nothing.
-        if (static_cast<unsigned>(ih0 + t) < static_cast<unsigned>(d.height)) {
-#pragma unroll
-          for (int r = 0; r < K; ++r) {
-            if ((u - r + U) % S != 0) continue;
-            float(&open)[TW][N] = acc[((u - r + U * K) / S) % L];
-#pragma unroll
-            for (int s = 0; s < K; ++s) {
-              float tap[N];
-              if constexpr (kWeightsShared) {
-                load_lanes<float, N>(weights + (column * K * K + r * K + s) * N, tap);
-              } else {
-#pragma unroll
-                for (int n = 0; n < N; ++n) tap[n] = wr[r * K + s][n];
-              }
-#pragma unroll
-              for (int q = 0; q < TW; ++q)
-#pragma unroll
-                for (int n = 0; n < N; ++n)
-                  open[q][n] = (r == 0 && s == 0 ? b[n] : open[q][n]) + in[q * S + s][n] * tap[n];
-            }
-          }
-        } else if (u % S == 0) {
-#pragma unroll
-          for (int q = 0; q < TW; ++q)
-#pragma unroll
-            for (int n = 0; n < N; ++n) acc[u / S][q][n] = b[n];
-        }
-        if ((u - (K - 1) + U * K) % S != 0) continue;
-        float(&done)[TW][N] = acc[((u - (K - 1) + U * K) / S) % L];
-        if (t >= K - 1) {
-#pragma unroll
-          for (int q = 0; q < TW; ++q) {
-#pragma unroll
-            for (int n = 0; n < N; ++n) {
-              if constexpr (End == DwEnd::silu) done[q][n] = act_value<Act::silu, T>(done[q][n]);
-              if constexpr (End == DwEnd::any) done[q][n] = act_value_any<T>(act, done[q][n]);
-            }
-            if (q < columns) {
-              store_rounded<T, N>(out + q * d.channels, done[q]);
-              if constexpr (End == DwEnd::statistics) {
-#pragma unroll
-                for (int n = 0; n < N; ++n) st.add(n, done[q][n]);
-              }
-            }
-          }
-          out += out_pitch;
-        }
+        if (static_cast<unsigned>(ih0 + t) < static_cast<unsigned>(d.height))
+          add_row(u, in);
+        else if (u % S == 0)
+          open_row(u);
+        if ((u - (K - 1) + U) % S == 0 && t >= K - 1) finish_row(u);
       }
+    if constexpr (kPool) store_lanes<float, N>(partial + int64_t{unit} * d.channels + c, total);
   }
   if constexpr (End == DwEnd::statistics) {
     bn_reduce<N>(st.sum, st.square, d.columns, lanes, first, d.channels, partial, finish);
   }
 }
 
-/// Calls launch(tile, whole, end) with constants, for an end of `statistics` or, with any activation, `any`.
+/// Calls launch(tile, whole, end) with constants; End as of dw_launch_forward.
 template <class T, DwEnd End, int K, class Launch>
 void dw_choose_forward(const DepthwiseMarch& m, Act act, Launch launch) {
   auto strip = [&](auto end) {
@@ -149,6 +157,9 @@ void dw_choose_forward(const DepthwiseMarch& m, Act act, Launch launch) {
     }
     launch(std::integral_constant<int, 4>{}, std::false_type{}, end);
   };
+  if constexpr (End == DwEnd::any_pool && std::is_same_v<T, bf16>) {
+    if (act == Act::silu) return strip(std::integral_constant<DwEnd, DwEnd::silu_pool>{});
+  }
   if constexpr (End == DwEnd::any && std::is_same_v<T, bf16>) {
     if (act == Act::none) return strip(std::integral_constant<DwEnd, DwEnd::plain>{});
     if (act == Act::silu) return strip(std::integral_constant<DwEnd, DwEnd::silu>{});
@@ -156,9 +167,11 @@ void dw_choose_forward(const DepthwiseMarch& m, Act act, Launch launch) {
   strip(std::integral_constant<DwEnd, End>{});
 }
 
-/// y = act(conv + bias); Stats: also BN statistics of y (finish, partial), at most kBnGpuBlocks partials.
-template <class T, bool Stats>
-void dw_launch_forward(const T* x, const T* w, const float* bias, T* y, const DepthwiseShape& d, Act act,
+/// y = act(conv + bias). End: `any`; `statistics`, also BN statistics of y (finish; partial: at most
+/// kBnGpuBlocks partials); `any_pool`, also sums over parts of each image (partial:
+/// [N][depthwise_gpu_parts][C]), false when the shape has no such kernel and they are not written.
+template <class T, DwEnd End>
+bool dw_launch_forward(const T* x, const T* w, const float* bias, T* y, const DepthwiseShape& d, Act act,
                        float* partial, const BnFinish& finish, const Context& ctx) {
   const DepthwiseSlices sl(d.channels, kDwLanes);
   const DwShape shape(d, sl.columns);
@@ -166,17 +179,19 @@ void dw_launch_forward(const T* x, const T* w, const float* bias, T* y, const De
   const int64_t most = std::clamp<int64_t>(kDwBlocks / sl.slices, 1, kBnGpuBlocks);
   const unsigned threads = static_cast<unsigned>(sl.columns * sl.rows),
                  slices = static_cast<unsigned>(sl.slices);
-  const bool fast = dw_fast(d, sl, kDwLanes, [&](auto k, auto s) {
+  if (depthwise_marches(d)) {
     const DepthwiseMarch m(d, std::is_same_v<T, float> ? DType::f32 : DType::bf16, sl);
-    const size_t shared = k.value > 3 ? sizeof(float) * d.taps() * sl.columns * kDwLanes : 0;
-    dw_choose_forward<T, Stats ? DwEnd::statistics : DwEnd::any, k.value>(
-        m, act, [&](auto tile, auto whole, auto end) {
-          GM_LAUNCH((dw_forward_kernel<T, k.value, s.value, tile.value, whole.value, end.value>),
-                    dim3(static_cast<unsigned>(m.blocks(sl, most)), slices), threads, shared, ctx.stream, x,
-                    w, bias, y, shape, DwMarch(m), act, partial, finish);
-        });
-  });
-  if (fast) return;
+    dw_switch(d, [&](auto k, auto s) {
+      const size_t shared = k.value > 3 ? sizeof(float) * d.taps() * sl.columns * kDwLanes : 0;
+      dw_choose_forward<T, End, k.value>(m, act, [&](auto tile, auto whole, auto end) {
+        GM_LAUNCH((dw_forward_kernel<T, k.value, s.value, tile.value, whole.value, end.value>),
+                  dim3(static_cast<unsigned>(m.blocks(sl, most)), slices), threads, shared, ctx.stream, x, w,
+                  bias, y, shape, DwMarch(m), act, partial, finish);
+      });
+    });
+    return true;
+  }
+  constexpr bool Stats = End == DwEnd::statistics;
   const int64_t pixels = d.images * d.out_height * d.out_width;
   const dim3 grid(static_cast<unsigned>(std::clamp<int64_t>((pixels + sl.rows - 1) / sl.rows, 1, most)),
                   slices);
@@ -186,6 +201,7 @@ void dw_launch_forward(const T* x, const T* w, const float* bias, T* y, const De
   else
     GM_LAUNCH((dw_forward_any_kernel<T, 2, Stats>), grid, threads, 0, ctx.stream, x, w, bias, y, shape, act,
               partial, finish);
+  return End != DwEnd::any_pool;
 }
 
 /// How every op begins that normalises a depthwise convolution (in: x, w, gamma, beta; saved[1]: mean): yc,
@@ -198,9 +214,10 @@ BnVectors dw_launch_normalised(const OpCall& c, const DepthwiseShape& d, T* yc) 
   const BnFinish finish = bn_finish_of(c, 2, 1, v, d.output().pixels());
   const T *x = c.in[0].as<T>(), *w = c.in[1].as<T>();
   if (BatchNormAttrs(c.attrs).training) {
-    dw_launch_forward<T, true>(x, w, nullptr, yc, d, Act::none, memory + 8 * d.channels, finish, c.ctx);
+    dw_launch_forward<T, DwEnd::statistics>(x, w, nullptr, yc, d, Act::none, memory + 8 * d.channels, finish,
+                                            c.ctx);
   } else {
-    dw_launch_forward<T, false>(x, w, nullptr, yc, d, Act::none, nullptr, finish, c.ctx);
+    dw_launch_forward<T, DwEnd::any>(x, w, nullptr, yc, d, Act::none, nullptr, finish, c.ctx);
     GM_LAUNCH(bn_running_kernel, bn_vector_blocks(d.channels), 128, 0, c.ctx.stream, finish,
               static_cast<int>(d.channels));
   }

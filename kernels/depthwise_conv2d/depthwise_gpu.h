@@ -55,8 +55,8 @@ struct DepthwiseMarch {
       for (int t : {4, 6, 7})
         if (width % t == 0 && (t == 4 || d.kernel == 3)) tile = t, whole = true;
     strips = (width + tile - 1) / tile;
-    // Bands read the rows between them twice, and fill a card with few images: the count of least time, with
-    // two blocks on each processor at once.
+    // Bands fill a card with few images, but each reads rows of its neighbour and waits for its first row,
+    // about the time of 1.5 rows: the count of least time, with two blocks on each processor at once.
     const int rows = static_cast<int>(d.out_height);
     double least = 1e30;
     for (int b = 1; b <= rows; ++b) {
@@ -64,7 +64,7 @@ struct DepthwiseMarch {
       if ((rows + each - 1) / each != b) continue;
       const int64_t groups = (d.images * strips * b + sl.rows - 1) / sl.rows;
       const double turns = std::ceil(double(groups * sl.slices) / (kDwBlocks / 2)),
-                   time = turns * (each + 0.5 * (d.kernel - 1) / d.stride);
+                   time = turns * (each + 1.5);
       if (time < least) least = time, bands = b, band_rows = each;
     }
     units = d.images * strips * bands;
@@ -75,6 +75,17 @@ struct DepthwiseMarch {
     return static_cast<int>((groups + turns - 1) / turns);
   }
 };
+
+/// Whether there is a marching kernel: of 3x3 and 5x5, stride 1 and 2, whole pairs of channels.
+inline bool depthwise_marches(const DepthwiseShape& d) {
+  return (d.kernel == 3 || d.kernel == 5) && d.stride <= 2 && d.channels % kDwLanes == 0;
+}
+/// Sums of an image and channel that forward leaves for a mean of its output: one for each unit.
+inline int64_t depthwise_gpu_parts(const DepthwiseShape& d, DType type) {
+  if (!depthwise_marches(d)) return 1;
+  const DepthwiseMarch m(d, type, DepthwiseSlices(d.channels, kDwLanes));
+  return m.strips * m.bands;
+}
 
 /// Blocks that share one slice of channels in backward and leave one partial weight gradient each, at most.
 inline int64_t depthwise_gpu_partials(const DepthwiseShape& d) {

@@ -7,6 +7,26 @@
 
 namespace gm::GM_BACKEND_NS {
 
+/// N neighbouring channels of a pixel as they lie in memory: what waits for its turn takes few registers.
+template <class T, int N>
+struct DwPixel {
+  std::conditional_t<N == 1, T, Vec<T, N == 1 ? 2 : N>> raw = {};
+  __device__ __forceinline__ void load(const T* p) {
+    if constexpr (N == 1) {
+      raw = *p;
+    } else {
+      raw = Vec<T, N>::load(p);
+    }
+  }
+  __device__ __forceinline__ void to_float(float (&f)[N]) const {
+    if constexpr (N == 1) {
+      f[0] = gm::to_float(raw);
+    } else {
+      raw.to_float(f);
+    }
+  }
+};
+
 /// Stores f and leaves in it what was stored.
 template <class T, int N>
 __device__ __forceinline__ void store_rounded(T* p, float (&f)[N]) {
@@ -83,34 +103,34 @@ __device__ __forceinline__ void dw_coefficients(const DwIncoming<T>& in, int c, 
   to[4 * pitch] = in.norm.frozen ? 0.f : in.norm.v.q[c];
 }
 
-/// g: dy in, dyc out, of N channels; v: yc; coefficients of channel i at k[quantity * pitch + i].
-template <int N, class T>
+/// Silu: in.act is silu. g: dy in, dyc out, of N channels; v: yc; coefficients of channel i at k[quantity *
+/// pitch + i].
+template <bool Silu, int N, class T>
 __device__ __forceinline__ void dw_through_norm(const DwIncoming<T>& in, int image, int channels, int c,
                                                 const float (&v)[N], const float* k, int pitch,
                                                 float (&g)[N]) {
   bn_gate_and_pool(in.g, static_cast<unsigned>(image), channels, c, g);
   constexpr int H = N < 4 ? N : 4;  // in parts: registers
-  auto through = [&](auto slope_of) {
 #pragma unroll
-    for (int part = 0; part < N; part += H) {
-      float mean[H], scale[H], beta[H], shift[H], slope[H];
-      load_lanes<float, H>(k + part, mean);
-      load_lanes<float, H>(k + pitch + part, scale);
-      load_lanes<float, H>(k + 2 * pitch + part, beta);
-      load_lanes<float, H>(k + 3 * pitch + part, shift);
-      load_lanes<float, H>(k + 4 * pitch + part, slope);
+  for (int part = 0; part < N; part += H) {
+    float mean[H], scale[H], beta[H], shift[H], slope[H];
+    load_lanes<float, H>(k + part, mean);
+    load_lanes<float, H>(k + pitch + part, scale);
+    load_lanes<float, H>(k + 2 * pitch + part, beta);
+    load_lanes<float, H>(k + 3 * pitch + part, shift);
+    load_lanes<float, H>(k + 4 * pitch + part, slope);
 #pragma unroll
-      for (int i = 0; i < H; ++i) {
-        const float centred = v[part + i] - mean[i];
-        const float dz = g[part + i] * slope_of(centred * scale[i] + beta[i]);
-        g[part + i] = scale[i] * dz - shift[i] - slope[i] * centred;
+    for (int i = 0; i < H; ++i) {
+      const float centred = v[part + i] - mean[i], z = centred * scale[i] + beta[i];
+      float dz = g[part + i];
+      if constexpr (Silu) {
+        dz *= act_slope<Act::silu, T>(z);
+      } else {
+        dz *= act_slope_any<T>(in.act, z);
       }
+      g[part + i] = scale[i] * dz - shift[i] - slope[i] * centred;
     }
-  };
-  if (in.act == Act::silu)  // every network's; the others need not be fast
-    through([](float z) { return act_slope<Act::silu, T>(z); });
-  else
-    through([&](float z) { return act_slope_any<T>(in.act, z); });
+  }
 }
 
 /// Every thread's sums of all taps over the block, rows in order, into partial[block][tap][channel]. shared:

@@ -1,15 +1,23 @@
 // Depthwise convolution on the GPU: the kernels of every op with one inside.
 //
-// Fast kernels (3x3 and 5x5, stride 1 and 2, whole 16-byte vectors of channels): a block takes a slice of 32
-// or 64 channels and walks over tiles of an image (or of several small ones). Two phases with a barrier
-// between them:
-//   load     all threads bring the tile and its halo to shared memory by 16-byte vectors, several in flight;
-//            backward forms the gradient before batch norm and activation here, so that each pixel's is
-//            computed once
-//   compute  a thread owns 1 or 2 channels and strips of 4 columns and marches down a band of rows with a
-//            window of rows in registers. The window rotates by unrolling the march (slot = row mod K), so
-//            no register is ever moved. Lanes of a warp are neighbouring channels: no bank conflicts.
-// Positions: of the output in forward; in backward, those of m (see depthwise_backward.cuh).
+// Fast kernels (3x3 and 5x5, stride 1 and 2):
+//   forward   a thread owns 2 channels and a strip of 4, 6 or 7 output columns and marches down a band of
+//   rows.
+//             Each input row is added to the open output rows that it belongs to, while the loads of the next
+//             row are in flight; lanes of a warp are neighbouring channels, so a load of a warp is whole
+//             sectors, and the columns that two strips share come from the first level cache. Open rows
+//             rotate by unrolling the march, so no register is ever moved. Strip widths that fill the map (14
+//             = 2 x 7) need no test of their inner columns.
+//   backward  (whole 16-byte vectors of channels) a block takes a slice of 32 or 64 channels and walks over
+//             tiles of an image (or of several small ones), in two phases with a barrier between them:
+//             load     all threads bring the tile and its halo to shared memory by 16-byte vectors, several
+//             in
+//                      flight, and form the gradient before batch norm and activation on the way, so that
+//                      each pixel's is computed once
+//             compute  a thread owns 1 or 2 channels and strips of 4 columns and marches down a band of rows
+//                      with a window of rows in registers (slot = row mod K); pixels of x are fetched a row
+//                      ahead
+// Positions of a tile are those of m (see depthwise_backward.cuh).
 // Generic kernels (depthwise_any.cuh): any kernel size and channel count, one pixel at a time.
 #pragma once
 #include "kernels/common/math.cuh"
@@ -101,12 +109,12 @@ struct DwTiles {
   int held_rows, held_columns, bytes;
   DwQuotient by_held_rows, by_strips, by_items;  // items of one image of the tile
 
-  /// step, reach: positions n .. n + k - 1 need (k - 1) step + reach rows or columns of the held tensor.
-  DwTiles(int images, int rows, int columns, int step, int reach, size_t element, const DepthwiseSlices& sl)
+  /// reach: n positions in a row need n - 1 + reach rows or columns of the held tensor.
+  DwTiles(int images, int rows, int columns, int reach, size_t element, const DepthwiseSlices& sl)
       : rows(rows), by_held_rows(1), by_strips(1), by_items(1) {
     const int strips = (columns + kDwTile - 1) / kDwTile,
               pixel_bytes = sl.columns * sl.lanes * static_cast<int>(element);
-    auto held = [&](int n) { return (n - 1) * step + reach; };
+    auto held = [&](int n) { return n - 1 + reach; };
     auto fits = [&](int r, int s) { return held(r) * held(s * kDwTile) * pixel_bytes <= kDwTileBytes; };
     tile_strips = strips;
     while (tile_strips > 1 && !fits(std::min(rows, 4), tile_strips)) tile_strips = (tile_strips + 1) / 2;
@@ -132,7 +140,7 @@ struct DwTiles {
     for (int b = 1; b <= std::min(tile_rows, 8); ++b) {
       const int each = (tile_rows + b - 1) / b, count = (tile_rows + each - 1) / each;
       const double turns = (tile_images * tile_strips * count + sl.rows - 1) / sl.rows,
-                   time = turns * (each + 0.3 * (reach - step));
+                   time = turns * (each + 0.3 * (reach - 1));
       if (time < least) least = time, bands = count, band_rows = each;
     }
     tiles = (images + tile_images - 1) / tile_images * row_tiles * strip_tiles;
@@ -208,21 +216,17 @@ __device__ __forceinline__ void dw_fill(const DwTiles& t, const DwPlace& p, T* t
   }
 }
 
-/// Calls f(K, S) with constants when there is a fast kernel for vectors of `vector` channels, else returns
-/// false.
+/// Calls f(K, S) with constants, of a 3x3 or 5x5 kernel of stride 1 or 2.
 template <class F>
-bool dw_fast(const DepthwiseShape& d, const DepthwiseSlices& sl, int vector, F&& f) {
-  if (d.channels % vector || sl.columns * sl.lanes % vector || d.stride > 2) return false;
+void dw_switch(const DepthwiseShape& d, F&& f) {
   auto stride = [&](auto k) {
     if (d.stride == 1)
       f(k, std::integral_constant<int, 1>{});
     else
       f(k, std::integral_constant<int, 2>{});
-    return true;
   };
   if (d.kernel == 3) return stride(std::integral_constant<int, 3>{});
-  if (d.kernel == 5) return stride(std::integral_constant<int, 5>{});
-  return false;
+  stride(std::integral_constant<int, 5>{});
 }
 
 }  // namespace gm::GM_BACKEND_NS

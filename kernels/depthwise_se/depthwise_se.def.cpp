@@ -1,0 +1,136 @@
+#include <array>
+
+#include "kernels/depthwise_conv2d/depthwise_gpu.h"
+#include "kernels/depthwise_se/depthwise_se.h"
+
+namespace gm {
+
+DepthwiseGateWorkspace depthwise_gate_workspace(Backend backend, const Attrs& attrs,
+                                                std::span<const TensorSpec> in) {
+  const DepthwiseShape d(attrs, in[0].shape);
+  DepthwiseGateWorkspace w;
+  auto take = [&](int64_t bytes) {
+    const size_t here = (w.bytes + 255) / 256 * 256;
+    w.bytes = here + static_cast<size_t>(bytes);
+    return here;
+  };
+  if (backend != Backend::cpu) w.parts = depthwise_gpu_parts(d, in[0].dtype);
+  const int64_t wide = 4 * d.images * d.channels;
+  w.pooled = take(wide * w.parts);
+  w.gate = take(wide);
+  if (backend != Backend::cpu) {
+    const TensorSpec a{d.output(), in[0].dtype};
+    w.ops = take(static_cast<int64_t>(
+        find_op("global_pool").workspace(backend, Pass::forward, {{"kind", 0}}, std::span(&a, 1))));
+    return w;
+  }
+  w.squeezed = take(4 * d.images * in[3].shape[0]);
+  const TensorSpec rows{{d.images, d.channels}, DType::f32}, few{{d.images, in[3].shape[0]}, DType::f32};
+  size_t most = find_op("depthwise_conv2d").workspace(backend, Pass::forward, attrs, in.first(3));
+  for (const Specs& layer : {Specs{rows, in[3], in[4]}, Specs{few, in[5], in[6]}})
+    most = std::max(most, find_op("linear").workspace(backend, Pass::forward, {}, layer));
+  w.ops = take(static_cast<int64_t>(most));
+  return w;
+}
+
+DepthwiseGateWorkspace depthwise_gate_workspace(Backend backend, const OpCall& call) {
+  Specs in;
+  for (const View& v : call.in) in.push_back(v ? v.spec : TensorSpec{});
+  return depthwise_gate_workspace(backend, call.attrs, in);
+}
+
+namespace {
+Specs infer(const Attrs& a, std::span<const TensorSpec> in) {
+  const TensorSpec y = check_depthwise("depthwise_se", a, in[0], in[1]);
+  const int64_t channels = y.shape[3], squeeze = in[3].shape[0];
+  const Shape shapes[] = {{channels}, {squeeze, channels}, {squeeze}, {channels, squeeze}, {channels}};
+  for (size_t i = 0; i < 5; ++i) {
+    const TensorSpec& s = in[2 + i];
+    if (i % 2 == 0 && s.shape.rank == 0) continue;
+    GM_CHECK(s.shape == shapes[i] && s.dtype == DType::f32, "depthwise_se: input " + std::to_string(2 + i) +
+                                                                " must be f32 " + shapes[i].str() + ", not " +
+                                                                s.str());
+  }
+  return {y};
+}
+
+Cost cost(Pass, const Attrs& a, std::span<const TensorSpec> in) {
+  const DepthwiseShape d(a, in[0].shape);
+  const double x = double(in[0].bytes()), y = x * double(d.out_image()) / double(d.in_image());
+  return {x + 3 * y + 2 * double(in[3].bytes()),
+          2 * d.macs() + 4 * double(d.images) * double(in[3].shape.numel())};
+}
+
+std::vector<OpCase> cases() {
+  std::vector<OpCase> list;
+  auto add = [&](Shape s, DType t, int kernel, int stride, std::array<int, 4> pad, int64_t squeeze,
+                 Act act = Act::silu, bool biases = true, bool large = false) {
+    auto optional = [&](const Shape& shape) {
+      return biases ? CaseInput{{shape, DType::f32}} : CaseInput{{}, Fill::absent};
+    };
+    list.push_back({.attrs = {{"kernel", double(kernel)},
+                              {"stride", double(stride)},
+                              {"pad_top", double(pad[0])},
+                              {"pad_left", double(pad[1])},
+                              {"pad_bottom", double(pad[2])},
+                              {"pad_right", double(pad[3])},
+                              {"act", double(static_cast<int>(act))}},
+                    .in = {{{s, t}},
+                           {{{kernel, kernel, s[3]}, t}},
+                           optional({s[3]}),
+                           {{{squeeze, s[3]}, DType::f32}, Fill::scaled},
+                           optional({squeeze}),
+                           {{{s[3], squeeze}, DType::f32}, Fill::scaled},
+                           optional({s[3]})},
+                    .large = large});
+  };
+  for (DType t : {DType::f32, DType::bf16}) {
+    add({2, 5, 14, 24}, t, 3, 1, {1, 1, 1, 1}, 6);
+    add({3, 7, 6, 20}, t, 3, 2, {0, 0, 1, 1}, 5);
+    add({2, 4, 12, 16}, t, 3, 1, {1, 1, 1, 1}, 4, Act::relu6);
+    add({1, 9, 8, 16}, t, 5, 1, {2, 2, 2, 2}, 4, Act::silu, false);
+    add({2, 10, 9, 24}, t, 5, 2, {1, 1, 2, 2}, 6, Act::none);
+    add({2, 5, 5, 8}, t, 7, 1, {3, 3, 3, 3}, 1);
+    add({9, 3, 4, 33}, t, 3, 1, {1, 1, 1, 1}, 9, Act::relu);
+    add({2, 14, 7, 72}, t, 3, 2, {0, 0, 1, 1}, 8);
+    add({16, 14, 14, 192}, t, 3, 1, {1, 1, 1, 1}, 12, Act::silu, true, true);
+    add({16, 7, 7, 384}, t, 3, 1, {1, 1, 1, 1}, 16, Act::silu, true, true);
+  }
+  return list;
+}
+
+std::vector<CompositionStep> composition(const Attrs& attrs, std::span<const TensorSpec>) {
+  std::vector<CompositionStep> steps;
+  auto add = [&](const char* op, const Attrs& a, std::vector<std::string> from, const std::string& to) {
+    steps.push_back({.op = op, .attrs = a, .in = std::move(from), .out = {to}});
+  };
+  add("depthwise_conv2d", Attrs(attrs).set("act", 0), {"in0", "in1", "in2"}, "z");
+  add("activation", act_attrs(act_of(attrs)), {"z"}, "a");
+  add("global_pool", {{"kind", 0}}, {"a"}, "pooled");
+  add("linear", {}, {"pooled", "in3", "in4"}, "squeezed");
+  add("activation", act_attrs(act_of(attrs)), {"squeezed"}, "acted");
+  add("linear", {}, {"acted", "in5", "in6"}, "excited");
+  add("activation", act_attrs(Act::sigmoid), {"excited"}, "gate");
+  add("channel_scale", {}, {"a", "gate"}, "out0");
+  return steps;
+}
+}  // namespace
+
+const OpDef& depthwise_se_def() {
+  static const OpDef def{
+      .name = "depthwise_se",
+      .summary = "depthwise convolution + activation + squeeze-and-excitation (inference)",
+      .infer = infer,
+      .workspace =
+          [](Backend backend, Pass, const Attrs& attrs, std::span<const TensorSpec> in) {
+            return depthwise_gate_workspace(backend, attrs, in).bytes;
+          },
+      .cost = cost,
+      .cases = cases,
+      .composition = composition,
+      .optional = {2, 4, 6},
+  };
+  return def;
+}
+
+}  // namespace gm

@@ -1,0 +1,67 @@
+// How the networks' depthwise convolutions are cut for a card: slices of channels, strips and bands.
+#include <gtest/gtest.h>
+
+#include "kernels/depthwise_conv2d/depthwise_gpu.h"
+#include "layers/network.h"
+
+namespace gm {
+namespace {
+
+template <class F>
+void for_depthwise(const std::string& model, int size, int64_t batch, F f) {
+  const std::string file = std::string(GM_SOURCE_DIR) + "/models/" + model + ".yaml";
+  const Architecture a = read_architecture(load_config(file, {"input.size=" + std::to_string(size)}), file);
+  ParameterTable table;
+  const TrainableGraph net = build_network(a, table, {.batch = batch, .dtype = DType::bf16, .loss = false});
+  int found = 0;
+  for (const Node& n : net.graph.nodes()) {
+    if (!std::string(n.op->name).starts_with("depthwise")) continue;
+    SCOPED_TRACE(model + " " + std::to_string(size) + " px, batch " + std::to_string(batch) + ", " + n.name);
+    ++found;
+    f(DepthwiseShape(n.attrs, net.graph.spec(n.in[0]).shape));
+  }
+  EXPECT_GT(found, 0) << model;
+}
+
+}  // namespace
+
+TEST(LayersDepthwisePlan, UnitsCoverEveryOutputOnce) {
+  for (const char* model : {"effv2s_cbam", "effg0", "effg3", "mobilenetv2"})
+    for (int size : {32, 96, 161, 224})
+      for (int64_t batch : {1, 64, 256})
+        for_depthwise(model, size, batch, [&](const DepthwiseShape& d) {
+          const DepthwiseSlices sl(d.channels, kDwLanes);
+          EXPECT_LE(sl.columns * sl.rows, kDwThreads);
+          EXPECT_GE(int64_t{sl.slices} * sl.columns * sl.lanes, d.channels);
+          EXPECT_LT(int64_t{sl.slices - 1} * sl.columns * sl.lanes, d.channels);
+          const DepthwiseMarch m(d, DType::bf16, sl);
+          EXPECT_GE(m.strips * m.tile, d.out_width);
+          EXPECT_LT((m.strips - 1) * m.tile, d.out_width);
+          EXPECT_GE(m.bands * m.band_rows, d.out_height);
+          EXPECT_LT((m.bands - 1) * m.band_rows, d.out_height);
+          EXPECT_EQ(m.units, batch * m.strips * m.bands);
+          if (m.whole) EXPECT_EQ(m.strips * m.tile, d.out_width);
+          const int64_t most = std::max(1, kDwBlocks / sl.slices);
+          EXPECT_LE(m.blocks(sl, most), most);
+        });
+}
+
+TEST(LayersDepthwisePlan, StripsFillTheMapsOfThePapers) {
+  int busy = 0, all = 0;
+  auto check = [&](const DepthwiseShape& d) {
+    const DepthwiseSlices sl(d.channels, kDwLanes);
+    const DepthwiseMarch m(d, DType::bf16, sl);
+    EXPECT_TRUE(m.whole) << d.out_width << " columns";
+    EXPECT_EQ(m.tile, d.kernel == 5 ? 4 : d.out_width % 7 ? 6 : 7);
+    // Threads with channels, of those that a processor holds for the block.
+    const double threads = double(d.channels / sl.lanes) / (sl.slices * sl.columns) * sl.columns * sl.rows;
+    EXPECT_GE(threads / kDwThreads, 0.9) << d.channels << " channels";
+    busy += threads / kDwThreads >= 0.93;
+    ++all;
+  };
+  for_depthwise("effv2s_cbam", 224, 64, check);
+  for_depthwise("effg3", 96, 256, check);
+  EXPECT_EQ(busy, all);
+}
+
+}  // namespace gm
