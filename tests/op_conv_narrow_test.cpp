@@ -22,9 +22,8 @@ ConvGeometry geometry(int64_t n, int64_t size, int64_t c, int64_t k, int64_t ker
 
 // What the kernel takes for granted.
 void check(const NarrowConv& p) {
-  EXPECT_LE(p.shared_bytes(), kNarrowShared);
-  EXPECT_EQ(p.tile_w * p.tile_h, kNarrowWarps * p.m * 16);
-  EXPECT_EQ(p.tile_w % 8, 0);
+  EXPECT_EQ(8 << p.across, p.tile_w);
+  EXPECT_EQ(p.tile_h % 2, 0);
   EXPECT_GE(p.tiles_x * p.tile_w, p.ow);
   EXPECT_GE(p.tiles_y * p.tile_h, p.oh);
   EXPECT_LT((p.tiles_x - 1) * p.tile_w, p.ow);
@@ -34,13 +33,29 @@ void check(const NarrowConv& p) {
   EXPECT_GE(p.row_units, p.in_w * p.units);
   EXPECT_EQ(p.in_w, (p.tile_w - 1) * p.stride + p.columns);
   EXPECT_EQ(p.in_h, (p.tile_h - 1) * p.stride + p.rows);
-  EXPECT_LT(p.in_w * p.units, 8192);
   for (int u = 0; u < p.in_w * p.units; ++u)  // the kernel's division
     ASSERT_EQ(u * (65536 / p.units + 1) >> 16, u / p.units);
   // A product's eight neighbouring pixels lie in different banks.
   std::set<int> banks;
   for (int i = 0; i < 8; ++i) banks.insert(i * p.pitch % 8);
   EXPECT_EQ(banks.size(), 8u);
+}
+void check_products(const NarrowConv& p) {
+  check(p);
+  EXPECT_LE(p.shared_bytes(), kNarrowShared);
+  EXPECT_EQ(p.tile_w * p.tile_h, kNarrowWarps * p.m * 16);
+}
+void check_gradient(const NarrowGradient& p) {
+  check(p.conv);
+  EXPECT_LE(p.shared_bytes(), kNarrowShared);
+  EXPECT_EQ(p.pixels() % 32, 0);  // pairs of steps
+  EXPECT_EQ(p.filter_pitch() % 2, 1);
+  EXPECT_GE(p.slices * p.n * 8, p.conv.k);
+  EXPECT_LE(p.pairs, p.m * kNarrowWarps);
+  EXPECT_LE(p.m, kGradientPairs);
+  EXPECT_GE(p.pairs * p.row_slices, p.conv.depth);
+  EXPECT_GE(p.walkers, 1);
+  EXPECT_LE(p.walkers, p.conv.tiles);  // each has a first tile
 }
 
 }  // namespace
@@ -53,11 +68,18 @@ TEST(ConvNarrow, TakesWhatItIsFor) {
     EXPECT_TRUE(narrow_forward(g, p)) << c << ' ' << k;
     EXPECT_GE(p.resident(), 2);
     EXPECT_EQ(narrow_data(g), c % 8 == 0) << c << ' ' << k;
+    NarrowGradient w;
+    EXPECT_TRUE(narrow_gradient(g, w)) << c << ' ' << k;
+    EXPECT_LT(w.partial_bytes(g), size_t{64} << 20);  // the libraries' workspace
   }
   ASSERT_TRUE(narrow_forward(geometry(64, 112, 24, 24, 3, 1), p));
   const std::array plan{p.m, p.n, p.tile_w, p.tile_h, p.depth}, wanted{4, 3, 16, 16, 14};
   EXPECT_EQ(plan, wanted);
   EXPECT_EQ(p.resident(), 3);
+  NarrowGradient w;
+  ASSERT_TRUE(narrow_gradient(geometry(64, 112, 24, 24, 3, 1), w));
+  const std::array sums{w.m, w.n, w.slices, w.row_slices}, wanted_sums{4, 3, 1, 1};
+  EXPECT_EQ(sums, wanted_sums);
   ConvGeometry f32 = geometry(64, 112, 24, 24, 3, 1);
   f32.dtype = DType::f32;
   EXPECT_FALSE(narrow_forward(f32, p) || narrow_data(f32));
@@ -74,23 +96,26 @@ TEST(ConvNarrow, TakesWhatItIsFor) {
 }
 
 TEST(ConvNarrow, PlansFitEveryShape) {
-  int served = 0;
+  int served = 0, gradients = 0;
   for (int c : {3, 8, 16, 24, 32, 40, 48, 64})
-    for (int k : {8, 24, 32, 48, 56, 64, 96, 192})
+    for (int k : {8, 24, 32, 48, 56, 64, 96, 192, 256})
       for (int kernel : {2, 3, 5, 7})
         for (int stride : {1, 2})
           for (int size : {1, 7, 15, 16, 17, 28, 56, 112}) {
             if (size + 2 < kernel) continue;
             const ConvGeometry g = geometry(2, size, c, k, kernel, stride);
             NarrowConv p;
-            if (narrow_forward(g, p)) check(p), ++served;
+            NarrowGradient w;
+            if (narrow_forward(g, p)) check_products(p), ++served;
+            if (narrow_gradient(g, w)) check_gradient(w), ++gradients;
             for (int y0 = 0; y0 < stride; ++y0)
               for (int x0 = 0; x0 < stride; ++x0)
-                if (narrow_data(g, y0, x0, p) && p.oh && p.ow) check(p);
+                if (narrow_data(g, y0, x0, p) && p.oh && p.ow) check_products(p);
             if (HasFailure())
               FAIL() << size << " px, " << c << " -> " << k << ", " << kernel << ", " << stride;
           }
   EXPECT_GT(served, 1000);
+  EXPECT_GT(gradients, 1000);
 }
 
 // Every tap of the convolution is in the problem of exactly those pixels of dx that it reads, at its place.

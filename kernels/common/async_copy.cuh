@@ -17,17 +17,10 @@ __device__ __forceinline__ void async_copy16(uint4* to, const void* from, bool i
   *to = inside ? Vec<bf16, 8>::load(static_cast<const bf16*>(from)).raw : uint4{};
 #endif
 }
-/// Ends a group of this thread's copies.
-__device__ __forceinline__ void async_commit() {
-#if defined(__CUDACC__)
-  asm volatile("cp.async.commit_group;" ::: "memory");
-#endif
-}
-/// Waits for this thread's groups but the `kOpen` latest ones.
-template <int kOpen>
+/// Waits for all copies of this thread.
 __device__ __forceinline__ void async_wait() {
 #if defined(__CUDACC__)
-  asm volatile("cp.async.wait_group %0;" ::"n"(kOpen) : "memory");
+  asm volatile("cp.async.wait_all;" ::: "memory");
 #endif
 }
 

@@ -4,7 +4,7 @@
 #include "kernels/common/act.cuh"
 #include "kernels/common/op.h"
 #include "kernels/conv2d/conv2d_cuda.h"
-#include "kernels/conv2d/conv2d_narrow.cuh"
+#include "kernels/conv2d/conv2d_narrow_weights.cuh"
 #include "kernels/linear/tile_product.cuh"
 #ifdef __CUDACC__
 #include "kernels/conv2d/conv2d_after.cuh"
@@ -279,6 +279,11 @@ void conv2d_backward(const OpCall& c) {
                     c.ctx);
     }
     data_done = true;
+  }
+  if (NarrowGradient p; !weights_done && narrow && narrow_gradient(geometry, p)) {
+    launch_narrow_weights(p, c.in[0].as<bf16>(), c.dout[0].as<bf16>(), static_cast<float*>(c.workspace.data),
+                          dw.view.as<float>(), dw.mode == GradMode::accumulate, c.ctx);
+    weights_done = true;
   }
   const ConvProblem g = conv_problem(geometry);
   const ConvSlices slices = conv_slices(geometry);

@@ -25,8 +25,13 @@ struct NarrowConv {
   int m = 0, n = 0;                                           // tiles of 16 pixels, of 8 filters of a warp
   int slices = 0;                                             // of the filters
   int tile_w = 0, tile_h = 0, in_w = 0, in_h = 0;
+  int across = 0;                          // logarithm of the eights of pixels in a row of a tile
   int pitch = 0, half = 0, row_units = 0;  // units of a pixel's place; places of even columns; units of a row
   int tiles_x = 0, tiles_y = 0, tiles = 0;
+
+  // A product's 16 pixels are two rows of eight. Tile `index` of them in a tile of outputs:
+  constexpr int row_of(int index) const { return index >> across << 1; }
+  constexpr int column_of(int index) const { return (index & ((1 << across) - 1)) << 3; }
 
   constexpr int tile_units() const { return in_h * row_units; }
   constexpr int weight_units() const { return depth * n * 16; }
@@ -35,9 +40,10 @@ struct NarrowConv {
   size_t shared_bytes() const {
     return size_t{16} * static_cast<size_t>(weight_units() + place_units() + 2 * tile_units());
   }
-  /// Blocks that a multiprocessor holds at 128 registers a thread and the 164 KB of sm_80.
+  /// Blocks that a multiprocessor holds: registers, and the 164 KB of sm_80.
   int resident() const {
-    return static_cast<int>(std::clamp<size_t>((164 << 10) / (shared_bytes() + 1024), 1, 4));
+    const size_t most = m * n < 12 ? 4 : 3;
+    return static_cast<int>(std::clamp<size_t>((164 << 10) / (shared_bytes() + 1024), 1, most));
   }
 };
 
@@ -51,6 +57,21 @@ constexpr int narrow_filters(int64_t k) {
   for (int n : {4, 6})
     if ((tiles + n - 1) / n * n <= (tiles + best - 1) / best * best) best = n;
   return best;
+}
+
+/// The problem in tiles of tile_w x tile_h outputs.
+inline NarrowConv narrow_cut(NarrowConv p, int64_t images, int tile_w, int tile_h) {
+  auto up = [](int a, int b) { return (a + b - 1) / b; };
+  p.tile_w = tile_w, p.tile_h = tile_h, p.across = 0;
+  while (8 << p.across < tile_w) ++p.across;
+  p.in_w = (tile_w - 1) * p.stride + p.columns;
+  p.in_h = (tile_h - 1) * p.stride + p.rows;
+  p.half = up(p.in_w, p.stride);
+  p.row_units = p.half * p.stride * p.pitch;
+  p.tiles_x = up(p.ow, tile_w);
+  p.tiles_y = up(p.oh, tile_h);
+  p.tiles = static_cast<int>(images) * p.tiles_x * p.tiles_y;
+  return p;
 }
 
 /// Chooses the tiles. False where none fit.
@@ -67,17 +88,8 @@ inline bool narrow_tiles(NarrowConv& p, int64_t images) {
   for (int m : {4, 2}) {
     if (m * p.n > 16) continue;  // registers
     for (int tile_w : {16, 8, 32}) {
-      NarrowConv t = p;
+      NarrowConv t = narrow_cut(p, images, tile_w, 16 * m * kNarrowWarps / tile_w);
       t.m = m;
-      t.tile_w = tile_w;
-      t.tile_h = 16 * m * kNarrowWarps / tile_w;
-      t.in_w = (t.tile_w - 1) * p.stride + p.columns;
-      t.in_h = (t.tile_h - 1) * p.stride + p.rows;
-      t.half = up(t.in_w, p.stride);
-      t.row_units = t.half * p.stride * t.pitch;
-      t.tiles_x = up(p.ow, t.tile_w);
-      t.tiles_y = up(p.oh, t.tile_h);
-      t.tiles = static_cast<int>(images) * t.tiles_x * t.tiles_y;
       if (t.shared_bytes() > kNarrowShared) continue;
       // Reads of shared memory in a tile's product, and what its loads cost beside.
       const double cost =
@@ -89,12 +101,12 @@ inline bool narrow_tiles(NarrowConv& p, int64_t images) {
   return best.m > 0;
 }
 
-/// True where the shapes are ours: bf16, a real kernel, stride 1 or 2. Narrow inputs and outputs are whole
-/// units, or an image of less than one.
+/// True where the shapes are ours: bf16, a real kernel, stride 1 or 2. Channels are whole units, or those of
+/// an image; pixels and the values of one image are counted in 32 bits.
 constexpr bool narrow_shape(const ConvGeometry& g) {
   return g.dtype == DType::bf16 && g.kernel > 1 && g.kernel <= 7 && g.stride <= 2 && g.k % 8 == 0 &&
-         (g.c % 8 == 0 || g.c < 8) && g.c <= 64 && g.k <= 256 && g.n * g.h * g.w < (int64_t{1} << 31) &&
-         g.n * g.oh * g.ow < (int64_t{1} << 31);
+         (g.c % 8 == 0 || g.c < 8) && g.c <= 64 && g.k <= 256 &&
+         std::max<int64_t>(g.n, 256) * std::max(g.h * g.w, g.oh * g.ow) < (int64_t{1} << 31);
 }
 
 /// The forward pass. False where the general kernels serve it.
@@ -137,6 +149,50 @@ inline bool narrow_data(const ConvGeometry& g) {
     for (int x0 = 0; x0 < g.stride; ++x0)
       if (!narrow_data(g, y0, x0, p)) return false;
   return true;
+}
+
+/// The gradient of the weights: tiles of outputs are dealt to walkers, each of which leaves a partial sum.
+struct NarrowGradient {
+  NarrowConv conv;                       // the forward pass, with tiles of its own
+  int n = 0, slices = 0;                 // tiles of 8 filters of a block; slices of the filters
+  int m = 0, pairs = 0, row_slices = 0;  // pairs of chunks of a warp, of a block; slices of the pairs
+  int walkers = 0;
+
+  constexpr int pixels() const { return conv.tile_w * conv.tile_h; }
+  /// Units of a pixel's filters: an odd number, as those of its channels.
+  constexpr int filter_pitch() const { return n | 1; }
+  constexpr int tile_units() const { return conv.tile_units() + pixels() * filter_pitch(); }
+  size_t shared_bytes() const { return size_t{16} * static_cast<size_t>(2 * tile_units()); }
+  size_t partial_bytes(const ConvGeometry& g) const {
+    return sizeof(float) * static_cast<size_t>(walkers * g.weights());
+  }
+};
+
+constexpr int kGradientPairs = 4;  // of a warp at most: 64 channels of taps x 8 n filters, 16 n sums a thread
+
+/// False where the general kernels serve the gradient.
+inline bool narrow_gradient(const ConvGeometry& g, NarrowGradient& p) {
+  constexpr int kPixels = 128, kBlocks = 384;  // three blocks for each of 128 multiprocessors
+  if (!narrow_forward(g, p.conv)) return false;
+  auto up = [](int a, int b) { return (a + b - 1) / b; };
+  NarrowConv& c = p.conv;
+  const int filters = up(c.k, 8);
+  p.n = up(filters, 4) * 4 <= up(filters, 3) * 3 ? 4 : 3;
+  p.slices = up(filters, p.n);
+  p.row_slices = up(c.depth, kNarrowWarps * kGradientPairs);
+  p.pairs = up(c.depth, p.row_slices);
+  p.m = std::max(2, up(p.pairs, kNarrowWarps));
+  NarrowConv best;
+  int64_t least = 0;
+  for (int tile_w : {16, 8, 32}) {
+    const NarrowConv t = narrow_cut(c, g.n, tile_w, kPixels / tile_w);
+    const int64_t cost = int64_t{t.tiles} * (t.tile_units() + kPixels * p.n);
+    if (!best.tiles || cost < least) best = t, least = cost;
+  }
+  c = best;
+  const int most = std::max(1, kBlocks / (p.slices * p.row_slices));
+  p.walkers = up(c.tiles, std::max(2, up(c.tiles, most)));  // two tiles at least: one is copied meanwhile
+  return p.shared_bytes() <= kNarrowShared;
 }
 
 }  // namespace gm

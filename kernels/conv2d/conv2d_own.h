@@ -33,9 +33,11 @@ inline DType own_result_type(const CudnnQuestion& q) {
 
 /// True where the kernels for few channels answer the question.
 inline bool is_narrow(const CudnnQuestion& q) {
-  NarrowConv plan;
-  if (gradient_of_weights(q.graph)) return false;
-  return gradient_of_data(q.graph) ? narrow_data(q.g) : narrow_forward(q.g, plan);
+  NarrowConv forward;
+  NarrowGradient weights;
+  if (gradient_of_weights(q.graph))
+    return q.graph == CudnnGraph::weights_f32 && narrow_gradient(q.g, weights);
+  return gradient_of_data(q.graph) ? narrow_data(q.g) : narrow_forward(q.g, forward);
 }
 
 /// Runs conv2d of ctx.backend without libraries, with the general kernels only or as conv2d chooses.
