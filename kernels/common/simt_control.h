@@ -30,6 +30,8 @@ const Stats& stats();
 /// Race detection in kernels whose .simt.cpp was compiled with -fsanitize=thread; defined in simt_race.cpp,
 /// which only the race-checked test links. A race is an error at the end of its block.
 void check_races(bool on);
+/// Accesses that were checked since the calling OS thread started: 0 says that nothing was instrumented.
+uint64_t checked_accesses();
 
 /// What a green run on this device does not show; printed by the test report.
 const char* not_modelled();

@@ -30,6 +30,7 @@ struct Word {
 
 thread_local std::unordered_map<uintptr_t, Word> words;
 thread_local bool enabled = false;
+thread_local uint64_t checked = 0;
 
 bool unordered(const Access& earlier, const Moment& now, unsigned bytes) {
   if (earlier.when.phase != now.phase || !(earlier.bytes & bytes)) return false;
@@ -57,6 +58,7 @@ void access(const void* p, size_t size, bool write) {
   if (!enabled || !Machine::active) return;
   Moment now;
   if (!Machine::active->moment(p, &now)) return;
+  ++checked;
   const uintptr_t begin = reinterpret_cast<uintptr_t>(p), end = begin + size;
   for (uintptr_t word = begin / 4; word * 4 < end; ++word) {
     unsigned bytes = 0;
@@ -71,6 +73,8 @@ void check_races(bool on) {
   enabled = on;
   words.clear();  // bounds the memory of a long test run; phases never repeat, so nothing stale can match
 }
+
+uint64_t checked_accesses() { return checked; }
 
 }  // namespace gm::simt
 

@@ -74,6 +74,7 @@ std::vector<OpCase> cases() {
   add({1, 3, 8, 80}, DType::bf16, 5, 1, {2, 2, 2, 2}, true, true);
   add({1, 5, 7, 8}, DType::bf16, 3, 1, {2, 2, 0, 0}, false, true);
   add({3300, 1, 2, 80}, DType::bf16, 3, 1, {1, 1, 1, 1}, false, true);
+  add({530, 1, 1, 8}, DType::bf16, 3, 1, {1, 1, 1, 1}, false, true);  // more tiles than blocks
   for (int stride : {1, 2}) {
     add({2, 9, 10, 20}, DType::bf16, 3, stride, {1, 1, 1, 1}, true);
     add({2, 8, 13, 40}, DType::bf16, 5, stride, {stride == 2, 2, 2, 2}, false);

@@ -1,0 +1,41 @@
+// The ops whose kernels meet the most barriers, under the race check: a barrier that is missing gives the
+// right bits in every order of threads that runs whole phases, as the conformance tests do.
+#include <gtest/gtest.h>
+
+#include "kernels/common/simt_control.h"
+#include "tests/op_harness.h"
+
+namespace gm::test {
+namespace {
+
+constexpr int64_t kSmall = 5000;  // elements of the first input: every access is looked up
+
+class OpRace : public testing::TestWithParam<const char*> {
+ protected:
+  void SetUp() override { simt::check_races(true); }
+  void TearDown() override { simt::check_races(false); }
+};
+
+TEST_P(OpRace, HasNone) {
+  const OpDef& op = find_op(GetParam());
+  const auto device = open_device("simt");
+  const uint64_t before = simt::checked_accesses();
+  int ran = 0;
+  for (const OpCase& c : op.cases()) {
+    if (c.large || c.in[0].spec.shape.numel() > kSmall) continue;
+    SCOPED_TRACE(case_name(op, c));
+    EXPECT_NO_THROW(run(*device, op, c, make_data(op, c), false));
+    simt::check_races(true);  // forgets what it has seen
+    ++ran;
+    if (HasFailure()) break;
+  }
+  EXPECT_GT(ran, 4);
+  EXPECT_GT(simt::checked_accesses(), before) << "the op's kernels are not the instrumented ones";
+}
+INSTANTIATE_TEST_SUITE_P(Ops, OpRace,
+                         testing::Values("batch_norm_act", "conv2d", "depthwise_conv2d", "depthwise_bn_se",
+                                         "depthwise_se", "mbconv"),
+                         [](const auto& info) { return std::string(info.param); });
+
+}  // namespace
+}  // namespace gm::test
