@@ -30,10 +30,7 @@ FoldedNetwork::FoldedNetwork(const TrainableGraph& source, const Fusions& fusion
       const auto [kernel, bias] = *c ? fold(*c) : std::pair(kAbsent, kAbsent);
       in.insert(in.end(), {kernel, bias});
     }
-    for (int dense : {b.se.squeeze, b.se.excite}) {
-      in.push_back(dense < 0 ? kAbsent : r.operand(g.nodes()[dense].in[1]));
-      in.push_back(dense < 0 ? kAbsent : r.operand(g.nodes()[dense].in[2]));
-    }
+    r.append(in, b.se.layers(g));
     return r.graph().add1("mbconv", blocks.attrs(b), in, first.name);
   };
   r.operand(source.pixels);
@@ -63,8 +60,7 @@ FoldedNetwork::FoldedNetwork(const TrainableGraph& source, const Fusions& fusion
     std::vector<ValueId> in{r.operand(n.in[0]), kernel, bias};
     if (fusions.gate && backend != Backend::cpu && match.is(c.conv, "depthwise_conv2d"))
       if (const SqueezeExcite se = squeeze_excite_behind(g, match, c.last(), match.act_of(c))) {
-        for (int dense : {se.squeeze, se.excite})
-          for (int k : {1, 2}) in.push_back(r.operand(g.nodes()[dense].in[k]));
+        r.append(in, se.layers(g));
         r.bind(g.nodes()[se.scale].out[0], r.graph().add1("depthwise_se", attrs, in, n.name));
         for (const auto& nodes : {c.nodes(), se.nodes()})
           for (int k : nodes) done[k] = 1;

@@ -197,7 +197,7 @@ class Comparison {
  private:
   std::vector<Tensor> kept_;
   size_t next_ = 0;
-  double square_[6] = {};
+  double square_[Difference::kKinds] = {};
 };
 
 template <class Run>

@@ -35,6 +35,7 @@ struct CheckProblem {
 /// How far `side` is from `other` in one tensor.
 struct Difference {
   enum Kind { layer, logits, loss, gradient, statistics, maximum };
+  static constexpr int kKinds = 6;
   Kind kind;
   std::string name;
   double max = 0, mean = 0;  // absolute

@@ -42,8 +42,7 @@ TrainableGraph fuse_for_training(const TrainableGraph& source, const Fusions& fu
     in.push_back(r.operand(norm.in[2]));
     if (c.add >= 0) in.push_back(r.operand(c.residual));
     if (se) {
-      for (int dense : {se.squeeze, se.excite})
-        for (int k : {1, 2}) in.push_back(r.operand(g.nodes()[dense].in[k]));
+      r.append(in, se.layers(g));
       r.bind(g.nodes()[se.scale].out[0],
              r.graph().add1("depthwise_bn_se", attrs, in, n.name, r.operands(norm.state)));
       for (const auto& nodes : {c.nodes(), se.nodes()})

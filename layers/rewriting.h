@@ -128,9 +128,12 @@ class Rebuild {
     }
     return map_[id];
   }
+  void append(std::vector<ValueId>& in, const std::vector<ValueId>& ids) {
+    for (ValueId id : ids) in.push_back(operand(id));
+  }
   std::vector<ValueId> operands(const std::vector<ValueId>& ids) {
     std::vector<ValueId> v;
-    for (ValueId id : ids) v.push_back(operand(id));
+    append(v, ids);
     return v;
   }
   void copy(const Node& n) {

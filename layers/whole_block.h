@@ -12,6 +12,13 @@ struct SqueezeExcite {
   int pool = -1, squeeze = -1, squeeze_act = -1, excite = -1, gate = -1, scale = -1;
 
   explicit operator bool() const { return scale >= 0; }
+  /// Weights and bias of both layers, absent where there are none.
+  std::vector<ValueId> layers(const Graph& g) const {
+    std::vector<ValueId> list;
+    for (int dense : {squeeze, excite})
+      for (size_t k : {1, 2}) list.push_back(dense < 0 ? kAbsent : g.nodes()[dense].in[k]);
+    return list;
+  }
   std::vector<int> nodes() const {
     return *this ? std::vector<int>{pool, squeeze, squeeze_act, excite, gate, scale} : std::vector<int>{};
   }

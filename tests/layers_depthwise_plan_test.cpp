@@ -47,21 +47,17 @@ TEST(LayersDepthwisePlan, UnitsCoverEveryOutputOnce) {
 }
 
 TEST(LayersDepthwisePlan, StripsFillTheMapsOfThePapers) {
-  int busy = 0, all = 0;
   auto check = [&](const DepthwiseShape& d) {
     const DepthwiseSlices sl(d.channels, kDwLanes);
     const DepthwiseMarch m(d, DType::bf16, sl);
     EXPECT_TRUE(m.whole) << d.out_width << " columns";
     EXPECT_EQ(m.tile, d.kernel == 5 ? 4 : d.out_width % 7 ? 6 : 7);
-    // Threads with channels, of those that a processor holds for the block.
-    const double threads = double(d.channels / sl.lanes) / (sl.slices * sl.columns) * sl.columns * sl.rows;
-    EXPECT_GE(threads / kDwThreads, 0.9) << d.channels << " channels";
-    busy += threads / kDwThreads >= 0.93;
-    ++all;
+    // Threads with channels, in the mean of the slices, of those that a processor holds for the block.
+    const double threads = double(d.channels / sl.lanes) / sl.slices * sl.rows;
+    EXPECT_GE(threads / kDwThreads, 0.93) << d.channels << " channels";
   };
   for_depthwise("effv2s_cbam", 224, 64, check);
   for_depthwise("effg3", 96, 256, check);
-  EXPECT_EQ(busy, all);
 }
 
 }  // namespace gm

@@ -27,7 +27,7 @@ struct Block {
   bool expand;
 };
 
-enum class Graphs { plain, fused, card };  // card: fused as there
+enum class Graphs { plain, fused, card, parts };  // card: fused as there; parts: without whole blocks
 
 // Passes over tensors of the size of the block's input and, times e, over expanded ones: from two values of
 // e.
@@ -46,13 +46,16 @@ std::string count(const Block& b, bool training, Pass pass, Graphs graphs) {
     const TrainableGraph plain =
         build_network(a, table, {.batch = 2, .training = training, .loss = training});
     const double input = double(plain.graph.spec(plain.graph.output_of("block1a_project_bn")).bytes());
-    const Backend backend = graphs == Graphs::card ? Backend::cuda : Backend::cpu;
+    const bool card = graphs == Graphs::card || graphs == Graphs::parts;
+    const Backend backend = card ? Backend::cuda : Backend::cpu;
+    const Fusions whole{.every_block = true}, apart{.block = false};
     if (graphs == Graphs::plain)
       at[k] = passes(plain.graph, pass, input);
     else if (training)
       at[k] = passes(fuse_for_training(plain, {}, backend).graph, pass, input);
     else
-      at[k] = passes(FoldedNetwork(plain, {.every_block = true}, backend).net.graph, pass, input);
+      at[k] = passes(FoldedNetwork(plain, graphs == Graphs::parts ? apart : whole, backend).net.graph, pass,
+                     input);
   }
   const double wide = at[1] - at[0], narrow = at[0] - 4 * wide;
   EXPECT_NEAR(wide, std::round(wide), 0.1) << b.name;
@@ -83,4 +86,11 @@ TEST(Passes, AreThoseOfTheReadme) {
 }
 
 }  // namespace
+
+TEST(Passes, OfSqueezeAndExcitationInInferenceAreThoseOfTheReadme) {
+  const Block b{"MBConv with SE", "mbconv", 0.25, true};
+  EXPECT_EQ(count(b, false, Pass::forward, Graphs::fused), "3 + 7 e");
+  EXPECT_EQ(count(b, false, Pass::forward, Graphs::parts), "3 + 6 e");
+}
+
 }  // namespace gm

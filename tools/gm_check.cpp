@@ -94,7 +94,7 @@ class Report {
       double max = 0, mean = 0;
       int64_t moved = 0;
       const Difference* worst = nullptr;
-    } kinds[6];
+    } kinds[Difference::kKinds];
     for (const Difference& d : all) {
       const double tolerance = tolerance_of(d.kind);
       const bool within = d.relative <= tolerance;  // false for NaN

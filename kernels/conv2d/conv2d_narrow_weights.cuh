@@ -14,9 +14,10 @@
 // Counted in sm_80 code, M = 4, N = 3: 145 instructions for four steps, of which 48 HMMA, 22 LDSM. 3x3, 24 ->
 // 24 channels at 112 px, batch 64: 4.4 million turns of the banks for the products. Not measured on a card.
 //
-// Each block leaves one partial sum, narrow_sum_kernel adds them in order: how many there are depends on the
-// shape alone.
+// Each block leaves one partial sum, sum_partials_kernel adds them in order: how many there are depends on
+// the shape alone.
 #pragma once
+#include "kernels/common/partials.cuh"
 #include "kernels/conv2d/conv2d_narrow.cuh"
 
 namespace gm::GM_BACKEND_NS {
@@ -117,27 +118,6 @@ __global__ void __launch_bounds__(kNarrowThreads, 4)
     }
 }
 
-// Second stage: out[i] = or += the partial sums of element i. Block: 32 elements x 8 rows; row r adds
-// partials r, r + 8, ... in order, then the rows are added in order.
-static __global__ void narrow_sum_kernel(const float* partials, int64_t n, int count, float* out,
-                                         bool accumulate) {
-  GM_SHARED(float, rows, [8][32]);
-  const int lane = static_cast<int>(threadIdx.x), row = static_cast<int>(threadIdx.y);
-  const int64_t i = int64_t{blockIdx.x} * 32 + lane;
-  float sum = 0.f;
-  if (i < n) {
-#pragma unroll 8
-    for (int k = row; k < count; k += 8) sum += partials[k * n + i];
-  }
-  rows[row][lane] = sum;
-  __syncthreads();
-  if (row == 0 && i < n) {
-    float total = rows[0][lane];
-    for (int r = 1; r < 8; ++r) total += rows[r][lane];
-    out[i] = accumulate ? out[i] + total : total;
-  }
-}
-
 /// partials: p.partial_bytes() of scratch.
 inline void launch_narrow_weights(const NarrowGradient& p, const bf16* in, const bf16* dy, float* partials,
                                   float* dw, bool accumulate, const Context& ctx) {
@@ -159,8 +139,7 @@ inline void launch_narrow_weights(const NarrowGradient& p, const bf16* in, const
     filters(std::integral_constant<int, 4>{});
   const NarrowConv& c = p.conv;
   const int64_t n = int64_t{c.k} * c.rows * c.columns * c.c;
-  GM_LAUNCH(narrow_sum_kernel, dim3(static_cast<unsigned>((n + 31) / 32)), dim3(32, 8), 0, ctx.stream,
-            partials, n, p.walkers, dw, accumulate);
+  launch_sum_partials(partials, n, p.walkers, dw, accumulate, ctx);
 }
 
 }  // namespace gm::GM_BACKEND_NS

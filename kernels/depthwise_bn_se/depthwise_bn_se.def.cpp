@@ -2,7 +2,7 @@
 
 #include "kernels/batch_norm/bn_workspace.h"
 #include "kernels/batch_norm_act/bn_act_def.h"
-#include "kernels/depthwise_conv2d/depthwise_gpu.h"
+#include "kernels/depthwise_bn_se/se_layers.h"
 
 namespace gm {
 
@@ -17,15 +17,7 @@ Specs infer(const Attrs& a, std::span<const TensorSpec> in) {
   check_batch_norm("depthwise_bn_se", a, channels, in[2], in[3]);
   GM_CHECK(a.get("rate", 0) == 0 && !pool_of(a), "depthwise_bn_se: no stochastic depth and no pooled output");
   bn_act_outputs("depthwise_bn_se", a, yc);
-  const int64_t squeeze = in[4].shape[0];
-  const Shape shapes[] = {{squeeze, channels}, {squeeze}, {channels, squeeze}, {channels}};
-  for (size_t i = 0; i < 4; ++i) {
-    const TensorSpec& s = in[4 + i];
-    if (i % 2 && s.shape.rank == 0) continue;
-    GM_CHECK(s.shape == shapes[i] && s.dtype == DType::f32, "depthwise_bn_se: input " +
-                                                                std::to_string(4 + i) + " must be f32 " +
-                                                                shapes[i].str() + ", not " + s.str());
-  }
+  check_se_layers("depthwise_bn_se", in, 4, channels);
   return {yc};
 }
 
@@ -88,24 +80,16 @@ std::vector<CompositionStep> composition(const Attrs& attrs, std::span<const Ten
                                .attrs = Attrs(attrs).set("act", 0),
                                .in = {"in0", "in1", "no bias"},
                                .out = {"yc"}});
-  auto add = [&](const char* op, const Attrs& a, std::vector<std::string> from, const std::string& to) {
-    steps.push_back({.op = op, .attrs = a, .in = std::move(from), .out = {to}});
-  };
-  add("global_pool", {{"kind", 0}}, {"a"}, "pooled");
-  add("linear", {}, {"pooled", "in4", "in5"}, "squeezed");
-  add("activation", act_attrs(act_of(attrs)), {"squeezed"}, "acted");
-  add("linear", {}, {"acted", "in6", "in7"}, "excited");
-  add("activation", act_attrs(Act::sigmoid), {"excited"}, "gate");
-  add("channel_scale", {}, {"a", "gate"}, "out0");
+  add_se_steps(steps, act_of(attrs), 4);
   return steps;
 }
 }  // namespace
 
-DepthwiseSeWorkspace depthwise_se_workspace(Backend backend, Pass pass, const Attrs& attrs,
-                                            std::span<const TensorSpec> in) {
+DepthwiseBnSeWorkspace depthwise_bn_se_workspace(Backend backend, Pass pass, const Attrs& attrs,
+                                                 std::span<const TensorSpec> in) {
   const DepthwiseShape d(attrs, in[0].shape);
   const Attrs pooled = Attrs(attrs).set("pool", 1);
-  DepthwiseSeWorkspace w;
+  DepthwiseBnSeWorkspace w;
   w.bytes = find_op("depthwise_bn_act").workspace(backend, pass, pooled, in.first(4));
   auto take = [&](int64_t bytes) {
     const size_t here = (w.bytes + 255) / 256 * 256;
@@ -126,11 +110,7 @@ DepthwiseSeWorkspace depthwise_se_workspace(Backend backend, Pass pass, const At
     }
   }
   if (backend != Backend::cpu) return w;
-  size_t layers = 0;
-  const TensorSpec rows{{d.images, d.channels}, DType::f32}, few{{d.images, in[4].shape[0]}, DType::f32};
-  for (const Specs& layer : {Specs{rows, in[4], in[5]}, Specs{few, in[6], in[7]}})
-    layers = std::max(layers, find_op("linear").workspace(backend, pass, {}, layer));
-  w.layers = take(static_cast<int64_t>(layers));
+  w.layers = take(static_cast<int64_t>(se_linear_workspace(pass, in, 4, d.images)));
   return w;
 }
 
@@ -138,7 +118,7 @@ SeLayers::SeLayers(const OpCall& c, Backend backend, Pass pass)
     : call(c), workspace(static_cast<char*>(c.workspace.data)) {
   Specs in;
   for (const View& v : c.in) in.push_back(v ? v.spec : TensorSpec{});
-  at = depthwise_se_workspace(backend, pass, c.attrs, in);
+  at = depthwise_bn_se_workspace(backend, pass, c.attrs, in);
   const Shape x = c.in[0].shape(), s = c.in[4].shape();
   const DType t = c.in[4].dtype();
   auto place = [&](size_t i, size_t offset, int64_t columns) {
@@ -159,7 +139,7 @@ const OpDef& depthwise_bn_se_def() {
       .state = [](const Attrs&, std::span<const TensorSpec> in) { return two_vectors(in[0].shape[3]); },
       .workspace =
           [](Backend backend, Pass pass, const Attrs& attrs, std::span<const TensorSpec> in) {
-            return depthwise_se_workspace(backend, pass, attrs, in).bytes;
+            return depthwise_bn_se_workspace(backend, pass, attrs, in).bytes;
           },
       .cost = cost,
       .backward_reads =

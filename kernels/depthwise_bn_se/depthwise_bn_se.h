@@ -25,21 +25,21 @@
 namespace gm {
 
 /// Offsets in the workspace: what depthwise_bn_act needs is at 0.
-struct DepthwiseSeWorkspace {
+struct DepthwiseBnSeWorkspace {
   size_t pooled = 0, squeezed = 0, acted = 0, excited = 0, gate = 0;  // forward with nothing saved
   // backward: sums [5][N][C]; gradients of excited, acted, squeezed, pooled; CPU: dgate, a, da
   size_t sums = 0, dexcited = 0, dacted = 0, dsqueezed = 0, dpooled = 0, dgate = 0, a = 0, da = 0;
   size_t layers = 0, bytes = 0;  // layers: workspace of `linear`; CPU
 };
-DepthwiseSeWorkspace depthwise_se_workspace(Backend backend, Pass pass, const Attrs& attrs,
-                                            std::span<const TensorSpec> in);
+DepthwiseBnSeWorkspace depthwise_bn_se_workspace(Backend backend, Pass pass, const Attrs& attrs,
+                                                 std::span<const TensorSpec> in);
 
 /// The tensors of the two layers between pooled and gate.
 struct SeLayers {
   const OpCall& call;
   View pooled, squeezed, acted, excited, gate;
   char* workspace;
-  DepthwiseSeWorkspace at;
+  DepthwiseBnSeWorkspace at;
 
   SeLayers(const OpCall& c, Backend backend, Pass pass);
   View dpooled() const { return scratch(at.dpooled, pooled); }

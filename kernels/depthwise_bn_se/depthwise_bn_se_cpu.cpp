@@ -2,38 +2,21 @@
 #include "kernels/common/vmath.h"
 #include "kernels/depthwise_bn_act/depthwise_bn_act.h"
 #include "kernels/depthwise_bn_se/depthwise_bn_se.h"
+#include "kernels/depthwise_bn_se/se_layers_cpu.h"
 
 // The processor composes it of its other ops: a is formed anew in backward, which costs a pass and saves a
 // tensor.
 
 namespace gm::GM_CPU_NS {
 
-void activation_forward(const OpCall&);
 void activation_backward(const OpCall&);
 void channel_scale_forward(const OpCall&);
 void channel_scale_backward(const OpCall&);
 void depthwise_bn_act_forward(const OpCall&);
 void depthwise_bn_act_backward(const OpCall&);
-void linear_forward(const OpCall&);
 void linear_backward(const OpCall&);
 
 namespace {
-// gate from pooled.
-void forward_layers(const SeLayers& se) {
-  const OpCall& call = se.call;
-  const auto linear = [&](const View& x, int weights, const View& y) {
-    const View in[] = {x, call.in[weights], call.in[weights + 1]}, out[] = {y};
-    linear_forward(OpCall{{}, in, out, {}, {}, {}, {}, {se.workspace + se.at.layers, {}}, call.ctx});
-  };
-  const auto activate = [&](Act act, const View& z, const View& y) {
-    const View in[] = {z}, out[] = {y};
-    activation_forward(OpCall{act_attrs(act), in, out, {}, {}, {}, {}, {}, call.ctx});
-  };
-  linear(se.pooled, 4, se.squeezed);
-  activate(act_of(call.attrs), se.squeezed, se.acted);
-  linear(se.acted, 6, se.excited);
-  activate(Act::sigmoid, se.excited, se.gate);
-}
 // dpooled (in the workspace) and the gradients of the four parameters from dgate.
 void backward_layers(const SeLayers& se, const View& dgate) {
   const OpCall& call = se.call;
@@ -62,7 +45,15 @@ void depthwise_bn_se_forward(const OpCall& c) {
   const View out[] = {c.out[0], se.pooled};
   depthwise_bn_act_forward(
       OpCall{pooled, c.in.first(4), out, c.saved.first(3), c.state, {}, {}, c.workspace, c.ctx});
-  forward_layers(se);
+  SeForwardCpu{.layers = c.in.subspan(4),
+               .act = act_of(c.attrs),
+               .pooled = se.pooled,
+               .squeezed = se.squeezed,
+               .acted = se.acted,
+               .excited = se.excited,
+               .gate = se.gate,
+               .workspace = {se.workspace + se.at.layers, {}}}
+      .run(c.ctx);
   const View scale[] = {c.out[0], se.gate};
   channel_scale_forward(OpCall{{}, scale, c.out, {}, {}, {}, {}, {}, c.ctx});
 }

@@ -15,11 +15,11 @@ namespace gm::GM_BACKEND_NS {
 constexpr int kSeThreads = 1024, kSeWarps = kSeThreads / 32, kSeTile = 32;
 
 /// gate = sigmoid(w_excite act(w_squeeze p + b_squeeze) + b_excite) of one image a block; p: the sum of
-/// `parts` of pooled, times `part`. L: 4 when channels and squeeze are multiples of it, else 1. squeezed,
+/// `parts` of pooled, times `scale`. L: 4 when channels and squeeze are multiples of it, else 1. squeezed,
 /// acted and excited are null where nobody asks for them. Shared memory: channels + squeeze floats.
 template <int L>
-__global__ __launch_bounds__(kSeThreads) void se_forward_kernel(const float* pooled, int parts,
-                                                                float part_size, const float* w_squeeze,
+__global__ __launch_bounds__(kSeThreads) void se_forward_kernel(const float* pooled, int parts, float scale,
+                                                                const float* w_squeeze,
                                                                 const float* b_squeeze, const float* w_excite,
                                                                 const float* b_excite, float* squeezed,
                                                                 float* acted, float* excited, float* gate,
@@ -33,7 +33,7 @@ __global__ __launch_bounds__(kSeThreads) void se_forward_kernel(const float* poo
     float sum = 0.f;
 #pragma unroll 4
     for (int k = 0; k < parts; ++k) sum += from[int64_t{k} * channels];
-    p[c] = sum * part_size;
+    p[c] = sum * scale;
   }
   __syncthreads();
   for (int s = warp; s < squeeze; s += kSeWarps) {
@@ -211,7 +211,7 @@ void se_lanes(int channels, int squeeze, F&& f) {
 struct SeForward {
   const float* pooled;
   int parts = 1;
-  float part = 1.f;
+  float scale = 1.f;
   View w_squeeze, b_squeeze, w_excite, b_excite;
   float *squeezed = nullptr, *acted = nullptr, *excited = nullptr, *gate;
   Act act;
@@ -221,7 +221,7 @@ inline void se_launch_forward(const SeForward& se, int64_t images, const Context
             channels = static_cast<int>(se.w_squeeze.shape()[1]);
   se_lanes(channels, squeeze, [&](auto lanes) {
     GM_LAUNCH((se_forward_kernel<lanes.value>), static_cast<unsigned>(images), kSeThreads,
-              (channels + squeeze) * sizeof(float), ctx.stream, se.pooled, se.parts, se.part,
+              (channels + squeeze) * sizeof(float), ctx.stream, se.pooled, se.parts, se.scale,
               se.w_squeeze.as<float>(), se_optional(se.b_squeeze), se.w_excite.as<float>(),
               se_optional(se.b_excite), se.squeezed, se.acted, se.excited, se.gate, channels, squeeze,
               se.act);

@@ -1,28 +1,10 @@
 // Depthwise convolution backward, of a plain one and through batch norm and activation. How it works:
 // depthwise_plan.cuh.
 #pragma once
+#include "kernels/common/partials.cuh"
 #include "kernels/depthwise_conv2d/depthwise_any.cuh"
 
 namespace gm::GM_BACKEND_NS {
-
-// Second stage: dw[i] = sum over blocks of partial[block][i]. Block: 32 weights x 8 rows; row r adds every
-// 8th block's partial, then row 0 adds the rows in order.
-static __global__ __launch_bounds__(256) void dw_sum_kernel(const float* partial, float* dw, bool accumulate,
-                                                            int weights, int blocks) {
-  GM_SHARED(double, rows, [8][32]);
-  const int i = static_cast<int>(blockIdx.x) * 32 + static_cast<int>(threadIdx.x);
-  double sum = 0;
-  if (i < weights) {
-#pragma unroll 8
-    for (int b = static_cast<int>(threadIdx.y); b < blocks; b += 8) sum += partial[int64_t{b} * weights + i];
-  }
-  rows[threadIdx.y][threadIdx.x] = sum;
-  __syncthreads();
-  if (threadIdx.y > 0 || i >= weights) return;
-#pragma unroll
-  for (int r = 1; r < 8; ++r) sum += rows[r][threadIdx.x];
-  dw[i] = static_cast<float>(sum) + (accumulate ? dw[i] : 0.f);
-}
 
 /// What the incoming gradient goes through first. `any`: the activation that `in` names.
 enum class DwBefore { nothing, norm_silu, norm_any };
@@ -200,8 +182,8 @@ void dw_launch_backward(const OpCall& c, const DepthwiseShape& d, const DwIncomi
   }
   if (!partial) return;
   const int weights = d.taps() * shape.channels;
-  GM_LAUNCH(dw_sum_kernel, static_cast<unsigned>((weights + 31) / 32), dim3(32, 8), 0, c.ctx.stream, partial,
-            c.din[1].view.as<float>(), c.din[1].mode == GradMode::accumulate, weights, blocks);
+  launch_sum_partials(partial, weights, blocks, c.din[1].view.as<float>(),
+                      c.din[1].mode == GradMode::accumulate, c.ctx);
 }
 
 }  // namespace gm::GM_BACKEND_NS

@@ -1,22 +1,18 @@
 // Depthwise convolution on the GPU: the kernels of every op with one inside.
 //
 // Fast kernels (3x3 and 5x5, stride 1 and 2):
-//   forward   a thread owns 2 channels and a strip of 4, 6 or 7 output columns and marches down a band of
-//   rows.
-//             Each input row is added to the open output rows that it belongs to, while the loads of the next
-//             row are in flight; lanes of a warp are neighbouring channels, so a load of a warp is whole
-//             sectors, and the columns that two strips share come from the first level cache. Open rows
-//             rotate by unrolling the march, so no register is ever moved. Strip widths that fill the map (14
-//             = 2 x 7) need no test of their inner columns.
-//   backward  (whole 16-byte vectors of channels) a block takes a slice of 32 or 64 channels and walks over
-//             tiles of an image (or of several small ones), in two phases with a barrier between them:
-//             load     all threads bring the tile and its halo to shared memory by 16-byte vectors, several
-//             in
-//                      flight, and form the gradient before batch norm and activation on the way, so that
-//                      each pixel's is computed once
-//             compute  a thread owns 1 or 2 channels and strips of 4 columns and marches down a band of rows
-//                      with a window of rows in registers (slot = row mod K); pixels of x are fetched a row
-//                      ahead
+//   forward: a thread owns 2 channels and a strip of 4, 6 or 7 output columns and marches down a band of
+//   rows. Each input row is added to the open output rows that it belongs to, while the loads of the next row
+//   are in flight; lanes of a warp are neighbouring channels, so a load of a warp is whole sectors, and the
+//   columns that two strips share come from the first level cache. Open rows rotate by unrolling the march,
+//   so no register is ever moved. Strips that fill the map (14 = 2 x 7) need no test of their inner columns.
+//   backward (whole 16-byte vectors of channels): a block takes a slice of channels and walks over tiles of
+//   an image (or of several small ones), in two phases with a barrier between them.
+//     load: all threads bring the tile and its halo to shared memory by 16-byte vectors, several in flight,
+//     and form the gradient before batch norm and activation on the way, so that each pixel's is computed
+//     once.
+//     compute: a thread owns 1 or 2 channels and strips of 4 columns and marches down a band of rows with a
+//     window of rows in registers (slot = row mod K); pixels of x are fetched a row ahead.
 // Positions of a tile are those of m (see depthwise_backward.cuh).
 // Generic kernels (depthwise_any.cuh): any kernel size and channel count, one pixel at a time.
 #pragma once

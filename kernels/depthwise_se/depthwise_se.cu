@@ -9,14 +9,14 @@ void channel_scale_forward(const OpCall&);
 void global_pool_forward(const OpCall&);
 
 void depthwise_se_forward(const OpCall& c) {
-  const DepthwiseGateWorkspace at = depthwise_gate_workspace(Backend::cuda, c);
+  const DepthwiseSeWorkspace at = depthwise_se_workspace(Backend::cuda, c);
   const DepthwiseShape d(c.attrs, c.in[0].shape());
   char* memory = static_cast<char*>(c.workspace.data);
   const View &y = c.out[0], gate{memory + at.gate, {{d.images, d.channels}, DType::f32}};
   float* pooled = reinterpret_cast<float*>(memory + at.pooled);
   SeForward se{.pooled = pooled,
                .parts = static_cast<int>(at.parts),
-               .part = 1.f / static_cast<float>(d.out_height * d.out_width),
+               .scale = 1.f / static_cast<float>(d.out_height * d.out_width),
                .w_squeeze = c.in[3],
                .b_squeeze = c.in[4],
                .w_excite = c.in[5],
@@ -31,7 +31,7 @@ void depthwise_se_forward(const OpCall& c) {
     if (summed) return;
     const View in[] = {y}, out[] = {View{pooled, gate.spec}};
     global_pool_forward(OpCall{{{"kind", 0}}, in, out, {}, {}, {}, {}, {memory + at.ops, {}}, c.ctx});
-    se.parts = 1, se.part = 1.f;
+    se.parts = 1, se.scale = 1.f;
   });
   se_launch_forward(se, d.images, c.ctx);
   const View in[] = {y, gate};

@@ -1,14 +1,15 @@
 #include <array>
 
+#include "kernels/depthwise_bn_se/se_layers.h"
 #include "kernels/depthwise_conv2d/depthwise_gpu.h"
 #include "kernels/depthwise_se/depthwise_se.h"
 
 namespace gm {
 
-DepthwiseGateWorkspace depthwise_gate_workspace(Backend backend, const Attrs& attrs,
-                                                std::span<const TensorSpec> in) {
+DepthwiseSeWorkspace depthwise_se_workspace(Backend backend, const Attrs& attrs,
+                                            std::span<const TensorSpec> in) {
   const DepthwiseShape d(attrs, in[0].shape);
-  DepthwiseGateWorkspace w;
+  DepthwiseSeWorkspace w;
   auto take = [&](int64_t bytes) {
     const size_t here = (w.bytes + 255) / 256 * 256;
     w.bytes = here + static_cast<size_t>(bytes);
@@ -25,32 +26,25 @@ DepthwiseGateWorkspace depthwise_gate_workspace(Backend backend, const Attrs& at
     return w;
   }
   w.squeezed = take(4 * d.images * in[3].shape[0]);
-  const TensorSpec rows{{d.images, d.channels}, DType::f32}, few{{d.images, in[3].shape[0]}, DType::f32};
-  size_t most = find_op("depthwise_conv2d").workspace(backend, Pass::forward, attrs, in.first(3));
-  for (const Specs& layer : {Specs{rows, in[3], in[4]}, Specs{few, in[5], in[6]}})
-    most = std::max(most, find_op("linear").workspace(backend, Pass::forward, {}, layer));
-  w.ops = take(static_cast<int64_t>(most));
+  const size_t conv = find_op("depthwise_conv2d").workspace(backend, Pass::forward, attrs, in.first(3));
+  w.ops = take(static_cast<int64_t>(std::max(conv, se_linear_workspace(Pass::forward, in, 3, d.images))));
   return w;
 }
 
-DepthwiseGateWorkspace depthwise_gate_workspace(Backend backend, const OpCall& call) {
+DepthwiseSeWorkspace depthwise_se_workspace(Backend backend, const OpCall& call) {
   Specs in;
   for (const View& v : call.in) in.push_back(v ? v.spec : TensorSpec{});
-  return depthwise_gate_workspace(backend, call.attrs, in);
+  return depthwise_se_workspace(backend, call.attrs, in);
 }
 
 namespace {
 Specs infer(const Attrs& a, std::span<const TensorSpec> in) {
   const TensorSpec y = check_depthwise("depthwise_se", a, in[0], in[1]);
-  const int64_t channels = y.shape[3], squeeze = in[3].shape[0];
-  const Shape shapes[] = {{channels}, {squeeze, channels}, {squeeze}, {channels, squeeze}, {channels}};
-  for (size_t i = 0; i < 5; ++i) {
-    const TensorSpec& s = in[2 + i];
-    if (i % 2 == 0 && s.shape.rank == 0) continue;
-    GM_CHECK(s.shape == shapes[i] && s.dtype == DType::f32, "depthwise_se: input " + std::to_string(2 + i) +
-                                                                " must be f32 " + shapes[i].str() + ", not " +
-                                                                s.str());
-  }
+  const int64_t channels = y.shape[3];
+  if (in[2].shape.rank > 0)
+    GM_CHECK(in[2].dtype == DType::f32 && in[2].shape == Shape{channels},
+             "depthwise_se: bias must be f32 (C), not " + in[2].str());
+  check_se_layers("depthwise_se", in, 3, channels);
   return {y};
 }
 
@@ -100,18 +94,13 @@ std::vector<OpCase> cases() {
 }
 
 std::vector<CompositionStep> composition(const Attrs& attrs, std::span<const TensorSpec>) {
-  std::vector<CompositionStep> steps;
-  auto add = [&](const char* op, const Attrs& a, std::vector<std::string> from, const std::string& to) {
-    steps.push_back({.op = op, .attrs = a, .in = std::move(from), .out = {to}});
-  };
-  add("depthwise_conv2d", Attrs(attrs).set("act", 0), {"in0", "in1", "in2"}, "z");
-  add("activation", act_attrs(act_of(attrs)), {"z"}, "a");
-  add("global_pool", {{"kind", 0}}, {"a"}, "pooled");
-  add("linear", {}, {"pooled", "in3", "in4"}, "squeezed");
-  add("activation", act_attrs(act_of(attrs)), {"squeezed"}, "acted");
-  add("linear", {}, {"acted", "in5", "in6"}, "excited");
-  add("activation", act_attrs(Act::sigmoid), {"excited"}, "gate");
-  add("channel_scale", {}, {"a", "gate"}, "out0");
+  std::vector<CompositionStep> steps{
+      {.op = "depthwise_conv2d",
+       .attrs = Attrs(attrs).set("act", 0),
+       .in = {"in0", "in1", "in2"},
+       .out = {"z"}},
+      {.op = "activation", .attrs = act_attrs(act_of(attrs)), .in = {"z"}, .out = {"a"}}};
+  add_se_steps(steps, act_of(attrs), 3);
   return steps;
 }
 }  // namespace
@@ -123,7 +112,7 @@ const OpDef& depthwise_se_def() {
       .infer = infer,
       .workspace =
           [](Backend backend, Pass, const Attrs& attrs, std::span<const TensorSpec> in) {
-            return depthwise_gate_workspace(backend, attrs, in).bytes;
+            return depthwise_se_workspace(backend, attrs, in).bytes;
           },
       .cost = cost,
       .cases = cases,

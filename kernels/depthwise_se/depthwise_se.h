@@ -14,15 +14,15 @@
 namespace gm {
 
 /// Offsets in the workspace.
-struct DepthwiseGateWorkspace {
+struct DepthwiseSeWorkspace {
   int64_t parts = 1;             // sums of an image and channel in `pooled`
   size_t pooled = 0, gate = 0;   // [N][parts][C], [N][C]
   size_t squeezed = 0, ops = 0;  // CPU: [N][S]; workspace of ops that it calls
   size_t bytes = 0;
 };
-DepthwiseGateWorkspace depthwise_gate_workspace(Backend backend, const Attrs& attrs,
-                                                std::span<const TensorSpec> in);
+DepthwiseSeWorkspace depthwise_se_workspace(Backend backend, const Attrs& attrs,
+                                            std::span<const TensorSpec> in);
 /// Same for views.
-DepthwiseGateWorkspace depthwise_gate_workspace(Backend backend, const OpCall& call);
+DepthwiseSeWorkspace depthwise_se_workspace(Backend backend, const OpCall& call);
 
 }  // namespace gm

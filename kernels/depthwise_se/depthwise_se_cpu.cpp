@@ -1,18 +1,16 @@
-#include "kernels/activation/activation.h"
+#include "kernels/depthwise_bn_se/se_layers_cpu.h"
 #include "kernels/depthwise_se/depthwise_se.h"
 
 // Composed of the other ops: a processor gains nothing by more.
 
 namespace gm::GM_CPU_NS {
 
-void activation_forward(const OpCall&);
 void channel_scale_forward(const OpCall&);
 void depthwise_conv2d_forward(const OpCall&);
 void global_pool_forward(const OpCall&);
-void linear_forward(const OpCall&);
 
 void depthwise_se_forward(const OpCall& c) {
-  const DepthwiseGateWorkspace at = depthwise_gate_workspace(Backend::cpu, c);
+  const DepthwiseSeWorkspace at = depthwise_se_workspace(Backend::cpu, c);
   const Shape narrow = c.in[3].shape();
   char* memory = static_cast<char*>(c.workspace.data);
   const View scratch{memory + at.ops, {}}, y = c.out[0];
@@ -25,10 +23,15 @@ void depthwise_se_forward(const OpCall& c) {
   };
   run(depthwise_conv2d_forward, c.attrs, {c.in[0], c.in[1], c.in[2]}, y);
   run(global_pool_forward, {{"kind", 0}}, {y}, pooled);
-  run(linear_forward, {}, {pooled, c.in[3], c.in[4]}, squeezed);
-  run(activation_forward, act_attrs(act_of(c.attrs)), {squeezed}, squeezed);
-  run(linear_forward, {}, {squeezed, c.in[5], c.in[6]}, gate);
-  run(activation_forward, act_attrs(Act::sigmoid), {gate}, gate);
+  SeForwardCpu{.layers = c.in.subspan(3),
+               .act = act_of(c.attrs),
+               .pooled = pooled,
+               .squeezed = squeezed,
+               .acted = squeezed,
+               .excited = gate,
+               .gate = gate,
+               .workspace = scratch}
+      .run(c.ctx);
   run(channel_scale_forward, {}, {y, gate}, y);
 }
 

@@ -118,9 +118,9 @@ def checks_summary(found):
                               {"n": 0, "beyond": 0, "relative": 0.0, "worst": "", "tolerance": r["tolerance"]})
         g["n"] += 1
         g["beyond"] += not r["within"]
-        value = r["relative"]
-        if value is None or value != value or value >= g["relative"]:
-            g["relative"], g["worst"] = value, r.get("name") or f"step {r.get('step')}"
+        # JSON has no NaN or infinity: null, which is worse than any number.
+        if g["relative"] is not None and (r["relative"] is None or r["relative"] >= g["relative"]):
+            g["relative"], g["worst"] = r["relative"], r.get("name") or f"step {r.get('step')}"
     return [{"check": c, "mode": m, "kind": k, **g} for (c, m, k), g in groups.items()]
 
 

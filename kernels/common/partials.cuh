@@ -1,0 +1,33 @@
+// Second stage of a sum over many blocks: the partial sums that each block left, added in a fixed order in
+// f64.
+#pragma once
+#include "kernels/common/context.h"
+#include "kernels/common/simt.h"
+
+namespace gm::GM_BACKEND_NS {
+
+// out[i] = or += the sum over blocks of partial[block][i]. Block: 32 values x 8 rows; row r adds every 8th
+// block's partial, then row 0 adds the rows in order.
+static __global__ __launch_bounds__(256) void sum_partials_kernel(const float* partial, int64_t n, int blocks,
+                                                                  float* out, bool accumulate) {
+  GM_SHARED(double, rows, [8][32]);
+  const int64_t i = int64_t{blockIdx.x} * 32 + threadIdx.x;
+  double sum = 0;
+  if (i < n) {
+#pragma unroll 8
+    for (int b = static_cast<int>(threadIdx.y); b < blocks; b += 8) sum += partial[b * n + i];
+  }
+  rows[threadIdx.y][threadIdx.x] = sum;
+  __syncthreads();
+  if (threadIdx.y > 0 || i >= n) return;
+#pragma unroll
+  for (int r = 1; r < 8; ++r) sum += rows[r][threadIdx.x];
+  out[i] = static_cast<float>(sum) + (accumulate ? out[i] : 0.f);
+}
+inline void launch_sum_partials(const float* partial, int64_t n, int blocks, float* out, bool accumulate,
+                                const Context& ctx) {
+  GM_LAUNCH(sum_partials_kernel, static_cast<unsigned>((n + 31) / 32), dim3(32, 8), 0, ctx.stream, partial, n,
+            blocks, out, accumulate);
+}
+
+}  // namespace gm::GM_BACKEND_NS
