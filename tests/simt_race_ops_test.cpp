@@ -1,5 +1,5 @@
-// The ops whose kernels meet the most barriers, under the race check: a barrier that is missing gives the
-// right bits in every order of threads that runs whole phases, as the conformance tests do.
+// The ops whose kernels meet the most barriers, under the race check: with a barrier missing, the bits may be
+// right in every order of threads that the conformance tests try.
 #include <gtest/gtest.h>
 
 #include "kernels/common/simt_control.h"
