@@ -17,6 +17,7 @@ dim3 to_dim3(Grid3 g) { return dim3(g.x, g.y, g.z); }
 template <class T, int kThreads>
 __global__ void __launch_bounds__(kThreads)
     row_sum_kernel(const T* __restrict__ x, float* __restrict__ y, int cols) {
+  await_launch_before();
   GM_SHARED(float, scratch, [32]);
   float sum = 0.0f;
   for (int i = threadIdx.x; i < cols; i += kThreads) sum += to_float(x[int64_t{blockIdx.x} * cols + i]);
@@ -28,6 +29,7 @@ void row_sum(const float* x, float* y, int rows, int cols, void* stream) {
 }
 
 __global__ void transpose_kernel(const float* __restrict__ x, float* __restrict__ y, int rows, int cols) {
+  await_launch_before();
   GM_SHARED(float, tile, [32][33]);
   const int c = blockIdx.x * 32 + threadIdx.x, r0 = blockIdx.y * 32;
   for (int k = threadIdx.y; k < 32; k += blockDim.y)
@@ -43,6 +45,7 @@ void transpose(const float* x, float* y, int rows, int cols, void* stream) {
 }
 
 __global__ void reverse_dynamic_kernel(const float* x, float* y, int n) {
+  await_launch_before();
   GM_DYN_SHARED(float, s);
   for (int i = threadIdx.x; i < n; i += blockDim.x) s[i] = __ldg(x + i);
   __syncthreads();
@@ -53,6 +56,7 @@ void reverse_dynamic(const float* x, float* y, int n, void* stream) {
 }
 
 __global__ void histogram_kernel(const int* v, int n, int* counts, int bins, int* largest) {
+  await_launch_before();
   GM_DYN_SHARED(int, local);
   GM_SHARED(int, top);
   for (int i = threadIdx.x; i < bins; i += blockDim.x) local[i] = 0;
@@ -72,6 +76,7 @@ void histogram(const int* v, int n, int* counts, int bins, int* largest, void* s
 
 // No __restrict__ on partials: the last block reads what other blocks wrote.
 __global__ void total_kernel(const float* x, int64_t n, float* partials, unsigned* ticket, float* total) {
+  await_launch_before();
   GM_SHARED(float, scratch, [32]);
   float sum = 0.0f;
   for (int64_t i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) sum += x[i];
@@ -89,6 +94,7 @@ void total(const float* x, int64_t n, float* partials, unsigned* ticket, float* 
 }
 
 __global__ void touch_kernel(float* y) {
+  await_launch_before();
   const unsigned block = blockIdx.x + gridDim.x * (blockIdx.y + gridDim.y * blockIdx.z);
   y[block * block_threads() + linear_thread()] += 1.0f;
 }
@@ -99,6 +105,7 @@ void touch(float* y, Grid3 grid, Grid3 block, void* stream) {
 template <bool kPrecise>
 __global__ void silu_f32_kernel(const float* __restrict__ x, float* __restrict__ y, float* __restrict__ g,
                                 int n) {
+  await_launch_before();
   const int i = (blockIdx.x * blockDim.x + threadIdx.x) * 4;
   if (i >= n) return;
   float v[4], dv[4];
@@ -118,6 +125,7 @@ void fast_silu_f32(const float* x, float* y, float* g, int n, void* stream) {
   GM_LAUNCH(silu_f32_kernel<false>, (n / 4 + 127) / 128, 128, 0, stream, x, y, g, n);
 }
 __global__ void silu_bf16_kernel(const bf16* __restrict__ x, bf16* __restrict__ y, int n) {
+  await_launch_before();
   constexpr int kLanes = kVecLanes<bf16>;
   const int i = (blockIdx.x * blockDim.x + threadIdx.x) * kLanes;
   if (i >= n) return;
@@ -133,6 +141,7 @@ void silu_bf16(const uint16_t* x, uint16_t* y, int n, void* stream) {
 }
 
 __global__ void shuffles_kernel(int* out) {
+  await_launch_before();
   const int lane = threadIdx.x, v = 100 + lane;
   out[lane] = __shfl_sync(kFull, v, lane * 3);
   out[32 + lane] = __shfl_up_sync(kFull, v, kStep[0]);
@@ -148,6 +157,7 @@ __global__ void shuffles_kernel(int* out) {
 void shuffles(int* out, void* stream) { GM_LAUNCH(shuffles_kernel, 1, 32, 0, stream, out); }
 
 __global__ void votes_kernel(int* out, int limit) {
+  await_launch_before();
   const int p = static_cast<int>(threadIdx.x) < limit;
   const int any = __syncthreads_or(p), all = __syncthreads_and(p), count = __syncthreads_count(p);
   if (threadIdx.x == 95) {
@@ -159,6 +169,7 @@ __global__ void votes_kernel(int* out, int limit) {
 void votes(int* out, int limit, void* stream) { GM_LAUNCH(votes_kernel, 1, 96, 0, stream, out, limit); }
 
 __global__ void barriers_kernel(int* out, int steps) {
+  await_launch_before();
   int sum = 0;
   for (int i = 0; i < steps; ++i) {
     sum += i;
@@ -170,6 +181,7 @@ void barriers(int* out, int steps, int threads, void* stream) {
   GM_LAUNCH(barriers_kernel, 1, threads, 0, stream, out, steps);
 }
 __global__ void warp_steps_kernel(float* out, int steps) {
+  await_launch_before();
   float v = static_cast<float>(threadIdx.x);
   for (int i = 0; i < steps; ++i) v = __shfl_xor_sync(kFull, v, 1);
   out[threadIdx.x] = v;
@@ -181,11 +193,13 @@ void warp_steps(float* out, int steps, int threads, void* stream) {
 // -------------------------------------------------------------------------------------------------- wrong
 
 __global__ void missing_barrier_kernel(const float* x, float* y) {
+  await_launch_before();
   GM_SHARED(float, s, [64]);
   s[threadIdx.x] = x[threadIdx.x];
   y[threadIdx.x] = s[63 - threadIdx.x];
 }
 __global__ void missing_barrier_reuse_kernel(const float* x, float* y) {
+  await_launch_before();
   GM_SHARED(float, s, [64]);
   s[threadIdx.x] = x[threadIdx.x];
   __syncthreads();
@@ -194,16 +208,19 @@ __global__ void missing_barrier_reuse_kernel(const float* x, float* y) {
 }
 template <bool kSync>
 __global__ void swap_in_warp_kernel(const float* x, float* y) {
+  await_launch_before();
   GM_SHARED(float, s, [64]);
   s[threadIdx.x] = x[threadIdx.x];
   if (kSync) __syncwarp();
   y[threadIdx.x] = s[threadIdx.x ^ 1];
 }
 __global__ void neighbours_write_kernel(const float* x, float* y) {
+  await_launch_before();
   y[threadIdx.x] = x[threadIdx.x];
   y[threadIdx.x + 1] = x[threadIdx.x];
 }
 __global__ void divergent_barrier_kernel(float* y) {
+  await_launch_before();
   if (threadIdx.x < 32)
     __syncthreads();
   else
@@ -211,6 +228,7 @@ __global__ void divergent_barrier_kernel(float* y) {
   y[threadIdx.x] = 1.0f;
 }
 __global__ void barrier_against_warp_kernel(float* y) {
+  await_launch_before();
   if (threadIdx.x < 40)
     __syncthreads();
   else
@@ -218,55 +236,72 @@ __global__ void barrier_against_warp_kernel(float* y) {
   y[threadIdx.x] = 1.0f;
 }
 __global__ void early_return_kernel(float* y) {
+  await_launch_before();
   if (threadIdx.x >= 50) return;
   __syncthreads();
   y[threadIdx.x] = 1.0f;
 }
-__global__ void mask_without_self_kernel(float* y) { y[threadIdx.x] = __shfl_xor_sync(0x0000ffffu, 1.0f, 1); }
+__global__ void mask_without_self_kernel(float* y) {
+  await_launch_before();
+  y[threadIdx.x] = __shfl_xor_sync(0x0000ffffu, 1.0f, 1);
+}
 __global__ void mask_names_returned_kernel(float* y) {
+  await_launch_before();
   if (threadIdx.x % 32 < 4) return;
   __syncwarp(0xfffffff0u);
   y[threadIdx.x] = __shfl_xor_sync(kFull, 1.0f, 1);
 }
 __global__ void returns_while_awaited_kernel(float* y) {
+  await_launch_before();
   if (threadIdx.x % 32 < 28) y[threadIdx.x] = __shfl_xor_sync(kFull, 1.0f, 1);
 }
 __global__ void masks_disagree_kernel(float* y) {
+  await_launch_before();
   y[threadIdx.x] = __shfl_xor_sync(threadIdx.x % 32 < 16 ? kFull : 0xfffffff0u, 1.0f, 1);
 }
 __global__ void reads_unnamed_lane_kernel(float* y) {
+  await_launch_before();
   if (threadIdx.x % 32 < 16) y[threadIdx.x] = __shfl_down_sync(0x0000ffffu, 1.0f, 8);
 }
 __global__ void two_sites_one_mask_kernel(float* y) {
+  await_launch_before();
   if (threadIdx.x % 2)
     y[threadIdx.x] = __shfl_xor_sync(kFull, 1.0f, 1);
   else
     y[threadIdx.x] = __shfl_xor_sync(kFull, 2.0f, 1);
 }
-__global__ void partial_warp_kernel(float* y) { y[threadIdx.x] = warp_sum(1.0f); }
+__global__ void partial_warp_kernel(float* y) {
+  await_launch_before();
+  y[threadIdx.x] = warp_sum(1.0f);
+}
 __global__ void uninitialised_shared_kernel(float* y) {
+  await_launch_before();
   GM_SHARED(float, s, [64]);
   if (threadIdx.x < 63) s[threadIdx.x] = 1.0f;
   __syncthreads();
   y[threadIdx.x] = s[threadIdx.x];
 }
 __global__ void shared_overrun_kernel(float* y) {
+  await_launch_before();
   GM_SHARED(float, s, [64]);
   s[threadIdx.x + 1] = 1.0f;
   __syncthreads();
   y[threadIdx.x] = s[threadIdx.x];
 }
 __global__ void dynamic_overrun_kernel(float* y) {
+  await_launch_before();
   GM_DYN_SHARED(float, s);
   s[threadIdx.x + 1] = 1.0f;
   __syncthreads();
   y[threadIdx.x] = s[threadIdx.x];
 }
 __global__ void misaligned_vector_kernel(const float* x, float* y) {
+  await_launch_before();
   if (threadIdx.x == 0) Vec<float, 4>::load(x + 1).store(y);
 }
-__global__ void idle_kernel() {}
+__global__ void idle_kernel() { await_launch_before(); }
 __global__ void static_and_dynamic_kernel(float* y) {
+  await_launch_before();
   GM_SHARED(float, s, [2048]);
   GM_DYN_SHARED(float, d);
   s[threadIdx.x] = d[threadIdx.x] = 1.0f;

@@ -9,6 +9,7 @@ namespace gm::GM_BACKEND_NS {
 // One thread per element of a grid stride; memory-bound, neighbouring threads read neighbouring elements.
 template <class T, Act A>
 __global__ void activation_forward_kernel(const T* x, T* y, int64_t n) {
+  await_launch_before();
   for (int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; i < n;
        i += int64_t{gridDim.x} * blockDim.x)
     y[i] = from_float<T>(act_value<A, T>(to_float(x[i])));
@@ -16,6 +17,7 @@ __global__ void activation_forward_kernel(const T* x, T* y, int64_t n) {
 
 template <class T, Act A>
 __global__ void activation_backward_kernel(const T* x, const T* dy, T* dx, int64_t n, bool accumulate) {
+  await_launch_before();
   for (int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; i < n;
        i += int64_t{gridDim.x} * blockDim.x) {
     const float g = to_float(dy[i]) * act_slope<A, T>(to_float(x[i]));

@@ -11,6 +11,7 @@ namespace gm::GM_BACKEND_NS {
 // loads a thread, served by the first-level cache. decay and copy may be null.
 __global__ void adam_kernel(const float* grad, const float* hyper, const uint8_t* decay, float* param,
                             float* m, float* v, bf16* copy, AdamMode mode, int64_t n) {
+  await_launch_before();
   float h[8];
 #pragma unroll
   for (int k = 0; k < 8; ++k) h[k] = hyper[k];

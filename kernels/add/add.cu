@@ -7,6 +7,7 @@ namespace gm::GM_BACKEND_NS {
 // One thread per 16-byte vector of a grid stride. Purely memory-bound: 3 tensors moved once. y may be a.
 template <class T>
 __global__ void add_forward_kernel(const T* a, const T* b, T* y, int64_t n) {
+  await_launch_before();
   for_lanes<kVecLanes<T>>(n, [&](int64_t i, auto lanes) {
     constexpr int V = decltype(lanes)::value;
     float p[V], q[V];
@@ -22,6 +23,7 @@ __global__ void add_forward_kernel(const T* a, const T* b, T* y, int64_t n) {
 template <class T>
 __global__ void add_backward_kernel(const T* dy, T* da, bool accumulate_a, T* db, bool accumulate_b,
                                     int64_t n) {
+  await_launch_before();
   for_lanes<kVecLanes<T>>(n, [&](int64_t i, auto lanes) {
     constexpr int V = decltype(lanes)::value;
     float g[V], h[V];

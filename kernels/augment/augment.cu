@@ -92,6 +92,7 @@ template <class Y, bool kColour>
 __global__ void __launch_bounds__(kThreads)
     augment_sample_kernel(const uint8_t* images, const AugmentSample* samples, Y* out, float* sums, int size,
                           PixelScaling scaling) {
+  await_launch_before();
   GM_SHARED(double, record, [kRecordDoubles]);
   GM_SHARED(float, tap_x, [kMaxTaps * kMaxTaps]);
   GM_SHARED(float, tap_y, [kMaxTaps * kMaxTaps]);
@@ -141,6 +142,7 @@ template <class Y>
 __global__ void __launch_bounds__(kThreads)
     augment_colour_kernel(const float* pixels, const AugmentSample* samples, const float* sums, Y* out,
                           int size, PixelScaling scaling) {
+  await_launch_before();
   GM_SHARED(double, record, [kRecordDoubles]);
   GM_SHARED(float, scratch, [32]);
   const int side = (size + kAugmentTile - 1) / kAugmentTile, tiles = side * side;

@@ -199,6 +199,7 @@ __device__ __forceinline__ void bn_finish_channel(const BnFinishBackward& f, int
 // Stochastic depth: the factor of every image, drawn once a call rather than at every pixel. One thread per
 // image.
 static __global__ void bn_factors_kernel(DropPath drop, float* factor, int images) {
+  await_launch_before();
   const int n = blockIdx.x * blockDim.x + threadIdx.x;
   if (n < images) factor[n] = drop.factor(n);
 }

@@ -87,6 +87,7 @@ __global__ __launch_bounds__(kBnThreads,
                              2) void bn_backward_sums_kernel(const T* x, BnGradient<T> g, unsigned pixels,
                                                              int channels, float* partial,
                                                              BnFinishBackward finish, BnImages images) {
+  await_launch_before();
   const BnPlace at(N, channels, sizeof(T));
   float s[N] = {}, q[N] = {};
   if (at.c < channels) {
@@ -122,6 +123,7 @@ __global__ __launch_bounds__(kBnThreads,
                                                                            unsigned pixels, int channels,
                                                                            BnFinishBackward k,
                                                                            bool accumulate, BnImages images) {
+  await_launch_before();
   const BnPlace at(N, channels, sizeof(T));
   if (at.c >= channels) return;
   float mean[N], scale[N], beta[N], shift[N] = {}, slope[N] = {};

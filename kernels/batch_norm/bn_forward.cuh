@@ -11,6 +11,7 @@ template <class T, int N>
 __global__ __launch_bounds__(kBnThreads, 2) void bn_statistics_kernel(const T* x, unsigned pixels,
                                                                       int channels, float* partial,
                                                                       BnFinish finish) {
+  await_launch_before();
   const BnPlace at(N, channels, sizeof(T));
   float s[N] = {}, q[N] = {};
   if (at.c < channels) {
@@ -55,6 +56,7 @@ __global__ __launch_bounds__(kBnThreads, 2) void bn_statistics_kernel(const T* x
 
 // Inference and frozen BN: coefficients from the running statistics. One thread per channel.
 static __global__ void bn_running_kernel(BnFinish f, int channels) {
+  await_launch_before();
   const int c = blockIdx.x * blockDim.x + threadIdx.x;
   if (c >= channels) return;
   const float inv = static_cast<float>(1.0 / sqrt(static_cast<double>(f.running_var[c]) + f.eps));
@@ -109,6 +111,7 @@ __global__ __launch_bounds__(kBnThreads, kTail ? 3 : 4) void bn_apply_kernel(con
                                                                              unsigned pixels, int channels,
                                                                              BnVectors k, BnTail<T> tail,
                                                                              BnImages images) {
+  await_launch_before();
   const BnPlace at(N, channels, sizeof(T));
   if (at.c >= channels) return;
   const BnAffine<T, N> normalise(k, at.c);
@@ -159,6 +162,7 @@ __global__ __launch_bounds__(kBnThreads, kTail ? 3 : 4) void bn_apply_kernel(con
 template <class T, int N, Act A>
 __global__ __launch_bounds__(kBnThreads, 3) void bn_apply_pool_kernel(const T* x, T* y, float* pooled,
                                                                       int pixels, int channels, BnVectors k) {
+  await_launch_before();
   GM_SHARED(float, tile, [kBnTile<1, N>]);
   const BnPlace at(N, channels, sizeof(T));
   float sum[1][N] = {};

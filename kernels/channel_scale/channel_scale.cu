@@ -8,6 +8,7 @@ namespace gm::GM_BACKEND_NS {
 // Mapping of both passes: channel_tiles.h. A thread keeps the factors of its channels in registers.
 template <class T, int V>
 __global__ void channel_scale_forward_kernel(const T* x, const float* s, T* y, int64_t hw, int64_t channels) {
+  await_launch_before();
   const int64_t n = blockIdx.x, c = tile_channel<V>();
   if (c >= channels) return;
   float factor[V];
@@ -29,6 +30,7 @@ template <class T, int V>
 __global__ void channel_scale_backward_kernel(const T* x, const float* s, const T* dy, T* dx,
                                               bool accumulate_dx, float* sums, bool accumulate_ds, int64_t hw,
                                               int64_t channels) {
+  await_launch_before();
   GM_SHARED(float, shared, [V * ChannelTiles::kThreads]);
   const int64_t n = blockIdx.x, c = tile_channel<V>();
   float sum[V] = {};

@@ -9,6 +9,7 @@ namespace gm::GM_BACKEND_NS {
 template <class T, int V>
 __global__ void scale_pool_kernel(const T* x, const float* s, T* y, float* m, int* argmax, int64_t pixels,
                                   int64_t hw, int64_t channels, int average) {
+  await_launch_before();
   for_pixels(pixels, [&](int64_t p) {
     const float* scale = s + p / hw * channels;
     ChannelPool r;
@@ -40,6 +41,7 @@ template <class T, int V>
 __global__ void scale_pool_backward_kernel(const T* x, const float* s, const T* dy, const float* dm,
                                            const int* argmax, T* dx, bool accumulate_dx, float* sums,
                                            bool accumulate_ds, int64_t hw, int64_t channels, int average) {
+  await_launch_before();
   GM_SHARED(float, shared, [V * ChannelTiles::kThreads]);
   const int64_t n = blockIdx.x, c = tile_channel<V>();
   float sum[V] = {};

@@ -6,6 +6,7 @@
 namespace gm::GM_BACKEND_NS {
 
 __global__ void clip_norm_kernel(const float* partial, float* norm, int64_t count) {
+  await_launch_before();
   GM_SHARED(float, scratch, [32]);
   const float sum = sum_in_block(partial, count, scratch);
   if (threadIdx.x == 0) norm[0] = sqrtf(sum);
@@ -13,6 +14,7 @@ __global__ void clip_norm_kernel(const float* partial, float* norm, int64_t coun
 
 // Below the limit nothing is read but the norm.
 __global__ void clip_scale_kernel(const float* norm, float* g, float limit, int64_t n) {
+  await_launch_before();
   const float size = norm[0];
   if (size <= limit) return;
   const float scale = limit / size;

@@ -64,6 +64,7 @@ __device__ __forceinline__ void put_sums(float (&v)[V], float* shared, float* su
 // One thread per (n, c), chunks in order.
 static __global__ void sum_chunks_kernel(const float* partial, float* sums, bool accumulate, int64_t count,
                                          int chunks) {
+  await_launch_before();
   for_lanes<1>(count, [&](int64_t i, auto) {
     float sum = 0;
     for (int k = 0; k < chunks; ++k) sum += partial[k * count + i];

@@ -10,6 +10,7 @@ namespace gm::GM_BACKEND_NS {
 // block's partial, then row 0 adds the rows in order.
 static __global__ __launch_bounds__(256) void sum_partials_kernel(const float* partial, int64_t n, int blocks,
                                                                   float* out, bool accumulate) {
+  await_launch_before();
   GM_SHARED(double, rows, [8][32]);
   const int64_t i = int64_t{blockIdx.x} * 32 + threadIdx.x;
   double sum = 0;

@@ -15,6 +15,10 @@
 // Kernels and launchers live in namespace gm::GM_BACKEND_NS; a launcher takes the stream as void*.
 // The host build is a one-line <op>.simt.cpp that includes the .cu, compiled with -Wno-unknown-pragmas.
 //
+// The first statement of a kernel is await_launch_before(), for all threads of all blocks; only GM_SHARED and
+// GM_DYN_SHARED may stand above it. A test enforces it (house_kernels_test.cpp); the reason is at launch()
+// below.
+//
 // A barrier must be reached by all threads of the block, at the same place in the text, also by those
 // with nothing to do: no early return before it. Blocks that use full-mask warp operations are a multiple
 // of 32 threads. Tensor cores, cp.async, PTX, cub and cooperative groups stay behind #ifdef __CUDACC__
@@ -25,6 +29,7 @@
 
 #include <cuda_runtime.h>
 
+#include <cstdlib>
 #include <string>
 #include <type_traits>
 
@@ -45,20 +50,62 @@ inline void check_launch(cudaError_t status, const char* kernel, const char* fil
          "): " + cudaGetErrorString(status));
 }
 
+/// Waits until the kernels launched before on this stream have ended and what they wrote can be read. Until
+/// then no access to global memory. Nothing where the launch does not overlap (see launch()).
+__device__ __forceinline__ void await_launch_before() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+/// Whether kernels may be launched before the one ahead has ended: their code then holds the wait above. It
+/// is the code that counts and not the card: sm_90 also runs what was compiled for compute_80. One answer
+/// does for all kernels, which are compiled for the same architectures.
+inline bool launches_overlap(const char* name, const char* file, int line, const void* kernel) {
+  thread_local int asked = -1;
+  thread_local bool overlap = false;
+  int device = 0;
+  check_launch(cudaGetDevice(&device), name, file, line);
+  if (device == asked) return overlap;
+  cudaFuncAttributes code{};
+  check_launch(cudaFuncGetAttributes(&code, kernel), name, file, line);
+  overlap = code.ptxVersion >= 90;
+  if (std::getenv("GM_NO_PDL")) overlap = false;  // to measure with and without; goes when that is done
+  asked = device;
+  return overlap;
+}
+
 /// Arguments convert implicitly to the kernel's parameter types, as in an ordinary call.
+/// Programmatic dependent launch: from sm_90 on a kernel is set up while the last blocks of the one before
+/// drain, and waits in await_launch_before(). As every block waits before it does or skips anything, a
+/// kernel's end implies the end of all before it. It overlaps kernels only: after a copy, a fill or an event
+/// of another stream the launch is an ordinary one. No kernel lets its successor start earlier than by its
+/// own end (griddepcontrol.launch_dependents): waiting blocks would hold registers and shared memory that the
+/// kernels of other streams could use.
 template <class... P>
 void launch(const char* name, const char* file, int line, void (*kernel)(P...), dim3 grid, dim3 block,
             size_t smem_bytes, void* stream, std::type_identity_t<P>... args) {
   static_assert((std::is_trivially_copyable_v<P> && ...), "kernel parameters are copied as bytes");
+  const void* const code = reinterpret_cast<const void*>(kernel);
   // More than 48 KB, static arrays included, must be asked for kernel by kernel. Kernels with
   // dynamic memory have less than 16 KB of static.
   constexpr size_t kDefaultLimit = 32 * 1024;
   if (smem_bytes > kDefaultLimit)
     check_launch(
-        cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
-                             cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(smem_bytes)),
+        cudaFuncSetAttribute(code, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(smem_bytes)),
         name, file, line);
-  kernel<<<grid, block, smem_bytes, static_cast<cudaStream_t>(stream)>>>(args...);
+  cudaLaunchAttribute overlap{};
+  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  overlap.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid;
+  config.blockDim = block;
+  config.dynamicSmemBytes = smem_bytes;
+  config.stream = static_cast<cudaStream_t>(stream);
+  config.attrs = &overlap;
+  config.numAttrs = launches_overlap(name, file, line, code) ? 1 : 0;
+  void* parameters[] = {&args..., nullptr};  // of exactly the kernel's types; never empty
+  cudaLaunchKernelExC(&config, code, parameters);
   check_launch(cudaGetLastError(), name, file, line);
 }
 
@@ -73,6 +120,10 @@ void launch(const char* name, const char* file, int line, void (*kernel)(P...), 
 #include "kernels/common/simt_host.h"
 
 #define GM_BACKEND_NS simt_dev
+
+namespace gm::simt_dev {
+inline void await_launch_before() {}  // here a launch ends before the next begins
+}  // namespace gm::simt_dev
 
 #define GM_SHARED(T, name, ...)                                             \
   using name##_shared_type = T __VA_ARGS__;                                 \

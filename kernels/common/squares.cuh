@@ -10,6 +10,7 @@ namespace gm::GM_BACKEND_NS {
 // Slices start at multiples of 1024 elements, so vectors are aligned.
 template <class T>
 __global__ void square_slices_kernel(const T* w, float* partial, int64_t n, int64_t length) {
+  await_launch_before();
   constexpr int V = kVecLanes<T>;
   GM_SHARED(float, scratch, [32]);
   const int64_t begin = blockIdx.x * length, end = begin + length < n ? begin + length : n;

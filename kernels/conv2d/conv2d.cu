@@ -140,6 +140,7 @@ struct PixelPatches {  // B of backward weights: four taps of a pixel's patch
 template <class T, bool kVector, Act kAct>
 __global__ void __launch_bounds__(kTileThreads)
     conv2d_forward_kernel(ConvProblem g, const T* x, const T* w, const float* bias, const T* residual, T* y) {
+  await_launch_before();
   const int64_t m0 = int64_t{blockIdx.x} * kTile, n0 = int64_t{blockIdx.y} * kTile;
   float sum[4][4] = {};
   tile_product(ForwardPatches<T, kVector>{g, x}, ForwardFilters<T, kVector>{g, w}, m0, n0, 0, g.taps, sum);
@@ -159,6 +160,7 @@ __global__ void __launch_bounds__(kTileThreads)
 template <class T, bool kVector>
 __global__ void __launch_bounds__(kTileThreads)
     conv2d_backward_data_kernel(ConvProblem g, const T* dy, const T* w, T* dx, bool accumulate) {
+  await_launch_before();
   const int64_t m0 = int64_t{blockIdx.x} * kTile, n0 = int64_t{blockIdx.y} * kTile;
   float sum[4][4] = {};
   tile_product(GradientPatches<T, kVector>{g, dy}, GradientFilters<T, kVector>{g, w}, m0, n0, 0,
@@ -179,6 +181,7 @@ __global__ void __launch_bounds__(kTileThreads)
 template <class T, bool kVector>
 __global__ void __launch_bounds__(kTileThreads)
     conv2d_backward_weights_kernel(ConvProblem g, const T* x, const T* dy, float* partials, int64_t slice) {
+  await_launch_before();
   const int64_t m0 = int64_t{blockIdx.x} * kTile, n0 = int64_t{blockIdx.y} * kTile;
   const int64_t begin = blockIdx.z * slice, end = begin + slice < g.out_pixels ? begin + slice : g.out_pixels;
   float sum[4][4] = {};

@@ -9,6 +9,7 @@ namespace gm::GM_BACKEND_NS {
 // V, so a vector lies within a pixel.
 template <class T, Act kAct, int V>
 __global__ void conv2d_epilogue_kernel(T* y, const float* bias, const T* residual, int64_t n, int k) {
+  await_launch_before();
   for_lanes<V>(n, [&](int64_t i, auto lanes) {
     constexpr int L = decltype(lanes)::value;
     float f[L], r[L];
@@ -26,6 +27,7 @@ __global__ void conv2d_epilogue_kernel(T* y, const float* bias, const T* residua
 // A gradient left in the workspace, into dw.
 template <class T>
 __global__ void conv2d_add_gradient_kernel(const T* sums, float* dw, int64_t n, bool accumulate) {
+  await_launch_before();
   for (int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; i < n;
        i += int64_t{gridDim.x} * blockDim.x)
     dw[i] = accumulate ? dw[i] + to_float(sums[i]) : to_float(sums[i]);

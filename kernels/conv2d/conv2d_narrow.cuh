@@ -131,6 +131,7 @@ template <int M, int N>
 __global__ void __launch_bounds__(kNarrowThreads, M* N < 12 ? 4 : 3)
     conv2d_narrow_kernel(NarrowConv p, const bf16* in, const bf16* w, const float* bias, Act act,
                          const bf16* add, bf16* out) {
+  await_launch_before();
   GM_DYN_SHARED(uint4, shared);
   uint2* const weights = reinterpret_cast<uint2*>(shared);
   int* const places = reinterpret_cast<int*>(shared + p.weight_units());

@@ -43,6 +43,7 @@ __device__ __forceinline__ void narrow_load_gradient(const NarrowGradient& p, co
 template <int M, int N>
 __global__ void __launch_bounds__(kNarrowThreads, 4)
     conv2d_narrow_weights_kernel(NarrowGradient p, const bf16* in, const bf16* dy, float* partials) {
+  await_launch_before();
   GM_DYN_SHARED(uint4, shared);
   const NarrowConv& c = p.conv;
   const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32,

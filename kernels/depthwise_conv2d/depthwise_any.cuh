@@ -11,6 +11,7 @@ __global__ __launch_bounds__(kDwThreads, 2) void dw_forward_any_kernel(const T* 
                                                                        const float* bias, T* y, DwShape d,
                                                                        Act act, float* partial,
                                                                        BnFinish finish) {
+  await_launch_before();
   const auto [column, lane, lanes, slice, first, c] = DwThread(d, N);
   DwStatistics<N> st;
   if (c < d.channels) {
@@ -49,6 +50,7 @@ template <class T, int N>
 __global__ __launch_bounds__(kDwThreads, 2) void dw_backward_any_kernel(const T* x, const T* w,
                                                                         DwIncoming<T> in, T* dx, bool add_dx,
                                                                         DwShape d, float* partial) {
+  await_launch_before();
   const auto [column, lane, lanes, slice, first, c] = DwThread(d, N);
   GM_DYN_SHARED(float, shared);
   const int64_t start = int64_t{blockIdx.x} * lanes + lane, step = int64_t{gridDim.x} * lanes;

@@ -19,6 +19,7 @@ enum class DwBefore { nothing, norm_silu, norm_any };
 template <class T, int K, int S, DwBefore Before>
 __global__ __launch_bounds__(kDwThreads, std::is_same_v<T, float> ? 1 : 2) void dw_backward_kernel(
     const T* x, const T* w, DwIncoming<T> in, T* dx, bool add_dx, DwShape d, DwTiles t, float* partial) {
+  await_launch_before();
   constexpr int TW = kDwTile, N = depthwise_lanes(K), V = kVecLanes<T>, KB = (K - 1) / S + 1,
                 WW = TW + KB - 1, kBatch = 2;
   constexpr bool kNorm = Before != DwBefore::nothing;

@@ -14,6 +14,7 @@ template <class T, int K, int S, int TW, bool Whole, DwEnd End>
 __global__ __launch_bounds__(kDwThreads, 2) void dw_forward_kernel(const T* x, const T* w, const float* bias,
                                                                    T* y, DwShape d, DwMarch m, Act act,
                                                                    float* partial, BnFinish finish) {
+  await_launch_before();
   constexpr int N = kDwLanes, J = (TW - 1) * S + K,  // columns that a strip reads
       L = (K + S - 1) / S, U = L * S;                // outputs open at a time; rows until that repeats
   constexpr bool kPool = End == DwEnd::silu_pool || End == DwEnd::any_pool;

@@ -11,6 +11,7 @@ namespace gm::GM_BACKEND_NS {
 template <class T>
 __global__ void dropout_kernel(const T* x, T* y, int64_t n, DropoutParams p, const StepState* step,
                                bool accumulate) {
+  await_launch_before();
   const StepState now = *step;
   for_lanes<kVecLanes<T>>(n, [&](int64_t i, auto lanes) {
     constexpr int V = decltype(lanes)::value;
@@ -38,6 +39,7 @@ __global__ void dropout_kernel(const T* x, T* y, int64_t n, DropoutParams p, con
 template <class T, int V>
 __global__ void drop_path_kernel(const T* x, T* y, int64_t samples, int64_t unit, DropPath drop,
                                  bool accumulate) {
+  await_launch_before();
   for (int64_t s = blockIdx.y; s < samples; s += gridDim.y) {
     const float factor = drop.factor(s);
     for_lanes<V>(unit, [&](int64_t i, auto lanes) {

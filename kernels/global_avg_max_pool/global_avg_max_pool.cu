@@ -11,6 +11,7 @@ namespace gm::GM_BACKEND_NS {
 template <class T, int V>
 __global__ void avg_max_kernel(const T* x, float* avg, float* max, int* argmax, int64_t hw, int64_t channels,
                                float factor) {
+  await_launch_before();
   GM_SHARED(float, values, [V * ChannelTiles::kThreads]);
   GM_SHARED(int, places, [V * ChannelTiles::kThreads]);
   const int64_t n = blockIdx.x, c = tile_channel<V>();
@@ -47,6 +48,7 @@ __global__ void avg_max_kernel(const T* x, float* avg, float* max, int* argmax, 
 // Second stage: one thread per (n, c), chunks in order.
 __global__ void avg_max_finish_kernel(const float* sums, const float* values, const int* places, float* avg,
                                       float* max, int* argmax, int64_t count, int chunks, float factor) {
+  await_launch_before();
   for_lanes<1>(count, [&](int64_t i, auto) {
     float sum = sums[i];
     Peak peak{values[i], places[i]};
@@ -88,6 +90,7 @@ void global_avg_max_pool_forward(const OpCall& c) {
 template <class T, int V>
 __global__ void avg_max_backward_kernel(const float* davg, const float* dmax, const int* argmax, T* dx,
                                         int64_t hw, int64_t channels, float factor, bool accumulate) {
+  await_launch_before();
   const int64_t n = blockIdx.x, c = tile_channel<V>();
   if (c >= channels) return;
   float share[V], top[V];

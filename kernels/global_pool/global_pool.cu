@@ -8,6 +8,7 @@ namespace gm::GM_BACKEND_NS {
 // ---- average. Mapping: channel_tiles.h. out: y, or the partial sums (chunks, N, C) of several chunks.
 template <class T, int V>
 __global__ void pool_average_kernel(const T* x, float* out, int64_t hw, int64_t channels, float factor) {
+  await_launch_before();
   GM_SHARED(float, shared, [V * ChannelTiles::kThreads]);
   const int64_t n = blockIdx.x, c = tile_channel<V>();
   float sum[V] = {};
@@ -31,6 +32,7 @@ __global__ void pool_average_kernel(const T* x, float* out, int64_t hw, int64_t 
 // Second stage: one thread per (n, c), chunks in order.
 __global__ void pool_average_finish_kernel(const float* partial, float* y, int64_t count, int chunks,
                                            float factor) {
+  await_launch_before();
   for_lanes<1>(count, [&](int64_t i, auto) {
     float sum = 0;
     for (int k = 0; k < chunks; ++k) sum += partial[k * count + i];
@@ -43,6 +45,7 @@ __global__ void pool_average_finish_kernel(const float* partial, float* y, int64
 // argmax may be null (inference). out and argmax: the results, or the partial ones of several chunks.
 template <class T, int V>
 __global__ void pool_maximum_kernel(const T* x, float* out, int* argmax, int64_t hw, int64_t channels) {
+  await_launch_before();
   constexpr int kThreads = ChannelTiles::kThreads;
   GM_SHARED(float, values, [V * kThreads]);
   GM_SHARED(int, places, [V * kThreads]);
@@ -72,6 +75,7 @@ __global__ void pool_maximum_kernel(const T* x, float* out, int* argmax, int64_t
 
 __global__ void pool_maximum_finish_kernel(const float* values, const int* places, float* y, int* argmax,
                                            int64_t count, int chunks) {
+  await_launch_before();
   for_lanes<1>(count, [&](int64_t i, auto) {
     Peak peak{values[i], places[i]};
     for (int k = 1; k < chunks; ++k) peak.meet(values[k * count + i], places[k * count + i]);
@@ -117,6 +121,7 @@ void global_pool_forward(const OpCall& c) {
 template <class T, int V>
 __global__ void pool_backward_kernel(const float* dy, const int* argmax, T* dx, int64_t hw, int64_t channels,
                                      float factor, bool accumulate) {
+  await_launch_before();
   const int64_t n = blockIdx.x, c = tile_channel<V>();
   if (c >= channels) return;
   float g[V];
@@ -138,6 +143,7 @@ __global__ void pool_backward_kernel(const float* dy, const int* argmax, T* dx, 
 template <class T>
 __global__ void pool_scatter_kernel(const float* dy, const int* argmax, T* dx, int64_t count, int64_t hw,
                                     int64_t channels) {
+  await_launch_before();
   for_lanes<1>(count, [&](int64_t i, auto) {
     T* d = dx + (i / channels * hw + argmax[i]) * channels + i % channels;
     *d = from_float<T>(to_float(*d) + dy[i]);

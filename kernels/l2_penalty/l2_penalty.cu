@@ -8,6 +8,7 @@ namespace gm::GM_BACKEND_NS {
 // Second stage: one block.
 __global__ void penalty_finish_kernel(const float* partial, const float* loss, float* y, float factor,
                                       int64_t count) {
+  await_launch_before();
   GM_SHARED(float, scratch, [32]);
   const float sum = sum_in_block(partial, count, scratch);
   if (threadIdx.x == 0) y[0] = loss[0] + factor * sum;
@@ -17,6 +18,7 @@ __global__ void penalty_finish_kernel(const float* partial, const float* loss, f
 template <class T>
 __global__ void penalty_backward_kernel(const T* w, const float* dy, float* dloss, bool accumulate_dloss,
                                         float* dw, bool accumulate_dw, float factor, int64_t n) {
+  await_launch_before();
   const float scale = factor * 2.f * dy[0];
   if (dloss && blockIdx.x == 0 && threadIdx.x == 0) *dloss = accumulate_dloss ? *dloss + dy[0] : dy[0];
   if (!dw) return;

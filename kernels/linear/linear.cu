@@ -16,6 +16,7 @@ template <class T, bool kVector>
 __global__ void __launch_bounds__(kTileThreads)
     linear_forward_kernel(const T* x, const T* w, const float* bias, T* y, int64_t n, int64_t in,
                           int64_t out) {
+  await_launch_before();
   const int64_t m0 = int64_t{blockIdx.x} * kTile, n0 = int64_t{blockIdx.y} * kTile;
   float sum[4][4] = {};
   tile_product(RowOperand<T, kVector>{x, n, in}, RowOperand<T, kVector>{w, out, in}, m0, n0, 0, in, sum);
@@ -33,6 +34,7 @@ template <class T, bool kVector>
 __global__ void __launch_bounds__(kTileThreads)
     linear_backward_data_kernel(const T* dy, const T* w, T* dx, int64_t n, int64_t in, int64_t out,
                                 bool accumulate) {
+  await_launch_before();
   const int64_t m0 = int64_t{blockIdx.x} * kTile, n0 = int64_t{blockIdx.y} * kTile;
   float sum[4][4] = {};
   tile_product(RowOperand<T, kVector>{dy, n, out}, ColumnOperand<T, kVector>{w, out, in}, m0, n0, 0, out,
@@ -54,6 +56,7 @@ template <class T, bool kVector>
 __global__ void __launch_bounds__(kTileThreads)
     linear_backward_weights_kernel(const T* x, const T* dy, float* partials, int64_t n, int64_t in,
                                    int64_t out, int64_t slice) {
+  await_launch_before();
   const int64_t m0 = int64_t{blockIdx.x} * kTile, n0 = int64_t{blockIdx.y} * kTile;
   const int64_t begin = blockIdx.z * slice, end = begin + slice < n ? begin + slice : n;
   float sum[4][4] = {};

@@ -116,6 +116,7 @@ __device__ __forceinline__ void tile_product(const A& a, const B& b, int64_t m0,
 // Block: 32 channels x 8 rows of threads; neighbouring threads read neighbouring channels.
 template <class T>
 static __global__ void column_sums_kernel(const T* dy, int64_t rows, int k, int64_t slice, float* partials) {
+  await_launch_before();
   GM_SHARED(float, sums, [8][32]);
   const int lane = static_cast<int>(threadIdx.x), line = static_cast<int>(threadIdx.y);
   const int channel = static_cast<int>(blockIdx.x) * 32 + lane;
@@ -135,6 +136,7 @@ static __global__ void column_sums_kernel(const T* dy, int64_t rows, int k, int6
 // Second stage: out[i] = or += the slices of element i, in order. One thread per element.
 static __global__ void sum_slices_kernel(const float* partials, int64_t n, int slices, float* out,
                                          bool accumulate) {
+  await_launch_before();
   for (int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; i < n;
        i += int64_t{gridDim.x} * blockDim.x) {
     float sum = 0.f;

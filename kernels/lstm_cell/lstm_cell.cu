@@ -14,6 +14,7 @@ __device__ __forceinline__ void put(float* d, bool accumulate, float value) {
 // One thread per element of the state.
 __global__ void lstm_cell_forward_kernel(const float* gates, const float* state, float* h, float* next,
                                          int64_t n, int64_t width) {
+  await_launch_before();
   for (int64_t at = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; at < n;
        at += int64_t{gridDim.x} * blockDim.x) {
     const float* g = gates + 4 * (at / width) * width + at % width;
@@ -28,6 +29,7 @@ __global__ void lstm_cell_backward_kernel(const float* gates, const float* state
                                           const float* dh_all, const float* dc_all, float* dgates,
                                           bool add_gates, float* dstate, bool add_state, int64_t n,
                                           int64_t width) {
+  await_launch_before();
   for (int64_t at = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; at < n;
        at += int64_t{gridDim.x} * blockDim.x) {
     const int64_t gate = 4 * (at / width) * width + at % width;

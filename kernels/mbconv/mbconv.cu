@@ -138,6 +138,7 @@ __device__ __forceinline__ void mb_store_output(const MbProblem& g, const MbTile
 // grid (tiles, groups), kMbThreads threads. A: items of the projection that a thread or warp keeps.
 template <class T, MbPart P, int A>
 __global__ __launch_bounds__(kMbThreads, 2) void mbconv_kernel(MbProblem g, MbTensors<T> t) {
+  await_launch_before();
   GM_DYN_SHARED(unsigned char, shared);
   const MbParts<T> at(g.p, shared);
   const MbTile tile(g);
@@ -207,6 +208,7 @@ __global__ __launch_bounds__(kMbThreads, 2) void mbconv_kernel(MbProblem g, MbTe
 // y from the sums of the groups, added in order.
 template <class T, int V>
 __global__ void mbconv_sum_kernel(MbTensors<T> t, int64_t n, int groups, int channels, bool residual) {
+  await_launch_before();
   for_lanes<V>(n, [&](int64_t i, auto lanes) {
     constexpr int L = decltype(lanes)::value;
     float f[L], more[L];

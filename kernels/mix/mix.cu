@@ -10,6 +10,7 @@ namespace gm::GM_BACKEND_NS {
 template <class T>
 __global__ void mix_kernel(const T* x, const int32_t* labels, T* y, float* targets, int64_t n, int h, int w,
                            int channels, int classes, MixParams params, const StepState* step) {
+  await_launch_before();
   GM_SHARED(MixDraw, shared, [1]);
   if (threadIdx.x == 0) shared[0] = mix_draw(params, step, h, w);
   __syncthreads();

@@ -7,6 +7,7 @@ namespace gm::GM_BACKEND_NS {
 
 // 12 bytes a parameter.
 __global__ void moving_average_kernel(const float* p, const float* decay, float* average, int64_t n) {
+  await_launch_before();
   const float d = decay[0];
   for_lanes<4>(n, [&](int64_t i, auto lanes) {
     constexpr int V = decltype(lanes)::value;

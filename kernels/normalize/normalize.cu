@@ -35,6 +35,7 @@ __device__ __forceinline__ float pick(const float (&a)[kMaxPixelChannels], int c
 // the first element is a modulo by a constant; the next elements count on from it.
 template <class X, class Y, int C>
 __global__ void normalize_forward_kernel(const X* x, Y* y, int64_t n, PixelScaling s) {
+  await_launch_before();
   for_lanes<kLanes>(n, [&](int64_t i, auto lanes) {
     constexpr int V = decltype(lanes)::value;
     float f[V];
@@ -52,6 +53,7 @@ __global__ void normalize_forward_kernel(const X* x, Y* y, int64_t n, PixelScali
 template <class Y, int C>
 __global__ void normalize_backward_kernel(const Y* dy, float* dx, int64_t n, PixelScaling s,
                                           bool accumulate) {
+  await_launch_before();
   for_lanes<kLanes>(n, [&](int64_t i, auto lanes) {
     constexpr int V = decltype(lanes)::value;
     float f[V];

@@ -16,6 +16,7 @@ __device__ __forceinline__ float shaped(float z, const PolicyShape& s) {
 __global__ void policy_loss_forward_kernel(const float* z_all, const int* action, const float* advantage,
                                            float* loss, float* log_p, float* slope, int64_t rows,
                                            int64_t options, PolicyShape s) {
+  await_launch_before();
   for (int64_t n = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; n < rows;
        n += int64_t{gridDim.x} * blockDim.x) {
     const float* z = z_all + n * options;
@@ -39,6 +40,7 @@ __global__ void policy_loss_forward_kernel(const float* z_all, const int* action
 __global__ void policy_loss_backward_kernel(const float* log_p, const float* slope, const int* action,
                                             const float* advantage, const float* dloss, float* dz,
                                             bool accumulate, int64_t rows, int64_t options, PolicyShape s) {
+  await_launch_before();
   for (int64_t n = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; n < rows;
        n += int64_t{gridDim.x} * blockDim.x) {
     float entropy = 0.f;

@@ -9,6 +9,7 @@ namespace gm::GM_BACKEND_NS {
 // null.
 __global__ void sgd_kernel(const float* grad, const float* hyper, const uint8_t* decay, float* param,
                            float* velocity, bf16* copy, bool nesterov, int64_t n) {
+  await_launch_before();
   float h[8];
 #pragma unroll
   for (int k = 0; k < 8; ++k) h[k] = hyper[k];

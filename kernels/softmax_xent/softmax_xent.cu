@@ -89,6 +89,7 @@ __device__ __forceinline__ void write_results(Results r, float loss, float corre
 template <class T>
 __global__ void softmax_xent_forward_kernel(const T* logits, Targets a, float* p, float* row_weight,
                                             float* partial, Results results) {
+  await_launch_before();
   GM_SHARED(float, scratch, [32]);
   const int lane = static_cast<int>(threadIdx.x) % a.width, group = static_cast<int>(threadIdx.x) / a.width;
   const int groups = static_cast<int>(blockDim.x) / a.width;
@@ -160,6 +161,7 @@ __global__ void softmax_xent_forward_kernel(const T* logits, Targets a, float* p
 // Second stage: one warp, partial sums in a fixed order. A launch of its own rather than a last-block ticket:
 // a ticket needs a zeroed word that outlives the call, and zeroing one costs the same launch.
 __global__ void softmax_xent_finish_kernel(const float* partial, int blocks, Results results) {
+  await_launch_before();
   float sums[3] = {};
   for (int b = static_cast<int>(threadIdx.x); b < blocks; b += 32)
 #pragma unroll
@@ -189,6 +191,7 @@ template <class T>
 __global__ void softmax_xent_backward_kernel(const float* p, const float* row_weight,
                                              const float* inverse_count, const float* dloss, Targets a, T* dz,
                                              bool accumulate) {
+  await_launch_before();
   const int lane = static_cast<int>(threadIdx.x) % a.width, group = static_cast<int>(threadIdx.x) / a.width;
   const int groups = static_cast<int>(blockDim.x) / a.width;
   const float common = *dloss * *inverse_count;

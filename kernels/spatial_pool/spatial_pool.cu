@@ -9,6 +9,7 @@ namespace gm::GM_BACKEND_NS {
 template <class T, int V>
 __global__ void spatial_pool_kernel(const T* x, float* m, int* argmax, int64_t pixels, int64_t channels,
                                     int average) {
+  await_launch_before();
   for_pixels(pixels, [&](int64_t p) {
     ChannelPool r;
     for_channels<V>(channels, [&](int64_t c) {
@@ -29,6 +30,7 @@ __global__ void spatial_pool_kernel(const T* x, float* m, int* argmax, int64_t p
 template <class T, int V>
 __global__ void spatial_pool_backward_kernel(const float* dm, const int* argmax, T* dx, int64_t pixels,
                                              int64_t channels, int average, bool accumulate) {
+  await_launch_before();
   for_pixels(pixels, [&](int64_t p) {
     const float share = dm[2 * p + average] / static_cast<float>(channels),
                 top = dm[2 * p + 1 - average] + share;

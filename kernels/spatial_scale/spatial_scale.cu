@@ -8,6 +8,7 @@ namespace gm::GM_BACKEND_NS {
 // Mapping of both passes: pixel_warps.cuh.
 template <class T, int V>
 __global__ void spatial_scale_kernel(const T* x, const float* m, T* y, int64_t pixels, int64_t channels) {
+  await_launch_before();
   for_pixels(pixels, [&](int64_t p) {
     const float factor = m[p];
     for_channels<V>(channels, [&](int64_t c) {
@@ -26,6 +27,7 @@ template <class T, int V>
 __global__ void spatial_scale_backward_kernel(const T* x, const float* m, const T* dy, T* dx,
                                               bool accumulate_dx, float* dm, bool accumulate_dm,
                                               int64_t pixels, int64_t channels) {
+  await_launch_before();
   for_pixels(pixels, [&](int64_t p) {
     const float factor = m[p];
     float sum = 0;
