@@ -18,6 +18,23 @@ __device__ __forceinline__ float warp_sum(float v) {
   for (int o = 16; o > 0; o /= 2) v += __shfl_xor_sync(0xffffffffu, v, o);
   return v;
 }
+/// Sums of N values, a power of two, over the lanes l of equal l % (32 / N): lane l gets that of value
+/// l / (32 / N), with N - 1 exchanges instead of the 5 N of warp_sum. All lanes must call; v is used up.
+template <int N, int kHalf = N / 2>
+__device__ __forceinline__ float scatter_sums(float (&v)[N]) {
+  if constexpr (kHalf > 0) {
+    constexpr int apart = 32 * kHalf / N;
+    const bool upper = linear_thread() & static_cast<unsigned>(apart);
+#pragma unroll
+    for (int i = 0; i < kHalf; ++i) {
+      const float mine = upper ? v[i + kHalf] : v[i], other = upper ? v[i] : v[i + kHalf];
+      v[i] = mine + __shfl_xor_sync(0xffffffffu, other, apart);
+    }
+    return scatter_sums<N, kHalf / 2>(v);
+  } else {
+    return v[0];
+  }
+}
 /// Largest of the 32 lanes, in every lane. NaN is dropped unless all lanes hold one (fmaxf).
 __device__ __forceinline__ float warp_max(float v) {
 #pragma unroll

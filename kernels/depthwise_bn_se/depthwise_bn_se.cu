@@ -1,7 +1,7 @@
 #include "kernels/depthwise_bn_se/depthwise_bn_se.h"
 
 #include "kernels/batch_norm/bn_backward.cuh"
-#include "kernels/depthwise_bn_se/se_layers.cuh"
+#include "kernels/depthwise_bn_se/se_layers_backward.cuh"
 #include "kernels/depthwise_conv2d/depthwise_backward.cuh"
 #include "kernels/depthwise_conv2d/depthwise_forward.cuh"
 
@@ -64,16 +64,20 @@ __global__ __launch_bounds__(kBnThreads, 2) void se_sums_kernel(const T* x, cons
 }
 
 // Gradients of gamma and beta and what the next pass needs, from the sums of all images, once dp is known.
-// Block: 32 channels x 8 rows of threads; row i takes every 8th image, then row 0 adds the rows in order.
-__global__ void se_finish_kernel(const float* sums, const float* gate, const float* dpooled, int images,
-                                 int channels, float per_pixel, BnFinishBackward finish) {
-  GM_SHARED(double, part, [2][8][32]);
+// Block: 32 channels x 16 rows of threads; row i takes every 16th image, then row 0 adds the rows in order.
+constexpr int kSeFinishRows = 16;
+__global__ __launch_bounds__(32 * kSeFinishRows) void se_finish_kernel(const float* sums, const float* gate,
+                                                                       const float* dpooled, int images,
+                                                                       int channels, float per_pixel,
+                                                                       BnFinishBackward finish) {
+  GM_SHARED(double, part, [2][kSeFinishRows][32]);
   const int lane = static_cast<int>(threadIdx.x), row = static_cast<int>(threadIdx.y);
   const int c = static_cast<int>(blockIdx.x) * 32 + lane;
   const int64_t all = int64_t{images} * channels;
   double sum = 0, product = 0;
   if (c < channels)
-    for (int n = row; n < images; n += 8) {
+#pragma unroll 4
+    for (int n = row; n < images; n += kSeFinishRows) {
       const int64_t i = int64_t{n} * channels + c;
       const double s = gate[i], p = dpooled[i] * per_pixel;
       sum += s * sums[all + i] + p * sums[2 * all + i];
@@ -83,7 +87,7 @@ __global__ void se_finish_kernel(const float* sums, const float* gate, const flo
   part[1][row][lane] = product;
   __syncthreads();
   if (row > 0 || c >= channels) return;
-  for (int r = 1; r < 8; ++r) sum += part[0][r][lane], product += part[1][r][lane];
+  for (int r = 1; r < kSeFinishRows; ++r) sum += part[0][r][lane], product += part[1][r][lane];
   bn_finish_channel(finish, c, sum, product);
 }
 
@@ -98,7 +102,17 @@ void forward(const OpCall& c) {
   act_switch(act_of(c.attrs), [&](auto act) {
     bn_launch_apply<T, act.value>(yc, nullptr, se.pooled.as<float>(), shape, v, c.ctx);
   });
-  se_launch_forward(se);
+  se_launch_forward({.pooled = se.pooled.as<float>(),
+                     .w_squeeze = c.in[4],
+                     .b_squeeze = c.in[5],
+                     .w_excite = c.in[6],
+                     .b_excite = c.in[7],
+                     .squeezed = se.squeezed.as<float>(),
+                     .acted = se.acted.as<float>(),
+                     .excited = se.excited.as<float>(),
+                     .gate = se.gate.as<float>(),
+                     .act = act_of(c.attrs)},
+                    d.images, c.ctx);
   act_switch(act_of(c.attrs), [&](auto act) {
     bn_launch_apply<T, act.value>(
         yc, y, nullptr, shape, v, c.ctx,
@@ -129,7 +143,7 @@ void backward(const OpCall& c) {
   se_launch_backward(se, sums.as<float>());
   const float* dpooled = se.dpooled().as<float>();
   const BnGradient<T> g{.dy = dy, .dpool = dpooled, .image_pixels = image, .gate = gate};
-  GM_LAUNCH(se_finish_kernel, static_cast<unsigned>((channels + 31) / 32), dim3(32, 8), 0, c.ctx.stream,
+  GM_LAUNCH(se_finish_kernel, se_blocks(channels, 32), dim3(32, kSeFinishRows), 0, c.ctx.stream,
             sums.as<float>(), gate, dpooled, static_cast<int>(d.images), channels, g.per_pixel, finish);
   dw_launch_backward<T, true>(c, d, {.g = g, .yc = yc, .act = act, .norm = finish},
                               memory + bn_gpu_workspace(channels) / sizeof(float));

@@ -43,10 +43,10 @@ Cost cost(Pass pass, const Attrs& a, std::span<const TensorSpec> in) {
 std::vector<OpCase> cases() {
   std::vector<OpCase> list;
   auto add = [&](Shape s, DType t, int kernel, int stride, std::array<int, 4> pad, int64_t squeeze,
-                 bool biases = true, const BnActCase& b = {}) {
+                 bool biases = true, const BnActCase& b = {}, Fill fill = Fill::normal) {
     OpCase c = conv_bn_act_case({s, t}, {{kernel, kernel, s[3]}, t}, stride, pad, b, false);
     auto layer = [&](const Shape& w, const Shape& bias) {
-      c.in.push_back({{w, DType::f32}});
+      c.in.push_back({{w, DType::f32}, fill});
       c.in.push_back(biases ? CaseInput{{bias, DType::f32}} : CaseInput{{}, Fill::absent});
     };
     // The separate ops are as far from the reference: 0.06 in bf16.
@@ -67,6 +67,7 @@ std::vector<OpCase> cases() {
     add({17, 4, 4, 33}, t, 3, 1, {1, 1, 1, 1}, 9, true, {.act = 2});
     add({2, 8, 8, 72}, t, 3, 1, {1, 1, 1, 1}, 8);
     add({3, 3, 3, 160}, t, 3, 1, {1, 1, 1, 1}, 40);
+    add({5, 2, 2, 1032}, t, 3, 1, {1, 1, 1, 1}, 68, true, {}, Fill::scaled);
     add({16, 14, 14, 192}, t, 3, 1, {1, 1, 1, 1}, 12, true, {.large = true});
     add({16, 8, 8, 240}, t, 5, 1, {2, 2, 2, 2}, 10, true, {.large = true});
   }

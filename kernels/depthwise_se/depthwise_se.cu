@@ -21,6 +21,7 @@ void depthwise_se_forward(const OpCall& c) {
                .b_squeeze = c.in[4],
                .w_excite = c.in[5],
                .b_excite = c.in[6],
+               .acted = reinterpret_cast<float*>(memory + at.squeezed),
                .gate = gate.as<float>(),
                .act = act_of(c.attrs)};
   float_switch(y.dtype(), [&](auto zero) {

@@ -19,13 +19,13 @@ DepthwiseSeWorkspace depthwise_se_workspace(Backend backend, const Attrs& attrs,
   const int64_t wide = 4 * d.images * d.channels;
   w.pooled = take(wide * w.parts);
   w.gate = take(wide);
+  w.squeezed = take(4 * d.images * in[3].shape[0]);
   if (backend != Backend::cpu) {
     const TensorSpec a{d.output(), in[0].dtype};
     w.ops = take(static_cast<int64_t>(
         find_op("global_pool").workspace(backend, Pass::forward, {{"kind", 0}}, std::span(&a, 1))));
     return w;
   }
-  w.squeezed = take(4 * d.images * in[3].shape[0]);
   const size_t conv = find_op("depthwise_conv2d").workspace(backend, Pass::forward, attrs, in.first(3));
   w.ops = take(static_cast<int64_t>(std::max(conv, se_linear_workspace(Pass::forward, in, 3, d.images))));
   return w;
@@ -87,6 +87,7 @@ std::vector<OpCase> cases() {
     add({2, 5, 5, 8}, t, 7, 1, {3, 3, 3, 3}, 1);
     add({9, 3, 4, 33}, t, 3, 1, {1, 1, 1, 1}, 9, Act::relu);
     add({2, 14, 7, 72}, t, 3, 2, {0, 0, 1, 1}, 8);
+    add({9, 2, 2, 1032}, t, 3, 1, {1, 1, 1, 1}, 66);
     add({16, 14, 14, 192}, t, 3, 1, {1, 1, 1, 1}, 12, Act::silu, true, true);
     add({16, 7, 7, 384}, t, 3, 1, {1, 1, 1, 1}, 16, Act::silu, true, true);
   }

@@ -6,7 +6,7 @@
 //          w_squeeze (S, C), b_squeeze (S), w_excite (C, S), b_excite (C) f32; the biases optional
 // out[0]   y (N, OH, OW, C) dtype of x
 // On a card the convolution leaves the sums for p, so that a is written once and read once, for y: 4 passes
-// over the expanded tensor instead of 5, and 3 launches instead of 7.
+// over the expanded tensor instead of 5, and 4 launches instead of 7.
 #pragma once
 #include "kernels/common/op.h"
 #include "kernels/depthwise_conv2d/depthwise_conv2d.h"
@@ -17,7 +17,7 @@ namespace gm {
 struct DepthwiseSeWorkspace {
   int64_t parts = 1;             // sums of an image and channel in `pooled`
   size_t pooled = 0, gate = 0;   // [N][parts][C], [N][C]
-  size_t squeezed = 0, ops = 0;  // CPU: [N][S]; workspace of ops that it calls
+  size_t squeezed = 0, ops = 0;  // [N][S]; workspace of ops that it calls
   size_t bytes = 0;
 };
 DepthwiseSeWorkspace depthwise_se_workspace(Backend backend, const Attrs& attrs,
