@@ -3,11 +3,9 @@
 #pragma once
 #include "kernels/common/partials.cuh"
 #include "kernels/depthwise_conv2d/depthwise_any.cuh"
+#include "kernels/depthwise_conv2d/depthwise_march_backward.cuh"
 
 namespace gm::GM_BACKEND_NS {
-
-/// What the incoming gradient goes through first. `any`: the activation that `in` names.
-enum class DwBefore { nothing, norm_silu, norm_any };
 
 /// dx and partial weight gradients in one kernel: both use the same neighbourhood of dyc round an input
 /// pixel,
@@ -147,9 +145,10 @@ void dw_launch_backward(const OpCall& c, const DepthwiseShape& d, const DwIncomi
   const unsigned threads = static_cast<unsigned>(sl.columns * sl.rows),
                  slices = static_cast<unsigned>(sl.slices);
   int blocks = static_cast<int>(depthwise_gpu_partials(d));
+  const int marching = dw_launch_march_backward<T, Norm>(x, w, in, dx, add_dx, d, partial, blocks, c.ctx);
   const int vector = kVecLanes<T>;  // the load phase
-  const bool fast = (d.kernel == 3 || d.kernel == 5) && d.stride <= 2 && d.channels % vector == 0 &&
-                    sl.columns * sl.lanes % vector == 0;
+  const bool fast = !marching && (d.kernel == 3 || d.kernel == 5) && d.stride <= 2 &&
+                    d.channels % vector == 0 && sl.columns * sl.lanes % vector == 0;
   if (fast)
     dw_switch(d, [&](auto kernel, auto stride) {
       constexpr int K = kernel.value, S = stride.value, KB = (K - 1) / S + 1;
@@ -172,7 +171,9 @@ void dw_launch_backward(const OpCall& c, const DepthwiseShape& d, const DwIncomi
         launch(std::integral_constant<DwBefore, DwBefore::norm_any>{});
       }
     });
-  if (!fast) {
+  if (marching) {
+    blocks = marching;
+  } else if (!fast) {
     const dim3 grid(static_cast<unsigned>(blocks), slices);
     if (sl.lanes == 1)
       GM_LAUNCH((dw_backward_any_kernel<T, 1>), grid, threads, dw_sums_bytes(1, 1), c.ctx.stream, x, w, in,

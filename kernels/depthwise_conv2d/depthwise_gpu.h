@@ -14,6 +14,11 @@ constexpr int kDwLanes = 2;      // forward: channels of a thread
 /// Blocks of one launch, over all slices of channels: four on each of the 132 processors of an H100.
 constexpr int kDwBlocks = 528;
 
+/// Backward that marches: threads of a block, blocks of a processor, and of an H100 at once; the time of a
+/// unit before its first row, in rows.
+constexpr int kDwBackThreads = 128, kDwBackBlocks = 3, kDwBackAtOnce = 132 * kDwBackBlocks;
+constexpr double kDwBackOverhead = 2.2;
+
 /// Channels of one thread in backward: the window, weights and sums of a 5x5 kernel leave registers for one.
 constexpr int depthwise_lanes(int kernel) { return kernel >= 5 ? 1 : 2; }
 
@@ -21,7 +26,8 @@ constexpr int depthwise_lanes(int kernel) { return kernel >= 5 ? 1 : 2; }
 /// that few threads idle, in whole 16-byte vectors (72 pairs = 3 x 24, 120 = 4 x 32 less 8).
 struct DepthwiseSlices {
   int lanes, columns, rows, slices;
-  DepthwiseSlices(int64_t channels, int wanted_lanes) : lanes(channels % wanted_lanes ? 1 : wanted_lanes) {
+  DepthwiseSlices(int64_t channels, int wanted_lanes, int threads = kDwThreads)
+      : lanes(channels % wanted_lanes ? 1 : wanted_lanes) {
     const int vectors = static_cast<int>(channels / lanes);
     columns = vectors;
     if (vectors > 40) {
@@ -32,7 +38,7 @@ struct DepthwiseSlices {
         if (busy > best) best = busy, columns = width;
       }
     }
-    rows = kDwThreads / columns;
+    rows = threads / columns;
     slices = (vectors + columns - 1) / columns;
   }
   explicit DepthwiseSlices(const DepthwiseShape& d)
@@ -47,7 +53,10 @@ struct DepthwiseMarch {
   int strips, bands, band_rows;
   int64_t units;
 
-  DepthwiseMarch(const DepthwiseShape& d, DType type, const DepthwiseSlices& sl) : tile(4), whole(false) {
+  /// at_once: blocks that a card has running; overhead: the time of a unit besides its rows, in rows.
+  DepthwiseMarch(const DepthwiseShape& d, DType type, const DepthwiseSlices& sl, int at_once = kDwBlocks / 2,
+                 double overhead = 1.5)
+      : tile(4), whole(false) {
     const int width = static_cast<int>(d.out_width), half = d.kernel / 2;
     const int64_t pad_right = (d.out_width - 1) * d.stride + d.kernel - d.pad_left - d.width;
     // f32 is for checks, not for speed.
@@ -55,16 +64,15 @@ struct DepthwiseMarch {
       for (int t : {4, 6, 7})
         if (width % t == 0 && (t == 4 || d.kernel == 3)) tile = t, whole = true;
     strips = (width + tile - 1) / tile;
-    // Bands fill a card with few images, but each reads rows of its neighbour and waits for its first row,
-    // about the time of 1.5 rows: the count of least time, with two blocks on each processor at once.
+    // Bands fill a card with few images, but each reads rows of its neighbour and waits for its first row:
+    // the count of least time.
     const int rows = static_cast<int>(d.out_height);
     double least = 1e30;
     for (int b = 1; b <= rows; ++b) {
       const int each = (rows + b - 1) / b;
       if ((rows + each - 1) / each != b) continue;
       const int64_t groups = (d.images * strips * b + sl.rows - 1) / sl.rows;
-      const double turns = std::ceil(double(groups * sl.slices) / (kDwBlocks / 2)),
-                   time = turns * (each + 1.5);
+      const double turns = std::ceil(double(groups * sl.slices) / at_once), time = turns * (each + overhead);
       if (time < least) least = time, bands = b, band_rows = each;
     }
     units = d.images * strips * bands;
@@ -79,6 +87,12 @@ struct DepthwiseMarch {
 /// Whether there is a marching kernel: of 3x3 and 5x5, stride 1 and 2, whole pairs of channels.
 inline bool depthwise_marches(const DepthwiseShape& d) {
   return (d.kernel == 3 || d.kernel == 5) && d.stride <= 2 && d.channels % kDwLanes == 0;
+}
+/// Whether its backward, in bf16, marches too, where strips fill the map: 3x3, stride 1, a map as large as
+/// the input.
+inline bool depthwise_marches_back(const DepthwiseShape& d) {
+  return d.kernel == 3 && d.stride == 1 && d.pad_top == 1 && d.pad_left == 1 && d.out_height == d.height &&
+         d.out_width == d.width && d.channels % kDwLanes == 0;
 }
 /// Sums of an image and channel that forward leaves for a mean of its output: one for each unit.
 inline int64_t depthwise_gpu_parts(const DepthwiseShape& d, DType type) {

@@ -1,0 +1,193 @@
+// Backward of the networks' commonest depthwise convolution, 3x3 with stride 1 and a map as large as its
+// input, in bf16: threads march as in forward (depthwise_plan.cuh), without shared memory and barriers.
+#pragma once
+#include "kernels/depthwise_conv2d/depthwise_parts.cuh"
+
+namespace gm::GM_BACKEND_NS {
+
+/// What the incoming gradient goes through first. `any`: the activation that `in` names.
+enum class DwBefore { nothing, norm_silu, norm_any };
+
+/// dyc of two channels from (dy, yc): dyc = scale * dz - c - q * (yc - mean), with the mean folded into the
+/// other coefficients, as BnAffine does for bf16.
+template <class T, int N, DwBefore Before>
+struct DwNormGradient {
+  static constexpr bool kNorm = Before != DwBefore::nothing;
+  float scale[N] = {}, shift[N] = {}, slope[N] = {}, rest[N] = {}, gate[N] = {}, pooled[N] = {};
+
+  __device__ __forceinline__ void channels(const DwIncoming<T>& in, int c) {
+    if constexpr (kNorm) {
+#pragma unroll
+      for (int n = 0; n < N; ++n) {
+        float k[kDwCoefficients];
+        dw_coefficients(in, c + n, k, 1);
+        scale[n] = k[1], shift[n] = k[2] - k[0] * k[1], slope[n] = -k[4], rest[n] = k[4] * k[0] - k[3];
+      }
+    }
+  }
+  __device__ __forceinline__ void image(const DwIncoming<T>& in, int image, int channels, int c) {
+    if constexpr (kNorm) {
+#pragma unroll
+      for (int n = 0; n < N; ++n) gate[n] = 1.f, pooled[n] = 0.f;
+      if (in.g.gate) load_lanes<float, N>(in.g.gate + int64_t{image} * channels + c, gate);
+      if (in.g.dpool) load_lanes<float, N>(in.g.dpool + int64_t{image} * channels + c, pooled);
+#pragma unroll
+      for (int n = 0; n < N; ++n) pooled[n] *= in.g.per_pixel;
+    }
+  }
+  __device__ __forceinline__ void operator()(const DwIncoming<T>& in, const float (&dy)[N],
+                                             const float (&yc)[N], float (&dyc)[N]) const {
+#pragma unroll
+    for (int n = 0; n < N; ++n) {
+      if constexpr (kNorm) {
+        const float z = yc[n] * scale[n] + shift[n];
+        float dz = dy[n] * gate[n] + pooled[n];
+        if constexpr (Before == DwBefore::norm_silu) {
+          dz *= act_slope<Act::silu, T>(z);
+        } else {
+          dz *= act_slope_any<T>(in.act, z);
+        }
+        dyc[n] = scale[n] * dz + (slope[n] * yc[n] + rest[n]);
+      } else {
+        dyc[n] = dy[n];
+      }
+    }
+  }
+};
+
+/// dx and partial weight gradients; a thread owns two channels and TW columns of a band of rows of x. With a
+/// padding of 1 row of dx ih takes rows ih - 1 ... ih + 1 of dyc, which are in registers,
+///   dx[ih][iw] = sum w[r][s] dyc[ih + 1 - r][iw + 1 - s],  dw[r][s] += x[ih][iw] dyc[ih + 1 - r][iw + 1 -
+///   s],
+/// while the loads of the next row are in flight. Every dyc is formed once, but for the columns and rows that
+/// neighbouring units share. (dx null: not wanted; partial null: dw not wanted.)
+/// Alone: a strip is as wide as the map.
+template <class T, int TW, bool Alone, DwBefore Before>
+__global__ __launch_bounds__(kDwBackThreads, kDwBackBlocks) void dw_march_backward_kernel(
+    const T* x, const T* w, DwIncoming<T> in, T* dx, bool add_dx, DwShape d, DwMarch m, float* partial) {
+  constexpr int N = kDwLanes, K = 3, J = TW + K - 1;
+  constexpr bool kNorm = Before != DwBefore::nothing;
+  GM_DYN_SHARED(float, shared);
+  const auto [column, lane, lanes, slice, first, c] = DwThread(d, N);
+  const bool active = c < d.channels;
+  float wr[K * K][N] = {}, sums[K * K][N] = {};
+  DwNormGradient<T, N, Before> through;
+  if (active) {
+#pragma unroll
+    for (int k = 0; k < K * K; ++k) load_lanes<T, N>(w + k * d.channels + c, wr[k]);
+    through.channels(in, c);
+  }
+  const int pitch = d.width * d.channels;
+  for (int unit = static_cast<int>(blockIdx.x) * lanes + lane; active && unit < m.units;
+       unit += static_cast<int>(gridDim.x) * lanes) {
+    const DwUnit at(m, unit, TW, d);
+    through.image(in, at.image, d.channels, c);
+    const int64_t corner = int64_t{at.image} * d.height * pitch + at.column * d.channels + c;
+    // Columns -1 and TW of the strip may lie outside the image; what does is 0.
+    const bool left = !Alone && at.column > 0, right = !Alone && at.column + TW < d.width;
+    DwPixel<T, N> dy[J], yc[kNorm ? J : 1], pixel[TW];
+    auto fetch = [&](int ih) {  // or the nearest row of the image, for nothing
+      const int64_t row = corner + int64_t{max(0, min(ih, d.height - 1))} * pitch;
+#pragma unroll
+      for (int j = 0; j < J; ++j) {
+        if ((j == 0 && !left) || (j == J - 1 && !right)) continue;
+        dy[j].load(in.g.dy + row + (j - 1) * d.channels);
+        if constexpr (kNorm) yc[j].load(in.yc + row + (j - 1) * d.channels);
+      }
+    };
+    float window[K][J][N];  // row t of the march in slot t % K
+    auto take_row = [&](float(&to)[J][N], bool inside) {
+#pragma unroll
+      for (int j = 0; j < J; ++j) {
+        if (!inside || (j == 0 && !left) || (j == J - 1 && !right)) {
+#pragma unroll
+          for (int n = 0; n < N; ++n) to[j][n] = 0.f;
+        } else {
+          float g[N], v[N] = {};
+          dy[j].to_float(g);
+          if constexpr (kNorm) yc[j].to_float(v);
+          through(in, g, v, to[j]);
+        }
+      }
+    };
+    fetch(at.row - 1);
+    for (int t0 = 0; t0 < at.rows + K - 1; t0 += K)
+#pragma unroll
+      for (int u = 0; u < K; ++u) {
+        const int t = t0 + u, ih = at.row + t - (K - 1);
+        if (t >= at.rows + K - 1) break;
+        take_row(window[u], static_cast<unsigned>(at.row - 1 + t) < static_cast<unsigned>(d.height));
+        fetch(at.row + t);
+        float own[TW][N];
+#pragma unroll
+        for (int q = 0; q < TW; ++q) pixel[q].to_float(own[q]);
+        // Those of row ih + 1; before the first row some other, for nothing.
+        const int64_t next = corner + int64_t{max(0, min(ih + 1, d.height - 1))} * pitch;
+#pragma unroll
+        for (int q = 0; q < TW; ++q) pixel[q].load(x + next + q * d.channels);
+        if (t < K - 1) continue;
+        float sum[TW][N] = {};
+#pragma unroll
+        for (int r = 0; r < K; ++r)
+#pragma unroll
+          for (int s = 0; s < K; ++s)
+#pragma unroll
+            for (int q = 0; q < TW; ++q)
+#pragma unroll
+              for (int n = 0; n < N; ++n) {
+                const float v = window[(u - r + K) % K][q + K - 1 - s][n];
+                sum[q][n] += wr[r * K + s][n] * v;
+                sums[r * K + s][n] += own[q][n] * v;
+              }
+        if (!dx) continue;
+        T* const to = dx + corner + int64_t{ih} * pitch;
+        if (add_dx) {
+#pragma unroll
+          for (int q = 0; q < TW; ++q) put_lanes<T, N>(to + q * d.channels, sum[q], true);
+        } else {
+#pragma unroll
+          for (int q = 0; q < TW; ++q) store_lanes<T, N>(to + q * d.channels, sum[q]);
+        }
+      }
+  }
+  if (!partial) return;
+  dw_block_sums(sums, 0, shared, d, partial);
+}
+
+/// Launches it and returns its number of blocks, at most `most`; 0 when the problem is another.
+template <class T, bool Norm>
+int dw_launch_march_backward(const T* x, const T* w, const DwIncoming<T>& in, T* dx, bool add_dx,
+                             const DepthwiseShape& d, float* partial, int64_t most, const Context& ctx) {
+  if constexpr (std::is_same_v<T, bf16>) {
+    const DepthwiseSlices sl(d.channels, kDwLanes, kDwBackThreads);
+    const DepthwiseMarch m(d, DType::bf16, sl, kDwBackAtOnce, kDwBackOverhead);
+    if (!depthwise_marches_back(d) || !m.whole || !in.g.dy) return 0;
+    const int blocks = m.blocks(sl, most);
+    auto launch = [&](auto tile, auto alone, auto before) {
+      GM_LAUNCH((dw_march_backward_kernel<T, tile.value, alone.value, before.value>),
+                dim3(static_cast<unsigned>(blocks), static_cast<unsigned>(sl.slices)),
+                static_cast<unsigned>(sl.columns * sl.rows), dw_sums_bytes(d.taps(), kDwLanes), ctx.stream, x,
+                w, in, dx, add_dx, DwShape(d, sl.columns), DwMarch(m), partial);
+    };
+    auto strip = [&](auto before) {
+      auto wide = [&](auto tile) {
+        if (m.strips == 1) return launch(tile, std::true_type{}, before);
+        launch(tile, std::false_type{}, before);
+      };
+      if (m.tile == 4) return wide(std::integral_constant<int, 4>{});
+      if (m.tile == 6) return wide(std::integral_constant<int, 6>{});
+      wide(std::integral_constant<int, 7>{});
+    };
+    if constexpr (!Norm) {
+      strip(std::integral_constant<DwBefore, DwBefore::nothing>{});
+    } else if (in.act == Act::silu) {
+      strip(std::integral_constant<DwBefore, DwBefore::norm_silu>{});
+    } else {
+      strip(std::integral_constant<DwBefore, DwBefore::norm_any>{});
+    }
+    return blocks;
+  }
+  return 0;
+}
+
+}  // namespace gm::GM_BACKEND_NS
