@@ -1,6 +1,7 @@
 // Batch norm on the GPU, forward: statistics, and the pass that normalises, activates and what follows.
 // Mapping of threads: bn.cuh.
 #pragma once
+#include "kernels/batch_norm/bn_image_sums.cuh"
 #include "kernels/batch_norm/bn_reduce.cuh"
 
 namespace gm::GM_BACKEND_NS {
@@ -157,8 +158,8 @@ __global__ __launch_bounds__(kBnThreads, kTail ? 3 : 4) void bn_apply_kernel(con
   });
 }
 
-/// The same with the mean over each image's pixels; y null: only that. Block = one image x one slice, so that
-/// the mean needs no second stage.
+/// The same with the mean over each image's pixels. Block = one image x one slice, so that the mean needs no
+/// second stage.
 template <class T, int N, Act A>
 __global__ __launch_bounds__(kBnThreads, 3) void bn_apply_pool_kernel(const T* x, T* y, float* pooled,
                                                                       int pixels, int channels, BnVectors k) {
@@ -170,7 +171,7 @@ __global__ __launch_bounds__(kBnThreads, 3) void bn_apply_pool_kernel(const T* x
     const BnAffine<T, N> normalise(k, at.c);
     const uint64_t image = uint64_t{blockIdx.x} * pixels * channels + at.c;
     x += image;
-    if (y) y += image;
+    y += image;
     bn_batches<4, 2>(threadIdx.y, blockDim.y, pixels, [&]<int R>(const unsigned(&row)[R], auto valid) {
       BnRaw<T, N> raw[R];
 #pragma unroll
@@ -185,7 +186,7 @@ __global__ __launch_bounds__(kBnThreads, 3) void bn_apply_pool_kernel(const T* x
           v[i] = act_value<A, T>(normalise(i, v[i]));
           sum[0][i] += v[i];
         }
-        if (y) store_lanes<T, N>(at.row(y, row[u]), v);
+        store_lanes<T, N>(at.row(y, row[u]), v);
       }
     });
   }
@@ -193,6 +194,24 @@ __global__ __launch_bounds__(kBnThreads, 3) void bn_apply_pool_kernel(const T* x
       sum, static_cast<int>(blockDim.x), static_cast<int>(blockDim.y), tile, [&](int j, const float(&s)[1]) {
         if (at.first + j < channels)
           pooled[int64_t{blockIdx.x} * channels + at.first + j] = s[0] / static_cast<float>(pixels);
+      });
+}
+
+/// Only the mean over each image's pixels.
+template <class T, int N, Act A>
+__global__ __launch_bounds__(32 * kBnImageRows, 4) void bn_pool_kernel(const T* x, float* pooled, int pixels,
+                                                                       int channels, BnVectors k) {
+  const int c = (static_cast<int>(blockIdx.x) * 32 + static_cast<int>(threadIdx.x)) * N;
+  const BnAffine<T, N> normalise(k, min(c, channels - N));
+  const T* const from[] = {x};
+  bn_image_sums<T, N, 1, 1>(
+      from, pixels, channels, c,
+      [&](const float(&v)[1][N], float(&sum)[1][N]) {
+#pragma unroll
+        for (int i = 0; i < N; ++i) sum[0][i] += act_value<A, T>(normalise(i, v[0][i]));
+      },
+      [&](int channel, const float(&total)[1]) {
+        pooled[int64_t{blockIdx.y} * channels + channel] = total[0] / static_cast<float>(pixels);
       });
 }
 
@@ -204,6 +223,12 @@ template <class T, Act A>
 void bn_launch_apply(const T* x, T* y, float* pooled, const Shape& shape, BnVectors k, const Context& ctx,
                      const BnTail<T>& tail = {}) {
   const int64_t channels = shape.channels(), pixels = shape.pixels();
+  if (!y)
+    return bn_image_lanes(channels, [&](auto n) {
+      const BnImageGrid g(shape[0], pixels / shape[0], channels, n.value);
+      GM_LAUNCH((bn_pool_kernel<T, n.value, A>), g.grid, g.block, 0, ctx.stream, x, pooled,
+                static_cast<int>(pixels / shape[0]), static_cast<int>(channels), k);
+    });
   bn_lanes<T>(channels, [&](auto n) {
     constexpr int N = decltype(n)::value;
     const BnGrid g(pixels, channels, N);

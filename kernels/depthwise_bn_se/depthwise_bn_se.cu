@@ -11,56 +11,34 @@ namespace {
 
 constexpr int kSeQuantities = 5;
 
-// S0 ... S4 of one image and a slice of channels, so that they need no second stage:
-// sums[quantity][image][c].
+// S0 ... S4 of every image and channel: sums[quantity][image][c].
 template <class T, int N, Act A>
-__global__ __launch_bounds__(kBnThreads, 2) void se_sums_kernel(const T* x, const T* dy, float* sums,
-                                                                int pixels, int channels,
-                                                                BnFinishBackward k) {
-  GM_SHARED(float, tile, [kBnTile<1, N>]);
-  const BnPlace at(N, channels, sizeof(T));
-  float sum[kSeQuantities][1][N] = {};
-  if (at.c < channels) {
-    float mean[N], scale[N], beta[N];
-    k.load<N, true>(at.c, mean, scale, beta);
-    const uint64_t image = uint64_t{blockIdx.x} * pixels * channels + at.c;
-    x += image;
-    dy += image;
-    bn_batches<2, 2>(threadIdx.y, blockDim.y, pixels, [&]<int R>(const unsigned(&row)[R], auto valid) {
-      BnRaw<T, N> raw_x[R], raw_dy[R];
-#pragma unroll
-      for (int u = 0; u < R; ++u) {
-        raw_x[u] = bn_load<T, N>(at.row(x, row[u]));
-        raw_dy[u] = bn_load<T, N>(at.row(dy, row[u]));
-      }
-#pragma unroll
-      for (int u = 0; u < R; ++u) {
-        if (!valid(u)) continue;
-        float v[N], g[N];
-        bn_unpack(raw_x[u], v);
-        bn_unpack(raw_dy[u], g);
+__global__ __launch_bounds__(32 * kBnImageRows) void se_sums_kernel(const T* yc, const T* dy, float* sums,
+                                                                    int pixels, int channels,
+                                                                    BnFinishBackward k) {
+  const int c = (static_cast<int>(blockIdx.x) * 32 + static_cast<int>(threadIdx.x)) * N;
+  float mean[N], scale[N], beta[N];
+  k.load<N, true>(min(c, channels - N), mean, scale, beta);
+  const T* const from[] = {yc, dy};
+  bn_image_sums<T, N, 2, kSeQuantities>(
+      from, pixels, channels, c,
+      [&](const float(&pixel)[2][N], float(&sum)[kSeQuantities][N]) {
 #pragma unroll
         for (int i = 0; i < N; ++i) {
-          v[i] -= mean[i];
-          const float z = v[i] * scale[i] + beta[i], slope = act_slope<A, T>(z), both = g[i] * slope;
-          sum[0][0][i] += g[i] * act_value<A, T>(z);
-          sum[1][0][i] += both;
-          sum[2][0][i] += slope;
-          sum[3][0][i] += both * v[i];
-          sum[4][0][i] += slope * v[i];
+          const float v = pixel[0][i] - mean[i], g = pixel[1][i], z = v * scale[i] + beta[i],
+                      slope = act_slope<A, T>(z), both = g * slope;
+          sum[0][i] += g * act_value<A, T>(z);
+          sum[1][i] += both;
+          sum[2][i] += slope;
+          sum[3][i] += both * v;
+          sum[4][i] += slope * v;
         }
-      }
-    });
-  }
+      },
+      [&](int channel, const float(&total)[kSeQuantities]) {
 #pragma unroll
-  for (int q = 0; q < kSeQuantities; ++q) {
-    bn_block_sums<1, N>(sum[q], static_cast<int>(blockDim.x), static_cast<int>(blockDim.y), tile,
-                        [&](int j, const float(&total)[1]) {
-                          if (at.first + j < channels)
-                            sums[(int64_t{q} * gridDim.x + blockIdx.x) * channels + at.first + j] = total[0];
-                        });
-    __syncthreads();
-  }
+        for (int q = 0; q < kSeQuantities; ++q)
+          sums[(int64_t{q} * gridDim.y + blockIdx.y) * channels + channel] = total[q];
+      });
 }
 
 // Gradients of gamma and beta and what the next pass needs, from the sums of all images, once dp is known.
@@ -133,11 +111,10 @@ void backward(const OpCall& c) {
   const BnFinishBackward finish = bn_finish_backward_of(c, 2, v, d.output().pixels());
   const View sums = se.scratch(se.at.sums, se.gate);  // its first quantity is the gradient of the gate
   act_switch(act, [&](auto a) {
-    bn_lanes<T>(channels, [&](auto n) {
-      constexpr int N = decltype(n)::value;
-      const BnGrid g(d.output().pixels(), channels, N);
-      GM_LAUNCH((se_sums_kernel<T, N, a.value>), dim3(unsigned(d.images), unsigned(g.slices)), g.block(), 0,
-                c.ctx.stream, yc, dy, sums.as<float>(), image, channels, finish);
+    bn_image_lanes(channels, [&](auto n) {
+      const BnImageGrid g(d.images, image, channels, n.value);
+      GM_LAUNCH((se_sums_kernel<T, n.value, a.value>), g.grid, g.block, 0, c.ctx.stream, yc, dy,
+                sums.as<float>(), image, channels, finish);
     });
   });
   se_launch_backward(se, sums.as<float>());

@@ -1,0 +1,77 @@
+// Sums over the pixels of every image and channel, of a tensor that is not written: a warp takes 64
+// neighbouring channels, and few threads share a channel, so that next to nothing is left to add at the end.
+#pragma once
+#include "kernels/batch_norm/bn.cuh"
+
+namespace gm::GM_BACKEND_NS {
+
+constexpr int kBnImageRows = 8;  // threads that share a channel, at most
+
+/// Lanes of a thread: 2 channels where they come in pairs.
+template <class F>
+void bn_image_lanes(int64_t channels, F&& f) {
+  if (channels % 2 == 0) return f(std::integral_constant<int, 2>{});
+  f(std::integral_constant<int, 1>{});
+}
+/// Launch: block (32, rows), grid (slices of 32 N channels, images).
+struct BnImageGrid {
+  dim3 grid, block;
+  BnImageGrid(int64_t images, int64_t pixels, int64_t channels, int lanes)
+      : grid(static_cast<unsigned>((channels + 32 * lanes - 1) / (32 * lanes)),
+             static_cast<unsigned>(images)),
+        block(32, static_cast<unsigned>(std::clamp<int64_t>(pixels / 28, 1, kBnImageRows))) {
+    GM_CHECK(images < 65536, "batch norm: too many images");
+  }
+};
+
+/// use(values, sum): adds a pixel, `values` of each tensor, to this thread's sums; put(c, totals) once for
+/// each of its N channels, in one thread. Pixels are added in an order that depends on their number alone.
+/// Every thread must call.
+template <class T, int N, int kTensors, int Q, class Use, class Put>
+__device__ __forceinline__ void bn_image_sums(const T* const (&from)[kTensors], int pixels, int channels,
+                                              int c, Use use, Put put) {
+  GM_SHARED(float, shared, [Q * N][kBnImageRows][32]);
+  constexpr int kInFlight = 7;  // 49 and 196 pixels are whole batches
+  const int row = static_cast<int>(threadIdx.y), rows = static_cast<int>(blockDim.y),
+            lane = static_cast<int>(threadIdx.x);
+  float sum[Q][N] = {};
+  if (c < channels) {
+    const uint64_t image = uint64_t{blockIdx.y} * pixels * channels + c;
+    for (int first = row; first < pixels; first += rows * kInFlight) {
+      BnRaw<T, N> raw[kInFlight][kTensors];
+#pragma unroll
+      for (int u = 0; u < kInFlight; ++u) {
+        const uint64_t at =
+            image + uint64_t{static_cast<unsigned>(min(first + u * rows, pixels - 1))} * channels;
+#pragma unroll
+        for (int t = 0; t < kTensors; ++t) raw[u][t] = bn_load<T, N>(from[t] + at);
+      }
+#pragma unroll
+      for (int u = 0; u < kInFlight; ++u) {
+        if (first + u * rows >= pixels) break;
+        float v[kTensors][N];
+#pragma unroll
+        for (int t = 0; t < kTensors; ++t) bn_unpack(raw[u][t], v[t]);
+        use(v, sum);
+      }
+    }
+  }
+#pragma unroll
+  for (int q = 0; q < Q; ++q)
+#pragma unroll
+    for (int n = 0; n < N; ++n) shared[q * N + n][row][lane] = sum[q][n];
+  __syncthreads();
+  if (row > 0 || c >= channels) return;
+#pragma unroll
+  for (int n = 0; n < N; ++n) {
+    float total[Q];
+#pragma unroll
+    for (int q = 0; q < Q; ++q) {
+      total[q] = sum[q][n];
+      for (int r = 1; r < rows; ++r) total[q] += shared[q * N + n][r][lane];
+    }
+    put(c + n, total);
+  }
+}
+
+}  // namespace gm::GM_BACKEND_NS
