@@ -1,5 +1,6 @@
 #include "kernels/conv2d/conv2d_cudnn.h"
 
+#include "kernels/conv2d/conv2d_own.h"
 #include "kernels/conv2d/conv2d_plans_cudnn.h"
 
 namespace gm::cuda {
@@ -65,8 +66,9 @@ CudnnResult cudnn_conv_backward_weights(const OpCall& call, const ConvGeometry& 
   void *x = call.in[0].data, *dy = call.dout[0].data, *dw = call.din[1].view.data;
   void* place = accumulate ? call.workspace.data : dw;  // our own kernel adds afterwards
   const bool f32 = g.dtype == DType::f32;
-  const auto in_f32 = f32 ? CudnnGraph::weights_same : CudnnGraph::weights_f32;
-  if ((f32 || sums_in_f32(g)) && execute(call, question(call, in_f32, g), {x, place, dy}))
+  const CudnnQuestion in_f32 = question(call, f32 ? CudnnGraph::weights_same : CudnnGraph::weights_f32, g);
+  // Of an image's three channels cuDNN has no f32 sums, but our kernel for few channels does.
+  if ((f32 || sums_in_f32(g) || is_narrow(in_f32)) && execute(call, in_f32, {x, place, dy}))
     return accumulate ? CudnnResult::sums_f32 : CudnnResult::complete;
   if (f32) return CudnnResult::nothing;
   // cuDNN's precompiled kernels round the sums of bf16 problems to bf16.
