@@ -201,6 +201,7 @@ __global__ __launch_bounds__(kBnThreads, 3) void bn_apply_pool_kernel(const T* x
 template <class T, int N, Act A>
 __global__ __launch_bounds__(32 * kBnImageRows, 4) void bn_pool_kernel(const T* x, float* pooled, int pixels,
                                                                        int channels, BnVectors k) {
+  await_launch_before();
   const int c = (static_cast<int>(blockIdx.x) * 32 + static_cast<int>(threadIdx.x)) * N;
   const BnAffine<T, N> normalise(k, min(c, channels - N));
   const T* const from[] = {x};

@@ -16,6 +16,7 @@ template <class T, int N, Act A>
 __global__ __launch_bounds__(32 * kBnImageRows) void se_sums_kernel(const T* yc, const T* dy, float* sums,
                                                                     int pixels, int channels,
                                                                     BnFinishBackward k) {
+  await_launch_before();
   const int c = (static_cast<int>(blockIdx.x) * 32 + static_cast<int>(threadIdx.x)) * N;
   float mean[N], scale[N], beta[N];
   k.load<N, true>(min(c, channels - N), mean, scale, beta);
@@ -48,6 +49,7 @@ __global__ __launch_bounds__(32 * kSeFinishRows) void se_finish_kernel(const flo
                                                                        const float* dpooled, int images,
                                                                        int channels, float per_pixel,
                                                                        BnFinishBackward finish) {
+  await_launch_before();
   GM_SHARED(double, part, [2][kSeFinishRows][32]);
   const int lane = static_cast<int>(threadIdx.x), row = static_cast<int>(threadIdx.y);
   const int c = static_cast<int>(blockIdx.x) * 32 + lane;

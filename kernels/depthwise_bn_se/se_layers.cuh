@@ -138,6 +138,7 @@ struct SeOperands {
 
 /// squeezed = w_squeeze p + b_squeeze, acted = act(squeezed).
 static __global__ __launch_bounds__(kSeThreads) void se_squeeze_kernel(SeOperands k) {
+  await_launch_before();
   se_long_product<false>(
       k.w_squeeze, k.channels, k.squeeze, k.images,
       [&](int image, int c) {
@@ -158,6 +159,7 @@ static __global__ __launch_bounds__(kSeThreads) void se_squeeze_kernel(SeOperand
 /// else 1.
 template <int L>
 __global__ __launch_bounds__(kSeThreads) void se_excite_kernel(SeOperands k) {
+  await_launch_before();
   se_wide_product<false, L>(k.acted, k.w_excite, k.channels, k.squeeze, k.images,
                             static_cast<int>(blockIdx.x), static_cast<int>(blockIdx.y),
                             [&](int image, int c, float sum) {

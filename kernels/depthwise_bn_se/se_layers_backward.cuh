@@ -12,6 +12,7 @@ constexpr int kSeTile = 32;
 static __global__ __launch_bounds__(kSeThreads, 2) void se_dsqueezed_kernel(
     const float* dgate, const float* gate, const float* squeezed, const float* w_excite, float* dexcited,
     float* dsqueezed, int channels, int squeeze, int images, Act act) {
+  await_launch_before();
   se_long_product<true>(
       w_excite, channels, squeeze, images,
       [&](int image, int c) {
@@ -79,6 +80,7 @@ __device__ __forceinline__ void se_weights_tile(SeProduct p, int tile, int image
 static __global__ __launch_bounds__(kSeThreads) void se_gradients_kernel(
     const float* dsqueezed, const float* w_squeeze, float* dpooled, int channels, int squeeze, int images,
     int across, int down, SeProduct first, SeProduct second) {
+  await_launch_before();
   const int block = static_cast<int>(blockIdx.x), tile = block - across * down;
   if (tile < 0) {
     se_wide_product<true, 1>(

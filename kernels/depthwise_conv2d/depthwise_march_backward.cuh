@@ -65,6 +65,7 @@ struct DwNormGradient {
 template <class T, int TW, bool Alone, DwBefore Before>
 __global__ __launch_bounds__(kDwBackThreads, kDwBackBlocks) void dw_march_backward_kernel(
     const T* x, const T* w, DwIncoming<T> in, T* dx, bool add_dx, DwShape d, DwMarch m, float* partial) {
+  await_launch_before();
   constexpr int N = kDwLanes, K = 3, J = TW + K - 1;
   constexpr bool kNorm = Before != DwBefore::nothing;
   GM_DYN_SHARED(float, shared);
