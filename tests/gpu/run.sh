@@ -5,6 +5,7 @@
 #            tests/gpu/bundle.sh, made on any machine), else build-cuda, built here when it lacks the tests (needs nvcc,
 #            cuDNN and the packages of tools/setup.sh)
 #   RESULTS  where the results go (tests/gpu/results)
+#   PLANS    folder of plans that an earlier run chose on such a card: choosing takes a minute (none)
 #   LOGS     folder that keeps the whole output of every phase (none)
 #   SECONDS_IN_ALL  540; every phase has a cap of its own as well, and what is known is written after each phase
 # Usage: tests/gpu/run.sh [right | speed]; both without an argument.
@@ -92,8 +93,10 @@ lines() { grep -h '^{' "$work/$1.log" >>"$work/$2.jsonl" 2>/dev/null; }
 # ---- Right or wrong. Nothing here is timed, so all of it runs at once, and PyTorch's compiler warms its cache. The
 # plans chosen meanwhile are those of a busy card: they have a folder of their own.
 export GM_PLAN_CACHE=$work/plans-busy
+# Plans of its own: whoever runs beside may fix a choice between two runs that are to be the same.
 determinism() {
   local set=$work/set.h5 run
+  local -x GM_PLAN_CACHE=$work/plans-alone
   "$bin/gm_data" synth --classes gz5 --count 512 --size 64 --quiet --out "$set" || return 1
   for precision in f32 bf16; do
     for run in a b; do
@@ -152,18 +155,18 @@ checks() {
 }
 # What users run with a trained network: the card's scores are the CPU's.
 tools() {
-  local set=$work/tools.h5 run=$work/tools device
+  local set=$work/tools.h5 run=$work/tools
   "$bin/gm_data" synth --classes gz5 --count 256 --size 64 --quiet --out "$set" &&
     "$bin/gm_train" models/effg0.yaml --data "$set" --device cuda --epochs 4 --set input.size=64 --quiet --out "$run" ||
     return 1
-  for device in cpu cuda; do
-    "$bin/gm_infer" "$set" --model "$run" --device $device --quiet --out "$work/plain-$device.csv" &&
-      "$bin/gm_infer" "$set" --model "$run" --device $device --quiet --tta --out "$work/tta-$device.csv" &&
-      "$bin/gm_infer" "$set" --model "$run" --device $device --quiet --mc-dropout 8 --out "$work/mc-$device.csv" &&
-      "$bin/gm_eval" --model "$run" --data "$set" --device $device --quiet --out "$work/eval-$device" &&
-      "$bin/gm_explain" "$set" --model "$run" --device $device --quiet --samples 4 --out "$work/explain-$device" ||
-      return 1
-  done
+  both_ways() { # DEVICE
+    "$bin/gm_infer" "$set" --model "$run" --device "$1" --quiet --out "$work/plain-$1.csv" &&
+      "$bin/gm_infer" "$set" --model "$run" --device "$1" --quiet --tta --out "$work/tta-$1.csv" &&
+      "$bin/gm_infer" "$set" --model "$run" --device "$1" --quiet --mc-dropout 8 --out "$work/mc-$1.csv" &&
+      "$bin/gm_eval" --model "$run" --data "$set" --device "$1" --quiet --out "$work/eval-$1" &&
+      "$bin/gm_explain" "$set" --model "$run" --device "$1" --quiet --samples 4 --out "$work/explain-$1"
+  }
+  together 'both_ways cpu' 'both_ways cuda' || return 1
   "$bin/gm_infer" "$set" --model "$run" --device cuda --precision bf16 --quiet --out "$work/bf16-cuda.csv" &&
     cp "$work/plain-cpu.csv" "$work/bf16-cpu.csv" && python3 - "$work" <<'COMPARE'
 import csv, sys
@@ -202,11 +205,11 @@ right() {
     phase compile-g 145 bash -c 'compile --case models/effg{3.yaml:96:256:train,0.yaml:32:256:train,3.yaml:96:256:infer,3.yaml:96:1:latency}' &
   fi
   local tool group=()
-  phase tests 75 bash -c 'ops_tests 3' &
+  phase tests 100 bash -c 'ops_tests 3' &
   group+=($!)
   if command -v compute-sanitizer >/dev/null; then
     for tool in memcheck synccheck initcheck racecheck; do
-      phase "$tool" 75 bash -c "ops_tests 3 $tool" &
+      phase "$tool" 100 bash -c "ops_tests 3 $tool" &
       group+=($!)
     done
   else
@@ -214,10 +217,10 @@ right() {
   fi
   wait "${group[@]}"
   report
-  phase feed 50 "$bin/gm_unit_tests" --gtest_filter='DataAugment*:EngineFeed*:ToolsFeed*' &
-  phase determinism 65 bash -c determinism &
-  phase checks 65 bash -c checks &
-  phase tools 65 bash -c tools &
+  phase feed 60 "$bin/gm_unit_tests" --gtest_filter='DataAugment*:EngineFeed*:ToolsFeed*' &
+  phase determinism 90 bash -c determinism &
+  phase checks 90 bash -c checks &
+  phase tools 90 bash -c tools &
   wait
   cat "$work"/check-*.json >"$work/checks.jsonl" 2>/dev/null
   report
@@ -232,6 +235,7 @@ fi
 
 # ---- Speed: one thing at a time.
 export GM_PLAN_CACHE=$work/plans
+[ -z "${PLANS:-}" ] || cp -r "$PLANS" "$GM_PLAN_CACHE"
 step() { # MODEL SIZE BATCH MODE [ARGUMENTS]
   local model=$1 size=$2 batch=$3 mode=$4
   shift 4
@@ -274,6 +278,21 @@ lines ops ops
 phase depthwise 15 bash -c depthwise
 lines depthwise ops
 report
+# ---- PyTorch on the same card, the targets first: preparing a case takes it up to 20 seconds.
+torch() { # PHASE CAP VARIANTS
+  local cap=$2
+  [ "$(left)" -lt "$cap" ] && cap=$(left)
+  phase "$1" "$cap" python3 tests/peers/torch_bench.py --variants "$3" --seconds 1 --limit 100 --total $((cap - 3)) \
+    --out "$work/peers.jsonl"
+  report
+}
+if [ -n "$peers" ]; then
+  phase cudnn 40 python3 tests/peers/torch_bench.py --depthwise "$work/depthwise.log" --seconds 0.02 \
+    --out "$work/cudnn.jsonl"
+  torch eager $(($(left) * 2 / 5)) eager
+  torch compiled 200 compile-graphs
+fi
+
 phase from_host 25 bash -c from_host
 lines from_host from_host
 report
@@ -288,19 +307,7 @@ phase ops-256 45 bash -c 'ops 256 infer; ops 256 train'
 lines ops-256 ops
 report
 
-# ---- PyTorch on the same card, in what is left: preparing a case takes it up to 20 seconds.
-torch() { # PHASE CAP VARIANTS
-  local cap=$2
-  [ "$(left)" -lt "$cap" ] && cap=$(left)
-  phase "$1" "$cap" python3 tests/peers/torch_bench.py --variants "$3" --seconds 1 --limit 100 --total $((cap - 3)) \
-    --out "$work/peers.jsonl"
-  report
-}
 if [ -n "$peers" ]; then
-  phase cudnn 40 python3 tests/peers/torch_bench.py --depthwise "$work/depthwise.log" --seconds 0.02 \
-    --out "$work/cudnn.jsonl"
-  torch eager 130 eager
-  torch compiled 200 compile-graphs
   torch graphs 100 graphs
   torch autotuned 300 compile
 fi

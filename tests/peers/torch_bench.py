@@ -21,8 +21,8 @@ import sys
 import time
 
 CASES = [  # in the order of their worth when time runs out
-    "models/effv2s_cbam.yaml:224:64:train", "models/effg3.yaml:96:256:train", "models/effg0.yaml:32:256:train",
-    "models/effg3.yaml:96:256:infer", "models/effv2s_cbam.yaml:224:256:infer", "models/effg3.yaml:96:1:latency",
+    "models/effv2s_cbam.yaml:224:64:train", "models/effv2s_cbam.yaml:224:256:infer", "models/effg3.yaml:96:256:train",
+    "models/effg3.yaml:96:256:infer", "models/effg3.yaml:96:1:latency", "models/effg0.yaml:32:256:train",
 ]
 VARIANTS = ["eager", "graphs", "compile", "compile-graphs", "compile-default"]
 SAME = {"models/effv2s.yaml": {"timm": "tf_efficientnetv2_s"}}  # torchvision pads on both sides: another function
