@@ -53,8 +53,9 @@ struct DepthwiseMarch {
   int strips, bands, band_rows;
   int64_t units;
 
-  /// at_once: blocks that a card has running; overhead: the time of a unit besides its rows, in rows.
-  DepthwiseMarch(const DepthwiseShape& d, DType type, const DepthwiseSlices& sl, int at_once = kDwBlocks / 2,
+  /// at_once: blocks of a slice that a card has running (0: of forward, two on each processor); overhead: the
+  /// time of a unit besides its rows, in rows.
+  DepthwiseMarch(const DepthwiseShape& d, DType type, const DepthwiseSlices& sl, int at_once = 0,
                  double overhead = 1.5)
       : tile(4), whole(false) {
     const int width = static_cast<int>(d.out_width), half = d.kernel / 2;
@@ -67,12 +68,13 @@ struct DepthwiseMarch {
     // Bands fill a card with few images, but each reads rows of its neighbour and waits for its first row:
     // the count of least time.
     const int rows = static_cast<int>(d.out_height);
+    const double running = at_once ? at_once : kDwBlocks / 2.0 / sl.slices;
     double least = 1e30;
     for (int b = 1; b <= rows; ++b) {
       const int each = (rows + b - 1) / b;
       if ((rows + each - 1) / each != b) continue;
       const int64_t groups = (d.images * strips * b + sl.rows - 1) / sl.rows;
-      const double turns = std::ceil(double(groups * sl.slices) / at_once), time = turns * (each + overhead);
+      const double turns = std::ceil(static_cast<double>(groups) / running), time = turns * (each + overhead);
       if (time < least) least = time, bands = b, band_rows = each;
     }
     units = d.images * strips * bands;

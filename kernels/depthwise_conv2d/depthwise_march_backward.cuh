@@ -161,9 +161,10 @@ int dw_launch_march_backward(const T* x, const T* w, const DwIncoming<T>& in, T*
                              const DepthwiseShape& d, float* partial, int64_t most, const Context& ctx) {
   if constexpr (std::is_same_v<T, bf16>) {
     const DepthwiseSlices sl(d.channels, kDwLanes, kDwBackThreads);
-    const DepthwiseMarch m(d, DType::bf16, sl, kDwBackAtOnce, kDwBackOverhead);
+    const int at_once = std::max(1, kDwBackAtOnce / sl.slices);
+    const DepthwiseMarch m(d, DType::bf16, sl, at_once, kDwBackOverhead);
     if (!depthwise_marches_back(d) || !m.whole || !in.g.dy) return 0;
-    const int blocks = m.blocks(sl, most);
+    const int blocks = m.blocks(sl, std::min<int64_t>(most, at_once));
     auto launch = [&](auto tile, auto alone, auto before) {
       GM_LAUNCH((dw_march_backward_kernel<T, tile.value, alone.value, before.value>),
                 dim3(static_cast<unsigned>(blocks), static_cast<unsigned>(sl.slices)),
