@@ -78,8 +78,8 @@ inline bool launches_overlap(const char* name, const char* file, int line, const
 /// Arguments convert implicitly to the kernel's parameter types, as in an ordinary call.
 /// Programmatic dependent launch: from sm_90 on a kernel is set up while the last blocks of the one before
 /// drain, and waits in await_launch_before(). As every block waits before it does or skips anything, a
-/// kernel's end implies the end of all before it. It overlaps kernels only: after a copy, a fill or an event
-/// of another stream the launch is an ordinary one. No kernel lets its successor start earlier than by its
+/// kernel's end implies the end of all before it. Only the order of neighbouring kernels changes: copies,
+/// fills and events of other streams order launches as ever. No kernel lets its successor start before its
 /// own end (griddepcontrol.launch_dependents): waiting blocks would hold registers and shared memory that the
 /// kernels of other streams could use.
 template <class... P>
