@@ -287,10 +287,11 @@ torch() { # PHASE CAP VARIANTS
   report
 }
 if [ -n "$peers" ]; then
-  phase cudnn 40 python3 tests/peers/torch_bench.py --depthwise "$work/depthwise.log" --seconds 0.02 \
-    --out "$work/cudnn.jsonl"
   torch eager $(($(left) * 2 / 5)) eager
   torch compiled 200 compile-graphs
+  phase cudnn 40 python3 tests/peers/torch_bench.py --depthwise "$work/depthwise.log" --seconds 0.02 \
+    --out "$work/cudnn.jsonl"
+  report
 fi
 
 phase from_host 25 bash -c from_host
