@@ -4,8 +4,9 @@
 // Mapping of all of them: a thread owns N neighbouring channels (16 bytes when C allows, else one) and walks
 // down pixels; `columns` such threads side by side form a slice of the channels, the rows of a block work on
 // different pixels. `columns` divides C / N where it can, so that no lane idles. Per-channel numbers stay in
-// registers. Several rows are loaded before the first is used, without a branch between the loads: latency is
-// hidden by bytes in flight, not by occupancy alone. Sums over pixels: bn_reduce.cuh.
+// registers. Several rows are loaded before the first is used, without a branch between the loads, and long
+// passes load the next rows meanwhile: latency is hidden by bytes in flight, not by occupancy alone. Sums
+// over pixels: bn_reduce.cuh.
 //
 // Braces round a loop with #pragma unroll under `if constexpr` are not style: nvcc 13.0 drops the statement
 // that follows a discarded branch of that form without them.
@@ -137,6 +138,32 @@ __device__ __forceinline__ void bn_batches(unsigned first, unsigned step, unsign
 #pragma unroll
     for (int u = 0; u < Rest; ++u) row[u] = r + u * step < pixels ? r + u * step : r;
     body(row, [=](int u) { return r + u * step < pixels; });
+  }
+}
+
+/// The same in batches of R rows, with the loads of the next batch in flight while one is used: load(rows,
+/// batch) fills a Batch, use(batch, rows, valid) takes it.
+template <class Batch, int R, class Load, class Use>
+__device__ __forceinline__ void bn_stream(unsigned first, unsigned step, unsigned pixels, Load load,
+                                          Use use) {
+  if (first >= pixels) return;
+  Batch batch[2];
+  unsigned row[2][R];
+  auto fetch = [&](unsigned r, int k) {
+#pragma unroll
+    for (int u = 0; u < R; ++u) row[k][u] = r + u * step < pixels ? r + u * step : first;
+    load(row[k], batch[k]);
+  };
+  fetch(first, 0);
+  for (unsigned r = first;;) {
+#pragma unroll
+    for (int k = 0; k < 2; ++k) {
+      const unsigned here = r;
+      r += R * step;
+      if (r < pixels) fetch(r, k ^ 1);
+      use(batch[k], row[k], [=](int u) { return here + u * step < pixels; });
+      if (r >= pixels) return;
+    }
   }
 }
 

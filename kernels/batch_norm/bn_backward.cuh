@@ -44,8 +44,8 @@ struct BnRows {
   unsigned image[R];
 
   /// x or dy may be null.
-  __device__ __forceinline__ BnRows(const T* from, const BnGradient<T>& g, const BnImages& images,
-                                    const unsigned (&row)[R], const BnPlace& at) {
+  __device__ __forceinline__ void load(const T* from, const BnGradient<T>& g, const BnImages& images,
+                                       const unsigned (&row)[R], const BnPlace& at) {
 #pragma unroll
     for (int u = 0; u < R; ++u) {
       x[u] = bn_load<T, N>(at.row((from ? from : g.dy) + at.c, row[u]));
@@ -93,23 +93,27 @@ __global__ __launch_bounds__(kBnThreads,
   if (at.c < channels) {
     float mean[N] = {}, scale[N] = {}, beta[N] = {};
     if (x) finish.load<N, A != Act::none>(at.c, mean, scale, beta);
-    bn_batches<kPlain ? 4 : 2, 2>(at.start, at.step, pixels, [&]<int R>(const unsigned(&row)[R], auto valid) {
-      const BnRows<T, N, A, kPlain, R> rows(x, g, images, row, at);
+    constexpr int R = 2;
+    using Rows = BnRows<T, N, A, kPlain, R>;
+    bn_stream<Rows, R>(
+        at.start, at.step, pixels,
+        [&](const unsigned(&row)[R], Rows& rows) { rows.load(x, g, images, row, at); },
+        [&](const Rows& rows, const unsigned(&)[R], auto valid) {
 #pragma unroll
-      for (int u = 0; u < R; ++u) {
-        if (!valid(u)) continue;
-        if constexpr (!kPlain) {
-          if (rows.factor[u] == 0.f) continue;  // a dropped image adds nothing
-        }
-        float v[N], dz[N];
-        rows.template get<false>(u, g, channels, at.c, mean, scale, beta, v, dz);
+          for (int u = 0; u < R; ++u) {
+            if (!valid(u)) continue;
+            if constexpr (!kPlain) {
+              if (rows.factor[u] == 0.f) continue;  // a dropped image adds nothing
+            }
+            float v[N], dz[N];
+            rows.template get<false>(u, g, channels, at.c, mean, scale, beta, v, dz);
 #pragma unroll
-        for (int i = 0; i < N; ++i) {
-          s[i] += dz[i];
-          q[i] += dz[i] * v[i];
-        }
-      }
-    });
+            for (int i = 0; i < N; ++i) {
+              s[i] += dz[i];
+              q[i] += dz[i] * v[i];
+            }
+          }
+        });
   }
   bn_reduce<N>(s, q, static_cast<int>(blockDim.x), static_cast<int>(blockDim.y), at.first, channels, partial,
                finish);
@@ -118,11 +122,10 @@ __global__ __launch_bounds__(kBnThreads,
 /// dx = scale * dz - c - q * (x - mean), c and q 0 for frozen statistics; dx may be dy. The mean of bf16 is
 /// folded into beta and c, as in BnAffine.
 template <class T, int N, Act A, bool kPlain>
-__global__ __launch_bounds__(kBnThreads,
-                             kPlain ? 3 : 2) void bn_backward_apply_kernel(const T* x, BnGradient<T> g, T* dx,
-                                                                           unsigned pixels, int channels,
-                                                                           BnFinishBackward k,
-                                                                           bool accumulate, BnImages images) {
+__global__ __launch_bounds__(kBnThreads, 2) void bn_backward_apply_kernel(const T* x, BnGradient<T> g, T* dx,
+                                                                          unsigned pixels, int channels,
+                                                                          BnFinishBackward k, bool accumulate,
+                                                                          BnImages images) {
   await_launch_before();
   const BnPlace at(N, channels, sizeof(T));
   if (at.c >= channels) return;
@@ -140,18 +143,22 @@ __global__ __launch_bounds__(kBnThreads,
       shift[i] -= mean[i] * slope[i];
     }
   }
-  bn_batches<2, 2>(at.start, at.step, pixels, [&]<int R>(const unsigned(&row)[R], auto valid) {
-    const BnRows<T, N, A, kPlain, R> rows(x, g, images, row, at);
+  constexpr int R = 2;
+  using Rows = BnRows<T, N, A, kPlain, R>;
+  bn_stream<Rows, R>(
+      at.start, at.step, pixels,
+      [&](const unsigned(&row)[R], Rows& rows) { rows.load(x, g, images, row, at); },
+      [&](const Rows& rows, const unsigned(&row)[R], auto valid) {
 #pragma unroll
-    for (int u = 0; u < R; ++u) {
-      if (!valid(u)) continue;
-      float v[N], dz[N];
-      rows.template get<kFolded>(u, g, channels, at.c, mean, scale, beta, v, dz);
+        for (int u = 0; u < R; ++u) {
+          if (!valid(u)) continue;
+          float v[N], dz[N];
+          rows.template get<kFolded>(u, g, channels, at.c, mean, scale, beta, v, dz);
 #pragma unroll
-      for (int i = 0; i < N; ++i) v[i] = scale[i] * dz[i] - (shift[i] + slope[i] * v[i]);
-      put_lanes<T, N>(at.row(dx + at.c, row[u]), v, accumulate);
-    }
-  });
+          for (int i = 0; i < N; ++i) v[i] = scale[i] * dz[i] - (shift[i] + slope[i] * v[i]);
+          put_lanes<T, N>(at.row(dx + at.c, row[u]), v, accumulate);
+        }
+      });
 }
 
 // ---- launchers ----

@@ -33,23 +33,30 @@ __global__ __launch_bounds__(kBnThreads, 2) void bn_statistics_kernel(const T* x
 #pragma unroll
       for (int i = 0; i < N; ++i) finish.v.pivot[at.c + i] = pivot[i];
     }
-    bn_batches<8, 4>(at.start, at.step, pixels, [&]<int R>(const unsigned(&row)[R], auto valid) {
+    constexpr int R = 4;
+    struct Rows {
       BnRaw<T, N> raw[R];
+    };
+    bn_stream<Rows, R>(
+        at.start, at.step, pixels,
+        [&](const unsigned(&row)[R], Rows& rows) {
 #pragma unroll
-      for (int u = 0; u < R; ++u) raw[u] = bn_load<T, N>(at.row(p, row[u]));
+          for (int u = 0; u < R; ++u) rows.raw[u] = bn_load<T, N>(at.row(p, row[u]));
+        },
+        [&](const Rows& rows, const unsigned(&)[R], auto valid) {
 #pragma unroll
-      for (int u = 0; u < R; ++u) {
-        if (!valid(u)) continue;
-        float v[N];
-        bn_unpack(raw[u], v);
+          for (int u = 0; u < R; ++u) {
+            if (!valid(u)) continue;
+            float v[N];
+            bn_unpack(rows.raw[u], v);
 #pragma unroll
-        for (int i = 0; i < N; ++i) {
-          const float d = v[i] - pivot[i];
-          s[i] += d;
-          q[i] += d * d;
-        }
-      }
-    });
+            for (int i = 0; i < N; ++i) {
+              const float d = v[i] - pivot[i];
+              s[i] += d;
+              q[i] += d * d;
+            }
+          }
+        });
   }
   bn_reduce<N>(s, q, static_cast<int>(blockDim.x), static_cast<int>(blockDim.y), at.first, channels, partial,
                finish);
@@ -108,7 +115,7 @@ struct BnTail {
 /// y = act(z), with a tail when kTail; y may be x or the residual. What x holds in images that stochastic
 /// depth drops does not matter.
 template <class T, int N, Act A, bool kTail>
-__global__ __launch_bounds__(kBnThreads, kTail ? 3 : 4) void bn_apply_kernel(const T* x, T* y,
+__global__ __launch_bounds__(kBnThreads, kTail ? 2 : 4) void bn_apply_kernel(const T* x, T* y,
                                                                              unsigned pixels, int channels,
                                                                              BnVectors k, BnTail<T> tail,
                                                                              BnImages images) {
@@ -119,43 +126,51 @@ __global__ __launch_bounds__(kBnThreads, kTail ? 3 : 4) void bn_apply_kernel(con
   const T* const residuals = tail.residual ? tail.residual + at.c : x + at.c;
   x += at.c;
   y += at.c;
-  bn_batches<kTail ? 2 : 4, 2>(at.start, at.step, pixels, [&]<int R>(const unsigned(&row)[R], auto valid) {
-    BnRaw<T, N> raw[R], residual[R];
-    float factor[R];
+  constexpr int R = 2;
+  struct Rows {
+    BnRaw<T, N> raw[R], residual[kTail ? R : 1];
+    float factor[kTail ? R : 1];
+  };
+  bn_stream<Rows, R>(
+      at.start, at.step, pixels,
+      [&](const unsigned(&row)[R], Rows& rows) {
 #pragma unroll
-    for (int u = 0; u < R; ++u) {
-      raw[u] = bn_load<T, N>(at.row(x, row[u]));
-      if constexpr (kTail) {
-        residual[u] = bn_load<T, N>(at.row(residuals, row[u]));
-        factor[u] = tail.factor ? tail.factor[images.of(row[u])] : 1.f;
-      }
-    }
-#pragma unroll
-    for (int u = 0; u < R; ++u) {
-      if (!valid(u)) continue;
-      float v[N];
-      bn_unpack(raw[u], v);
-#pragma unroll
-      for (int i = 0; i < N; ++i) v[i] = act_value<A, T>(normalise(i, v[i]));
-      if constexpr (kTail) {
-#pragma unroll
-        for (int i = 0; i < N; ++i) v[i] = factor[u] != 0.f ? v[i] * factor[u] : 0.f;
-        if (tail.gate) {
-          float s[N];
-          load_lanes<float, N>(tail.gate + uint64_t{images.of(row[u])} * channels + at.c, s);
-#pragma unroll
-          for (int i = 0; i < N; ++i) v[i] *= s[i];
+        for (int u = 0; u < R; ++u) {
+          rows.raw[u] = bn_load<T, N>(at.row(x, row[u]));
+          if constexpr (kTail) {
+            rows.residual[u] = bn_load<T, N>(at.row(residuals, row[u]));
+            rows.factor[u] = tail.factor ? tail.factor[images.of(row[u])] : 1.f;
+          }
         }
-        if (tail.residual) {
-          float add[N];
-          bn_unpack(residual[u], add);
+      },
+      [&](const Rows& rows, const unsigned(&row)[R], auto valid) {
 #pragma unroll
-          for (int i = 0; i < N; ++i) v[i] += add[i];
+        for (int u = 0; u < R; ++u) {
+          if (!valid(u)) continue;
+          float v[N];
+          bn_unpack(rows.raw[u], v);
+#pragma unroll
+          for (int i = 0; i < N; ++i) v[i] = act_value<A, T>(normalise(i, v[i]));
+          if constexpr (kTail) {
+            const float factor = rows.factor[u];
+#pragma unroll
+            for (int i = 0; i < N; ++i) v[i] = factor != 0.f ? v[i] * factor : 0.f;
+            if (tail.gate) {
+              float s[N];
+              load_lanes<float, N>(tail.gate + uint64_t{images.of(row[u])} * channels + at.c, s);
+#pragma unroll
+              for (int i = 0; i < N; ++i) v[i] *= s[i];
+            }
+            if (tail.residual) {
+              float add[N];
+              bn_unpack(rows.residual[u], add);
+#pragma unroll
+              for (int i = 0; i < N; ++i) v[i] += add[i];
+            }
+          }
+          store_lanes<T, N>(at.row(y, row[u]), v);
         }
-      }
-      store_lanes<T, N>(at.row(y, row[u]), v);
-    }
-  });
+      });
 }
 
 /// The same with the mean over each image's pixels. Block = one image x one slice, so that the mean needs no
