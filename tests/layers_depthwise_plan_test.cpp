@@ -1,6 +1,8 @@
 // How the networks' depthwise convolutions are cut for a card: slices of channels, strips and bands.
 #include <gtest/gtest.h>
 
+#include <tuple>
+
 #include "kernels/depthwise_conv2d/depthwise_gpu.h"
 #include "layers/network.h"
 
@@ -44,6 +46,29 @@ TEST(LayersDepthwisePlan, UnitsCoverEveryOutputOnce) {
           const int64_t most = std::max(1, kDwBlocks / sl.slices);
           EXPECT_LE(m.blocks(sl, most), most);
         });
+}
+
+TEST(LayersDepthwisePlan, BackwardMarchesThroughTheMapsOfThePapers) {
+  for (const auto& [model, size, batch, wanted] :
+       {std::tuple{"effv2s_cbam", 224, 64, 28}, {"effg3", 96, 256, 13}, {"effg3", 96, 64, 13}}) {
+    int marching = 0;
+    for_depthwise(model, size, batch, [&](const DepthwiseShape& d) {
+      if (!depthwise_marches_back(d)) return;
+      ++marching;
+      const DepthwiseSlices sl(d.channels, kDwLanes, kDwBackThreads);
+      EXPECT_LE(sl.columns * sl.rows, kDwBackThreads);
+      EXPECT_EQ(sl.slices, DepthwiseSlices(d).slices)
+          << "partial sums are planned for the tiled kernel's slices";
+      const int at_once = std::max(1, kDwBackAtOnce / sl.slices);
+      const DepthwiseMarch m(d, DType::bf16, sl, at_once, kDwBackOverhead);
+      EXPECT_TRUE(m.whole) << d.width << " columns";
+      EXPECT_EQ(m.strips * m.tile, d.width);
+      EXPECT_GE(m.bands * m.band_rows, d.height);
+      EXPECT_LE(m.blocks(sl, std::min<int64_t>(depthwise_gpu_partials(d), at_once)),
+                depthwise_gpu_partials(d));
+    });
+    EXPECT_EQ(marching, wanted) << model;
+  }
 }
 
 TEST(LayersDepthwisePlan, StripsFillTheMapsOfThePapers) {

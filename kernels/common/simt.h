@@ -29,7 +29,6 @@
 
 #include <cuda_runtime.h>
 
-#include <cstdlib>
 #include <string>
 #include <type_traits>
 
@@ -51,12 +50,10 @@ inline void check_launch(cudaError_t status, const char* kernel, const char* fil
 }
 
 /// Waits until the kernels launched before on this stream have ended and what they wrote can be read. Until
-/// then no access to global memory. Then lets the next kernel be set up once all blocks of this one have come
-/// here. Nothing where launches do not overlap (see launch()).
+/// then no access to global memory. Nothing where launches do not overlap (see launch()).
 __device__ __forceinline__ void await_launch_before() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.wait;" ::: "memory");
-  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
 #endif
 }
 
@@ -72,17 +69,17 @@ inline bool launches_overlap(const char* name, const char* file, int line, const
   cudaFuncAttributes code{};
   check_launch(cudaFuncGetAttributes(&code, kernel), name, file, line);
   overlap = code.ptxVersion >= 90;
-  if (std::getenv("GM_NO_PDL")) overlap = false;  // to measure with and without; goes when that is done
   asked = device;
   return overlap;
 }
 
 /// Arguments convert implicitly to the kernel's parameter types, as in an ordinary call.
 /// Programmatic dependent launch: from sm_90 on a kernel is set up while the last blocks of the one before
-/// run, and waits in await_launch_before(). As every block waits before it does or skips anything, a
+/// drain, and waits in await_launch_before(). As every block waits before it does or skips anything, a
 /// kernel's end implies the end of all before it. Only the order of neighbouring kernels changes: copies,
-/// fills and events of other streams order launches as ever. The next kernel's blocks take only what the last
-/// blocks of this one leave free, since none is set up before all of these run.
+/// fills and events of other streams order launches as ever. On an H200 inference of one image gains 5 %
+/// (effg3, 0.224 to 0.212 ms), long steps nothing, and nothing more where each kernel lets the next one be
+/// set up before its own end (griddepcontrol.launch_dependents), which therefore none does.
 template <class... P>
 void launch(const char* name, const char* file, int line, void (*kernel)(P...), dim3 grid, dim3 block,
             size_t smem_bytes, void* stream, std::type_identity_t<P>... args) {
