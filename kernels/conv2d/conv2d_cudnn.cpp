@@ -67,7 +67,7 @@ CudnnResult cudnn_conv_backward_weights(const OpCall& call, const ConvGeometry& 
   void* place = accumulate ? call.workspace.data : dw;  // our own kernel adds afterwards
   const bool f32 = g.dtype == DType::f32;
   const CudnnQuestion in_f32 = question(call, f32 ? CudnnGraph::weights_same : CudnnGraph::weights_f32, g);
-  // Of an image's three channels cuDNN has no f32 sums, but our kernel for few channels does.
+  // Of an image's three channels only our kernel for few channels has f32 sums.
   if ((f32 || sums_in_f32(g) || is_narrow(in_f32)) && execute(call, in_f32, {x, place, dy}))
     return accumulate ? CudnnResult::sums_f32 : CudnnResult::complete;
   if (f32) return CudnnResult::nothing;

@@ -162,9 +162,9 @@ class Graph {
                                  1, &count, &bytes) == CUDNN_STATUS_SUCCESS &&
         bytes > workspace_cap)
       return false;
-    // It transforms, though no note says so: sums of small integers, which every other kernel forms exactly,
-    // come out off by 1.1e-4 of their size, and real ones by 2.8e-6, ten times as much (cuDNN 9.19 on an
-    // H200).
+    // It transforms, though no note says so: sums of small integers, exact by every other kernel, come out
+    // off by 1.1e-4 of their size with a 5x5 kernel, and real ones by up to 2.8e-6, ten times as much as by
+    // another (cuDNN 9.19 on an H200).
     constexpr int64_t kTransforms = 17;
     if (gradient_of_weights(q_.graph) && q_.g.dtype == DType::f32 && !q_.tf32 &&
         Engine(configuration).index() == kTransforms)

@@ -1,8 +1,8 @@
 // The two layers of squeeze-and-excitation on the GPU, f32. They are products of a row an image with small
 // matrices, far from filling a card, so what counts is how many blocks share the weights' way from L2 and how
 // few loads follow one another:
-//   se_long_product   sums over all channels: a block takes 4 images x 8 outputs; eight warps share the
-//   channels se_wide_product   a sum for every channel: a block takes 8 images x 128 channels, a thread 4 x 1
+//   se_long_product  sums over all channels: a block takes 4 images x 8 outputs, warps share the channels;
+//   se_wide_product  a sum for every channel: a block takes 8 images x 128 channels, a thread 4 x 1.
 // Every sum has a fixed order, whatever the batch: of a thread's terms, then of lanes, then of warps.
 #pragma once
 #include "kernels/batch_norm/bn.cuh"

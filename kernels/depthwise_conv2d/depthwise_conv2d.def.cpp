@@ -64,7 +64,7 @@ std::vector<OpCase> cases() {
   add({1, 9, 150, 32}, DType::f32, 5, 2, {2, 1, 2, 2}, false, true);
   add({1100, 2, 3, 8}, DType::f32, 3, 1, {1, 1, 1, 1}, false, true);
   add({2, 20, 60, 72}, DType::bf16, 3, 2, {0, 0, 1, 1}, false);
-  // Its strips (forward): of 7, 6 and 4 columns, one or several, and widths that they do not fill; bands of
+  // Its strips: of 7, 6 and 4 columns, one or several, and widths that they do not fill; bands of
   // rows; pairs of channels that are no 16 bytes; more units than threads.
   for (int width : {14, 7, 12, 6, 8, 4, 9, 3}) {
     add({1, 5, width, 10}, DType::bf16, 3, 1, {1, 1, 1, 1}, width > 6, true);
@@ -75,6 +75,9 @@ std::vector<OpCase> cases() {
   add({1, 5, 7, 8}, DType::bf16, 3, 1, {2, 2, 0, 0}, false, true);
   add({3300, 1, 2, 80}, DType::bf16, 3, 1, {1, 1, 1, 1}, false, true);
   add({530, 1, 1, 8}, DType::bf16, 3, 1, {1, 1, 1, 1}, false, true);  // more tiles than blocks
+  // Backward that marches: bands of four and three rows, two units a thread.
+  add({50, 7, 4, 960}, DType::bf16, 3, 1, {1, 1, 1, 1}, false);
+  add({1200, 1, 4, 80}, DType::bf16, 3, 1, {1, 1, 1, 1}, false);
   for (int stride : {1, 2}) {
     add({2, 9, 10, 20}, DType::bf16, 3, stride, {1, 1, 1, 1}, true);
     add({2, 8, 13, 40}, DType::bf16, 5, stride, {stride == 2, 2, 2, 2}, false);

@@ -1,5 +1,6 @@
 // Backward of the networks' commonest depthwise convolution, 3x3 with stride 1 and a map as large as its
-// input, in bf16: threads march as in forward (depthwise_plan.cuh), without shared memory and barriers.
+// input, in bf16: threads march as in forward (depthwise_plan.cuh); shared memory and barriers only for the
+// weight gradients of a block at the end.
 #pragma once
 #include "kernels/depthwise_conv2d/depthwise_parts.cuh"
 
@@ -57,8 +58,8 @@ struct DwNormGradient {
 
 /// dx and partial weight gradients; a thread owns two channels and TW columns of a band of rows of x. With a
 /// padding of 1 row of dx ih takes rows ih - 1 ... ih + 1 of dyc, which are in registers,
-///   dx[ih][iw] = sum w[r][s] dyc[ih + 1 - r][iw + 1 - s],  dw[r][s] += x[ih][iw] dyc[ih + 1 - r][iw + 1 -
-///   s],
+///   dx[ih][iw] = sum w[r][s] dyc[ih + 1 - r][iw + 1 - s]
+///   dw[r][s] += x[ih][iw] dyc[ih + 1 - r][iw + 1 - s]
 /// while the loads of the next row are in flight. Every dyc is formed once, but for the columns and rows that
 /// neighbouring units share. (dx null: not wanted; partial null: dw not wanted.)
 /// Alone: a strip is as wide as the map.
