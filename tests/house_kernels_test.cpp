@@ -72,6 +72,22 @@ TEST(House, EveryKernelAwaitsTheLaunchBefore) {
   EXPECT_GT(found, 100) << "kernels not found under " << kRoot;
 }
 
+// Loads that are said never to change what they read may be moved over the wait.
+TEST(House, NoKernelCallsItsInputsInvariant) {
+  const std::regex comment(R"(//[^\n]*|/\*[^]*?\*/)"), invariant(R"(\b__ldg\b|\b__restrict__\b|\.nc\.)");
+  int files = 0;
+  for (const auto& entry : fs::recursive_directory_iterator(kRoot / "kernels")) {
+    const std::string end = entry.path().extension().string();
+    if (!entry.is_regular_file() || (end != ".cu" && end != ".cuh")) continue;
+    std::ifstream file(entry.path());
+    const std::string text{std::istreambuf_iterator<char>(file), {}};
+    ++files;
+    EXPECT_FALSE(std::regex_search(std::regex_replace(text, comment, ""), invariant))
+        << fs::relative(entry.path(), kRoot).generic_string();
+  }
+  EXPECT_GT(files, 50);
+}
+
 TEST(House, TheWaitIsSeenWhereItIs) {
   auto without = [](const std::string& text) { return kernels_in(text).without_wait.size(); };
   EXPECT_EQ(kernels_in("__global__ void a() { await_launch_before(); }\n__global__ void b(int);").found, 1);

@@ -53,19 +53,17 @@ TEST(LayersDepthwisePlan, BackwardMarchesThroughTheMapsOfThePapers) {
        {std::tuple{"effv2s_cbam", 224, 64, 28}, {"effg3", 96, 256, 13}, {"effg3", 96, 64, 13}}) {
     int marching = 0;
     for_depthwise(model, size, batch, [&](const DepthwiseShape& d) {
-      if (!depthwise_marches_back(d)) return;
+      const DepthwiseMarchBack back(d);
+      if (!back.fits) return;
       ++marching;
-      const DepthwiseSlices sl(d.channels, kDwLanes, kDwBackThreads);
+      const DepthwiseSlices& sl = back.slices;
       EXPECT_LE(sl.columns * sl.rows, kDwBackThreads);
       EXPECT_EQ(sl.slices, DepthwiseSlices(d).slices)
           << "partial sums are planned for the tiled kernel's slices";
-      const int at_once = std::max(1, kDwBackAtOnce / sl.slices);
-      const DepthwiseMarch m(d, DType::bf16, sl, at_once, kDwBackOverhead);
-      EXPECT_TRUE(m.whole) << d.width << " columns";
-      EXPECT_EQ(m.strips * m.tile, d.width);
-      EXPECT_GE(m.bands * m.band_rows, d.height);
-      EXPECT_LE(m.blocks(sl, std::min<int64_t>(depthwise_gpu_partials(d), at_once)),
-                depthwise_gpu_partials(d));
+      EXPECT_EQ(back.march.strips * back.march.tile, d.width);
+      EXPECT_GE(back.march.bands * back.march.band_rows, d.height);
+      EXPECT_LE(back.blocks, depthwise_gpu_partials(d));
+      EXPECT_LE(back.blocks * sl.slices, kDwBackAtOnce);
     });
     EXPECT_EQ(marching, wanted) << model;
   }

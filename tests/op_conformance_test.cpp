@@ -95,6 +95,41 @@ TEST_P(OpConformance, MatchesReference) {
 }
 INSTANTIATE_TEST_SUITE_P(Ops, OpConformance, testing::ValuesIn(params()), param_name);
 
+// A network does not ask for every gradient: not for the image's, and not for those of frozen weights.
+class OpGradients : public testing::TestWithParam<Param> {};
+
+TEST_P(OpGradients, AreTheSameAlone) {
+  const OpDef& op = *GetParam().op;
+  if (std::getenv("GM_SMALL_CASES")) GTEST_SKIP() << "the same kernels as in MatchesReference";
+  Device* device = device_for(GetParam().backend);
+  if (!device) GTEST_SKIP() << "no GPU: " << no_cuda_reason();
+  constexpr int64_t kMost = 2500;  // elements: more add time and no path
+  int compared = 0;
+  bool accumulate = false;  // every other case
+  for (const OpCase& c : op.cases()) {
+    int64_t elements = 0;
+    for (const CaseInput& in : c.in) elements += in.spec.shape.numel();
+    if (c.large || elements > kMost) continue;
+    SCOPED_TRACE(case_name(op, c));
+    const CaseData data = make_data(op, c);
+    accumulate = !accumulate;
+    const Result all = run(*device, op, c, data, accumulate);
+    for (int i : op.differentiable) {
+      if (i >= static_cast<int>(all.din.size()) || all.din[i].empty()) continue;
+      EXPECT_EQ(run(*device, op, c, data, accumulate, i).din[i], all.din[i]) << "din" << i << " alone";
+      ++compared;
+    }
+    if (HasFailure()) break;
+  }
+  EXPECT_GT(compared, 0);
+}
+std::vector<Param> params_of_several_gradients() {
+  std::vector<Param> list = params();
+  std::erase_if(list, [](const Param& p) { return p.op->differentiable.size() < 2; });
+  return list;
+}
+INSTANTIATE_TEST_SUITE_P(Ops, OpGradients, testing::ValuesIn(params_of_several_gradients()), param_name);
+
 using Ops = std::vector<const OpDef*>;
 Ops ops_where(bool (*keep)(const OpDef&)) {
   Ops list;

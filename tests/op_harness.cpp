@@ -139,7 +139,7 @@ Specs as_double(Specs specs) {
 
 Result execute(Device& device, Backend backend, const OpDef& op, const OpCase& c, const CaseData& data,
                const Specs& in_specs, const Specs& out_specs, const Specs& saved_specs,
-               const Specs& state_specs, bool accumulate, const std::string& label) {
+               const Specs& state_specs, bool accumulate, const std::string& label, int only = -1) {
   Context ctx = device.context();
   ctx.backend = backend;
   // The sanitizers' run: kernels of cuDNN and cuBLAS are not ours to check.
@@ -231,7 +231,7 @@ Result execute(Device& device, Backend backend, const OpDef& op, const OpCase& c
     din.reserve(in_specs.size());
     for (int i : op.differentiable) {
       const bool given = i < static_cast<int>(c.in.size()) && c.in[i].fill != Fill::absent;
-      if (!given || !is_float(in_specs[i].dtype)) continue;
+      if (!given || !is_float(in_specs[i].dtype) || (only >= 0 && i != only)) continue;
       TensorSpec spec = in_specs[i];
       if (!is_ref && std::count(op.parameters.begin(), op.parameters.end(), i)) spec.dtype = DType::f32;
       slot[i] = static_cast<int>(din.size());
@@ -317,9 +317,10 @@ CaseData make_data(const OpDef& op, const OpCase& c) {
   return d;
 }
 
-Result run(Device& device, const OpDef& op, const OpCase& c, const CaseData& data, bool accumulate) {
+Result run(Device& device, const OpDef& op, const OpCase& c, const CaseData& data, bool accumulate,
+           int only) {
   return execute(device, device.backend(), op, c, data, data.in, data.out, data.saved, data.state, accumulate,
-                 case_name(op, c));
+                 case_name(op, c), only);
 }
 
 Result run_reference(const OpDef& op, const OpCase& c, const CaseData& data, bool accumulate) {

@@ -27,8 +27,9 @@ CaseData make_data(const OpDef& op, const OpCase& c);
 
 /// Forward, then backward when the op has one. accumulate: gradients are added to din_start. Checks guard
 /// bands and that every output element was written (buffers start as NaN); failures are reported through
-/// GoogleTest.
-Result run(Device& device, const OpDef& op, const OpCase& c, const CaseData& data, bool accumulate);
+/// GoogleTest. only: the gradient of this input is the one that is wanted; -1: all.
+Result run(Device& device, const OpDef& op, const OpCase& c, const CaseData& data, bool accumulate,
+           int only = -1);
 
 /// Same, by the reference in doubles.
 Result run_reference(const OpDef& op, const OpCase& c, const CaseData& data, bool accumulate);

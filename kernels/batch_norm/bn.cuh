@@ -4,9 +4,9 @@
 // Mapping of all of them: a thread owns N neighbouring channels (16 bytes when C allows, else one) and walks
 // down pixels; `columns` such threads side by side form a slice of the channels, the rows of a block work on
 // different pixels. `columns` divides C / N where it can, so that no lane idles. Per-channel numbers stay in
-// registers. Several rows are loaded before the first is used, without a branch between the loads, and long
-// passes load the next rows meanwhile: latency is hidden by bytes in flight, not by occupancy alone. Sums
-// over pixels: bn_reduce.cuh.
+// registers. Several rows are loaded before the first is used, without a branch between the loads, and the
+// next ones meanwhile: latency is hidden by bytes in flight, not by occupancy alone. Sums over pixels:
+// bn_reduce.cuh.
 //
 // Braces round a loop with #pragma unroll under `if constexpr` are not style: nvcc 13.0 drops the statement
 // that follows a discarded branch of that form without them.
@@ -120,49 +120,28 @@ struct BnPlace {
   }
 };
 
-/// Deals the pixels first, first + step, ... in batches of Main rows, what is left in batches of Rest:
-/// body(rows, valid). All rows of a batch may be loaded; those with !valid(u) repeat the thread's own first
-/// row and do not count.
-template <int Main, int Rest, class Body>
-__device__ __forceinline__ void bn_batches(unsigned first, unsigned step, unsigned pixels, Body body) {
-  unsigned r = first;
-  for (; r + (Main - 1) * step < pixels; r += Main * step) {
-    unsigned row[Main];
-#pragma unroll
-    for (int u = 0; u < Main; ++u) row[u] = r + u * step;
-    body(row, [](int) { return true; });
-  }
-#pragma unroll 1
-  for (; r < pixels; r += Rest * step) {
-    unsigned row[Rest];
-#pragma unroll
-    for (int u = 0; u < Rest; ++u) row[u] = r + u * step < pixels ? r + u * step : r;
-    body(row, [=](int u) { return r + u * step < pixels; });
-  }
-}
-
-/// The same in batches of R rows, with the loads of the next batch in flight while one is used: load(rows,
-/// batch) fills a Batch, use(batch, rows, valid) takes it.
-template <class Batch, int R, class Load, class Use>
+/// Deals the pixels first, first + step, ... in batches of R rows, with the loads of the next batch in flight
+/// while one is used: load(row, held) fills what is held of a row, use(held, row) takes it. In the last batch
+/// rows past the end are loaded as its first one and not used.
+template <class Held, int R, class Load, class Use>
 __device__ __forceinline__ void bn_stream(unsigned first, unsigned step, unsigned pixels, Load load,
                                           Use use) {
-  if (first >= pixels) return;
-  Batch batch[2];
-  unsigned row[2][R];
+  Held held[2][R];
   auto fetch = [&](unsigned r, int k) {
 #pragma unroll
-    for (int u = 0; u < R; ++u) row[k][u] = r + u * step < pixels ? r + u * step : first;
-    load(row[k], batch[k]);
+    for (int u = 0; u < R; ++u) load(r + u * step < pixels ? r + u * step : r, held[k][u]);
   };
-  fetch(first, 0);
-  for (unsigned r = first;;) {
+  if (first < pixels) fetch(first, 0);
+  for (unsigned r = first; r < pixels;) {
 #pragma unroll
     for (int k = 0; k < 2; ++k) {
-      const unsigned here = r;
-      r += R * step;
-      if (r < pixels) fetch(r, k ^ 1);
-      use(batch[k], row[k], [=](int u) { return here + u * step < pixels; });
-      if (r >= pixels) return;
+      const unsigned next = r + R * step;
+      if (next < pixels) fetch(next, k ^ 1);
+#pragma unroll
+      for (int u = 0; u < R; ++u)
+        if (r + u * step < pixels) use(held[k][u], r + u * step);
+      r = next;
+      if (r >= pixels) break;
     }
   }
 }

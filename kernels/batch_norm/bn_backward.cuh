@@ -36,43 +36,40 @@ __device__ __forceinline__ void bn_gate_and_pool(const BnGradient<T>& g, unsigne
     for (int i = 0; i < N; ++i) dz[i] += d[i] * g.per_pixel;
   }
 }
-/// The rows of a batch, loaded before they are used: x, dy and the factors of their images.
-template <class T, int N, Act A, bool kPlain, int R>
-struct BnRows {
-  BnRaw<T, N> x[R], dy[R];
-  float factor[R];
-  unsigned image[R];
+/// A row, loaded before it is used: x, dy and the factor of its image.
+template <class T, int N, Act A, bool kPlain>
+struct BnRow {
+  BnRaw<T, N> x, dy;
+  float factor;
+  unsigned image;
 
   /// x or dy may be null.
   __device__ __forceinline__ void load(const T* from, const BnGradient<T>& g, const BnImages& images,
-                                       const unsigned (&row)[R], const BnPlace& at) {
-#pragma unroll
-    for (int u = 0; u < R; ++u) {
-      x[u] = bn_load<T, N>(at.row((from ? from : g.dy) + at.c, row[u]));
-      dy[u] = bn_load<T, N>(at.row((kPlain || g.dy ? g.dy : from) + at.c, row[u]));
-      if constexpr (!kPlain) {
-        image[u] = images.of(row[u]);
-        factor[u] = g.factor ? g.factor[image[u]] : 1.f;
-      }
+                                       unsigned row, const BnPlace& at) {
+    x = bn_load<T, N>(at.row((from ? from : g.dy) + at.c, row));
+    dy = bn_load<T, N>(at.row((kPlain || g.dy ? g.dy : from) + at.c, row));
+    if constexpr (!kPlain) {
+      image = images.of(row);
+      factor = g.factor ? g.factor[image] : 1.f;
     }
   }
-  /// x - mean and dz of row u; the same without the mean where it is folded into beta. What dy holds in a
-  /// dropped image does not matter.
+  /// x - mean and dz; the same without the mean where it is folded into beta. What dy holds in a dropped
+  /// image does not matter.
   template <bool kFolded>
-  __device__ __forceinline__ void get(int u, const BnGradient<T>& g, int channels, int c,
-                                      const float (&mean)[N], const float (&scale)[N], const float (&beta)[N],
-                                      float (&v)[N], float (&dz)[N]) const {
-    bn_unpack(x[u], v);
-    bn_unpack(dy[u], dz);
+  __device__ __forceinline__ void get(const BnGradient<T>& g, int channels, int c, const float (&mean)[N],
+                                      const float (&scale)[N], const float (&beta)[N], float (&v)[N],
+                                      float (&dz)[N]) const {
+    bn_unpack(x, v);
+    bn_unpack(dy, dz);
     if constexpr (!kFolded) {
 #pragma unroll
       for (int i = 0; i < N; ++i) v[i] -= mean[i];
     }
     if constexpr (!kPlain) {
-      const bool used = g.dy && factor[u] != 0.f;
+      const bool used = g.dy && factor != 0.f;
 #pragma unroll
-      for (int i = 0; i < N; ++i) dz[i] = used ? dz[i] * factor[u] : 0.f;
-      bn_gate_and_pool(g, image[u], channels, c, dz);
+      for (int i = 0; i < N; ++i) dz[i] = used ? dz[i] * factor : 0.f;
+      bn_gate_and_pool(g, image, channels, c, dz);
     }
     if constexpr (A != Act::none) {
 #pragma unroll
@@ -93,25 +90,19 @@ __global__ __launch_bounds__(kBnThreads,
   if (at.c < channels) {
     float mean[N] = {}, scale[N] = {}, beta[N] = {};
     if (x) finish.load<N, A != Act::none>(at.c, mean, scale, beta);
-    constexpr int R = 2;
-    using Rows = BnRows<T, N, A, kPlain, R>;
-    bn_stream<Rows, R>(
-        at.start, at.step, pixels,
-        [&](const unsigned(&row)[R], Rows& rows) { rows.load(x, g, images, row, at); },
-        [&](const Rows& rows, const unsigned(&)[R], auto valid) {
+    using Row = BnRow<T, N, A, kPlain>;
+    bn_stream<Row, 2>(
+        at.start, at.step, pixels, [&](unsigned row, Row& held) { held.load(x, g, images, row, at); },
+        [&](const Row& held, unsigned) {
+          if constexpr (!kPlain) {
+            if (held.factor == 0.f) return;  // a dropped image adds nothing
+          }
+          float v[N], dz[N];
+          held.template get<false>(g, channels, at.c, mean, scale, beta, v, dz);
 #pragma unroll
-          for (int u = 0; u < R; ++u) {
-            if (!valid(u)) continue;
-            if constexpr (!kPlain) {
-              if (rows.factor[u] == 0.f) continue;  // a dropped image adds nothing
-            }
-            float v[N], dz[N];
-            rows.template get<false>(u, g, channels, at.c, mean, scale, beta, v, dz);
-#pragma unroll
-            for (int i = 0; i < N; ++i) {
-              s[i] += dz[i];
-              q[i] += dz[i] * v[i];
-            }
+          for (int i = 0; i < N; ++i) {
+            s[i] += dz[i];
+            q[i] += dz[i] * v[i];
           }
         });
   }
@@ -143,21 +134,15 @@ __global__ __launch_bounds__(kBnThreads, 2) void bn_backward_apply_kernel(const 
       shift[i] -= mean[i] * slope[i];
     }
   }
-  constexpr int R = 2;
-  using Rows = BnRows<T, N, A, kPlain, R>;
-  bn_stream<Rows, R>(
-      at.start, at.step, pixels,
-      [&](const unsigned(&row)[R], Rows& rows) { rows.load(x, g, images, row, at); },
-      [&](const Rows& rows, const unsigned(&row)[R], auto valid) {
+  using Row = BnRow<T, N, A, kPlain>;
+  bn_stream<Row, 2>(
+      at.start, at.step, pixels, [&](unsigned row, Row& held) { held.load(x, g, images, row, at); },
+      [&](const Row& held, unsigned row) {
+        float v[N], dz[N];
+        held.template get<kFolded>(g, channels, at.c, mean, scale, beta, v, dz);
 #pragma unroll
-        for (int u = 0; u < R; ++u) {
-          if (!valid(u)) continue;
-          float v[N], dz[N];
-          rows.template get<kFolded>(u, g, channels, at.c, mean, scale, beta, v, dz);
-#pragma unroll
-          for (int i = 0; i < N; ++i) v[i] = scale[i] * dz[i] - (shift[i] + slope[i] * v[i]);
-          put_lanes<T, N>(at.row(dx + at.c, row[u]), v, accumulate);
-        }
+        for (int i = 0; i < N; ++i) v[i] = scale[i] * dz[i] - (shift[i] + slope[i] * v[i]);
+        put_lanes<T, N>(at.row(dx + at.c, row), v, accumulate);
       });
 }
 

@@ -33,28 +33,17 @@ __global__ __launch_bounds__(kBnThreads, 2) void bn_statistics_kernel(const T* x
 #pragma unroll
       for (int i = 0; i < N; ++i) finish.v.pivot[at.c + i] = pivot[i];
     }
-    constexpr int R = 4;
-    struct Rows {
-      BnRaw<T, N> raw[R];
-    };
-    bn_stream<Rows, R>(
-        at.start, at.step, pixels,
-        [&](const unsigned(&row)[R], Rows& rows) {
+    using Row = BnRaw<T, N>;
+    bn_stream<Row, 4>(
+        at.start, at.step, pixels, [&](unsigned row, Row& held) { held = bn_load<T, N>(at.row(p, row)); },
+        [&](const Row& held, unsigned) {
+          float v[N];
+          bn_unpack(held, v);
 #pragma unroll
-          for (int u = 0; u < R; ++u) rows.raw[u] = bn_load<T, N>(at.row(p, row[u]));
-        },
-        [&](const Rows& rows, const unsigned(&)[R], auto valid) {
-#pragma unroll
-          for (int u = 0; u < R; ++u) {
-            if (!valid(u)) continue;
-            float v[N];
-            bn_unpack(rows.raw[u], v);
-#pragma unroll
-            for (int i = 0; i < N; ++i) {
-              const float d = v[i] - pivot[i];
-              s[i] += d;
-              q[i] += d * d;
-            }
+          for (int i = 0; i < N; ++i) {
+            const float d = v[i] - pivot[i];
+            s[i] += d;
+            q[i] += d * d;
           }
         });
   }
@@ -126,50 +115,41 @@ __global__ __launch_bounds__(kBnThreads, kTail ? 2 : 4) void bn_apply_kernel(con
   const T* const residuals = tail.residual ? tail.residual + at.c : x + at.c;
   x += at.c;
   y += at.c;
-  constexpr int R = 2;
-  struct Rows {
-    BnRaw<T, N> raw[R], residual[kTail ? R : 1];
-    float factor[kTail ? R : 1];
+  struct Row {
+    BnRaw<T, N> x, residual;
+    float factor;
   };
-  bn_stream<Rows, R>(
+  bn_stream<Row, 2>(
       at.start, at.step, pixels,
-      [&](const unsigned(&row)[R], Rows& rows) {
-#pragma unroll
-        for (int u = 0; u < R; ++u) {
-          rows.raw[u] = bn_load<T, N>(at.row(x, row[u]));
-          if constexpr (kTail) {
-            rows.residual[u] = bn_load<T, N>(at.row(residuals, row[u]));
-            rows.factor[u] = tail.factor ? tail.factor[images.of(row[u])] : 1.f;
-          }
+      [&](unsigned row, Row& held) {
+        held.x = bn_load<T, N>(at.row(x, row));
+        if constexpr (kTail) {
+          held.residual = bn_load<T, N>(at.row(residuals, row));
+          held.factor = tail.factor ? tail.factor[images.of(row)] : 1.f;
         }
       },
-      [&](const Rows& rows, const unsigned(&row)[R], auto valid) {
+      [&](const Row& held, unsigned row) {
+        float v[N];
+        bn_unpack(held.x, v);
 #pragma unroll
-        for (int u = 0; u < R; ++u) {
-          if (!valid(u)) continue;
-          float v[N];
-          bn_unpack(rows.raw[u], v);
+        for (int i = 0; i < N; ++i) v[i] = act_value<A, T>(normalise(i, v[i]));
+        if constexpr (kTail) {
 #pragma unroll
-          for (int i = 0; i < N; ++i) v[i] = act_value<A, T>(normalise(i, v[i]));
-          if constexpr (kTail) {
-            const float factor = rows.factor[u];
+          for (int i = 0; i < N; ++i) v[i] = held.factor != 0.f ? v[i] * held.factor : 0.f;
+          if (tail.gate) {
+            float s[N];
+            load_lanes<float, N>(tail.gate + uint64_t{images.of(row)} * channels + at.c, s);
 #pragma unroll
-            for (int i = 0; i < N; ++i) v[i] = factor != 0.f ? v[i] * factor : 0.f;
-            if (tail.gate) {
-              float s[N];
-              load_lanes<float, N>(tail.gate + uint64_t{images.of(row[u])} * channels + at.c, s);
-#pragma unroll
-              for (int i = 0; i < N; ++i) v[i] *= s[i];
-            }
-            if (tail.residual) {
-              float add[N];
-              bn_unpack(rows.residual[u], add);
-#pragma unroll
-              for (int i = 0; i < N; ++i) v[i] += add[i];
-            }
+            for (int i = 0; i < N; ++i) v[i] *= s[i];
           }
-          store_lanes<T, N>(at.row(y, row[u]), v);
+          if (tail.residual) {
+            float add[N];
+            bn_unpack(held.residual, add);
+#pragma unroll
+            for (int i = 0; i < N; ++i) v[i] += add[i];
+          }
         }
+        store_lanes<T, N>(at.row(y, row), v);
       });
 }
 
@@ -187,23 +167,20 @@ __global__ __launch_bounds__(kBnThreads, 3) void bn_apply_pool_kernel(const T* x
     const uint64_t image = uint64_t{blockIdx.x} * pixels * channels + at.c;
     x += image;
     y += image;
-    bn_batches<4, 2>(threadIdx.y, blockDim.y, pixels, [&]<int R>(const unsigned(&row)[R], auto valid) {
-      BnRaw<T, N> raw[R];
+    using Row = BnRaw<T, N>;
+    bn_stream<Row, 2>(
+        threadIdx.y, blockDim.y, pixels,
+        [&](unsigned row, Row& held) { held = bn_load<T, N>(at.row(x, row)); },
+        [&](const Row& held, unsigned row) {
+          float v[N];
+          bn_unpack(held, v);
 #pragma unroll
-      for (int u = 0; u < R; ++u) raw[u] = bn_load<T, N>(at.row(x, row[u]));
-#pragma unroll
-      for (int u = 0; u < R; ++u) {
-        if (!valid(u)) continue;
-        float v[N];
-        bn_unpack(raw[u], v);
-#pragma unroll
-        for (int i = 0; i < N; ++i) {
-          v[i] = act_value<A, T>(normalise(i, v[i]));
-          sum[0][i] += v[i];
-        }
-        store_lanes<T, N>(at.row(y, row[u]), v);
-      }
-    });
+          for (int i = 0; i < N; ++i) {
+            v[i] = act_value<A, T>(normalise(i, v[i]));
+            sum[0][i] += v[i];
+          }
+          store_lanes<T, N>(at.row(y, row), v);
+        });
   }
   bn_block_sums<1, N>(
       sum, static_cast<int>(blockDim.x), static_cast<int>(blockDim.y), tile, [&](int j, const float(&s)[1]) {

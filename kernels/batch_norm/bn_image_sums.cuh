@@ -20,7 +20,7 @@ struct BnImageGrid {
       : grid(static_cast<unsigned>((channels + 32 * lanes - 1) / (32 * lanes)),
              static_cast<unsigned>(images)),
         block(32, static_cast<unsigned>(std::clamp<int64_t>(pixels / 28, 1, kBnImageRows))) {
-    GM_CHECK(images < 65536, "batch norm: too many images");
+    GM_CHECK(images < 65536, "batch norm: more than 65535 images");
   }
 };
 

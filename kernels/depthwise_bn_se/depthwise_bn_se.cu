@@ -82,17 +82,9 @@ void forward(const OpCall& c) {
   act_switch(act_of(c.attrs), [&](auto act) {
     bn_launch_apply<T, act.value>(yc, nullptr, se.pooled.as<float>(), shape, v, c.ctx);
   });
-  se_launch_forward({.pooled = se.pooled.as<float>(),
-                     .w_squeeze = c.in[4],
-                     .b_squeeze = c.in[5],
-                     .w_excite = c.in[6],
-                     .b_excite = c.in[7],
-                     .squeezed = se.squeezed.as<float>(),
-                     .acted = se.acted.as<float>(),
-                     .excited = se.excited.as<float>(),
-                     .gate = se.gate.as<float>(),
-                     .act = act_of(c.attrs)},
-                    d.images, c.ctx);
+  SeOperands layers(se.pooled, c.in.subspan(4), se.acted, se.gate, act_of(c.attrs));
+  layers.squeezed = se.squeezed.as<float>(), layers.excited = se.excited.as<float>();
+  se_launch_forward(layers, c.ctx);
   act_switch(act_of(c.attrs), [&](auto act) {
     bn_launch_apply<T, act.value>(
         yc, y, nullptr, shape, v, c.ctx,

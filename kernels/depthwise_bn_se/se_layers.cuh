@@ -15,6 +15,8 @@ namespace gm::GM_BACKEND_NS {
 constexpr int kSeThreads = 256, kSeWarps = kSeThreads / 32;
 constexpr int kSeLongImages = 4, kSeLongOutputs = 8, kSeLongChunk = 1024;
 constexpr int kSeWideImages = 8, kSeWideOutputs = 128, kSeWideChunk = 64;
+using SeVector = Vec<float, 4>;  // a value of four images
+static_assert(kSeLongImages == 4 && kSeWideImages % 4 == 0);
 
 /// Sums over channels for images first_image ... + 3 and outputs first ... + 7: put(image, output, sum) once
 /// for each that exists. value(image, c): the factor of a channel. Weight of output s and channel c:
@@ -22,7 +24,7 @@ constexpr int kSeWideImages = 8, kSeWideOutputs = 128, kSeWideChunk = 64;
 template <bool kTurned, class Value, class Put>
 __device__ __forceinline__ void se_long_product(const float* w, int channels, int squeeze, int images,
                                                 Value value, Put put) {
-  GM_SHARED(float, x, [kSeLongChunk * kSeLongImages]);
+  GM_SHARED(SeVector, x, [kSeLongChunk]);
   GM_SHARED(float, sums, [kSeWarps * 32]);
   constexpr int kImages = kSeLongImages, kOutputs = kSeLongOutputs, kOwn = kTurned ? 1 : kOutputs;
   const int thread = static_cast<int>(threadIdx.x), lane = thread % 32, warp = thread / 32;
@@ -38,13 +40,13 @@ __device__ __forceinline__ void se_long_product(const float* w, int channels, in
       float v[kImages];
 #pragma unroll
       for (int j = 0; j < kImages; ++j) v[j] = value(min(first_image + j, images - 1), base + c);
-      store_lanes<float, kImages>(x + c * kImages, v);
+      x[c] = SeVector::from_float(v);
     }
     __syncthreads();
 #pragma unroll 4
     for (int c = begin; c < count; c += kStep) {
       float v[kImages], weight[kOwn];
-      load_lanes<float, kImages>(x + c * kImages, v);
+      x[c].to_float(v);
 #pragma unroll
       for (int o = 0; o < kOwn; ++o) {
         const int64_t s = min(first + mine + o, squeeze - 1);
@@ -73,7 +75,7 @@ __device__ __forceinline__ void se_long_product(const float* w, int channels, in
 template <bool kTurned, int L, class Put>
 __device__ __forceinline__ void se_wide_product(const float* x, const float* w, int channels, int squeeze,
                                                 int images, int block_x, int block_y, Put put) {
-  GM_SHARED(float, values, [kSeWideChunk * kSeWideImages]);
+  GM_SHARED(SeVector, values, [kSeWideChunk][kSeWideImages / 4]);
   constexpr int kImages = 4;  // of a thread
   static_assert(kSeThreads / kSeWideOutputs * kImages == kSeWideImages);
   const int thread = static_cast<int>(threadIdx.x), c = block_x * kSeWideOutputs + thread % kSeWideOutputs,
@@ -83,7 +85,7 @@ __device__ __forceinline__ void se_wide_product(const float* x, const float* w, 
     const int count = min(kSeWideChunk, squeeze - base);
     for (int i = thread; i < count * kSeWideImages; i += kSeThreads) {
       const int image = min(block_y * kSeWideImages + i / count, images - 1);
-      values[i % count * kSeWideImages + i / count] = x[int64_t{image} * squeeze + base + i % count];
+      reinterpret_cast<float*>(values[i % count])[i / count] = x[int64_t{image} * squeeze + base + i % count];
     }
     __syncthreads();
 #pragma unroll(32 / L)
@@ -97,7 +99,7 @@ __device__ __forceinline__ void se_wide_product(const float* x, const float* w, 
 #pragma unroll
       for (int i = 0; i < L; ++i) {
         float v[kImages];
-        load_lanes<float, kImages>(values + (s + i) * kSeWideImages + part, v);
+        values[s + i][part / kImages].to_float(v);
 #pragma unroll
         for (int j = 0; j < kImages; ++j) sum[j] += weight[i] * v[j];
       }
@@ -118,22 +120,29 @@ inline dim3 se_long_grid(int squeeze, int64_t images) {
   return {se_blocks(squeeze, kSeLongOutputs), se_blocks(images, kSeLongImages)};
 }
 
+inline const float* se_optional(const View& v) { return v ? v.as<float>() : nullptr; }
+
 /// The operands of the forward pass: p = `scale` times the sum of `parts` of pooled [image][part][C].
-struct SeForward {
-  const float* pooled;
-  int parts = 1;
-  float scale = 1.f;
-  View w_squeeze, b_squeeze, w_excite, b_excite;
-  float *squeezed = nullptr, *acted, *excited = nullptr, *gate;  // null: nobody asks for it
-  Act act;
-};
-/// Their pointers, for kernels.
 struct SeOperands {
   const float *pooled, *w_squeeze, *b_squeeze, *w_excite, *b_excite;
-  float *squeezed, *acted, *excited, *gate;
-  int parts, channels, squeeze, images;
-  float scale;
+  float *squeezed = nullptr, *acted, *excited = nullptr, *gate;  // null: nobody asks for it
+  int parts = 1, channels, squeeze, images;
+  float scale = 1.f;
   Act act;
+
+  /// layers: w_squeeze, b_squeeze, w_excite, b_excite.
+  SeOperands(const View& pooled, std::span<const View> layers, const View& acted, const View& gate, Act act)
+      : pooled(pooled.as<float>()),
+        w_squeeze(layers[0].as<float>()),
+        b_squeeze(se_optional(layers[1])),
+        w_excite(layers[2].as<float>()),
+        b_excite(se_optional(layers[3])),
+        acted(acted.as<float>()),
+        gate(gate.as<float>()),
+        channels(static_cast<int>(layers[0].shape()[1])),
+        squeeze(static_cast<int>(layers[0].shape()[0])),
+        images(static_cast<int>(gate.shape()[0])),
+        act(act) {}
 };
 
 /// squeezed = w_squeeze p + b_squeeze, acted = act(squeezed).
@@ -170,26 +179,9 @@ __global__ __launch_bounds__(kSeThreads) void se_excite_kernel(SeOperands k) {
                             });
 }
 
-inline const float* se_optional(const View& v) { return v ? v.as<float>() : nullptr; }
-
-inline void se_launch_forward(const SeForward& se, int64_t images, const Context& ctx) {
-  const SeOperands k{.pooled = se.pooled,
-                     .w_squeeze = se.w_squeeze.as<float>(),
-                     .b_squeeze = se_optional(se.b_squeeze),
-                     .w_excite = se.w_excite.as<float>(),
-                     .b_excite = se_optional(se.b_excite),
-                     .squeezed = se.squeezed,
-                     .acted = se.acted,
-                     .excited = se.excited,
-                     .gate = se.gate,
-                     .parts = se.parts,
-                     .channels = static_cast<int>(se.w_squeeze.shape()[1]),
-                     .squeeze = static_cast<int>(se.w_squeeze.shape()[0]),
-                     .images = static_cast<int>(images),
-                     .scale = se.scale,
-                     .act = se.act};
-  GM_LAUNCH(se_squeeze_kernel, se_long_grid(k.squeeze, images), kSeThreads, 0, ctx.stream, k);
-  const dim3 wide(se_blocks(k.channels, kSeWideOutputs), se_blocks(images, kSeWideImages));
+inline void se_launch_forward(const SeOperands& k, const Context& ctx) {
+  GM_LAUNCH(se_squeeze_kernel, se_long_grid(k.squeeze, k.images), kSeThreads, 0, ctx.stream, k);
+  const dim3 wide(se_blocks(k.channels, kSeWideOutputs), se_blocks(k.images, kSeWideImages));
   if (k.squeeze % 4 == 0)
     GM_LAUNCH((se_excite_kernel<4>), wide, kSeThreads, 0, ctx.stream, k);
   else

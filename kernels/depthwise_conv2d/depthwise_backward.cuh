@@ -145,7 +145,7 @@ void dw_launch_backward(const OpCall& c, const DepthwiseShape& d, const DwIncomi
   const unsigned threads = static_cast<unsigned>(sl.columns * sl.rows),
                  slices = static_cast<unsigned>(sl.slices);
   int blocks = static_cast<int>(depthwise_gpu_partials(d));
-  const int marching = dw_launch_march_backward<T, Norm>(x, w, in, dx, add_dx, d, partial, blocks, c.ctx);
+  const int marching = dw_launch_march_backward<T, Norm>(x, w, in, dx, add_dx, d, partial, c.ctx);
   const int vector = kVecLanes<T>;  // the load phase
   const bool fast = !marching && (d.kernel == 3 || d.kernel == 5) && d.stride <= 2 &&
                     d.channels % vector == 0 && sl.columns * sl.lanes % vector == 0;

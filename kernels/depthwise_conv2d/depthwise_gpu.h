@@ -9,8 +9,8 @@
 namespace gm {
 
 constexpr int kDwThreads = 256;  // a block
-constexpr int kDwTile = 4;       // backward: columns of a strip, which one thread takes
-constexpr int kDwLanes = 2;      // forward: channels of a thread
+constexpr int kDwTile = 4;       // backward on tiles: columns of a strip, which one thread takes
+constexpr int kDwLanes = 2;      // of a thread that marches: channels
 /// Blocks of one launch, over all slices of channels: four on each of the 132 processors of an H100.
 constexpr int kDwBlocks = 528;
 
@@ -45,8 +45,8 @@ struct DepthwiseSlices {
       : DepthwiseSlices(d.channels, depthwise_lanes(d.kernel)) {}
 };
 
-/// How the forward kernels cut images: strips of `tile` output columns x bands of rows; one of these is a
-/// unit, which a thread marches down.
+/// How the kernels that march cut images: strips of `tile` columns x bands of rows, of the output in forward;
+/// one of these is a unit, which a thread marches down.
 struct DepthwiseMarch {
   int tile;
   bool whole;  // strips fill the width, and only its outermost columns look outside; else tile is 4
@@ -68,13 +68,14 @@ struct DepthwiseMarch {
     // Bands fill a card with few images, but each reads rows of its neighbour and waits for its first row:
     // the count of least time.
     const int rows = static_cast<int>(d.out_height);
-    const double running = at_once ? at_once : kDwBlocks / 2.0 / sl.slices;
     double least = 1e30;
     for (int b = 1; b <= rows; ++b) {
       const int each = (rows + b - 1) / b;
       if ((rows + each - 1) / each != b) continue;
       const int64_t groups = (d.images * strips * b + sl.rows - 1) / sl.rows;
-      const double turns = std::ceil(static_cast<double>(groups) / running), time = turns * (each + overhead);
+      const double turns = at_once ? std::ceil(double(groups) / at_once)
+                                   : std::ceil(double(groups * sl.slices) / (kDwBlocks / 2)),
+                   time = turns * (each + overhead);
       if (time < least) least = time, bands = b, band_rows = each;
     }
     units = d.images * strips * bands;
@@ -90,12 +91,6 @@ struct DepthwiseMarch {
 inline bool depthwise_marches(const DepthwiseShape& d) {
   return (d.kernel == 3 || d.kernel == 5) && d.stride <= 2 && d.channels % kDwLanes == 0;
 }
-/// Whether its backward, in bf16, marches too, where strips fill the map: 3x3, stride 1, a map as large as
-/// the input.
-inline bool depthwise_marches_back(const DepthwiseShape& d) {
-  return d.kernel == 3 && d.stride == 1 && d.pad_top == 1 && d.pad_left == 1 && d.out_height == d.height &&
-         d.out_width == d.width && d.channels % kDwLanes == 0;
-}
 /// Sums of an image and channel that forward leaves for a mean of its output: one for each unit.
 inline int64_t depthwise_gpu_parts(const DepthwiseShape& d, DType type) {
   if (!depthwise_marches(d)) return 1;
@@ -107,6 +102,26 @@ inline int64_t depthwise_gpu_parts(const DepthwiseShape& d, DType type) {
 inline int64_t depthwise_gpu_partials(const DepthwiseShape& d) {
   return std::max(1, kDwBlocks / DepthwiseSlices(d).slices);
 }
+/// The backward that marches, bf16: x is cut, and a slice has no more blocks than run at once.
+struct DepthwiseMarchBack {
+  DepthwiseSlices slices;
+  DepthwiseMarch march;
+  int blocks;
+  bool fits;  // 3x3, stride 1, a map as large as the input that strips fill
+
+  explicit DepthwiseMarchBack(const DepthwiseShape& d)
+      : DepthwiseMarchBack(d, {d.channels, kDwLanes, kDwBackThreads}) {}
+
+ private:
+  DepthwiseMarchBack(const DepthwiseShape& d, const DepthwiseSlices& sl)
+      : slices(sl),
+        march(d, DType::bf16, sl, at_once(sl), kDwBackOverhead),
+        blocks(march.blocks(sl, at_once(sl))),
+        fits(d.kernel == 3 && d.stride == 1 && d.pad_top == 1 && d.pad_left == 1 &&
+             d.out_height == d.height && d.out_width == d.width && d.channels % kDwLanes == 0 &&
+             march.whole) {}
+  static int at_once(const DepthwiseSlices& sl) { return std::max(1, kDwBackAtOnce / sl.slices); }
+};
 /// Backward: partial weight gradients [partials][taps][C] f32.
 inline size_t depthwise_gpu_workspace(const DepthwiseShape& d) {
   return static_cast<size_t>(depthwise_gpu_partials(d) * d.taps() * d.channels) * sizeof(float);

@@ -120,57 +120,59 @@ __global__ __launch_bounds__(kDwBackThreads, kDwBackBlocks) void dw_march_backwa
         if (t >= at.rows + K - 1) break;
         take_row(window[u], static_cast<unsigned>(at.row - 1 + t) < static_cast<unsigned>(d.height));
         fetch(at.row + t);
-        float own[TW][N];
+        if (t >= K - 1) {
+          float own[TW][N];
 #pragma unroll
-        for (int q = 0; q < TW; ++q) pixel[q].to_float(own[q]);
-        // Those of row ih + 1; before the first row some other, for nothing.
+          for (int q = 0; q < TW; ++q) pixel[q].to_float(own[q]);
+          float sum[TW][N] = {};
+#pragma unroll
+          for (int r = 0; r < K; ++r)
+#pragma unroll
+            for (int s = 0; s < K; ++s)
+#pragma unroll
+              for (int q = 0; q < TW; ++q)
+#pragma unroll
+                for (int n = 0; n < N; ++n) {
+                  const float v = window[(u - r + K) % K][q + K - 1 - s][n];
+                  sum[q][n] += wr[r * K + s][n] * v;
+                  sums[r * K + s][n] += own[q][n] * v;
+                }
+          if (dx) {
+            T* const to = dx + corner + int64_t{ih} * pitch;
+            if (add_dx) {
+#pragma unroll
+              for (int q = 0; q < TW; ++q) put_lanes<T, N>(to + q * d.channels, sum[q], true);
+            } else {
+#pragma unroll
+              for (int q = 0; q < TW; ++q) store_lanes<T, N>(to + q * d.channels, sum[q]);
+            }
+          }
+        }
+        // Pixels of row ih + 1, wanted once its last row of dyc has come; before the first row some other.
         const int64_t next = corner + int64_t{max(0, min(ih + 1, d.height - 1))} * pitch;
 #pragma unroll
         for (int q = 0; q < TW; ++q) pixel[q].load(x + next + q * d.channels);
-        if (t < K - 1) continue;
-        float sum[TW][N] = {};
-#pragma unroll
-        for (int r = 0; r < K; ++r)
-#pragma unroll
-          for (int s = 0; s < K; ++s)
-#pragma unroll
-            for (int q = 0; q < TW; ++q)
-#pragma unroll
-              for (int n = 0; n < N; ++n) {
-                const float v = window[(u - r + K) % K][q + K - 1 - s][n];
-                sum[q][n] += wr[r * K + s][n] * v;
-                sums[r * K + s][n] += own[q][n] * v;
-              }
-        if (!dx) continue;
-        T* const to = dx + corner + int64_t{ih} * pitch;
-        if (add_dx) {
-#pragma unroll
-          for (int q = 0; q < TW; ++q) put_lanes<T, N>(to + q * d.channels, sum[q], true);
-        } else {
-#pragma unroll
-          for (int q = 0; q < TW; ++q) store_lanes<T, N>(to + q * d.channels, sum[q]);
-        }
       }
   }
   if (!partial) return;
   dw_block_sums(sums, 0, shared, d, partial);
 }
 
-/// Launches it and returns its number of blocks, at most `most`; 0 when the problem is another.
+/// Launches it and returns its number of blocks; 0 when the problem is another.
 template <class T, bool Norm>
 int dw_launch_march_backward(const T* x, const T* w, const DwIncoming<T>& in, T* dx, bool add_dx,
-                             const DepthwiseShape& d, float* partial, int64_t most, const Context& ctx) {
+                             const DepthwiseShape& d, float* partial, const Context& ctx) {
   if constexpr (std::is_same_v<T, bf16>) {
-    const DepthwiseSlices sl(d.channels, kDwLanes, kDwBackThreads);
-    const int at_once = std::max(1, kDwBackAtOnce / sl.slices);
-    const DepthwiseMarch m(d, DType::bf16, sl, at_once, kDwBackOverhead);
-    if (!depthwise_marches_back(d) || !m.whole || !in.g.dy) return 0;
-    const int blocks = m.blocks(sl, std::min<int64_t>(most, at_once));
+    const DepthwiseMarchBack back(d);
+    if (!in.g.dy || !back.fits) return 0;
+    const DepthwiseSlices& sl = back.slices;
+    const DepthwiseMarch& m = back.march;
     auto launch = [&](auto tile, auto alone, auto before) {
       GM_LAUNCH((dw_march_backward_kernel<T, tile.value, alone.value, before.value>),
-                dim3(static_cast<unsigned>(blocks), static_cast<unsigned>(sl.slices)),
-                static_cast<unsigned>(sl.columns * sl.rows), dw_sums_bytes(d.taps(), kDwLanes), ctx.stream, x,
-                w, in, dx, add_dx, DwShape(d, sl.columns), DwMarch(m), partial);
+                dim3(static_cast<unsigned>(back.blocks), static_cast<unsigned>(sl.slices)),
+                static_cast<unsigned>(sl.columns * sl.rows),
+                dw_sums_bytes(d.taps(), kDwLanes, kDwBackThreads), ctx.stream, x, w, in, dx, add_dx,
+                DwShape(d, sl.columns), DwMarch(m), partial);
     };
     auto strip = [&](auto before) {
       auto wide = [&](auto tile) {
@@ -188,7 +190,7 @@ int dw_launch_march_backward(const T* x, const T* w, const DwIncoming<T>& in, T*
     } else {
       strip(std::integral_constant<DwBefore, DwBefore::norm_any>{});
     }
-    return blocks;
+    return back.blocks;
   }
   return 0;
 }

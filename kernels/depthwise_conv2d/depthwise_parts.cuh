@@ -156,8 +156,8 @@ __device__ __forceinline__ void dw_block_sums(const float (&v)[Taps][N], int fir
   }
   __syncthreads();
 }
-inline size_t dw_sums_bytes(int taps, int lanes) {
-  return static_cast<size_t>(taps * lanes) * kDwThreads * sizeof(float);
+inline size_t dw_sums_bytes(int taps, int lanes, int threads = kDwThreads) {
+  return static_cast<size_t>(taps * lanes * threads) * sizeof(float);
 }
 
 }  // namespace gm::GM_BACKEND_NS

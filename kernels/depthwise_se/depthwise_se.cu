@@ -12,29 +12,25 @@ void depthwise_se_forward(const OpCall& c) {
   const DepthwiseSeWorkspace at = depthwise_se_workspace(Backend::cuda, c);
   const DepthwiseShape d(c.attrs, c.in[0].shape());
   char* memory = static_cast<char*>(c.workspace.data);
-  const View &y = c.out[0], gate{memory + at.gate, {{d.images, d.channels}, DType::f32}};
-  float* pooled = reinterpret_cast<float*>(memory + at.pooled);
-  SeForward se{.pooled = pooled,
-               .parts = static_cast<int>(at.parts),
-               .scale = 1.f / static_cast<float>(d.out_height * d.out_width),
-               .w_squeeze = c.in[3],
-               .b_squeeze = c.in[4],
-               .w_excite = c.in[5],
-               .b_excite = c.in[6],
-               .acted = reinterpret_cast<float*>(memory + at.squeezed),
-               .gate = gate.as<float>(),
-               .act = act_of(c.attrs)};
+  auto place = [&](size_t offset, int64_t columns) {
+    return View{memory + offset, {{d.images, columns}, DType::f32}};
+  };
+  const View &y = c.out[0], gate = place(at.gate, d.channels);
+  const View pooled = place(at.pooled, d.channels), acted = place(at.squeezed, c.in[3].shape()[0]);
+  SeOperands se(pooled, c.in.subspan(3), acted, gate, act_of(c.attrs));
   float_switch(y.dtype(), [&](auto zero) {
     using T = decltype(zero);
     const bool summed = dw_launch_forward<T, DwEnd::any_pool>(
         c.in[0].as<T>(), c.in[1].as<T>(), c.in[2] ? c.in[2].as<float>() : nullptr, y.as<T>(), d,
-        act_of(c.attrs), pooled, BnFinish{.v = BnVectors(nullptr, 0)}, c.ctx);
-    if (summed) return;
-    const View in[] = {y}, out[] = {View{pooled, gate.spec}};
+        act_of(c.attrs), pooled.as<float>(), BnFinish{.v = BnVectors(nullptr, 0)}, c.ctx);
+    if (summed) {
+      se.parts = static_cast<int>(at.parts), se.scale = 1.f / static_cast<float>(d.out_height * d.out_width);
+      return;
+    }
+    const View in[] = {y}, out[] = {pooled};
     global_pool_forward(OpCall{{{"kind", 0}}, in, out, {}, {}, {}, {}, {memory + at.ops, {}}, c.ctx});
-    se.parts = 1, se.scale = 1.f;
   });
-  se_launch_forward(se, d.images, c.ctx);
+  se_launch_forward(se, c.ctx);
   const View in[] = {y, gate};
   channel_scale_forward(OpCall{{}, in, c.out, {}, {}, {}, {}, {}, c.ctx});
 }
