@@ -1,5 +1,6 @@
 # Decides whether the CUDA backend is built and makes CUDA C++20 work on every CMake this project accepts.
 set(GM_WITH_CUDA OFF)
+set(GM_WITH_NVJPEG OFF)
 if(NOT GM_CUDA STREQUAL "OFF")
   include(CheckLanguage)
   set(CMAKE_CUDA_ARCHITECTURES ${GM_CUDA_ARCHS})
@@ -27,8 +28,22 @@ if(NOT GM_CUDA STREQUAL "OFF")
     set(CMAKE_CUDA_STANDARD_REQUIRED ON)
     find_package(CUDAToolkit REQUIRED)
     set(GM_WITH_CUDA ON)
+    # nvJPEG stands beside the toolkit, in the Python package nvidia-nvjpeg, or where NVJPEG_ROOT says.
+    execute_process(COMMAND python3 -c "import nvidia; print(';'.join(nvidia.__path__))"
+      OUTPUT_VARIABLE WHEELS OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET)
+    list(TRANSFORM WHEELS APPEND /cu${CUDAToolkit_VERSION_MAJOR})
+    set(NVJPEG_HINTS ${NVJPEG_ROOT} $ENV{NVJPEG_ROOT} ${TOOLKIT} ${WHEELS})
+    find_path(NVJPEG_INCLUDE_DIR nvjpeg.h HINTS ${NVJPEG_HINTS} PATH_SUFFIXES include)
+    find_library(NVJPEG_LIBRARY NAMES nvjpeg libnvjpeg.so.${CUDAToolkit_VERSION_MAJOR}
+      HINTS ${NVJPEG_HINTS} PATH_SUFFIXES lib lib64)
+    if(NVJPEG_INCLUDE_DIR)
+      set(GM_WITH_NVJPEG ON)
+      if(NOT NVJPEG_LIBRARY OR GM_PORTABLE)  # another machine's path
+        set(NVJPEG_LIBRARY libnvjpeg.so)
+      endif()
+    endif()
   elseif(GM_CUDA STREQUAL "ON")
     message(FATAL_ERROR "GM_CUDA=ON needs nvcc and cuDNN (nvcc: ${CMAKE_CUDA_COMPILER}, cudnn.h: ${CUDNN_INCLUDE_DIR}, libcudnn: ${CUDNN_LIBRARY})")
   endif()
 endif()
-message(STATUS "CUDA backend: ${GM_WITH_CUDA} (GM_CUDA=${GM_CUDA}, architectures ${GM_CUDA_ARCHS})")
+message(STATUS "CUDA backend: ${GM_WITH_CUDA} (GM_CUDA=${GM_CUDA}, architectures ${GM_CUDA_ARCHS}), nvJPEG: ${GM_WITH_NVJPEG}")

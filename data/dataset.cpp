@@ -19,13 +19,14 @@ std::shared_ptr<Dataset> open_dataset(const std::string& path, const OpenOptions
   if (fs::is_directory(status)) {
     fs::path labels = fs::path(path) / "labels.csv";
     if (fs::exists(labels, ec)) return std::make_shared<CatalogDataset>(labels.string(), options);
-    return std::make_shared<FolderDataset>(path);
+    return std::make_shared<FolderDataset>(path, options);
   }
   std::string ext = fs::path(path).extension().string();
   for (char& c : ext) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
   if (ext == ".h5" || ext == ".hdf5") return std::make_shared<Hdf5Dataset>(path, options);
   if (ext == ".csv") return std::make_shared<CatalogDataset>(path, options);
-  if (is_image_name(path)) return std::make_shared<FileListDataset>(path, std::vector<std::string>{path});
+  if (is_image_name(path))
+    return std::make_shared<FileListDataset>(path, std::vector<std::string>{path}, options);
   fail(path + ": unknown kind of data: expected .h5, .hdf5, .csv, .jpg, .png or a folder");
 }
 

@@ -40,6 +40,8 @@ struct OpenOptions {
   std::vector<std::string> classes;
   /// False: labels are not read at all, so a catalog of another labelling can be classified.
   bool labels = true;
+  /// Decodes the JPEG files of catalogs, folders and single images; null: the processor does.
+  std::shared_ptr<JpegDecoder> jpegs;
 };
 
 /// Opens what `path` is: .h5/.hdf5 (Galaxy10 layout), .csv (catalog), a folder with labels.csv (catalog), a

@@ -116,7 +116,8 @@ std::vector<double> read_degrees(const CsvTable& table, const char* name) {
 
 std::string FileListDataset::id(int64_t i) const { return fs::path(files_[i]).stem().string(); }
 
-FolderDataset::FolderDataset(const std::string& folder) : FileListDataset(folder, {}) {
+FolderDataset::FolderDataset(const std::string& folder, const OpenOptions& options)
+    : FileListDataset(folder, {}, options) {
   std::error_code ec;
   for (fs::directory_iterator it(folder, ec), end; !ec && it != end; it.increment(ec))
     // A leading dot marks temporary files and the droppings of file managers.
@@ -129,7 +130,7 @@ FolderDataset::FolderDataset(const std::string& folder) : FileListDataset(folder
 }
 
 CatalogDataset::CatalogDataset(const std::string& csv, const OpenOptions& options)
-    : FileListDataset(csv, {}) {
+    : FileListDataset(csv, {}, options) {
   CsvTable table(csv);
   int id = table.column("id_str"), file = table.column("file_loc");
   if (id < 0 && file < 0)

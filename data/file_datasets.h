@@ -10,24 +10,27 @@ namespace gm {
 /// Images of given paths, unlabelled, in the given order; the id is the file name without extension.
 class FileListDataset : public Dataset {
  public:
-  FileListDataset(std::string name, std::vector<std::string> files)
-      : name_(std::move(name)), files_(std::move(files)) {}
+  FileListDataset(std::string name, std::vector<std::string> files, const OpenOptions& options = {})
+      : name_(std::move(name)), files_(std::move(files)), jpegs_(options.jpegs) {}
   int64_t size() const override { return static_cast<int64_t>(files_.size()); }
   const std::vector<std::string>& classes() const override { return classes_; }
   int label(int64_t) const override { return -1; }
   std::string id(int64_t i) const override;
-  Image read(int64_t i) const override { return read_image(files_[i]); }
+  Image read(int64_t i) const override { return read_image(files_[i], jpegs_.get()); }
   const std::string& path() const override { return name_; }
 
  protected:
   std::string name_;
   std::vector<std::string> files_, classes_;
+
+ private:
+  std::shared_ptr<JpegDecoder> jpegs_;
 };
 
 /// All JPEG and PNG files of one folder (not of its subfolders), sorted by name. Throws when there is none.
 class FolderDataset : public FileListDataset {
  public:
-  explicit FolderDataset(const std::string& folder);
+  explicit FolderDataset(const std::string& folder, const OpenOptions& options = {});
 };
 
 /// A CSV of the kind zoobot users have. Columns: `id_str` and/or `file_loc` (relative paths resolve against

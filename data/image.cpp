@@ -9,6 +9,7 @@
 #include <memory>
 
 #include "engine/atomic_file.h"
+#include "engine/jpeg_decoder.h"
 #include "kernels/common/error.h"
 
 #define STBI_ONLY_JPEG
@@ -29,6 +30,10 @@ uint32_t big_endian(const uint8_t* p, int bytes) {
 }
 
 bool is_jpeg(const uint8_t* p, size_t n) { return n >= 3 && p[0] == 0xFF && p[1] == 0xD8 && p[2] == 0xFF; }
+/// The kind of JPEG whose three components are YCbCr for certain.
+bool is_jfif(const uint8_t* p, size_t n) {
+  return is_jpeg(p, n) && n >= 11 && p[3] == 0xE0 && std::memcmp(p + 6, "JFIF", 5) == 0;
+}
 bool is_png(const uint8_t* p, size_t n) { return n >= 8 && std::memcmp(p, "\x89PNG\r\n\x1a\n", 8) == 0; }
 
 /// stb fills what a short JPEG lacks with grey, so the end marker is looked for here: segment by segment,
@@ -111,7 +116,7 @@ void check_image(const Image& image, const std::string& name) {
          std::to_string(image.height) + "x3");
 }
 
-Image decode_image(const uint8_t* bytes, size_t size, const std::string& name) {
+Image decode_image(const uint8_t* bytes, size_t size, const std::string& name, JpegDecoder* card) {
   if (size == 0) fail(name + ": empty file");
   bool jpeg = is_jpeg(bytes, size);
   if (!jpeg && !is_png(bytes, size)) fail(name + ": not a JPEG or PNG image");
@@ -119,6 +124,10 @@ Image decode_image(const uint8_t* bytes, size_t size, const std::string& name) {
   int width = 0, height = 0;
   if (header_size(bytes, size, width, height)) check_sides(width, height, name);
   if (!(jpeg ? jpeg_complete(bytes, size) : png_complete(bytes, size))) fail(name + ": truncated image");
+  if (card && is_jfif(bytes, size) && width > 0) {
+    Image image{width, height, std::vector<uint8_t>(static_cast<size_t>(width) * height * 3)};
+    if (card->decode({bytes, size}, width, height, image.rgb)) return image;
+  }
   int channels = 0;
   std::unique_ptr<uint8_t, void (*)(void*)> pixels(
       stbi_load_from_memory(bytes, static_cast<int>(size), &width, &height, &channels, 3), stbi_image_free);
@@ -132,7 +141,7 @@ Image decode_image(const uint8_t* bytes, size_t size, const std::string& name) {
   return image;
 }
 
-Image read_image(const std::string& path) {
+Image read_image(const std::string& path, JpegDecoder* card) {
   std::error_code ec;
   auto status = std::filesystem::status(path, ec);
   if (status.type() == std::filesystem::file_type::not_found) fail(path + ": no such file");
@@ -144,7 +153,7 @@ Image read_image(const std::string& path) {
   if (static_cast<int64_t>(size) > kMaxFileBytes) fail(path + ": larger than 512 MiB");
   std::vector<uint8_t> bytes(size);
   if (std::fread(bytes.data(), 1, size, file.get()) != size) fail(path + ": cannot read: short read");
-  return decode_image(bytes.data(), bytes.size(), path);
+  return decode_image(bytes.data(), bytes.size(), path, card);
 }
 
 namespace {

@@ -6,6 +6,8 @@
 
 namespace gm {
 
+class JpegDecoder;
+
 /// One picture: rgb is (height, width, 3), row-major, 0..255. (H, W, C) is NHWC without N.
 struct Image {
   int width = 0, height = 0;
@@ -18,11 +20,12 @@ inline constexpr int64_t kMaxFileBytes = int64_t{512} << 20;
 
 /// Decodes a JPEG or PNG. Grey is replicated to RGB, 16-bit samples keep their high byte, alpha is dropped.
 /// `name` is what messages call it. Throws gm::Error on: not a JPEG or PNG, truncated, corrupt, outside the
-/// limits (checked from the header, before any pixel is decoded).
-Image decode_image(const uint8_t* bytes, size_t size, const std::string& name);
+/// limits (checked from the header, before any pixel is decoded). `card` may decode JPEG files in the
+/// processor's place; those that it does not take are the processor's.
+Image decode_image(const uint8_t* bytes, size_t size, const std::string& name, JpegDecoder* card = nullptr);
 
 /// Reads and decodes the file; also throws when it is missing, unreadable or empty.
-Image read_image(const std::string& path);
+Image read_image(const std::string& path, JpegDecoder* card = nullptr);
 
 /// Throws gm::Error unless the picture is within the limits and rgb has width * height * 3 bytes.
 void check_image(const Image& image, const std::string& name);

@@ -57,6 +57,11 @@ class HostDevice : public Device {
 
 }  // namespace
 
+std::unique_ptr<JpegDecoder> Device::make_jpeg_decoder(std::string& reason) {
+  reason = backend_name(backend()) + std::string(" has no decoder of its own");
+  return nullptr;
+}
+
 std::unique_ptr<Replay> Device::capture(const std::function<void()>&, std::string& reason) {
   reason = std::string(backend_name(backend())) + " kernels run when they are called";
   return nullptr;

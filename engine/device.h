@@ -6,6 +6,7 @@
 #include <memory>
 #include <string>
 
+#include "engine/jpeg_decoder.h"
 #include "kernels/common/context.h"
 
 namespace gm {
@@ -65,6 +66,8 @@ class Device {
   /// Records what `work` gives to the queue of kernels instead of running it: as one CUDA graph. Null and a
   /// reason where that is not possible; then nothing has run, and `work` may be called directly.
   virtual std::unique_ptr<Replay> capture(const std::function<void()>& work, std::string& reason);
+  /// Decodes JPEG files on the card; null and a reason where it cannot. Must not outlive the device.
+  virtual std::unique_ptr<JpegDecoder> make_jpeg_decoder(std::string& reason);
   /// Handles for kernel calls on this device.
   virtual Context context() const = 0;
   /// Memory of a card that nobody uses; 0 on the host, where memory is not set aside.

@@ -7,6 +7,7 @@
 #include <unordered_map>
 
 #include "engine/device_cuda.h"
+#include "engine/jpeg_decoder_cuda.h"
 #include "engine/plan_store.h"
 #include "engine/replay_cuda.h"
 #include "kernels/common/backends.h"
@@ -144,6 +145,9 @@ class CudaDevice : public Device {
     select();
     keep_choices();  // of the first run, in which the libraries made their plans
     return capture_cuda_graph(stream_, work, reason);
+  }
+  std::unique_ptr<JpegDecoder> make_jpeg_decoder(std::string& reason) override {
+    return open_nvjpeg(index_, reason);
   }
   size_t free_bytes() const override {
     size_t free = 0, total = 0;

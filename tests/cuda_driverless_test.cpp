@@ -3,6 +3,7 @@
 
 #include <filesystem>
 
+#include "engine/jpeg_decoder_cuda.h"
 #include "tests/tools_test_util.h"
 
 namespace gm::test {
@@ -21,6 +22,14 @@ TEST(CudaDriverless, OneLineSaysWhy) {
 TEST(CudaDriverless, TheProcessorTakesOver) {
   const Ran r = run("gm_bench", {"--op", "add", "--seconds", "0.001"});
   EXPECT_EQ(r.code, 0) << r.err;
+}
+
+// Built with nvJPEG or without, its library at hand or not.
+TEST(CudaDriverless, NvJpegSaysWhyItIsNotToBeHad) {
+  std::string reason;
+  if (open_nvjpeg(0, reason)) GTEST_SKIP() << "a card answers here";
+  EXPECT_NE(reason.find("nvjpeg"), std::string::npos) << reason;
+  EXPECT_EQ(reason.find('\n'), std::string::npos) << reason;
 }
 
 }  // namespace gm::test

@@ -4,6 +4,7 @@
 #include <CLI/CLI.hpp>
 #include <numeric>
 
+#include "data/checked_jpegs.h"
 #include "tools/classify.h"
 
 namespace {
@@ -11,7 +12,7 @@ namespace {
 using namespace gm;
 
 struct Arguments {
-  std::string model, out = "-", device = "auto", precision = "f32";
+  std::string model, out = "-", device = "auto", precision = "f32", decode = "auto";
   std::vector<std::string> inputs;
   int64_t batch = 64, seed = 0;
   int threads = 0;
@@ -35,6 +36,12 @@ void declare(CLI::App& app, Arguments& a) {
   app.add_option("--device", a.device, "auto, cpu, cuda or cuda:INDEX")
       ->capture_default_str()
       ->check(check_device);
+  app.add_option(
+         "--decode", a.decode,
+         "where JPEG files are decoded: auto (on the card, where nvJPEG is found) or cpu, which gives "
+         "the same pixels on every machine")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"auto", "cpu"}));
   app.add_option("--threads", a.threads, "CPU threads; 0: all")
       ->capture_default_str()
       ->check(CLI::Range(0, 4096));
@@ -42,14 +49,28 @@ void declare(CLI::App& app, Arguments& a) {
   app.add_flag("--quiet", a.quiet, "print errors only");
 }
 
+/// What --device auto and --decode auto came to, and why.
+std::string choices_text(const Arguments& args, const Device& device, const JpegDecoder* jpegs,
+                         const std::string& no_jpegs) {
+  const std::string text = device.description();
+  if (device.backend() == Backend::cpu) return text + (args.device == "auto" ? " - " + no_cuda_reason() : "");
+  if (jpegs) return text + "; JPEG files: " + jpegs->description();
+  return text + "; JPEG files: processor" + (no_jpegs.empty() ? "" : " - " + no_jpegs);
+}
+
 void infer(const Arguments& args) {
   const ModelFile model = read_model(args.model);
   auto device = open_device(args.device, {.threads = args.threads});
+  std::shared_ptr<JpegDecoder> jpegs;
+  std::string no_jpegs;
+  if (args.decode == "auto")
+    if (auto decoder = device->make_jpeg_decoder(no_jpegs))
+      jpegs = std::make_shared<CheckedJpegDecoder>(std::move(decoder));
   // Every input is opened before the first image is classified: a misspelt path costs nothing.
   std::vector<std::shared_ptr<Dataset>> sets;
   int64_t total = 0;
   for (const auto& path : args.inputs) {
-    sets.push_back(open_dataset(path, {.labels = false}));
+    sets.push_back(open_dataset(path, {.labels = false, .jpegs = jpegs}));
     total += sets.back()->size();
   }
   Predictor predictor(*device, model, std::min<int64_t>(args.batch, std::max<int64_t>(1, total)),
@@ -60,9 +81,7 @@ void infer(const Arguments& args) {
   PredictionColumns columns = columns_for(sets, args.passes);
   columns.logits = args.logits;
   auto writer = open_predictions(args.out, class_names(model.architecture), columns);
-  if (!args.quiet)
-    fmt::print(stderr, "device: {}{}\n", device->description(),
-               device->backend() == Backend::cpu && args.device == "auto" ? " - " + no_cuda_reason() : "");
+  if (!args.quiet) fmt::print(stderr, "device: {}\n", choices_text(args, *device, jpegs.get(), no_jpegs));
 
   Classifier classifier(predictor, model.transform,
                         {.tool = "gm_infer",

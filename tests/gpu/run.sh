@@ -66,7 +66,7 @@ finish() {
   report
   echo "gpu: $file.json, $file.md"
   # 0 only when everything that ran was right.
-  ! grep -vE ' 0$' "$work/phases" | grep -qE '^(tests|feed|determinism|checks|tools|memcheck|racecheck|synccheck|initcheck) '
+  ! grep -vE ' 0$' "$work/phases" | grep -qE '^(tests|feed|determinism|checks|tools|jpegs|memcheck|racecheck|synccheck|initcheck) '
   local status=$?
   rm -rf "$work"
   exit $status
@@ -159,27 +159,32 @@ tools() {
   "$bin/gm_data" synth --classes gz5 --count 256 --size 64 --quiet --out "$set" &&
     "$bin/gm_train" models/effg0.yaml --data "$set" --device cuda --epochs 4 --set input.size=64 --quiet --out "$run" ||
     return 1
-  both_ways() { # DEVICE
+  use_tools() { # DEVICE
     "$bin/gm_infer" "$set" --model "$run" --device "$1" --quiet --out "$work/plain-$1.csv" &&
       "$bin/gm_infer" "$set" --model "$run" --device "$1" --quiet --tta --out "$work/tta-$1.csv" &&
       "$bin/gm_infer" "$set" --model "$run" --device "$1" --quiet --mc-dropout 8 --out "$work/mc-$1.csv" &&
       "$bin/gm_eval" --model "$run" --data "$set" --device "$1" --quiet --out "$work/eval-$1" &&
       "$bin/gm_explain" "$set" --model "$run" --device "$1" --quiet --samples 4 --out "$work/explain-$1"
   }
-  together 'both_ways cpu' 'both_ways cuda' || return 1
+  together 'use_tools cpu' 'use_tools cuda' || return 1
   "$bin/gm_infer" "$set" --model "$run" --device cuda --precision bf16 --quiet --out "$work/bf16-cuda.csv" &&
-    cp "$work/plain-cpu.csv" "$work/bf16-cpu.csv" && python3 - "$work" <<'COMPARE'
-import csv, sys
-
-bad = 0
-for how, allowed in ("plain", 1e-4), ("tta", 1e-4), ("mc", 1e-4), ("bf16", 5e-2):
-    cpu, card = (list(csv.DictReader(open(f"{sys.argv[1]}/{how}-{d}.csv"))) for d in ("cpu", "cuda"))
-    scores = [c for c in cpu[0] if c.startswith("p_")]
-    worst = max(abs(float(a[c]) - float(b[c])) for a, b in zip(cpu, card, strict=True) for c in scores)
-    bad |= not worst <= allowed
-    print(f"{how}: {len(cpu)} images, largest difference of a probability {worst:.2g}, allowed {allowed:g}")
-sys.exit(bad)
-COMPARE
+    cp "$work/plain-cpu.csv" "$work/bf16-cpu.csv" || return 1
+  local how allowed bad=0
+  for how in plain:1e-4 tta:1e-4 mc:1e-4 bf16:5e-2; do
+    allowed=${how#*:} how=${how%:*}
+    python3 tests/gpu/compare_scores.py $how "$work/$how-cpu.csv" "$work/$how-cuda.csv" $allowed || bad=1
+  done
+  return $bad
+}
+# gm_infer on JPEG files of 424 px, with the card's decoder and without: how fast, and how far the scores are apart.
+jpegs() {
+  local set=$work/jpegs how
+  "$bin/gm_data" synth --classes gz5 --count 4096 --size 424 --format jpg --quiet --out "$set" || return 1
+  for how in auto cpu; do
+    "$bin/gm_infer" "$set" --model "$work/tools" --device cuda --batch 256 --decode $how --out "$work/jpegs-$how.csv" ||
+      return 1
+  done
+  python3 tests/gpu/compare_scores.py jpegs "$work/jpegs-cpu.csv" "$work/jpegs-auto.csv" 2e-2
 }
 # All ops on the card in PROCESSES processes; with a TOOL under that sanitizer: our own kernels, small shapes, no case
 # twice.
@@ -192,7 +197,7 @@ ops_tests() { # PROCESSES [TOOL]
   done
   together "${each[@]}"
 }
-export -f determinism checks check together ops_tests tools
+export -f determinism checks check together ops_tests tools jpegs
 export bin work
 
 # In two groups: the tests are thousands of short waits for the card, which each process with long work beside them
@@ -223,6 +228,7 @@ right() {
   phase tools 90 bash -c tools &
   wait
   cat "$work"/check-*.json >"$work/checks.jsonl" 2>/dev/null
+  phase jpegs 40 bash -c jpegs  # alone: it is timed
   report
 }
 if [ -n "${GM_NO_PEERS:-}" ] || ! python3 -c 'import torch; assert torch.cuda.is_available()' 2>/dev/null; then
