@@ -61,7 +61,7 @@ void ImagePool::pack(const HostBatch& batch, const std::vector<int64_t>& list, c
 
 void ImagePool::bring(int slot, const HostBatch& batch, std::span<AugmentSample> samples) {
   // Where everything goes: first what will stay, then what passes through.
-  std::vector<int64_t> staying, passing;
+  std::vector<int64_t> staying, passing, again;
   size_t staying_bytes = 0, passing_bytes = 0;
   for (int64_t i = 0; i < batch.count; ++i) {
     AugmentSample& s = samples[i];
@@ -78,6 +78,9 @@ void ImagePool::bring(int slot, const HostBatch& batch, std::span<AugmentSample>
       staying.push_back(i);
       std::lock_guard<std::mutex> lock(mutex_);
       images_[batch.rows[i]] = {s.offset, s.width, s.height};
+    } else if (!passing.empty() && batch.images[i] == batch.images[passing.back()]) {
+      s.offset = samples[passing.back()].offset;
+      again.push_back(i);
     } else {
       s.offset = static_cast<int64_t>(passing_bytes);  // the place of the slot is added below
       passing_bytes += bytes;
@@ -99,7 +102,8 @@ void ImagePool::bring(int slot, const HostBatch& batch, std::span<AugmentSample>
   }
   if (passing_bytes) {
     const size_t place = kept_ + static_cast<size_t>(slot) * passing_;
-    for (int64_t i : passing) samples[i].offset += static_cast<int64_t>(place);
+    for (const auto& list : {passing, again})
+      for (int64_t i : list) samples[i].offset += static_cast<int64_t>(place);
     pack(batch, passing, staging.data() + staying_bytes);
     device_.start_upload(memory + place, staging.data() + staying_bytes, passing_bytes);
   }

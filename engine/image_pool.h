@@ -31,8 +31,8 @@ class ImagePool {
   /// An image that stays; nothing for others. May be called by any thread.
   std::optional<Image> find(int64_t row) const;
 
-  /// Starts the uploads of what is not there yet and sets the samples' offsets. Work of the last batch in
-  /// `slot` must be done. Throws gm::Error when an image is neither there nor in the batch.
+  /// Starts the uploads of what is not there yet (neighbours of one image: once) and sets samples' offsets.
+  /// The last batch in `slot` must be done with. Throws gm::Error when an image is neither there nor given.
   void bring(int slot, const HostBatch& batch, std::span<AugmentSample> samples);
 
   /// All images as the op reads them. Moves when a batch needs more room than any before it: then

@@ -17,10 +17,10 @@ double entropy(const std::vector<double>& p) {
   return sum;
 }
 
-/// Adds one of `count` passes to the means.
-void add_pass(const std::vector<float>& logits, int classes, int count, std::vector<Prediction>& out) {
+/// Adds one of `count` passes to the means. `logits` are the first image's, the next one's lie `stride` on.
+void add_pass(const float* logits, int stride, int classes, int count, std::vector<Prediction>& out) {
   for (size_t i = 0; i < out.size(); ++i) {
-    const float* z = logits.data() + i * static_cast<size_t>(classes);
+    const float* z = logits + i * static_cast<size_t>(stride);
     const auto p = softmax(z, classes);
     Prediction& sum = out[i];
     sum.probabilities.resize(p.size());
@@ -48,7 +48,13 @@ void declare_passes(CLI::App& app, Passes& passes) {
 }
 
 bool on_device(const Device& device, const Passes& passes) {
-  return device.backend() == Backend::cuda && !passes.symmetries && passes.dropout == 0;
+  return device.backend() == Backend::cuda && passes.dropout == 0;
+}
+
+int64_t rows_of(const Device& device, const Passes& passes, int64_t batch, int64_t total) {
+  total = std::max<int64_t>(1, total);
+  if (!passes.symmetries || !on_device(device, passes)) return std::min(batch, total);
+  return 8 * std::clamp<int64_t>(batch / 8, 1, total);
 }
 
 std::vector<float> symmetric_view(const std::vector<float>& pixels, int side, int view) {
@@ -70,6 +76,20 @@ std::vector<float> symmetric_view(const std::vector<float>& pixels, int side, in
   return out;
 }
 
+AugmentSample symmetric_view(const AugmentSample& sample, int side, int view) {
+  // (u, v) = where the output position (x, y) of the view lies in the plain output.
+  Affine at;
+  if (view & 4) at.xx = -1, at.x0 = side;
+  for (int turn = 0; turn < (view & 3); ++turn) at = {-at.yx, -at.yy, side - at.y0, at.xx, at.xy, at.x0};
+  const Affine& m = sample.to_window;
+  AugmentSample out = sample;
+  out.to_window = {m.xx * at.xx + m.xy * at.yx,        m.xx * at.xy + m.xy * at.yy,
+                   m.xx * at.x0 + m.xy * at.y0 + m.x0, m.yx * at.xx + m.yy * at.yx,
+                   m.yx * at.xy + m.yy * at.yy,        m.yx * at.x0 + m.yy * at.y0 + m.y0};
+  if (view & 1) std::swap(out.taps_x, out.taps_y);
+  return out;
+}
+
 PredictionColumns columns_for(const std::vector<std::shared_ptr<Dataset>>& sets, const Passes& passes) {
   PredictionColumns columns{.uncertainty = passes.dropout > 0, .id_bytes = 1};
   double ra = 0, dec = 0;
@@ -84,29 +104,44 @@ PredictionColumns columns_for(const std::vector<std::shared_ptr<Dataset>>& sets,
 Classifier::Classifier(Predictor& predictor, const TransformConfig& transform,
                        const ImageReader::Options& options, const Passes& passes)
     : predictor_(predictor),
-      reader_(transform, predictor.batch(),
+      reader_(transform, predictor.feed() && passes.symmetries ? predictor.batch() / 8 : predictor.batch(),
               [&] {
                 ImageReader::Options o = options;
                 o.device_images = predictor.images();
                 return o;
               }()),
-      passes_(predictor.feed() ? Passes{} : passes) {}
+      passes_(predictor.feed() ? Passes{.symmetries = passes.symmetries} : passes) {}
 
 void Classifier::classify(const HostBatch& batch, std::vector<Prediction>& out) {
   const int classes = predictor_.architecture().classes;
-  const int views = passes_.symmetries ? 8 : 1, samples = std::max(1, passes_.dropout),
-            count = views * samples;
-  for (int view = 0; view < views; ++view) {
+  const int samples = std::max(1, passes_.dropout), count = views() * samples;
+  for (int view = 0; view < views(); ++view) {
     predictor_.logits(view == 0 ? batch.pixels
                                 : symmetric_view(batch.pixels, predictor_.architecture().input_size, view));
     for (int k = 0; k < samples; ++k)
-      add_pass(passes_.dropout ? predictor_.sample_logits(k) : predictor_.last_logits(), classes, count, out);
+      add_pass((passes_.dropout ? predictor_.sample_logits(k) : predictor_.last_logits()).data(), classes,
+               classes, count, out);
   }
+}
+
+// All views of an image are rows of one batch.
+std::optional<DeviceFeed::Results> Classifier::push(const HostBatch& batch) {
+  if (!passes_.symmetries) return predictor_.feed()->push(batch);
+  HostBatch all;
+  all.count = batch.count * views();
+  for (int64_t i = 0; i < batch.count; ++i)
+    for (int view = 0; view < views(); ++view) {
+      all.samples.push_back(symmetric_view(batch.samples[i], predictor_.architecture().input_size, view));
+      all.images.push_back(batch.images[i]);
+      all.labels.push_back(batch.labels[i]);
+      all.rows.push_back(batch.rows[i]);
+    }
+  return predictor_.feed()->push(all);
 }
 
 void Classifier::run(const std::shared_ptr<const Dataset>& data, const std::vector<int64_t>& rows,
                      const Sink& sink) {
-  const int count = (passes_.symmetries ? 8 : 1) * std::max(1, passes_.dropout);
+  const int count = views() * std::max(1, passes_.dropout);
   auto finish = [&](const std::vector<int64_t>& of, std::vector<Prediction>& out) {
     for (size_t i = 0; i < out.size(); ++i) {
       finish_passes(count, out[i]);
@@ -129,13 +164,15 @@ void Classifier::run(const std::shared_ptr<const Dataset>& data, const std::vect
   std::deque<std::vector<int64_t>> waiting;
   auto take = [&](const DeviceFeed::Results& results) {
     out.assign(waiting.front().size(), {});
-    add_pass(results[0], predictor_.architecture().classes, 1, out);
+    const int classes = predictor_.architecture().classes;
+    for (int view = 0; view < views(); ++view)
+      add_pass(results[0].data() + view * classes, views() * classes, classes, views(), out);
     finish(waiting.front(), out);
     waiting.pop_front();
   };
   reader_.run(data, rows, [&](const HostBatch& batch) {
     waiting.emplace_back(batch.rows.begin(), batch.rows.begin() + batch.count);
-    if (const auto results = feed->push(batch)) take(*results);
+    if (const auto results = push(batch)) take(*results);
   });
   while (!waiting.empty()) take(*feed->pop());
 }

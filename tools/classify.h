@@ -1,6 +1,7 @@
 // Images through a trained network, batch by batch: what gm_infer and gm_eval have in common.
 #pragma once
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -15,14 +16,19 @@ struct Passes {
   bool symmetries = false;  // test-time augmentation: the eight rotations and reflections of the square
   int dropout = 0;          // MC dropout: so many masks; 0: none, the deterministic network
 };
-/// True where a graphics card prepares the images itself: it does for a single pass, not for several.
+/// True where a graphics card prepares the images itself: always, but for dropout's passes.
 bool on_device(const Device& device, const Passes& passes);
+/// Rows of a predictor's batch that has room for at most `batch`, where no more than `total` images come.
+/// Symmetric views of an image fill eight rows on the device, which makes them in one step.
+int64_t rows_of(const Device& device, const Passes& passes, int64_t batch, int64_t total);
 /// --tta and --mc-dropout N.
 void declare_passes(CLI::App& app, Passes& passes);
 
 /// One of the eight symmetries of the square: view & 3 quarter turns after, with view & 4, a reflection.
 /// pixels (N, side, side, 3).
 std::vector<float> symmetric_view(const std::vector<float>& pixels, int side, int view);
+/// The sample whose output of `side` px is that view of the given one's.
+AugmentSample symmetric_view(const AugmentSample& sample, int side, int view);
 
 /// Columns that the data and the passes ask for: positions where a row of any set has one, uncertainty with
 /// dropout, room for the longest id.
@@ -30,7 +36,7 @@ PredictionColumns columns_for(const std::vector<std::shared_ptr<Dataset>>& sets,
 
 class Classifier {
  public:
-  /// A predictor with a feed makes one pass whatever `passes` says.
+  /// A predictor with a feed makes no passes with dropout, and takes eight rows (rows_of) for symmetries.
   Classifier(Predictor& predictor, const TransformConfig& transform, const ImageReader::Options& options,
              const Passes& passes = {});
 
@@ -43,7 +49,9 @@ class Classifier {
   const ImageReader& reader() const { return reader_; }
 
  private:
+  int views() const { return passes_.symmetries ? 8 : 1; }
   void classify(const HostBatch& batch, std::vector<Prediction>& out);
+  std::optional<DeviceFeed::Results> push(const HostBatch& batch);
 
   Predictor& predictor_;
   ImageReader reader_;

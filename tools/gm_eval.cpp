@@ -161,11 +161,12 @@ void evaluate(const Arguments& args) {
   const auto total = static_cast<int64_t>(selection.rows.size());
   const bool half = args.precision == "bf16";
   const auto seed = static_cast<uint64_t>(args.seed);
-  auto predictor = std::make_unique<Predictor>(*device, model, std::min(args.batch, total),
-                                               PredictorOptions{.bf16 = half,
-                                                                .sampling = args.passes.dropout > 0,
-                                                                .seed = seed,
-                                                                .images = on_device(*device, args.passes)});
+  auto predictor =
+      std::make_unique<Predictor>(*device, model, rows_of(*device, args.passes, args.batch, total),
+                                  PredictorOptions{.bf16 = half,
+                                                   .sampling = args.passes.dropout > 0,
+                                                   .seed = seed,
+                                                   .images = on_device(*device, args.passes)});
   e.count = count_network(model.architecture);
   e.unlabelled = selection.unlabelled;
   e.confusion = ConfusionMatrix(model.architecture.classes);

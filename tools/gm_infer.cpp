@@ -73,7 +73,7 @@ void infer(const Arguments& args) {
     sets.push_back(open_dataset(path, {.labels = false, .jpegs = jpegs}));
     total += sets.back()->size();
   }
-  Predictor predictor(*device, model, std::min<int64_t>(args.batch, std::max<int64_t>(1, total)),
+  Predictor predictor(*device, model, rows_of(*device, args.passes, args.batch, total),
                       {.bf16 = args.precision == "bf16",
                        .sampling = args.passes.dropout > 0,
                        .seed = static_cast<uint64_t>(args.seed),
