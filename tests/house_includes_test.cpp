@@ -1,6 +1,7 @@
 // The rules of the house that a compiler does not check: who may include whom, and what an op folder holds.
 //   tools, tests -> data, layers -> engine -> kernels; data and layers do not know each other;
-//   CUDA headers only in kernels/ and engine/*cuda*.
+//   CUDA headers only in kernels/ and engine/*cuda*;
+//   tools/pictures knows no other part of tools, and of the others only gm_search knows tools/search.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -36,11 +37,12 @@ bool is_header(const std::string& path) { return ends_with(path, ".h") || ends_w
 std::vector<std::string> violations(const std::string& path, const std::string& text) {
   static const std::regex include(R"(^\s*#\s*include\s*([<"])([^">]+)[">])");
   static const std::regex cuda_header(
-      R"(^(cuda|cudnn|cublas|curand|cub/|nccl|nvtx|cooperative_groups|mma\.h).*)");
+      R"(^(cuda|cudnn|cublas|curand|cub/|nccl|nvtx|nvjpeg|cooperative_groups|mma\.h).*)");
   std::vector<std::string> found;
   const std::string folder = first_part(path), name = path.substr(path.rfind('/') + 1);
   const bool may_use_cuda =
       folder == "kernels" || (folder == "engine" && name.find("cuda") != std::string::npos);
+  auto in = [](const std::string& file, const char* part) { return file.rfind(part, 0) == 0; };
   bool once = false;
   std::istringstream lines(text);
   std::string line;
@@ -62,6 +64,11 @@ std::vector<std::string> violations(const std::string& path, const std::string& 
       found.push_back(at + "\"" + header + "\" is not a path from the root");
     else if (!kMayInclude.at(folder).count(target))
       found.push_back(at + folder + " must not include " + header);
+    else if (in(path, "tools/pictures/") && in(header, "tools/") && !in(header, "tools/pictures/"))
+      found.push_back(at + "tools/pictures must not include " + header);
+    else if (in(path, "tools/") && !in(path, "tools/search/") && path != "tools/gm_search.cpp" &&
+             in(header, "tools/search/"))
+      found.push_back(at + "only gm_search includes " + header);
   }
   if (is_header(path) && !once) found.push_back(path + ": no #pragma once");
   return found;
@@ -126,6 +133,10 @@ TEST(House, TheCheckSeesWhatItShould) {
   EXPECT_EQ(violations("layers/a.cpp", "#include \"../data/images.h\"\n").size(), 1u);
   EXPECT_EQ(violations("layers/a.cpp", "#include <data/images.h>\n").size(), 1u);
   EXPECT_EQ(violations("engine/a.h", "struct A {};\n").size(), 1u);
+  EXPECT_EQ(violations("tools/pictures/a.cpp", "#include \"tools/cli.h\"\n").size(), 1u);
+  EXPECT_TRUE(violations("tools/pictures/a.cpp", "#include \"tools/pictures/chart.h\"\n").empty());
+  EXPECT_EQ(violations("tools/report.cpp", "#include \"tools/search/arm.h\"\n").size(), 1u);
+  EXPECT_TRUE(violations("tools/gm_search.cpp", "#include \"tools/search/commands.h\"\n").empty());
 }
 
 TEST(House, EveryOpFolderIsCompleteAndListed) {

@@ -1,5 +1,5 @@
 // The SVG chart writer: well-formed, true to the numbers, readable on both backgrounds.
-#include "tools/chart.h"
+#include "tools/pictures/chart.h"
 
 #include <cmath>
 #include <cstdlib>
@@ -8,7 +8,7 @@
 
 #include "kernels/common/error.h"
 #include "tests/data_test_util.h"
-#include "tools/markup.h"
+#include "tools/pictures/markup.h"
 
 namespace gm {
 namespace {

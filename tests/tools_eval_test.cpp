@@ -9,7 +9,7 @@
 #include "data/predictions.h"
 #include "engine/calibration.h"
 #include "tests/tools_test_util.h"
-#include "tools/confusion_picture.h"
+#include "tools/pictures/confusion_picture.h"
 
 namespace gm {
 namespace {

@@ -2,7 +2,7 @@
 #include "data/hdf5_util.h"
 #include "layers/attribution.h"
 #include "tests/tools_test_util.h"
-#include "tools/explain_picture.h"
+#include "tools/pictures/explain_picture.h"
 
 namespace gm {
 namespace {

@@ -5,7 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "tests/tools_test_util.h"
-#include "tools/markup.h"
+#include "tools/pictures/markup.h"
 #include "tools/shell.h"
 
 namespace gm {

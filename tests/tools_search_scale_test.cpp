@@ -6,7 +6,7 @@
 #include "data/csv.h"
 #include "layers/compound_scaling.h"
 #include "tests/tools_test_util.h"
-#include "tools/candidate_process.h"
+#include "tools/search/candidate_process.h"
 
 namespace gm {
 namespace {

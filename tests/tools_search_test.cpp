@@ -5,8 +5,8 @@
 
 #include "data/csv.h"
 #include "tests/tools_test_util.h"
-#include "tools/search_arm.h"
-#include "tools/search_finalists.h"
+#include "tools/search/arm.h"
+#include "tools/search/finalists.h"
 
 namespace gm {
 namespace {

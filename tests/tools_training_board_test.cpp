@@ -6,8 +6,8 @@
 #include "data/split.h"
 #include "tests/python_test_util.h"
 #include "tests/tools_test_util.h"
-#include "tools/augmented_picture.h"
-#include "tools/tensorboard.h"
+#include "tools/pictures/augmented_picture.h"
+#include "tools/pictures/tensorboard.h"
 
 namespace gm {
 namespace {

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "engine/metrics.h"
-#include "tools/chart.h"
+#include "tools/pictures/chart.h"
 #include "tools/training_record.h"
 
 namespace gm {

@@ -5,9 +5,9 @@
 #include "data/dataset.h"
 #include "kernels/common/error.h"
 #include "layers/config.h"
-#include "tools/augmented_picture.h"
-#include "tools/canvas.h"
 #include "tools/data_commands.h"
+#include "tools/pictures/augmented_picture.h"
+#include "tools/pictures/canvas.h"
 #include "tools/run_config.h"
 
 namespace gm {

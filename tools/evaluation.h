@@ -6,8 +6,8 @@
 #include "engine/calibration.h"
 #include "engine/metrics.h"
 #include "layers/count.h"
-#include "tools/chart.h"
 #include "tools/classify.h"
+#include "tools/pictures/chart.h"
 
 namespace gm {
 

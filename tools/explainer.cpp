@@ -4,7 +4,7 @@
 
 #include <algorithm>
 
-#include "tools/explain_picture.h"
+#include "tools/pictures/explain_picture.h"
 
 namespace gm {
 

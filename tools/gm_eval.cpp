@@ -8,10 +8,10 @@
 
 #include "data/split.h"
 #include "engine/atomic_file.h"
-#include "tools/confusion_picture.h"
-#include "tools/explain_picture.h"
 #include "tools/explainer.h"
 #include "tools/model_bench.h"
+#include "tools/pictures/confusion_picture.h"
+#include "tools/pictures/explain_picture.h"
 #include "tools/report.h"
 #include "tools/report_cards.h"
 #include "tools/shell.h"

@@ -6,8 +6,8 @@
 #include <numeric>
 #include <set>
 
-#include "tools/explain_picture.h"
 #include "tools/explainer.h"
+#include "tools/pictures/explain_picture.h"
 #include "tools/read_images.h"
 
 namespace {

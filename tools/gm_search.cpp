@@ -2,7 +2,7 @@
 #include <CLI/CLI.hpp>
 
 #include "tools/cli.h"
-#include "tools/search_commands.h"
+#include "tools/search/commands.h"
 
 int main(int argc, char** argv) {
   CLI::App app{"Searches for networks and scales them."};

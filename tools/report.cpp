@@ -4,8 +4,8 @@
 
 #include <algorithm>
 
-#include "tools/confusion_picture.h"
-#include "tools/markup.h"
+#include "tools/pictures/confusion_picture.h"
+#include "tools/pictures/markup.h"
 #include "tools/report_cards.h"
 #include "tools/training_record.h"
 

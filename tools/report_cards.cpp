@@ -10,7 +10,7 @@
 
 #include "data/csv.h"
 #include "engine/atomic_file.h"
-#include "tools/markup.h"
+#include "tools/pictures/markup.h"
 #include "tools/run_config.h"
 #include "tools/run_folder.h"
 #include "tools/shell.h"

@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
-#include "tools/augmented_picture.h"
-#include "tools/confusion_picture.h"
+#include "tools/pictures/augmented_picture.h"
+#include "tools/pictures/confusion_picture.h"
 
 namespace gm {
 

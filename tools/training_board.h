@@ -5,7 +5,7 @@
 
 #include "data/loader.h"
 #include "engine/trainer.h"
-#include "tools/tensorboard.h"
+#include "tools/pictures/tensorboard.h"
 
 namespace gm {
 

@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "tools/chart.h"
+#include "tools/pictures/chart.h"
 
 namespace gm {
 

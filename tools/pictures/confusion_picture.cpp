@@ -1,10 +1,10 @@
-#include "tools/confusion_picture.h"
+#include "tools/pictures/confusion_picture.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
 
-#include "tools/canvas.h"
+#include "tools/pictures/canvas.h"
 
 namespace gm {
 

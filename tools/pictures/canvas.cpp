@@ -1,4 +1,4 @@
-#include "tools/canvas.h"
+#include "tools/pictures/canvas.h"
 
 #include <algorithm>
 #include <cmath>

@@ -1,4 +1,4 @@
-#include "tools/candidate_report.h"
+#include "tools/search/candidate_report.h"
 
 #include <fmt/format.h>
 

@@ -1,4 +1,4 @@
-#include "tools/markup.h"
+#include "tools/pictures/markup.h"
 
 #include <cstdint>
 

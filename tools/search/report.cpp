@@ -1,4 +1,4 @@
-#include "tools/search_report.h"
+#include "tools/search/report.h"
 
 #include <fmt/format.h>
 
@@ -7,7 +7,7 @@
 #include <map>
 
 #include "engine/atomic_file.h"
-#include "tools/chart.h"
+#include "tools/pictures/chart.h"
 
 namespace gm {
 

@@ -1,4 +1,4 @@
-#include "tools/candidates.h"
+#include "tools/search/candidates.h"
 
 #include <fmt/format.h>
 #include <unistd.h>

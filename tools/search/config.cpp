@@ -1,4 +1,4 @@
-#include "tools/search_config.h"
+#include "tools/search/config.h"
 
 #include <algorithm>
 #include <cmath>

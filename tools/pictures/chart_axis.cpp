@@ -1,4 +1,4 @@
-#include "tools/chart_axis.h"
+#include "tools/pictures/chart_axis.h"
 
 #include <fmt/format.h>
 

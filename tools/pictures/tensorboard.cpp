@@ -1,4 +1,4 @@
-#include "tools/tensorboard.h"
+#include "tools/pictures/tensorboard.h"
 
 #include <unistd.h>
 

@@ -1,4 +1,4 @@
-#include "tools/search_finalists.h"
+#include "tools/search/finalists.h"
 
 #include <fmt/format.h>
 
@@ -11,7 +11,7 @@
 
 #include "engine/atomic_file.h"
 #include "kernels/common/error.h"
-#include "tools/search_report.h"
+#include "tools/search/report.h"
 
 namespace gm {
 

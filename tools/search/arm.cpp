@@ -1,4 +1,4 @@
-#include "tools/search_arm.h"
+#include "tools/search/arm.h"
 
 #include <cmath>
 #include <filesystem>

@@ -5,9 +5,9 @@
 #include <string>
 #include <vector>
 
-#include "tools/candidates.h"
-#include "tools/search_config.h"
-#include "tools/search_journal.h"
+#include "tools/search/candidates.h"
+#include "tools/search/config.h"
+#include "tools/search/journal.h"
 
 namespace gm {
 

@@ -7,8 +7,8 @@
 #include "kernels/common/backends.h"
 #include "kernels/common/error.h"
 #include "tools/cli.h"
-#include "tools/search_commands.h"
-#include "tools/search_config.h"
+#include "tools/search/commands.h"
+#include "tools/search/config.h"
 
 namespace gm {
 

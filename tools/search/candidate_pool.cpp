@@ -17,10 +17,10 @@
 #include "kernels/common/error.h"
 #include "kernels/common/parallel.h"
 #include "layers/count.h"
-#include "tools/candidate_process.h"
-#include "tools/candidates.h"
 #include "tools/cli.h"
 #include "tools/run_config.h"
+#include "tools/search/candidate_process.h"
+#include "tools/search/candidates.h"
 
 namespace gm {
 

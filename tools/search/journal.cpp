@@ -1,4 +1,4 @@
-#include "tools/search_journal.h"
+#include "tools/search/journal.h"
 
 #include <cerrno>
 #include <cstring>

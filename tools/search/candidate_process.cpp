@@ -1,4 +1,4 @@
-#include "tools/candidate_process.h"
+#include "tools/search/candidate_process.h"
 
 #include <fcntl.h>
 #include <sys/prctl.h>

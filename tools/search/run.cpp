@@ -14,9 +14,9 @@
 #include "kernels/common/error.h"
 #include "tools/cli.h"
 #include "tools/run_folder.h"
-#include "tools/search_arm.h"
-#include "tools/search_commands.h"
-#include "tools/search_finalists.h"
+#include "tools/search/arm.h"
+#include "tools/search/commands.h"
+#include "tools/search/finalists.h"
 
 namespace gm {
 

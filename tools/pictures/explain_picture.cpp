@@ -1,11 +1,11 @@
-#include "tools/explain_picture.h"
+#include "tools/pictures/explain_picture.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <cmath>
 
-#include "tools/canvas.h"
+#include "tools/pictures/canvas.h"
 
 namespace gm {
 

@@ -1,4 +1,4 @@
-#include "tools/chart.h"
+#include "tools/pictures/chart.h"
 
 #include <fmt/format.h>
 
@@ -8,8 +8,8 @@
 #include <numeric>
 
 #include "kernels/common/error.h"
-#include "tools/chart_axis.h"
-#include "tools/markup.h"
+#include "tools/pictures/chart_axis.h"
+#include "tools/pictures/markup.h"
 
 namespace gm {
 

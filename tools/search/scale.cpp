@@ -13,11 +13,11 @@
 #include "engine/atomic_file.h"
 #include "kernels/common/error.h"
 #include "layers/compound_scaling.h"
-#include "tools/candidate_report.h"
-#include "tools/chart.h"
 #include "tools/cli.h"
+#include "tools/pictures/chart.h"
 #include "tools/run_config.h"
-#include "tools/search_commands.h"
+#include "tools/search/candidate_report.h"
+#include "tools/search/commands.h"
 
 namespace gm {
 

@@ -1,8 +1,8 @@
-#include "tools/augmented_picture.h"
+#include "tools/pictures/augmented_picture.h"
 
 #include <algorithm>
 
-#include "tools/canvas.h"
+#include "tools/pictures/canvas.h"
 
 namespace gm {
 

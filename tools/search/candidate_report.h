@@ -4,7 +4,7 @@
 #include <utility>
 #include <vector>
 
-#include "tools/candidates.h"
+#include "tools/search/candidates.h"
 
 namespace gm {
 

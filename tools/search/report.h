@@ -3,7 +3,7 @@
 #include <string>
 #include <vector>
 
-#include "tools/search_finalists.h"
+#include "tools/search/finalists.h"
 
 namespace gm {
 

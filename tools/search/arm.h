@@ -7,8 +7,8 @@
 #include "data/loader.h"
 #include "engine/metrics.h"
 #include "layers/shared_weights.h"
-#include "tools/search_config.h"
-#include "tools/search_journal.h"
+#include "tools/search/config.h"
+#include "tools/search/journal.h"
 
 namespace gm {
 
