@@ -6,6 +6,11 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 cmake --preset portable >/dev/null
 cmake --build --preset portable --parallel "${GM_JOBS:-$(nproc)}"
+# PyTorch brings cuDNN and cuBLAS to the other machine, but not this.
+nvjpeg=$(sed -n 's/^NVJPEG_LIBRARY:FILEPATH=//p' build-portable/CMakeCache.txt)
+if [ -f "$nvjpeg" ]; then
+  cp -L "$nvjpeg" "build-portable/bin/$(readelf -d "$nvjpeg" | sed -n 's/.*SONAME.*\[\(.*\)\]/\1/p')"
+fi
 tar c build-portable/bin | xz --lzma2=preset=6,dict=512MiB >build-portable.tar.xz.partial
 mv build-portable.tar.xz.partial build-portable.tar.xz
 du -h build-portable.tar.xz

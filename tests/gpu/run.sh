@@ -37,12 +37,12 @@ if [ ! -x "$build/bin/gm_kernel_tests" ]; then
 fi
 bin=$build/bin
 
-# cuDNN, cuBLAS and NVRTC: the toolkit's, and as Python packages carry them.
+# cuDNN, cuBLAS and NVRTC: the toolkit's, and as Python packages carry them. nvJPEG may lie beside the programs.
 libraries=$(python3 -c '
 import glob, nvidia
 print(":".join(sorted({f.rsplit("/", 1)[0] for p in nvidia.__path__ for f in glob.glob(p + "/**/*.so.*", recursive=True)})))
 ' 2>/dev/null)
-export LD_LIBRARY_PATH=${libraries:+$libraries:}/usr/local/cuda/lib64${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+export LD_LIBRARY_PATH=$(realpath "$bin"):${libraries:+$libraries:}/usr/local/cuda/lib64${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
 export PATH=$PATH:/usr/local/cuda/bin GM_REQUIRE_GPU=1
 
 results=${RESULTS:-tests/gpu/results}
