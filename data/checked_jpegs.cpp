@@ -10,14 +10,15 @@ namespace gm {
 
 bool CheckedJpegDecoder::decode(std::span<const uint8_t> file, int width, int height,
                                 std::span<uint8_t> rgb) {
-  if (verdict_ == Verdict::right) return decoder_->decode(file, width, height, rgb);
-  if (verdict_ == Verdict::wrong) return false;
-  // Others wait for the verdict.
-  std::unique_lock<std::mutex> lock(mutex_);
-  if (verdict_ != Verdict::open) {
-    lock.unlock();
-    return decode(file, width, height, rgb);
+  if (verdict_ == Verdict::open) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (verdict_ == Verdict::open) return decode_first(file, width, height, rgb);
   }
+  return verdict_ == Verdict::right && decoder_->decode(file, width, height, rgb);
+}
+
+bool CheckedJpegDecoder::decode_first(std::span<const uint8_t> file, int width, int height,
+                                      std::span<uint8_t> rgb) {
   // A file that it does not take says nothing of those that it does.
   if (!decoder_->decode(file, width, height, rgb)) return false;
   Image expected;
@@ -26,6 +27,7 @@ bool CheckedJpegDecoder::decode(std::span<const uint8_t> file, int width, int he
   } catch (const Error&) {
     return false;  // the caller decodes it again and says what is wrong with it
   }
+  if (expected.rgb.size() != rgb.size()) return false;
   double sum = 0;
   for (size_t i = 0; i < rgb.size(); ++i) sum += std::abs(rgb[i] - expected.rgb[i]);
   const double off = sum / static_cast<double>(rgb.size());

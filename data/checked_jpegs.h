@@ -21,9 +21,11 @@ class CheckedJpegDecoder : public JpegDecoder {
 
  private:
   enum class Verdict { open, right, wrong };
+  /// Both decode the file; settles the verdict where both can.
+  bool decode_first(std::span<const uint8_t> file, int width, int height, std::span<uint8_t> rgb);
 
   std::unique_ptr<JpegDecoder> decoder_;
-  std::mutex mutex_;  // guards verdict_ while it is open
+  std::mutex mutex_;  // while the verdict is open, the others wait for it
   std::atomic<Verdict> verdict_ = Verdict::open;
 };
 

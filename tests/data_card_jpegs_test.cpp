@@ -79,6 +79,16 @@ TEST_F(CardJpegs, ThePicturesAreTheCards) {
   }
 }
 
+TEST_F(CardJpegs, CatalogsAndSinglePicturesAreTheCardsToo) {
+  const auto [jpegs, played] = checked(one_more);
+  test::write_text(dir / "set.csv", "file_loc\nset/g03.jpg\n");
+  Image expected = read_image(dir / "set/g03.jpg");
+  one_more(expected);
+  for (const char* path : {"set.csv", "set/g03.jpg"})
+    EXPECT_EQ(open_dataset(dir / path, {.jpegs = jpegs})->read(0).rgb, expected.rgb) << path;
+  EXPECT_EQ(played->calls, 2);
+}
+
 TEST_F(CardJpegs, ADecoderThatSeesOtherPixelsIsNotUsed) {
   const auto [jpegs, played] = checked(blue_first);
   testing::internal::CaptureStderr();

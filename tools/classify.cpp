@@ -52,9 +52,8 @@ bool on_device(const Device& device, const Passes& passes) {
 }
 
 int64_t rows_of(const Device& device, const Passes& passes, int64_t batch, int64_t total) {
-  total = std::max<int64_t>(1, total);
-  if (!passes.symmetries || !on_device(device, passes)) return std::min(batch, total);
-  return 8 * std::clamp<int64_t>(batch / 8, 1, total);
+  const int64_t views = on_device(device, passes) ? passes.views() : 1;
+  return views * std::clamp<int64_t>(batch / views, 1, std::max<int64_t>(1, total));
 }
 
 std::vector<float> symmetric_view(const std::vector<float>& pixels, int side, int view) {
@@ -104,7 +103,7 @@ PredictionColumns columns_for(const std::vector<std::shared_ptr<Dataset>>& sets,
 Classifier::Classifier(Predictor& predictor, const TransformConfig& transform,
                        const ImageReader::Options& options, const Passes& passes)
     : predictor_(predictor),
-      reader_(transform, predictor.feed() && passes.symmetries ? predictor.batch() / 8 : predictor.batch(),
+      reader_(transform, predictor.batch() / (predictor.feed() ? passes.views() : 1),
               [&] {
                 ImageReader::Options o = options;
                 o.device_images = predictor.images();
@@ -114,8 +113,8 @@ Classifier::Classifier(Predictor& predictor, const TransformConfig& transform,
 
 void Classifier::classify(const HostBatch& batch, std::vector<Prediction>& out) {
   const int classes = predictor_.architecture().classes;
-  const int samples = std::max(1, passes_.dropout), count = views() * samples;
-  for (int view = 0; view < views(); ++view) {
+  const int samples = std::max(1, passes_.dropout), count = passes_.views() * samples;
+  for (int view = 0; view < passes_.views(); ++view) {
     predictor_.logits(view == 0 ? batch.pixels
                                 : symmetric_view(batch.pixels, predictor_.architecture().input_size, view));
     for (int k = 0; k < samples; ++k)
@@ -128,9 +127,9 @@ void Classifier::classify(const HostBatch& batch, std::vector<Prediction>& out) 
 std::optional<DeviceFeed::Results> Classifier::push(const HostBatch& batch) {
   if (!passes_.symmetries) return predictor_.feed()->push(batch);
   HostBatch all;
-  all.count = batch.count * views();
+  all.count = batch.count * passes_.views();
   for (int64_t i = 0; i < batch.count; ++i)
-    for (int view = 0; view < views(); ++view) {
+    for (int view = 0; view < passes_.views(); ++view) {
       all.samples.push_back(symmetric_view(batch.samples[i], predictor_.architecture().input_size, view));
       all.images.push_back(batch.images[i]);
       all.labels.push_back(batch.labels[i]);
@@ -141,7 +140,7 @@ std::optional<DeviceFeed::Results> Classifier::push(const HostBatch& batch) {
 
 void Classifier::run(const std::shared_ptr<const Dataset>& data, const std::vector<int64_t>& rows,
                      const Sink& sink) {
-  const int count = views() * std::max(1, passes_.dropout);
+  const int count = passes_.views() * std::max(1, passes_.dropout);
   auto finish = [&](const std::vector<int64_t>& of, std::vector<Prediction>& out) {
     for (size_t i = 0; i < out.size(); ++i) {
       finish_passes(count, out[i]);
@@ -165,8 +164,8 @@ void Classifier::run(const std::shared_ptr<const Dataset>& data, const std::vect
   auto take = [&](const DeviceFeed::Results& results) {
     out.assign(waiting.front().size(), {});
     const int classes = predictor_.architecture().classes;
-    for (int view = 0; view < views(); ++view)
-      add_pass(results[0].data() + view * classes, views() * classes, classes, views(), out);
+    for (int view = 0; view < passes_.views(); ++view)
+      add_pass(results[0].data() + view * classes, passes_.views() * classes, classes, passes_.views(), out);
     finish(waiting.front(), out);
     waiting.pop_front();
   };

@@ -15,11 +15,12 @@ namespace gm {
 struct Passes {
   bool symmetries = false;  // test-time augmentation: the eight rotations and reflections of the square
   int dropout = 0;          // MC dropout: so many masks; 0: none, the deterministic network
+  int views() const { return symmetries ? 8 : 1; }
 };
 /// True where a graphics card prepares the images itself: always, but for dropout's passes.
 bool on_device(const Device& device, const Passes& passes);
 /// Rows of a predictor's batch that has room for at most `batch`, where no more than `total` images come.
-/// Symmetric views of an image fill eight rows on the device, which makes them in one step.
+/// Symmetric views of an image are as many rows on the device, which makes them in one step.
 int64_t rows_of(const Device& device, const Passes& passes, int64_t batch, int64_t total);
 /// --tta and --mc-dropout N.
 void declare_passes(CLI::App& app, Passes& passes);
@@ -36,7 +37,7 @@ PredictionColumns columns_for(const std::vector<std::shared_ptr<Dataset>>& sets,
 
 class Classifier {
  public:
-  /// A predictor with a feed makes no passes with dropout, and takes eight rows (rows_of) for symmetries.
+  /// A predictor with a feed makes no passes with dropout, and its rows (rows_of) are views.
   Classifier(Predictor& predictor, const TransformConfig& transform, const ImageReader::Options& options,
              const Passes& passes = {});
 
@@ -49,7 +50,6 @@ class Classifier {
   const ImageReader& reader() const { return reader_; }
 
  private:
-  int views() const { return passes_.symmetries ? 8 : 1; }
   void classify(const HostBatch& batch, std::vector<Prediction>& out);
   std::optional<DeviceFeed::Results> push(const HostBatch& batch);
 
