@@ -29,8 +29,9 @@ if [ -x "$build/bin/gm_cudnn_tests" ]; then tests+=(gm_cudnn_tests); fi  # a bui
 for test in "${tests[@]}"; do
   log=$build/test-logs/$test.txt
   echo "== $test"
-  status=0
-  "$build/bin/$test" --gtest_brief=1 >"$log" 2>&1 || status=$?
+  status=0 shared=()
+  if [[ $test =~ kernel|race ]]; then shared=(tests/sharded.sh); fi  # the others measure time and memory too
+  "${shared[@]}" "$build/bin/$test" --gtest_brief=1 >"$log" 2>&1 || status=$?
   summary='^[0-9]+ passed, [0-9]+ failed, [0-9]+ skipped$'
   grep -vE "$summary" "$log" || true
   if counts=$(grep -E "$summary" "$log" | tail -1) && [ -n "$counts" ]; then
