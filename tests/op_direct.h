@@ -13,7 +13,9 @@ namespace gm::test {
 /// Tensors on one device, living as long as this object, and calls with them.
 class Direct {
  public:
-  explicit Direct(const std::string& device) : device_(open_device(device)) {}
+  /// own_kernels: without libraries, so that no clock decides between theirs and ours.
+  explicit Direct(const std::string& device, bool own_kernels = false)
+      : device_(open_device(device)), own_kernels_(own_kernels) {}
 
   template <class T>
   View put(const std::vector<T>& values, const Shape& shape) {
@@ -63,6 +65,7 @@ class Direct {
     const OpDef& op = find_op(name);
     Context ctx = device_->context();
     ctx.step = static_cast<const StepState*>(step_.data());
+    if (own_kernels_) ctx.libraries = nullptr;
     Specs specs;
     for (const View& v : in) specs.push_back(v.spec);
     const size_t bytes = op.workspace ? op.workspace(ctx.backend, pass, attrs, specs) : 0;
@@ -76,6 +79,7 @@ class Direct {
   }
 
   std::unique_ptr<Device> device_;
+  bool own_kernels_;
   std::list<Buffer> buffers_;
   Buffer step_;
 };

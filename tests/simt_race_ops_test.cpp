@@ -33,8 +33,8 @@ TEST_P(OpRace, HasNone) {
   EXPECT_GT(simt::checked_accesses(), before) << "the op's kernels are not the instrumented ones";
 }
 INSTANTIATE_TEST_SUITE_P(Ops, OpRace,
-                         testing::Values("batch_norm_act", "conv2d", "depthwise_conv2d", "depthwise_bn_se",
-                                         "depthwise_se", "mbconv"),
+                         testing::Values("batch_norm_act", "conv2d", "conv_bn_act", "depthwise_conv2d",
+                                         "depthwise_bn_se", "depthwise_se", "mbconv"),
                          [](const auto& info) { return std::string(info.param); });
 
 }  // namespace

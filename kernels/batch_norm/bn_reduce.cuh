@@ -59,29 +59,17 @@ __device__ __forceinline__ void bn_block_sums(const float (&v)[Q][N], int column
   }
 }
 
-/// Second half of a two-quantity reduction. a, b: this thread's N sums of each quantity for its channels; the
-/// block has `columns` x `rows` threads, columns fastest. Channels of a slice: first .. first + width. Every
-/// thread of every block of the slice must call. partial: [block][2][channels].
-template <int N, class Finish>
-__device__ void bn_reduce(const float (&a)[N], const float (&b)[N], int columns, int rows, int first,
-                          int channels, float* partial, const Finish& finish) {
-  constexpr int L = N % 4 == 0 ? 4 : 1;  // channels of a load
+/// In the block that arrives last: adds the blocks' sums of two quantities, partial [block][2][channels], for
+/// the channels first .. first + width, and finishes each. L: channels of a load. Every thread must call, at
+/// most kBnThreads.
+template <int L, class Finish>
+__device__ void bn_finish_slice(int first, int width, int channels, const float* partial,
+                                const Finish& finish) {
   constexpr int kInFlight = 8;
-  GM_SHARED(float, tile, [kBnTile<2, N>]);
   GM_SHARED(double, sums, [kBnThreads * L]);
   const int t = static_cast<int>(linear_thread()), threads = static_cast<int>(block_threads());
-  float v[2][N];
-#pragma unroll
-  for (int i = 0; i < N; ++i) v[0][i] = a[i], v[1][i] = b[i];
-  bn_block_sums<2, N>(v, columns, rows, tile, [&](int k, const float(&s)[2]) {
-    if (first + k >= channels) return;
-    float* const to = partial + int64_t{blockIdx.x} * 2 * channels + first + k;
-    to[0] = s[0];
-    to[channels] = s[1];
-  });
-  if (!last_block_done(&bn_tickets[blockIdx.y], gridDim.x)) return;
   // Groups of L channels, of the first quantity and then of the second; `parts` threads share a group.
-  const int width = min(columns * N, channels - first), groups = width / L, wanted = 2 * groups;
+  const int groups = width / L, wanted = 2 * groups;
   const int parts = threads > wanted ? min(threads / wanted, 32) : 1, blocks = static_cast<int>(gridDim.x);
   const int per_round = threads > wanted ? groups : threads / 2;  // groups of a round
   for (int base = 0; base < groups; base += per_round) {
@@ -119,6 +107,26 @@ __device__ void bn_reduce(const float (&a)[N], const float (&b)[N], int columns,
     }
     __syncthreads();
   }
+}
+
+/// Second half of a two-quantity reduction. a, b: this thread's N sums of each quantity for its channels; the
+/// block has `columns` x `rows` threads, columns fastest. Channels of a slice: first .. first + columns * N.
+/// Every thread of every block of the slice must call. partial: [block][2][channels].
+template <int N, class Finish>
+__device__ void bn_reduce(const float (&a)[N], const float (&b)[N], int columns, int rows, int first,
+                          int channels, float* partial, const Finish& finish) {
+  GM_SHARED(float, tile, [kBnTile<2, N>]);
+  float v[2][N];
+#pragma unroll
+  for (int i = 0; i < N; ++i) v[0][i] = a[i], v[1][i] = b[i];
+  bn_block_sums<2, N>(v, columns, rows, tile, [&](int k, const float(&s)[2]) {
+    if (first + k >= channels) return;
+    float* const to = partial + int64_t{blockIdx.x} * 2 * channels + first + k;
+    to[0] = s[0];
+    to[channels] = s[1];
+  });
+  if (last_block_done(&bn_tickets[blockIdx.y], gridDim.x))
+    bn_finish_slice<N % 4 == 0 ? 4 : 1>(first, min(columns * N, channels - first), channels, partial, finish);
 }
 
 }  // namespace gm::GM_BACKEND_NS

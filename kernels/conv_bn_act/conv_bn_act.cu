@@ -2,10 +2,21 @@
 #include "kernels/common/simt.h"
 #include "kernels/conv2d/conv2d_plan.h"
 #include "kernels/conv_bn_act/conv_bn_act.h"
+#include "kernels/conv_bn_act/expand_backward.cuh"
+#include "kernels/conv_bn_act/expand_forward.cuh"
+#ifdef __CUDACC__
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "kernels/common/cuda_libraries.h"
+#include "kernels/common/cuda_timing.h"
+#endif
 
 // The two ops it is made of, one after the other: a convolution on the GPU leaves no room for a BN in its
 // epilogue (statistics of the whole batch come first), so the gain over separate ops is memory: nothing but
-// yc is kept for backward, and z, dz and dyc never outlive the call. Both steps share one scratch.
+// yc is kept for backward, and z, dz and dyc never outlive the call. Both steps share one scratch. An
+// expanding 1x1 convolution may instead be one with its batch norm: expand_forward.cuh, expand_backward.cuh.
 
 namespace gm::GM_BACKEND_NS {
 
@@ -17,9 +28,65 @@ void batch_norm_act_backward(const OpCall&);
 namespace {
 // conv2d would read `act` as its epilogue.
 Attrs plain_conv(const Attrs& a) { return Attrs(a).set("act", 0); }
-}  // namespace
 
-void conv_bn_act_forward(const OpCall& c) {
+#ifdef __CUDACC__
+// One kernel moves less, the libraries' products are the better ones: the clock decides, once for a pass, a
+// shape and a card. Without libraries there is no doubt; where nothing may be timed now there is no choice.
+// apart, joint: the call done either way.
+template <class Apart, class Joint>
+bool joint_pays(const OpCall& c, const char* pass, const Expansion& p, size_t shared_bytes, Apart apart,
+                Joint joint) {
+  int device = 0, most = 0;
+  cudaGetDevice(&device);
+  cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+  if (shared_bytes > static_cast<size_t>(most)) return false;
+  CudaLibraries* const libraries = c.ctx.libraries;
+  if (!libraries) return true;
+  const std::string problem = std::string(pass) + " of 1x1 convolution with batch norm, bf16, " +
+                              std::to_string(p.pixels) + " x " + std::to_string(p.c) + " -> " +
+                              std::to_string(p.k);
+  static const char kJoint[] = "joint", kApart[] = "apart";
+  if (const std::string* chosen = libraries->choices.find(problem)) return *chosen == kJoint;
+  if (!libraries->timing || being_captured(c.ctx.stream)) return false;
+  // What a call adds to goes to memory of the trial's own, so that nothing is added twice.
+  std::vector<GradView> din(c.din.begin(), c.din.end());
+  std::vector<View> state(c.state.begin(), c.state.end());
+  std::vector<View*> own;
+  for (GradView& grad : din)
+    if (grad) own.push_back(&grad.view);
+  for (View& view : state)
+    if (view) own.push_back(&view);
+  std::vector<std::unique_ptr<CudaScratch>> memory;
+  for (View* view : own) {
+    memory.push_back(std::make_unique<CudaScratch>(view->spec.bytes()));
+    view->data = memory.back()->data();
+    if (!view->data) return false;
+  }
+  const OpCall trial{.attrs = c.attrs,
+                     .in = c.in,
+                     .out = c.out,
+                     .saved = c.saved,
+                     .state = state,
+                     .dout = c.dout,
+                     .din = din,
+                     .workspace = c.workspace,
+                     .ctx = c.ctx};
+  const size_t best = fastest_candidate(time_candidates(c.ctx.stream, 2, [&](size_t i) {
+    i == 0 ? apart(trial) : joint(trial);
+    return true;
+  }));
+  libraries->choices.set(problem, best == 1 ? kJoint : kApart);
+  return best == 1;
+}
+#else
+// The test device has the shared memory of the smallest card.
+template <class Apart, class Joint>
+bool joint_pays(const OpCall&, const char*, const Expansion&, size_t shared_bytes, Apart, Joint) {
+  return shared_bytes <= kSmallestShared;
+}
+#endif
+
+void forward_apart(const OpCall& c) {
   const View yc = c.saved[0] ? c.saved[0] : c.out[0];
   const View conv_in[3] = {c.in[0], c.in[1], View()}, conv_out[1] = {yc};
   const View bn_in[4] = {yc, c.in[2], c.in[3], c.in.size() > 4 ? c.in[4] : View()};
@@ -46,27 +113,44 @@ void conv_bn_act_forward(const OpCall& c) {
   batch_norm_act_forward(bn);
 }
 
+void forward_joint(const OpCall& c, const ExpandForward& p) {
+  launch_expand_forward(p, c, static_cast<float*>(c.workspace.data));
+}
+
+/// The batch norm's part of a backward call, with the gradients of gamma, beta and the residual; dyc empty:
+/// no more than its sums.
+struct BatchNormStep {
+  const OpCall& c;
+  View scratch;
+  View in[3];
+  GradView din[4];
+
+  BatchNormStep(const OpCall& call, const GradView& dyc, const View& scratch_view)
+      : c(call),
+        scratch(scratch_view),
+        in{c.saved[0], c.in[2], c.in[3]},
+        din{dyc, c.din[2], c.din[3], c.din.size() > 4 ? c.din[4] : GradView()} {}
+  OpCall call() const {
+    return {.attrs = c.attrs,
+            .in = in,
+            .out = {},
+            .saved = c.saved.subspan(1),
+            .state = c.state,
+            .dout = c.dout,
+            .din = din,
+            .workspace = scratch,
+            .ctx = c.ctx};
+  }
+};
+
 // Workspace: dyc, then the scratch of either step. The residual's gradient comes first and may lie in the
 // place of dout[0]; so may then the gradient of x, when x is the residual: the convolution adds it last.
-void conv_bn_act_backward(const OpCall& c) {
-  const View yc = c.saved[0];
-  View dyc = yc, scratch = c.workspace;
+void backward_apart(const OpCall& c, const View& scratch) {
+  View dyc = c.saved[0];
   dyc.data = c.workspace.data;
-  scratch.data = static_cast<char*>(c.workspace.data) + ConvPlan::aligned(yc.spec.bytes());
   const bool wanted = c.din[0] || c.din[1];
-  const View bn_in[3] = {yc, c.in[2], c.in[3]};
-  GradView bn_din[4] = {GradView(), c.din[2], c.din[3], c.din.size() > 4 ? c.din[4] : GradView()};
-  if (wanted) bn_din[0] = GradView{dyc, GradMode::overwrite};
-  const OpCall bn{.attrs = c.attrs,
-                  .in = bn_in,
-                  .out = {},
-                  .saved = c.saved.subspan(1),
-                  .state = c.state,
-                  .dout = c.dout,
-                  .din = bn_din,
-                  .workspace = scratch,
-                  .ctx = c.ctx};
-  batch_norm_act_backward(bn);
+  const BatchNormStep bn(c, wanted ? GradView{dyc, GradMode::overwrite} : GradView(), scratch);
+  batch_norm_act_backward(bn.call());
   if (!wanted) return;
   const View conv_in[3] = {c.in[0], c.in[1], View()}, conv_dout[1] = {dyc};
   const GradView conv_din[3] = {c.din[0], c.din[1], GradView()};
@@ -81,6 +165,43 @@ void conv_bn_act_backward(const OpCall& c) {
                     .workspace = scratch,
                     .ctx = c.ctx};
   conv2d_backward(conv);
+}
+
+// Workspace: the partial sums of dw, then the scratch of the batch norm.
+void backward_joint(const OpCall& c, const ExpandBackward& p, const View& scratch) {
+  const BatchNormStep sums(c, GradView(), scratch);
+  const OpCall bn = sums.call();
+  batch_norm_act_backward(bn);
+  const BnVectors vectors(static_cast<float*>(scratch.data), p.k);
+  launch_expand_backward(p, c.dout[0].as<bf16>(), c.saved[0].as<bf16>(), c.in[0].as<bf16>(),
+                         c.in[1].as<bf16>(), bn_finish_backward_of(bn, 1, vectors, p.pixels), c.din[0],
+                         c.din[1], static_cast<float*>(c.workspace.data), c.ctx);
+}
+
+}  // namespace
+
+void conv_bn_act_forward(const OpCall& c) {
+  const bool residual = c.in.size() > 4 && c.in[4];
+  ExpandForward p;
+  if (expand_forward(c.attrs, conv_geometry(c.attrs, c.in[0], c.in[1]), residual, p) &&
+      joint_pays(c, "forward", p, p.shared_bytes(), forward_apart,
+                 [&](const OpCall& call) { forward_joint(call, p); }))
+    return forward_joint(c, p);
+  forward_apart(c);
+}
+
+void conv_bn_act_backward(const OpCall& c) {
+  const ConvGeometry g = conv_geometry(c.attrs, c.in[0], c.in[1]);
+  const bool residual = c.in.size() > 4 && c.in[4];
+  View scratch = c.workspace;
+  scratch.data = static_cast<char*>(scratch.data) + conv_bn_backward_bytes(c.attrs, g, residual);
+  auto apart = [&](const OpCall& call) { backward_apart(call, scratch); };
+  ExpandBackward p;
+  auto joint = [&](const OpCall& call) { backward_joint(call, p, scratch); };
+  if ((c.din[0] || c.din[1]) && c.dout[0] && expand_backward(c.attrs, g, residual, p) &&
+      joint_pays(c, "backward", p, p.shared_bytes(), apart, joint))
+    return joint(c);
+  apart(c);
 }
 
 }  // namespace gm::GM_BACKEND_NS

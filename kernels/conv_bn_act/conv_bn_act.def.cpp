@@ -1,7 +1,7 @@
 #include "kernels/conv_bn_act/conv_bn_act.h"
 #include "kernels/batch_norm/bn_workspace.h"
 #include "kernels/batch_norm_act/bn_act_def.h"
-#include "kernels/conv2d/conv2d_plan.h"
+#include "kernels/conv_bn_act/expand.h"
 
 namespace gm {
 
@@ -21,6 +21,11 @@ std::vector<OpCase> cases() {
     add({7, 3, 3, 16}, t, 24, 1, 1, {0, 0, 0, 0}, {.act = 0, .pool = true});  // chunks of many small images
     add({2, 9, 11, 4}, t, 8, 1, 1, {0, 0, 0, 0}, {.act = 4, .pool = true, .training = false});
     add({2, 6, 6, 8}, t, 16, 3, 1, {1, 1, 1, 1}, {.training = false});
+    // Expanding: one kernel does the whole of it in bf16.
+    add({2, 5, 5, 16}, t, 48, 1, 1, {0, 0, 0, 0});                        // fewer runs of channels than warps
+    add({3, 7, 9, 24}, t, 144, 1, 1, {0, 0, 0, 0});                       // a tile that is not full
+    add({1, 4, 8, 40}, t, 240, 1, 1, {0, 0, 0, 0}, {.training = false});  // one tile
+    add({5, 9, 7, 48}, t, 288, 1, 1, {0, 0, 0, 0});                       // fourteen warps
     add({33, 1, 1, 12}, t, 1, 1, 1, {0, 0, 0, 0});
     add({2, 6, 5, 12}, t, 20, 1, 1, {0, 0, 0, 0}, {.act = 0, .residual = true});
     add({9, 5, 5, 8}, t, 7, 1, 1, {0, 0, 0, 0}, {.act = 0, .residual = true, .rate = 0.4});
@@ -32,6 +37,9 @@ std::vector<OpCase> cases() {
   for (DType t : {DType::f32, DType::bf16}) {
     add({4, 64, 64, 3}, t, 32, 5, 2, {1, 1, 2, 2}, {.large = true});  // stem of G0 at 64
     add({8, 32, 32, 16}, t, 96, 1, 1, {0, 0, 0, 0}, {.large = true});
+    add({2, 24, 24, 32}, t, 192, 1, 1, {0, 0, 0, 0}, {.large = true});
+    add({2, 12, 12, 72}, t, 432, 1, 1, {0, 0, 0, 0}, {.large = true});
+    add({2, 14, 14, 64}, t, 256, 1, 1, {0, 0, 0, 0}, {.large = true});
     add({16, 4, 4, 480}, t, 80, 1, 1, {0, 0, 0, 0}, {.act = 0, .large = true});
     add({64, 4, 4, 80}, t, 160, 1, 1, {0, 0, 0, 0}, {.pool = true, .large = true});  // head of G0
     add({2, 28, 28, 24}, t, 96, 3, 1, {1, 1, 1, 1}, {.large = true});                // Fused-MBConv
@@ -48,7 +56,7 @@ size_t workspace(Backend backend, Pass pass, const Attrs& attrs, std::span<const
   if (backend != Backend::cpu) {
     const size_t steps = std::max(conv_workspace(backend, pass, g),
                                   bn_workspace_bytes(backend, yc, pool_of(attrs), attrs.get("rate", 0) > 0));
-    return steps + (pass == Pass::backward ? ConvPlan::aligned(yc.bytes()) : 0);
+    return steps + (pass == Pass::backward ? conv_bn_backward_bytes(attrs, g, bn_act_residual(in, 4)) : 0);
   }
   const ConvPlan plan(g, pass);
   if (pass == Pass::forward)
