@@ -15,8 +15,9 @@
 // out[1]   pooled (N, K) f32, with pool = 1
 // Backward makes two passes over (da, yc): the BN sums with act' recomputed, then dyc, from which the
 // convolution's gradients follow. On the CPU a chunk of dyc lives in the cache only; on the GPU dyc is
-// scratch, or, behind an expanding 1x1 convolution, in shared memory only (expand.h). It reads x, w, gamma and, with an activation, beta. Either of da and dpooled may be absent. The
-// residual's gradient is da, in place where the planner can.
+// scratch, or, behind an expanding 1x1 convolution, in shared memory only (expand.h). It reads x, w, gamma
+// and, with an activation, beta. Either of da and dpooled may be absent. The residual's gradient is da, in
+// place where the planner can.
 #pragma once
 #include "kernels/batch_norm_act/batch_norm_act.h"
 #include "kernels/conv2d/conv2d.h"
