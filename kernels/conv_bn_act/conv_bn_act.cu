@@ -3,15 +3,8 @@
 #include "kernels/conv2d/conv2d_plan.h"
 #include "kernels/conv_bn_act/conv_bn_act.h"
 #include "kernels/conv_bn_act/expand_backward.cuh"
+#include "kernels/conv_bn_act/expand_choice.cuh"
 #include "kernels/conv_bn_act/expand_forward.cuh"
-#ifdef __CUDACC__
-#include <memory>
-#include <string>
-#include <vector>
-
-#include "kernels/common/cuda_libraries.h"
-#include "kernels/common/cuda_timing.h"
-#endif
 
 // The two ops it is made of, one after the other: a convolution on the GPU leaves no room for a BN in its
 // epilogue (statistics of the whole batch come first), so the gain over separate ops is memory: nothing but
@@ -28,63 +21,6 @@ void batch_norm_act_backward(const OpCall&);
 namespace {
 // conv2d would read `act` as its epilogue.
 Attrs plain_conv(const Attrs& a) { return Attrs(a).set("act", 0); }
-
-#ifdef __CUDACC__
-// One kernel moves less, the libraries' products are the better ones: the clock decides, once for a pass, a
-// shape and a card. Without libraries there is no doubt; where nothing may be timed now there is no choice.
-// apart, joint: the call done either way.
-template <class Apart, class Joint>
-bool joint_pays(const OpCall& c, const char* pass, const Expansion& p, size_t shared_bytes, Apart apart,
-                Joint joint) {
-  int device = 0, most = 0;
-  cudaGetDevice(&device);
-  cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
-  if (shared_bytes > static_cast<size_t>(most)) return false;
-  CudaLibraries* const libraries = c.ctx.libraries;
-  if (!libraries) return true;
-  const std::string problem = std::string(pass) + " of 1x1 convolution with batch norm, bf16, " +
-                              std::to_string(p.pixels) + " x " + std::to_string(p.c) + " -> " +
-                              std::to_string(p.k);
-  static const char kJoint[] = "joint", kApart[] = "apart";
-  if (const std::string* chosen = libraries->choices.find(problem)) return *chosen == kJoint;
-  if (!libraries->timing || being_captured(c.ctx.stream)) return false;
-  // What a call adds to goes to memory of the trial's own, so that nothing is added twice.
-  std::vector<GradView> din(c.din.begin(), c.din.end());
-  std::vector<View> state(c.state.begin(), c.state.end());
-  std::vector<View*> own;
-  for (GradView& grad : din)
-    if (grad) own.push_back(&grad.view);
-  for (View& view : state)
-    if (view) own.push_back(&view);
-  std::vector<std::unique_ptr<CudaScratch>> memory;
-  for (View* view : own) {
-    memory.push_back(std::make_unique<CudaScratch>(view->spec.bytes()));
-    view->data = memory.back()->data();
-    if (!view->data) return false;
-  }
-  const OpCall trial{.attrs = c.attrs,
-                     .in = c.in,
-                     .out = c.out,
-                     .saved = c.saved,
-                     .state = state,
-                     .dout = c.dout,
-                     .din = din,
-                     .workspace = c.workspace,
-                     .ctx = c.ctx};
-  const size_t best = fastest_candidate(time_candidates(c.ctx.stream, 2, [&](size_t i) {
-    i == 0 ? apart(trial) : joint(trial);
-    return true;
-  }));
-  libraries->choices.set(problem, best == 1 ? kJoint : kApart);
-  return best == 1;
-}
-#else
-// The test device has the shared memory of the smallest card.
-template <class Apart, class Joint>
-bool joint_pays(const OpCall&, const char*, const Expansion&, size_t shared_bytes, Apart, Joint) {
-  return shared_bytes <= kSmallestShared;
-}
-#endif
 
 void forward_apart(const OpCall& c) {
   const View yc = c.saved[0] ? c.saved[0] : c.out[0];
