@@ -62,12 +62,34 @@ std::vector<std::string> take_record(const std::string& text, size_t& at, int64_
   return cells;
 }
 
+/// Place of the first byte that is not UTF-8; npos: none.
+size_t not_utf8(const std::string& text) {
+  for (size_t at = 0; at < text.size();) {
+    const auto byte = static_cast<unsigned char>(text[at]);
+    const size_t more = byte < 0x80   ? 0
+                        : byte < 0xC2 ? 4
+                        : byte < 0xE0 ? 1
+                        : byte < 0xF0 ? 2
+                        : byte < 0xF5 ? 3
+                                      : 4;
+    if (more == 4 || at + more >= text.size()) return at;
+    for (size_t k = 1; k <= more; ++k)
+      if ((static_cast<unsigned char>(text[at + k]) & 0xC0) != 0x80) return at;
+    at += more + 1;
+  }
+  return std::string::npos;
+}
+
 }  // namespace
 
 CsvTable::CsvTable(const std::string& path) : path_(path) {
   if (std::filesystem::is_directory(path)) fail(path + ": is a folder, expected a CSV file");
   const std::string text = read_file(path);
   if (text.find('\0') != std::string::npos) fail(path + ": not a text file");
+  if (const size_t bad = not_utf8(text); bad != std::string::npos)
+    fail(path + ":" +
+         std::to_string(1 + std::count(text.begin(), text.begin() + static_cast<long>(bad), '\n')) +
+         ": not UTF-8 text; save the table as UTF-8");
   size_t at = text.compare(0, 3, "\xEF\xBB\xBF") == 0 ? 3 : 0;
   int64_t line = 1;
   while (at < text.size()) {

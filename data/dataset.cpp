@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cctype>
 #include <filesystem>
+#include <map>
 
 #include "data/file_datasets.h"
 #include "data/hdf5_dataset.h"
@@ -34,6 +35,14 @@ bool only_numbered(const std::vector<std::string>& classes) {
   for (size_t k = 0; k < classes.size(); ++k)
     if (classes[k] != std::to_string(k)) return false;
   return true;
+}
+
+void check_distinct(const std::string& where, const std::vector<std::string>& classes) {
+  std::map<std::string, size_t> seen;
+  for (size_t k = 0; k < classes.size(); ++k)
+    if (const auto [first, fresh] = seen.emplace(classes[k], k); !fresh)
+      fail(where + ": classes " + std::to_string(first->second) + " and " + std::to_string(k) +
+           " are both called \"" + classes[k] + "\"");
 }
 
 void fail_unknown_class(const std::string& where, const std::string& name,

@@ -50,6 +50,8 @@ std::shared_ptr<Dataset> open_dataset(const std::string& path, const OpenOptions
 
 /// True when no class has a name of its own: each is called by its index.
 bool only_numbered(const std::vector<std::string>& classes);
+/// Throws gm::Error where two classes have one name: `where` is the file that says so.
+void check_distinct(const std::string& where, const std::vector<std::string>& classes);
 /// Throws gm::Error: the class `name` found at `where` (file, or file and line) is not among `classes`.
 [[noreturn]] void fail_unknown_class(const std::string& where, const std::string& name,
                                      const std::vector<std::string>& classes);

@@ -52,15 +52,25 @@ Labels named_labels(const CsvTable& table, int column, std::vector<std::string> 
   return labels;
 }
 
+bool unlabelled(const std::string& cell) { return cell.empty() || cell == "nan" || cell == "NaN"; }
+/// A class index; tables that had gaps hold "3.0".
+bool parse_label(const std::string& cell, int64_t& value) {
+  double number = 0;
+  if (parse_int(cell, value)) return true;
+  if (!parse_double(cell, number) || number != std::trunc(number) || std::abs(number) > 1e15) return false;
+  value = static_cast<int64_t>(number);
+  return true;
+}
+
 /// Labels that are class indices; `class_column` (-1: none) gives their names, which must agree between rows.
 Labels integer_labels(const CsvTable& table, int column, int class_column,
                       const std::vector<std::string>& given) {
   Labels labels{std::vector<int>(table.rows(), -1), given};
   for (int64_t r = 0; r < table.rows(); ++r) {
     const std::string& cell = table.cell(r, column);
-    if (cell.empty()) continue;
+    if (unlabelled(cell)) continue;
     int64_t value = 0;
-    if (!parse_int(cell, value)) fail(table.where(r) + ": label \"" + cell + "\" is not an integer");
+    if (!parse_label(cell, value)) fail(table.where(r) + ": label \"" + cell + "\" is not an integer");
     int64_t limit = given.empty() ? kMaxClasses : static_cast<int64_t>(given.size());
     if (value < -1 || value >= limit)
       fail(table.where(r) + ": label " + cell + " is not a class (0.." + std::to_string(limit - 1) + ")");
@@ -76,25 +86,43 @@ Labels integer_labels(const CsvTable& table, int column, int class_column,
   }
   for (size_t k = 0; k < labels.names.size(); ++k)
     if (labels.names[k].empty()) labels.names[k] = std::to_string(k);
+  check_distinct(table.where(0), labels.names);
   return labels;
 }
 
+/// Class indices of a catalog that names them, for a model that knows its classes: met by name, since another
+/// catalog may number them differently.
+Labels renumbered_labels(const CsvTable& table, int column, int class_column,
+                         const std::vector<std::string>& given) {
+  Labels labels = integer_labels(table, column, class_column, {});
+  if (only_numbered(labels.names)) return integer_labels(table, column, -1, given);
+  for (int64_t r = 0; r < table.rows(); ++r) {
+    int& index = labels.index[r];
+    if (index < 0) continue;
+    const std::string& name = labels.names[static_cast<size_t>(index)];
+    const auto found = std::find(given.begin(), given.end(), name);
+    const bool numbered = name == std::to_string(index) && index < static_cast<int>(given.size());
+    if (found == given.end() && !numbered) fail_unknown_class(table.where(r), name, given);
+    if (found != given.end()) index = static_cast<int>(found - given.begin());
+  }
+  labels.names = given;
+  return labels;
+}
+
+/// `label` counts: names, or indices to which `class` gives the names. Alone, or beside an empty `label`,
+/// `class` does.
 Labels read_labels(const CsvTable& table, const OpenOptions& options) {
-  int label = table.column("label"), name = table.column("class");
+  const int label = table.column("label"), name = table.column("class");
   if (!options.labels || (label < 0 && name < 0))
     return {std::vector<int>(table.rows(), -1), options.classes};
-  // A model that knows its classes is asked by name where names exist: another catalog may number them
-  // differently.
-  if (label < 0 || (name >= 0 && !only_numbered(options.classes)))
-    return named_labels(table, name, options.classes);
-  for (int64_t r = 0; r < table.rows(); ++r) {
-    const std::string& cell = table.cell(r, label);
-    int64_t value = 0;
-    if (cell.empty()) continue;
-    // The first label decides; a later one of the other kind is then an error with its line.
-    if (parse_int(cell, value)) break;
+  int64_t first = 0, value = 0;
+  while (label >= 0 && first < table.rows() && unlabelled(table.cell(first, label))) ++first;
+  if (label < 0 || (first == table.rows() && name >= 0)) return named_labels(table, name, options.classes);
+  // The first label decides; a later one of the other kind is then an error with its line.
+  if (first < table.rows() && !parse_label(table.cell(first, label), value))
     return named_labels(table, label, options.classes);
-  }
+  if (name >= 0 && !only_numbered(options.classes))
+    return renumbered_labels(table, label, name, options.classes);
   return integer_labels(table, label, name, options.classes);
 }
 

@@ -92,6 +92,7 @@ void Hdf5Dataset::read_labels(const OpenOptions& options) {
   if (names.empty())
     for (int64_t k = 0; k <= most && k < 10000; ++k) names.push_back(std::to_string(k));
 
+  check_distinct(path_, names);
   // A model's own class list is met by name: another file may number the same classes differently. A class
   // without a name goes by its number.
   std::vector<int> to_given(names.size());

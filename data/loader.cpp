@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <system_error>
 
 #include "data/parallel.h"
 #include "kernels/common/clock.h"
@@ -85,7 +86,11 @@ Loader::Loader(std::shared_ptr<const Dataset> data, std::vector<int64_t> rows, L
   slots_.resize(static_cast<size_t>(std::min<int64_t>(config_.prefetch, batches())));
   int workers = config_.workers;
   if (workers == 0) workers = default_workers();
-  for (int i = 0; i < workers; ++i) threads_.emplace_back([this] { work(); });
+  try {
+    for (int i = 0; i < workers; ++i) threads_.emplace_back([this] { work(); });
+  } catch (const std::system_error& e) {  // a limit on processes: fewer will do
+    if (threads_.empty()) fail(std::string("cannot start a thread that reads images: ") + e.what());
+  }
 }
 
 Loader::~Loader() {

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <exception>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -29,7 +30,10 @@ void parallel_for(int64_t n, int workers, const std::function<void(int64_t)>& fn
     }
   };
   std::vector<std::thread> threads;
-  for (int64_t t = 1; t < std::min<int64_t>(workers, n); ++t) threads.emplace_back(work);
+  try {
+    for (int64_t t = 1; t < std::min<int64_t>(workers, n); ++t) threads.emplace_back(work);
+  } catch (const std::system_error&) {  // a limit on processes: fewer will do
+  }
   work();
   for (std::thread& thread : threads) thread.join();
   if (error) std::rethrow_exception(error);

@@ -16,8 +16,10 @@
 namespace gm {
 
 std::string read_file(const std::string& path) {
+  std::error_code none;
+  if (std::filesystem::is_directory(path, none)) fail(path + ": is a folder, expected a file");
   std::ifstream in(path, std::ios::binary);
-  if (!in) fail(path + ": cannot open");
+  if (!in) fail(path + ": cannot open: " + std::strerror(errno));
   return {std::istreambuf_iterator<char>(in), {}};
 }
 

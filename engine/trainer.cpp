@@ -129,6 +129,10 @@ Trainer::Outcome Trainer::run(BatchSource& train, BatchSource& validation, const
     EpochMetrics m;
     if (!train_epoch(train, events, stop, m)) return Outcome::interrupted;
     std::tie(m.val_loss, m.val_accuracy) = evaluate(validation);
+    if (!std::isfinite(m.val_loss))
+      fail("the validation loss became " + std::to_string(m.val_loss) + " in epoch " +
+           std::to_string(m.epoch + 1) + " (learning rate " + std::to_string(m.lr) +
+           "): lower optimizer.lr; last.safetensors holds the weights before");
     const bool best = end_epoch(m);
     if (events.on_epoch) events.on_epoch(m, best);
     if (out_of_patience()) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "engine/atomic_file.h"
 #include "kernels/common/error.h"
 
 namespace gm {
@@ -243,9 +244,7 @@ void apply_set(YAML::Node root, const std::string& assignment) {
 YAML::Node load_config(const std::string& path, const std::vector<std::string>& sets) {
   YAML::Node root;
   try {
-    root = YAML::LoadFile(path);
-  } catch (const YAML::BadFile&) {
-    fail(path + ": cannot open");
+    root = YAML::Load(read_file(path));
   } catch (const YAML::Exception& e) {
     fail(path + ":" + std::to_string(e.mark.line + 1) + ": not valid YAML: " + e.msg);
   }

@@ -83,6 +83,26 @@ TEST(DataCatalog, NamesAsLabelsAndModelsOwnOrder) {
                "labels.csv:2: class \"spiral\" is not one of the model's: round, bar");
 }
 
+// `label` counts for a model with names as it does in training; `class` only names its numbers.
+TEST(DataCatalog, LabelCountsAndClassNames) {
+  const Names model{"round", "spiral"};
+  Catalog survey("id_str,label,class\na,spiral,GALAXY\nb,round,GALAXY\n");
+  EXPECT_EQ(survey.open(model)->label(0), 1);
+  EXPECT_EQ(survey.open()->classes(), model);
+  Catalog half("id_str,label,class\na,0,spiral\nb,0,\n");  // numbered otherwise than by the model
+  EXPECT_EQ(half.open(model)->label(0), 1);
+  EXPECT_EQ(half.open(model)->label(1), 1);
+  Catalog unnamed("id_str,label,class\na,1,\nb,0,\n");
+  EXPECT_EQ(unnamed.open(model)->label(0), 1);
+  Catalog names("id_str,label,class\na,,spiral\nb,,round\n");
+  EXPECT_EQ(names.open(model)->label(0), 1);
+  EXPECT_EQ(names.open()->label(0), 1);
+  Catalog gaps("id_str,label\na,1.0\nb,nan\n");  // as tables with missing values are written
+  EXPECT_EQ(gaps.open()->classes(), (Names{"0", "1"}));
+  EXPECT_EQ(gaps.open(model)->label(0), 1);
+  EXPECT_EQ(gaps.open(model)->label(1), -1);
+}
+
 TEST(DataCatalog, UnlabelledAndPathOnly) {
   Catalog c("file_loc\nimages/a.jpg\n");
   auto data = c.open();
@@ -106,6 +126,10 @@ TEST(DataCatalog, Errors) {
   has(error("id_str,label\na,1\nb,7\n", {"p", "q"}), "labels.csv:3: label 7 is not a class (0..1)");
   has(error("id_str,label,class\na,1,x\nb,1,y\n"),
       "labels.csv:3: label 1 is class \"y\" here but \"x\" before");
+  has(error("id_str,label,class\na,0,x\nb,1,x\n"), "classes 0 and 1 are both called \"x\"");
+  has(error("id_str,label,class\na,-5,p\n", {"p", "q"}), "labels.csv:2: label -5 is not a class");
+  has(error("id_str,label\na,1.5\nb,1\n", {"p", "q"}), "labels.csv:2: class \"1.5\" is not one of");
+  has(error("id_str,label\na,Caf\xE9\n"), "labels.csv:2: not UTF-8 text");
   has(error("id_str,ra,dec\na,1h,2\n"), "labels.csv:2: ra \"1h\" is not a number");
   has(error("id_str,file_loc\n,\n"), "labels.csv:2: neither id_str nor file_loc");
   Catalog c("id_str,file_loc\na,images/gone.jpg\n");

@@ -300,6 +300,56 @@ TEST_F(Cli, FullDisk) {
   expect_nothing_written();
 }
 
+TEST_F(Cli, OutputsThatWouldReplaceInputs) {
+  const std::string catalog = dir / "set/labels.csv", other_name = dir / "link.csv",
+                    before = read_text(catalog);
+  fs::create_hard_link(catalog, other_name);
+  for (const std::string& name : {catalog, other_name})
+    expect_failure(infer({data, "--out", name}), 1, {name, "is an input"});
+  expect_failure(infer({catalog, "--out", catalog}), 1, {catalog, "is an input"});
+  expect_failure(run("gm_data", {"synth", "--count", "2", "--size", "16", "--quiet", "--out", data}), 1,
+                 {catalog, "is there already"});
+  EXPECT_EQ(read_text(catalog), before);
+  const std::string packed = dir / "p.h5", weights = read_text(model);
+  expect_success(run("gm_data", {"pack", data, "--quiet", "--out", packed}));
+  const std::string pack = read_text(packed);
+  expect_failure(infer({packed, "--out", packed}), 1, {packed, "is an input"});
+  expect_failure(run("gm_data", {"pack", packed, "--quiet", "--out", packed}), 1, {packed, "is an input"});
+  expect_failure(run("gm_data", {"synth", "--count", "2", "--size", "16", "--quiet", "--out", packed}), 1,
+                 {packed, "is there already"});
+  EXPECT_EQ(read_text(packed), pack);
+  expect_failure(run("gm_model", {"export", model, "--to", "timm", "--out", model}), 1,
+                 {model, "is an input"});
+  EXPECT_EQ(read_text(model), weights);
+}
+
+TEST_F(Cli, OptionsThatWouldDoNothing) {
+  expect_failure(run("gm_model", {model, "--set", "model.se=0.5"}), 1, {"--set", model});
+  expect_failure(run("gm_model", {config, "--batch", "9223372036854775807"}), 2, {"--batch"});
+  expect_failure(run("gm_model", {config, "--json"}, {.out = "/dev/full"}), 1, {"No space left"});
+  expect_failure(run("gm_check", {config, "--tolerance", "nan"}), 2, {"--tolerance", "'nan'"});
+  expect_failure(run("gm_bench", {"--op", "add", "--threads", "100000"}), 2, {"--threads"});
+  expect_failure(train({"--data", data, "--epochs", "0"}), 2, {"--epochs", "'0' is not a number above 0"});
+  expect_failure(run("gm_train", {dir.path(), "--data", data, "--out", out}), 1, {dir.path(), "is a folder"});
+  // --set takes one key each time: what follows is the configuration.
+  expect_success(run("gm_model", {"--set", "input.size=64", config}));
+  expect_nothing_written();
+}
+
+TEST_F(Cli, NamesOfClasses) {
+  const std::string names = "model.class_names=[a, b, c, d, e]";
+  expect_success(train({"--data", data, "--set", names, "--epochs", "1", "--batch", "8"}));
+  const Ran r = run("gm_infer", {"--model", out, good, "--quiet", "--device", "cpu"});
+  EXPECT_NE(r.out.find("id_str,class,p_a,p_b,p_c,p_d,p_e"), std::string::npos) << r.out << r.err;
+  fs::remove_all(out);
+  expect_failure(train({"--data", data, "--set", "model.class_names=[a, b, a, d, e]"}), 1,
+                 {"class_names", "\"a\""});
+  std::string csv = read_text(dir / "set/labels.csv");
+  write_text(dir / "set/labels.csv", "id_str,label\ng0,a\ng1,x\n");
+  expect_failure(train({"--data", data, "--set", names}), 1, {"labels.csv:3", "\"x\"", "a, b, c, d, e"});
+  expect_nothing_written();
+}
+
 // Predictions of an earlier call survive one that fails.
 TEST_F(Cli, FailedInferenceKeepsTheOldPredictions) {
   const std::string csv = dir / "p.csv";

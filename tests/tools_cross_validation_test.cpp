@@ -163,6 +163,9 @@ TEST_F(CrossValidation, RefusesWhatWouldMislead) {
 
   expect_success(run("gm_train", arguments("x", {"--folds", "1", "--epochs", "1", "--quiet"})));
   expect_failure(run("gm_train", arguments("x")), 1, {"already holds folds", "--resume"});
+  expect_failure(run("gm_train", arguments("x", {"--resume", "--epochs", "2"})), 1,
+                 {"config.yaml", "train.epochs is 1 there and 2 here"});
+  fs::remove(dir / "x/config.yaml");
   expect_failure(run("gm_train", arguments("x", {"--resume", "--seed", "4"})), 1, {"folds.csv", "--seed"});
 }
 

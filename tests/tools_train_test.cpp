@@ -253,6 +253,10 @@ TEST_F(Train, StartsFromWeightsAndFreezesLayers) {
   const TensorFile before = read_safetensors(last("thaw"));
   train("thaw", {"--epochs", "2", "--resume", "--set", "train.freeze=[top]"});
   EXPECT_EQ(read_safetensors(last("thaw")).at("top_conv/kernel").bytes, before.at("top_conv/kernel").bytes);
+  // What a resumed run changed is in its folder: the command that the log gives goes on with it.
+  EXPECT_NE(test::read_text(dir / "thaw/config.yaml").find("[top]"), std::string::npos);
+  EXPECT_NE(test::read_text(dir / "thaw/log.txt").find("changed: train.epochs from 1 to 2"),
+            std::string::npos);
 
   expect_failure(test::run("gm_train", arguments("x", {"--set", "train.freeze=[blok1]"})), 1,
                  {"train.freeze", "blok1"});
@@ -284,8 +288,16 @@ TEST_F(Train, ResumeRefusesWhatIsNotItsCheckpoint) {
     expect_failure(test::run("gm_train", args), 1, parts);
     EXPECT_EQ(test::read_text(file), before);
   };
+  const std::string begun = dir / "a/config.yaml", text = test::read_text(begun);
+  for (const char* set :
+       {"model.head.filters=24", "model.se=0", "train.seed=5", "train.batch=4", "input.size=64",
+        "data.val_fraction=0.5", "optimizer.name=sgd", "augment.kind=none"}) {
+    const std::string key = std::string(set).substr(0, std::string(set).find('='));
+    fails({"--set", set}, {begun + ": " + key + " is"});
+  }
+  EXPECT_EQ(test::read_text(begun), text);
+  fs::remove(begun);
   fails({"--set", "model.head.filters=24"}, {file, "shape"});
-  fails({"--set", "model.se=0"}, {"gm_train"});
   fails({"--seed", "5"}, {file, "seed"});
   test::write_text(file, bytes.substr(0, bytes.size() / 2));
   fails({}, {file, "truncated"});
@@ -294,6 +306,16 @@ TEST_F(Train, ResumeRefusesWhatIsNotItsCheckpoint) {
   fs::remove(file);
   expect_failure(test::run("gm_train", arguments("a", {"--resume"})), 1, {"no last.safetensors"});
   expect_failure(test::run("gm_train", {config, "--data", data, "--resume"}), 1, {"--out"});
+}
+
+// The last step of an epoch may spoil the weights: its loss was formed before.
+TEST_F(Train, AValidationLossThatIsNotFiniteEndsTheRun) {
+  expect_failure(
+      test::run("gm_train", arguments("x", {"--epochs", "1", "--batch", "60", "--set", "optimizer.lr=400",
+                                            "--set", "optimizer.name=sgd", "--set", "schedule.name=constant",
+                                            "--set", "schedule.warmup_epochs=0"})),
+      1, {"the validation loss became", "epoch 1", "lower optimizer.lr"});
+  EXPECT_FALSE(fs::exists(dir / "x/metrics.csv"));
 }
 
 TEST_F(Train, AFullDiskLosesNothing) {

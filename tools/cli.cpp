@@ -8,6 +8,7 @@
 #include <cmath>
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
 #include <filesystem>
 #include <new>
 
@@ -27,7 +28,8 @@ int run_tool(CLI::App& app, int argc, char** argv, const std::function<void()>& 
     app.parse(argc, argv);
     body();
     // A full disk or a closed pipe shows at the latest when the buffer is emptied.
-    return std::fflush(stdout) == 0 ? 0 : report("cannot write to standard output", 1);
+    const bool written = std::fflush(stdout) == 0 && std::ferror(stdout) == 0;
+    return written ? 0 : report("cannot write to standard output", 1);
   } catch (const CLI::ParseError& e) {
     if (e.get_exit_code() == 0) return app.exit(e);  // --help
     return report(std::string(e.what()) + " (see " + name + " --help)", 2);
@@ -48,6 +50,36 @@ std::string check_device(const std::string& name) {
 std::string check_assignment(const std::string& text) {
   const size_t eq = text.find('=');
   return eq == std::string::npos || eq == 0 ? "'" + text + "' is not key=value, e.g. input.size=64" : "";
+}
+
+namespace {
+bool finite_number(const std::string& text, double& value) {
+  char* end = nullptr;
+  value = std::strtod(text.c_str(), &end);
+  return !text.empty() && *end == 0 && std::isfinite(value);
+}
+}  // namespace
+
+std::string check_positive(const std::string& text) {
+  double value = 0;
+  return finite_number(text, value) && value > 0 ? "" : "'" + text + "' is not a number above 0";
+}
+
+std::string check_not_negative(const std::string& text) {
+  double value = 0;
+  return finite_number(text, value) && value >= 0 ? "" : "'" + text + "' is not a number from 0 on";
+}
+
+CLI::Option* add_sets(CLI::App& app, std::vector<std::string>& sets, const std::string& help) {
+  return app.add_option("--set", sets, help)->check(check_assignment)->allow_extra_args(false);
+}
+
+void keep_inputs(const std::string& out, const std::vector<std::string>& inputs) {
+  std::error_code none;
+  for (const std::string& input : inputs)
+    for (const std::string& file : {input, input + "/labels.csv"})
+      if (std::filesystem::equivalent(out, file, none))
+        fail(out + ": is an input, which --out would replace; choose another name");
 }
 
 namespace {

@@ -4,10 +4,12 @@
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <vector>
 
 namespace CLI {
 class App;
-}
+class Option;
+}  // namespace CLI
 
 namespace gm {
 
@@ -18,6 +20,14 @@ int run_tool(CLI::App& app, int argc, char** argv, const std::function<void()>& 
 /// Checks of option values: what is wrong, or "". --device is auto, cpu, cuda or cuda:INDEX, --set key=value.
 std::string check_device(const std::string& name);
 std::string check_assignment(const std::string& text);
+/// Numbers, finite ones, above 0 or from 0 on.
+std::string check_positive(const std::string& text);
+std::string check_not_negative(const std::string& text);
+/// --set key=value, one each time it is given.
+CLI::Option* add_sets(CLI::App& app, std::vector<std::string>& sets, const std::string& help);
+
+/// Fails where writing `out` would replace one of the inputs, files that may go by other names.
+void keep_inputs(const std::string& out, const std::vector<std::string>& inputs);
 
 /// Set by SIGINT and SIGTERM from the first call on.
 const std::atomic<bool>& stop_on_signals();

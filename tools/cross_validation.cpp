@@ -14,6 +14,7 @@
 #include "engine/metrics.h"
 #include "layers/count.h"
 #include "tools/classify.h"
+#include "tools/resumed_config.h"
 #include "tools/run_folder.h"
 
 namespace gm {
@@ -188,6 +189,7 @@ void cross_validate(const CrossValidation& cv, Device& device, const std::shared
       continue;
     }
     TrainJob job = cv.new_job(fs::exists(folder(k) + "/last.safetensors"));
+    if (cv.job.resume) take_up_config(job, out + "/config.yaml", MayChange::place);
     job.run.architecture.class_names = cv.job.run.architecture.class_names;
     job.run.folds = cv.folds;
     job.run.fold = k;

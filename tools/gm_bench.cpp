@@ -226,7 +226,7 @@ int main(int argc, char** argv) {
   app.add_option("--mode", a.mode, "of a network: train or infer")->check(CLI::IsMember({"train", "infer"}));
   app.add_option("--batch", a.batch, "of a network: batch size")
       ->capture_default_str()
-      ->check(CLI::PositiveNumber);
+      ->check(CLI::Range(1, 65536));
   app.add_option("--precision", a.precision, "of a network: f32 or bf16")
       ->check(CLI::IsMember({"f32", "bf16"}));
   app.add_option(
@@ -236,8 +236,7 @@ int main(int argc, char** argv) {
       ->needs(model)
       ->check(CLI::Range(8, 16384));
   app.add_flag("--recompute", a.recompute, "with --model: train as with train.recompute");
-  app.add_option("--set", a.sets, "of a network: override one key, e.g. input.size=64")
-      ->check(check_assignment);
+  add_sets(app, a.sets, "of a network: override one key, e.g. input.size=64");
   app.add_option("--without", a.without,
                  "of a network: leave out a fusion: batch_norm (or its folding), activation, pool, residual, "
                  "attention, block, gate, all")
@@ -245,12 +244,16 @@ int main(int argc, char** argv) {
           {"batch_norm", "activation", "pool", "residual", "attention", "block", "gate", "all"}));
   app.add_flag("--every-block", a.every_block,
                "of a network on a card: whole MBConv blocks also where they are not expected to pay");
-  app.add_option("--seconds", a.seconds, "time spent on each figure")->capture_default_str();
+  app.add_option("--seconds", a.seconds, "time spent on each figure")
+      ->capture_default_str()
+      ->check(check_not_negative);
   app.add_option("--device", a.device, "auto, cpu, cuda or cuda:INDEX")
       ->capture_default_str()
       ->check(check_device);
-  app.add_option("--threads", a.threads, "CPU threads; 0: all")->capture_default_str();
-  app.add_option("--seed", a.seed, "accepted everywhere; inputs are fixed");
+  app.add_option("--threads", a.threads, "CPU threads; 0: all")
+      ->capture_default_str()
+      ->check(CLI::Range(0, 4096));
+  app.add_option("--seed", a.seed, "accepted as elsewhere; inputs are fixed")->check(check_not_negative);
   app.add_flag("--json", a.json, "one JSON object a line");
   app.add_flag("--quiet", a.quiet, "figures only");
   return gm::run_tool(app, argc, argv, [&] {

@@ -53,27 +53,27 @@ void declare(CLI::App& app, Arguments& a) {
       ->capture_default_str()
       ->check(one_of({"train", "infer", "both"}));
   app.add_option("--steps", a.steps, "then train so many steps on both sides and compare the losses")
-      ->check(CLI::NonNegativeNumber);
+      ->check(check_not_negative);
   app.add_option("--data", a.data, "images, as for gm_train; default: synthetic galaxies");
   app.add_option("--weights", a.weights, "run folder or weight file; default: initial weights");
   app.add_option("--batch", a.batch, "images in a step")->capture_default_str()->check(CLI::Range(1, 65536));
-  app.add_option("--set", a.sets, "override one key, e.g. --set input.size=64")->check(check_assignment);
+  add_sets(app, a.sets, "override one key, e.g. --set input.size=64");
   app.add_option(
          "--tolerance", a.tolerance,
          "relative L2 difference of layers, logits, loss and statistics; default 1e-4 in f32, 0.1 in bf16")
-      ->check(CLI::PositiveNumber);
+      ->check(check_positive);
   app.add_option("--gradient-tolerance", a.gradient_tolerance,
                  "of gradients; default 1e-3 in f32, 0.5 in bf16")
-      ->check(CLI::PositiveNumber);
+      ->check(check_positive);
   app.add_option("--loss-tolerance", a.loss_tolerance,
                  "relative difference of each step's loss; default 1e-3 in f32, 0.05 in bf16")
-      ->check(CLI::PositiveNumber);
+      ->check(check_positive);
   app.add_option("--threads", a.threads, "CPU threads; 0: all")
       ->capture_default_str()
       ->check(CLI::Range(0, 4096));
   app.add_option("--seed", a.seed, "of weights, images and dropout")
       ->capture_default_str()
-      ->check(CLI::NonNegativeNumber);
+      ->check(check_not_negative);
   app.add_flag("--json", a.json, "one JSON object for every tensor and step");
   app.add_flag("--quiet", a.quiet, "print errors only");
 }

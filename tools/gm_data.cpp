@@ -65,6 +65,9 @@ void write_folder(const gm::Dataset& data, const Options& o) {
 
 void synth(Options o) {
   auto set = o.classes == "gz5" ? gm::SyntheticSet::gz5 : gm::SyntheticSet::galaxy10;
+  // What looks like a data set may be somebody's galaxies.
+  for (const std::string& there : {o.out, (fs::path(o.out) / "labels.csv").string()})
+    if (fs::is_regular_file(there)) gm::fail(there + ": is there already; choose another --out");
   gm::SyntheticDataset data(set, o.count, o.size, o.seed);
   is_hdf5_name(o.out) ? pack(data, o) : write_folder(data, o);
   say(o, fmt::format("{}: {} synthetic galaxies, {} classes, {}x{} px, seed {}", o.out, o.count,
@@ -134,7 +137,9 @@ int main(int argc, char** argv) {
   synth_cmd->add_option("--size", synth_size, "side in px")
       ->check(CLI::Range(8, 4096))
       ->capture_default_str();
-  synth_cmd->add_option("--seed", o.seed, "same seed, same pixels")->capture_default_str();
+  synth_cmd->add_option("--seed", o.seed, "same seed, same pixels")
+      ->capture_default_str()
+      ->check(gm::check_not_negative);
   synth_cmd->add_option("--out", o.out, "folder (images/ and labels.csv) or FILE.h5")->required();
   synth_cmd->add_option("--format", o.format, "of images in a folder")
       ->check(CLI::IsMember({"jpg", "png"}))
@@ -181,8 +186,7 @@ int main(int argc, char** argv) {
   preview_cmd->add_option("DATA", preview.data, ".h5, catalog .csv, folder or image")->required();
   preview_cmd->add_option("--config", preview.config, "configuration whose augmentation is shown")
       ->required();
-  preview_cmd->add_option("--set", preview.sets, "key=value over the configuration; repeatable")
-      ->check(gm::check_assignment);
+  gm::add_sets(*preview_cmd, preview.sets, "override one key, e.g. --set augment.rotation_deg=180");
   preview_cmd->add_option("--out", preview.out, "FILE.png")->required();
   preview_cmd->add_option("--rows", preview.rows, "galaxies")
       ->check(CLI::Range(1, 100))
@@ -190,7 +194,9 @@ int main(int argc, char** argv) {
   preview_cmd->add_option("--columns", preview.columns, "augmentations of each")
       ->check(CLI::Range(1, 50))
       ->capture_default_str();
-  preview_cmd->add_option("--seed", preview.seed, "of the augmentation")->capture_default_str();
+  preview_cmd->add_option("--seed", preview.seed, "of the augmentation")
+      ->capture_default_str()
+      ->check(gm::check_not_negative);
 
   return gm::run_tool(app, argc, argv, [&] {
     if (*fetch_cmd) {
@@ -203,6 +209,7 @@ int main(int argc, char** argv) {
       o.size = synth_size;
       synth(o);
     } else if (*pack_cmd) {
+      gm::keep_inputs(o.out, {o.data});
       auto data = gm::open_dataset(o.data);
       pack(*data, o);
       say(o, fmt::format("{}: {} images, {} classes, {:.1f} MB", o.out, data->size(), data->classes().size(),

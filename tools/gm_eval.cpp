@@ -58,7 +58,7 @@ void declare(CLI::App& app, Arguments& a) {
       ->check(CLI::Range(0, 4096));
   app.add_option("--seed", a.seed, "of the bootstrap and of --mc-dropout")
       ->capture_default_str()
-      ->check(CLI::NonNegativeNumber);
+      ->check(check_not_negative);
   app.add_flag("--quiet", a.quiet, "print the accuracy and errors only");
 }
 

@@ -54,9 +54,7 @@ void declare(CLI::App& app, Arguments& a) {
   app.add_option("--threads", a.threads, "CPU threads; 0: all")
       ->capture_default_str()
       ->check(CLI::Range(0, 4096));
-  app.add_option("--seed", a.seed, "of SmoothGrad's noise")
-      ->capture_default_str()
-      ->check(CLI::NonNegativeNumber);
+  app.add_option("--seed", a.seed, "of SmoothGrad's noise")->capture_default_str()->check(check_not_negative);
   app.add_flag("--quiet", a.quiet, "print errors only");
 }
 

@@ -45,7 +45,7 @@ void declare(CLI::App& app, Arguments& a) {
   app.add_option("--threads", a.threads, "CPU threads; 0: all")
       ->capture_default_str()
       ->check(CLI::Range(0, 4096));
-  app.add_option("--seed", a.seed, "of the masks of --mc-dropout");
+  app.add_option("--seed", a.seed, "of the masks of --mc-dropout")->check(check_not_negative);
   app.add_flag("--quiet", a.quiet, "print errors only");
 }
 
@@ -78,6 +78,8 @@ void infer(const Arguments& args) {
                        .sampling = args.passes.dropout > 0,
                        .seed = static_cast<uint64_t>(args.seed),
                        .images = on_device(*device, args.passes)});
+  keep_inputs(args.out, args.inputs);
+  keep_inputs(args.out, {model.path});
   PredictionColumns columns = columns_for(sets, args.passes);
   columns.logits = args.logits;
   auto writer = open_predictions(args.out, class_names(model.architecture), columns);

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
-#include <iostream>
 #include <nlohmann/json.hpp>
 
 #include "engine/budget.h"
@@ -67,14 +66,16 @@ int main(int argc, char** argv) {
   app.add_option("--res", size, "input size in px instead of the model's own")->check(CLI::Range(8, 4096));
   app.add_option("--classes", classes, "number of classes instead of the model's own")
       ->check(CLI::Range(2, 100000));
-  app.add_option("--batch", batch, "batch size for the memory estimate")->check(CLI::PositiveNumber);
-  app.add_option("--set", sets, "override one key, e.g. --set model.se=0.25")->check(check_assignment);
+  app.add_option("--batch", batch, "batch size for the memory estimate")->check(CLI::Range(1, 1 << 20));
+  add_sets(app, sets, "override one key, e.g. --set model.se=0.25");
   app.add_flag("--json", as_json, "print JSON");
   const auto weights = declare_weight_commands(app);
   return gm::run_tool(app, argc, argv, [&] {
     if (weights()) return;
     if (config.empty()) throw CLI::RequiredError("config");
     const bool yaml = config.ends_with(".yaml") || config.ends_with(".yml");
+    if (!yaml && !sets.empty())
+      fail("--set: " + config + " describes a network that is there; a key can be set over a .yaml only");
     Architecture a =
         yaml ? read_architecture(load_config(config, sets), config) : read_model(config).architecture;
     if (size) a.input_size = size;
@@ -105,7 +106,7 @@ int main(int argc, char** argv) {
                                {"macs", l.macs},
                                {"flops_eq13", l.flops_eq13}});
       }
-      std::cout << j.dump(2) << "\n";
+      fmt::print("{}\n", j.dump(2));
       return;
     }
     fmt::print("{}  input {}x{}x3, {} classes\n\n", a.name, a.input_size, a.input_size, a.classes);

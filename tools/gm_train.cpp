@@ -8,6 +8,7 @@
 
 #include "tools/cli.h"
 #include "tools/cross_validation.h"
+#include "tools/resumed_config.h"
 #include "tools/shell.h"
 #include "tools/train_run.h"
 
@@ -29,9 +30,9 @@ void declare(CLI::App& app, Arguments& a) {
   app.add_option("config", a.config, "model and recipe (YAML)")->required();
   app.add_option("--data", a.data, "Galaxy10-layout .h5, catalog .csv or folder with labels.csv");
   app.add_option("--out", a.out, "run folder (default runs/MODEL-DATE-TIME)");
-  app.add_option("--epochs", a.epochs, "same as --set train.epochs=N")->check(CLI::PositiveNumber);
-  app.add_option("--batch", a.batch, "same as --set train.batch=N")->check(CLI::PositiveNumber);
-  app.add_option("--set", a.sets, "override one key, e.g. --set input.size=64")->check(check_assignment);
+  app.add_option("--epochs", a.epochs, "same as --set train.epochs=N")->check(check_positive);
+  app.add_option("--batch", a.batch, "same as --set train.batch=N")->check(check_positive);
+  add_sets(app, a.sets, "override one key, e.g. --set input.size=64");
   auto* resume = app.add_flag("--resume", a.resume, "continue from the run folder's last.safetensors");
   app.add_option("--init", a.init, "model file or run folder whose weights to start from; same as train.init")
       ->excludes(resume);
@@ -42,11 +43,13 @@ void declare(CLI::App& app, Arguments& a) {
           ->check(CLI::Range(2, 1000));
   app.add_option("--folds", a.only, "of these only the folds in this list, e.g. 1,3")
       ->delimiter(',')
+      ->allow_extra_args(false)
       ->needs(folds);
   app.add_option("--stage", a.stages,
                  "keys of one stage, e.g. 'input.size=64; train.epochs=10'; given several times, stages are "
                  "trained one after the other in OUT/stage1, OUT/stage2, ..., each from the last weights of "
                  "the one before")
+      ->allow_extra_args(false)
       ->excludes(folds);
   app.add_option("--device", a.device, "auto, cpu, cuda or cuda:INDEX")
       ->capture_default_str()
@@ -54,7 +57,7 @@ void declare(CLI::App& app, Arguments& a) {
   app.add_option("--threads", a.threads, "CPU threads; 0: all")
       ->capture_default_str()
       ->check(CLI::Range(0, 4096));
-  app.add_option("--seed", a.seed, "same as --set train.seed=N")->check(CLI::NonNegativeNumber);
+  app.add_option("--seed", a.seed, "same as --set train.seed=N")->check(check_not_negative);
   app.add_flag("--quiet", a.quiet, "print errors only");
 }
 
@@ -120,6 +123,7 @@ void train_stages(const Arguments& args, Device& device, const std::string& devi
     if (k < count && begun(k + 1)) continue;
     const Arguments a = stage_arguments(args, k);
     TrainJob job = make_job(a, begun(k));
+    if (job.resume) job.changes = take_up_config(job, a.out + "/config.yaml", MayChange::recipe);
     job.run.architecture.class_names = cache->data()->classes();
     job.out = a.out;
     job.resume_with = "the same command and --resume";
@@ -139,8 +143,13 @@ void train(Arguments args) {
     args.out = "runs/" + fs::path(args.config).stem().string() + "-" + stamp;
   }
   job.out = args.out;
-  job.resume_with = fmt::format("gm_train {0}/config.yaml{1} --out {0} --resume", args.out,
-                                args.folds ? fmt::format(" --cross-validate {}", args.folds) : "");
+  job.resume_with =
+      fmt::format("gm_train {}{} --out {} --resume{}", shell_word(args.out + "/config.yaml"),
+                  args.folds ? fmt::format(" --cross-validate {}", args.folds) : "", shell_word(args.out),
+                  args.device == "auto" ? "" : " --device " + args.device);
+  const std::string begun = args.out + "/config.yaml";
+  if (args.resume && args.stages.empty() && fs::exists(begun))
+    job.changes = take_up_config(job, begun, args.folds ? MayChange::place : MayChange::recipe);
   // Everything is checked before the first file is written.
   auto device = open_device(args.device, {.threads = args.threads});
   const std::string device_line =

@@ -14,7 +14,8 @@ namespace fs = std::filesystem;
 ModelFile read_model(const std::string& path) {
   ModelFile m;
   m.path = path;
-  if (fs::is_directory(path)) {
+  std::error_code none;
+  if (fs::is_directory(path, none)) {
     m.path = path + "/best.safetensors";
     if (!fs::exists(m.path)) m.path = path + "/last.safetensors";
     if (!fs::exists(m.path)) fail(path + ": holds neither best.safetensors nor last.safetensors");
@@ -26,13 +27,19 @@ ModelFile read_model(const std::string& path) {
   if (text == m.tensors.metadata.end())
     fail(m.path + ": carries no model description; use gm_model import for weights made elsewhere");
   const YAML::Node config = parse_yaml(text->second, m.path + " (model description)");
+  if (!config.IsMap()) fail(m.path + ": its model description is not a mapping");
   YAML::Node only_model;
   only_model["model"] = config["model"];
   only_model["input"] = config["input"];
   m.architecture = read_architecture(only_model, m.path);
   m.transform = read_transform(config, m.path, m.architecture.input_size);
   for (const std::string& name : reader.names())
-    if (!name.starts_with("optimizer/")) m.tensors.tensors[name] = reader.read(name);
+    if (!name.starts_with("optimizer/")) {
+      StoredTensor& tensor = m.tensors.tensors[name] = reader.read(name);
+      if (tensor.spec.dtype != DType::f32 && tensor.spec.dtype != DType::bf16)
+        fail(m.path + ": tensor '" + name + "' is of type " + dtype_name(tensor.spec.dtype) +
+             ", not a floating-point one");
+    }
   return m;
 }
 

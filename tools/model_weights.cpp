@@ -29,6 +29,7 @@ std::string first_few(const std::vector<std::string>& names) {
 }
 
 void import_model(const Arguments& a) {
+  keep_inputs(a.out, {a.file, a.config});
   const Framework from = framework_named(a.framework);
   const YAML::Node config = load_config(a.config, a.sets);
   Architecture architecture = read_architecture(config, a.config);
@@ -55,6 +56,7 @@ void import_model(const Arguments& a) {
 void export_model(const Arguments& a) {
   const Framework to = framework_named(a.framework);
   const ModelFile model = read_model(a.file);
+  keep_inputs(a.out, {model.path});
   install_cpu_kernels();
   TensorFile out = export_weights(model.tensors, model.architecture, to);
   if (to == Framework::timm) out.metadata["format"] = "pt";
@@ -81,9 +83,8 @@ std::function<bool()> declare_weight_commands(CLI::App& app) {
                      "efficientnetv2_s when the configuration pads symmetrically, else tf_efficientnetv2_s)");
   import->add_flag("--allow-missing-head", a->allow_missing_head,
                    "classifier, hidden layer and attention may be missing and start from fresh values");
-  import->add_option("--seed", a->seed, "of the fresh values")->check(CLI::NonNegativeNumber);
-  import->add_option("--set", a->sets, "override one key, e.g. --set input.size=384")
-      ->check(check_assignment);
+  import->add_option("--seed", a->seed, "of the fresh values")->check(check_not_negative);
+  add_sets(*import, a->sets, "override one key, e.g. --set input.size=384");
 
   CLI::App* out = app.add_subcommand("export", "write a model's weights under another framework's names");
   out->add_option("model", a->file, "run folder or model file")->required();

@@ -15,8 +15,11 @@ namespace gm {
 
 std::shared_ptr<Dataset> open_training_data(TrainJob& job) {
   RunConfig& run = job.run;
-  auto data = open_dataset(run.data_path);
+  // Names that the configuration gives are met by name, or name the classes of data that only number them.
+  auto data = open_dataset(run.data_path, {.classes = run.architecture.class_names});
   if (data->classes().empty()) fail(run.data_path + ": has no labels (a column label or class)");
+  if (data->classes().size() == 1)
+    fail(run.data_path + ": has one class, " + data->classes()[0] + "; there is nothing to tell apart");
   if (static_cast<int>(data->classes().size()) != run.architecture.classes)
     fail(fmt::format("{}: has {} classes, the model {}; use --set model.classes={}", run.data_path,
                      data->classes().size(), run.architecture.classes, data->classes().size()));
@@ -134,12 +137,14 @@ Trainer::Outcome train_run(TrainJob job, Device& device, const std::string& devi
   const RunFolder folder(job.out, job.resume);
   if (!job.resume) {
     write_split(folder.file("split.csv"), *data, split);
-    write_file_atomic(folder.file("config.yaml"), config_text(job.yaml));
   }
+  if (!job.resume || !job.changes.empty())
+    write_file_atomic(folder.file("config.yaml"), config_text(job.yaml));
   Log log(folder.file("log.txt"), job.resume, job.quiet);
   log.line(device_line);
   log.line(std::string(kCommandInLog) + job.command);
   if (job.resume) log.line(fmt::format("resuming at step {}", trainer.step()));
+  for (const std::string& change : job.changes) log.line(change);
   log.line(fmt::format("model: {} at {} px, {} classes, {} parameters ({} trainable), {}",
                        run.architecture.name, run.architecture.input_size, run.architecture.classes,
                        table.total_count(), table.trainable_count(), dtype_name(dtype)));

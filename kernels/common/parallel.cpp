@@ -9,6 +9,7 @@
 #include <exception>
 #include <mutex>
 #include <new>
+#include <system_error>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -80,7 +81,11 @@ struct ThreadPool::Impl {
 ThreadPool::ThreadPool(int threads) : impl_(std::make_unique<Impl>()) {
   impl_->threads = threads > 0 ? threads : available_processors();
   impl_->scratch.resize(impl_->threads);
-  for (int t = 1; t < impl_->threads; ++t) impl_->workers.emplace_back([this, t] { impl_->loop(t); });
+  try {
+    for (int t = 1; t < impl_->threads; ++t) impl_->workers.emplace_back([this, t] { impl_->loop(t); });
+  } catch (const std::system_error&) {  // a limit on processes: results do not depend on how many there are
+    impl_->threads = static_cast<int>(impl_->workers.size()) + 1;
+  }
 }
 
 ThreadPool::~ThreadPool() {

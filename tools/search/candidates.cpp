@@ -67,8 +67,8 @@ void declare_candidate_options(CLI::App& command, CandidateOptions& o) {
 void declare_budget_options(CLI::App& command, CandidateBudget& b) {
   command.add_option("--epochs", b.epochs, "epochs for every network")
       ->capture_default_str()
-      ->check(CLI::PositiveNumber);
-  command.add_option("--seed", b.seed, "same as --set train.seed=N")->check(CLI::NonNegativeNumber);
+      ->check(check_positive);
+  command.add_option("--seed", b.seed, "same as --set train.seed=N")->check(check_not_negative);
 }
 
 void check_candidates(const std::vector<Candidate>& candidates, const CandidateOptions& options) {

@@ -55,7 +55,7 @@ std::function<bool()> declare_search_child(CLI::App& app) {
       "--choices", a->choices,
       "its choices as in journal.jsonl, e.g. 0,0,1,0,0,0,... (default: those of the base network)");
   child->add_option("--out", a->out, "file to write (default: standard output)");
-  child->add_option("--set", a->sets, "override one key, e.g. --set input.size=64")->check(check_assignment);
+  add_sets(*child, a->sets, "override one key, e.g. --set input.size=64");
   return [a, child] {
     if (child->parsed()) write_child(*a);
     return child->parsed();

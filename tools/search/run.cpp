@@ -227,8 +227,7 @@ std::function<bool()> declare_search_run(CLI::App& app) {
   run->add_option("config", a->config, "base network, recipe and space (YAML)")->required();
   run->add_option("--data", a->data, "Galaxy10-layout .h5, catalog .csv or folder with labels.csv");
   run->add_option("--out", a->out, "folder of the search");
-  run->add_option("--set", a->sets, "override one key, e.g. --set search.iterations=20")
-      ->check(check_assignment);
+  add_sets(*run, a->sets, "override one key, e.g. --set search.iterations=20");
   run->add_flag("--resume", a->resume, "continue the search in --out");
   run->add_option("--device", a->device, "auto, cpu, cuda or cuda:INDEX")
       ->capture_default_str()
@@ -239,7 +238,7 @@ std::function<bool()> declare_search_run(CLI::App& app) {
   run->add_option("--jobs", a->jobs, "of the best networks, as many train at the same time")
       ->capture_default_str()
       ->check(CLI::Range(1, 1024));
-  run->add_option("--seed", a->seed, "same as --set train.seed=N")->check(CLI::NonNegativeNumber);
+  run->add_option("--seed", a->seed, "same as --set train.seed=N")->check(check_not_negative);
   run->add_flag("--quiet", a->quiet, "print errors only");
   return [a, run] {
     if (run->parsed()) search(*a);

@@ -40,7 +40,7 @@ struct Arguments {
 void declare_common(CLI::App& command, Arguments& a) {
   command.add_option("--data", a.data, "Galaxy10-layout .h5, catalog .csv or folder with labels.csv");
   command.add_option("--out", a.out, "folder of the comparison")->required();
-  command.add_option("--set", a.sets, "override one key, e.g. --set train.batch=32")->check(check_assignment);
+  add_sets(command, a.sets, "override one key, e.g. --set train.batch=32");
   declare_budget_options(command, a.budget);
   declare_candidate_options(command, a.options);
 }
@@ -258,7 +258,10 @@ std::function<bool()> declare_search_resolution(CLI::App& app) {
   CLI::App* command = app.add_subcommand("resolution", "accuracy against input size, as in S2 Fig. 6");
   command->add_option("configs", a->configs, "networks and recipes (YAML)")->required();
   declare_common(*command, *a);
-  command->add_option("--sizes", a->sizes, "input sizes in px, e.g. 32,48,64,96")->delimiter(',')->required();
+  command->add_option("--sizes", a->sizes, "input sizes in px, e.g. 32,48,64,96")
+      ->delimiter(',')
+      ->allow_extra_args(false)
+      ->required();
   return [a, command] {
     if (command->parsed()) resolution(*a);
     return command->parsed();

@@ -1,0 +1,82 @@
+#include "tools/resumed_config.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+
+#include "data/csv.h"
+
+namespace gm {
+
+namespace {
+
+bool begins(const std::string& key, const std::vector<std::string>& prefixes) {
+  return std::any_of(prefixes.begin(), prefixes.end(), [&](const auto& p) { return key.starts_with(p); });
+}
+
+bool may_change(const std::string& key, MayChange may) {
+  if (begins(key, {"data.path", "data.workers", "data.cache_mib", "train.init"})) return true;
+  // The weights' shape and meaning, which images are whose, and where in an epoch a checkpoint stands.
+  return may == MayChange::recipe && !begins(key, {"model.", "input.", "augment.", "data.", "train.batch",
+                                                   "train.seed", "optimizer.name", "optimizer.accumulate"});
+}
+
+/// What --init took from the file of weights, whatever the configuration says.
+bool adopted(const YAML::Node& begun, const std::string& key) {
+  return begun["train"] && begun["train"]["init"] &&
+         begins(key, {"model.padding", "model.batch_norm.epsilon", "input.scaling."});
+}
+
+/// "train.epochs" -> "30" and so on; lists are one value.
+void flatten(const YAML::Node& node, const std::string& path, std::map<std::string, std::string>& values) {
+  if (!node.IsMap()) {
+    YAML::Emitter text;
+    text << YAML::Flow << node;
+    values[path] = node.IsScalar() ? node.Scalar() : text.c_str();
+    return;
+  }
+  for (const auto& item : node) {
+    const std::string key = item.first.Scalar();
+    flatten(item.second, path.empty() ? key : path + "." + key, values);
+  }
+}
+
+bool same(const std::string& a, const std::string& b) {
+  double x = 0, y = 0;
+  return a == b || (parse_double(a, x) && parse_double(b, y) && x == y);
+}
+
+YAML::Node at(YAML::Node node, const std::string& key) {
+  for (size_t from = 0, dot; from != std::string::npos; from = dot == std::string::npos ? dot : dot + 1) {
+    dot = key.find('.', from);
+    node.reset(node[key.substr(from, dot == std::string::npos ? dot : dot - from)]);
+  }
+  return node;
+}
+
+}  // namespace
+
+std::vector<std::string> take_up_config(TrainJob& job, const std::string& file, MayChange may) {
+  const YAML::Node begun = load_config(file, {});
+  std::map<std::string, std::string> before, now;
+  flatten(begun, "", before);
+  flatten(job.yaml, "", now);
+  std::vector<std::string> changes;
+  for (const auto& [key, value] : now) {
+    const auto old = before.find(key);
+    if ((old != before.end() && same(old->second, value)) || adopted(begun, key)) continue;
+    const std::string was = old == before.end() ? "not set" : old->second;
+    if (!may_change(key, may))
+      fail(fmt::format(
+          "{}: {} is {} there and {} here; resume the run with its own settings, or begin another", file, key,
+          was, value));
+    at(begun, key) = at(job.yaml, key);
+    changes.push_back(fmt::format("changed: {} from {} to {}", key, was, value));
+  }
+  job.yaml = begun;
+  job.run = read_run_config(job.yaml, file);
+  return changes;
+}
+
+}  // namespace gm
