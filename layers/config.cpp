@@ -249,6 +249,8 @@ YAML::Node load_config(const std::string& path, const std::vector<std::string>& 
     fail(path + ":" + std::to_string(e.mark.line + 1) + ": not valid YAML: " + e.msg);
   }
   if (!root.IsMap()) fail(path + ": not a model configuration (expected keys model, input, ...)");
+  if (root["recipe"] && !root["recipe"].IsScalar())
+    fail(path + ":" + std::to_string(root["recipe"].Mark().line + 1) + ": recipe must be one name");
   for (const auto& s : sets)  // --set recipe=... must choose before the presets are merged
     if (s.rfind("recipe=", 0) == 0) root["recipe"] = s.substr(7);
   const std::string recipe = root["recipe"] ? root["recipe"].Scalar() : "";

@@ -350,6 +350,23 @@ TEST_F(Cli, NamesOfClasses) {
   expect_nothing_written();
 }
 
+TEST_F(Cli, AnInterruptedInferenceLeavesNothing) {
+  std::vector<std::string> args{"--model", model, "--quiet", "--device", "cpu", "--out", dir / "p.csv"};
+  args.insert(args.end(), 5000, data);
+  test::Process p("gm_infer", args, {});
+  auto begun = [&] {
+    for (const auto& entry : fs::directory_iterator(dir.path()))
+      if (entry.path().filename().string().find(".tmp") != std::string::npos) return true;
+    return false;
+  };
+  while (p.running() && !begun()) ::usleep(1000);
+  p.send(SIGTERM);
+  EXPECT_EQ(p.wait(), 1);
+  EXPECT_NE(p.err().find("gm_infer: error: interrupted after "), std::string::npos) << p.err();
+  EXPECT_FALSE(fs::exists(dir / "p.csv"));
+  expect_nothing_written();
+}
+
 // Predictions of an earlier call survive one that fails.
 TEST_F(Cli, FailedInferenceKeepsTheOldPredictions) {
   const std::string csv = dir / "p.csv";

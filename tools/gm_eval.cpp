@@ -96,6 +96,7 @@ class Results {
     std::error_code error;
     fs::create_directories(folder, error);
     if (error) fail(folder + ": cannot create: " + error.message());
+    stop_on_signals();  // before the first file
     predictions_ = open_predictions(file("predictions.csv"), classes, columns);
   }
   bool wanted() const { return predictions_ != nullptr; }
@@ -190,7 +191,8 @@ void evaluate(const Arguments& args) {
                          .done = "classified",
                          .total = total,
                          .strict = args.strict,
-                         .quiet = args.quiet},
+                         .quiet = args.quiet,
+                         .stop = &stop_on_signals()},
                         args.passes);
   classifier.run(data, selection.rows, [&](const std::vector<int64_t>& rows, std::vector<Prediction>& batch) {
     for (size_t i = 0; i < batch.size(); ++i) {

@@ -45,7 +45,8 @@ void declare(CLI::App& app, Arguments& a) {
       ->check(CLI::Range(1, 100000));
   app.add_option("--noise", a.noise, "SmoothGrad: their noise, as a share of the image's range of values")
       ->capture_default_str()
-      ->check(CLI::Range(0.0, 10.0));
+      ->check(CLI::Range(0.0, 10.0))
+      ->check(check_not_negative);
   app.add_flag("--strict", a.strict, "fail on the first unreadable image instead of skipping it");
   app.add_option("--batch", a.batch, "images per step")->capture_default_str()->check(CLI::Range(1, 65536));
   app.add_option("--device", a.device, "auto, cpu, cuda or cuda:INDEX")

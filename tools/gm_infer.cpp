@@ -82,6 +82,7 @@ void infer(const Arguments& args) {
   keep_inputs(args.out, {model.path});
   PredictionColumns columns = columns_for(sets, args.passes);
   columns.logits = args.logits;
+  const std::atomic<bool>& stop = stop_on_signals();  // before the first file
   auto writer = open_predictions(args.out, class_names(model.architecture), columns);
   if (!args.quiet) fmt::print(stderr, "device: {}\n", choices_text(args, *device, jpegs.get(), no_jpegs));
 
@@ -91,7 +92,8 @@ void infer(const Arguments& args) {
                          .done = "classified",
                          .total = total,
                          .strict = args.strict,
-                         .quiet = args.quiet},
+                         .quiet = args.quiet,
+                         .stop = &stop},
                         args.passes);
   for (const auto& set : sets) {
     std::vector<int64_t> rows(set->size());

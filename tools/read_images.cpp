@@ -52,6 +52,9 @@ void ImageReader::run(const std::shared_ptr<const Dataset>& data, const std::vec
   while (loader.next(batch)) {
     sink(batch);
     done_ += batch.count;
+    if (options_.stop && options_.stop->load())
+      fail(fmt::format("interrupted after {} of {} images; no file was written", done_ + bad_,
+                       options_.total));
     progress.update(
         static_cast<double>(done_ + bad_) / static_cast<double>(options_.total), options_.doing,
         fmt::format("{}/{}  {:.0f} img/s", done_, options_.total, static_cast<double>(done_) / seconds()));

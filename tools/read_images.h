@@ -1,5 +1,6 @@
 // Images of data sets at a network's input size, batch by batch: what every tool that runs a network shares.
 #pragma once
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <string>
@@ -28,6 +29,7 @@ class ImageReader {
     int64_t total = 0;        // images in all calls of run(), for the progress line
     bool strict = false;  // throw on the first unreadable image; a single image asked for alone always does
     bool quiet = false;   // no progress line
+    const std::atomic<bool>* stop = nullptr;   // ends run() with an error that says how far it came
     const ImagePool* device_images = nullptr;  // LoaderConfig::device_images
   };
   ImageReader(const TransformConfig& transform, int64_t batch, const Options& options);

@@ -96,7 +96,7 @@ __global__ void __launch_bounds__(32 * kWarps, kWarps == 8 ? 2 : 1)
   const int x_row = thread / narrow, x_place = x_row * narrow_pitch + thread - x_row * narrow;
   auto load = [&](int next, int buffer) {
     const int64_t first = int64_t{next} * kExpandRows;
-    const int left = p.pixels - next * kExpandRows;
+    const int left = min(p.pixels - next * kExpandRows, kExpandRows);
     own_units([&](int e, int place, int) {
       const bool inside = e < left * wide;
       const int64_t at = inside ? (first * wide + e) * 8 : 0;
@@ -160,9 +160,9 @@ __global__ void __launch_bounds__(32 * kWarps, kWarps == 8 ? 2 : 1)
 #pragma unroll
       for (int step = 0; step < kExpandRows / 16; ++step) {
         HalfPair a[2][4];
+        // Also past the last run, whose sums do not count: a branch would cost more.
 #pragma unroll
-        for (int i = 0; i < 2;
-             ++i) {  // also past the last run, whose sums do not count: a branch would cost more
+        for (int i = 0; i < 2; ++i) {
           const int run = min(warp + i * kWarps, wide / 2 - 1);
           load_matrices<true>(dyc + (16 * step + turned_row) * pitch + 2 * run + below, a[i]);
         }

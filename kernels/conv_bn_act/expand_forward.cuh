@@ -71,7 +71,7 @@ __device__ __forceinline__ void expand_walk(const ExpandForward& p, const bf16* 
             threads = static_cast<int>(blockDim.x);
   const int inverse = (1 << 16) / narrow + 1;  // exact for the units of a tile
   auto load = [&](int tile, int buffer) {
-    const int first = tile * kForwardPixels, left = (p.pixels - first) * narrow;
+    const int first = tile * kForwardPixels, left = min(p.pixels - first, kForwardPixels) * narrow;
     for (int e = thread; e < p.tile_units(); e += threads) {
       const int pixel = e * inverse >> 16;
       async_copy16(tiles + buffer * p.held_units() + e + pixel * (pitch - narrow),
