@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "engine/buffer.h"
+#include "kernels/common/cuda_results.h"
 #include "kernels/conv2d/conv2d_cpu.h"
 #include "kernels/conv2d/conv2d_own.h"
 #include "kernels/conv2d/conv2d_plan.h"
@@ -212,13 +213,13 @@ TEST(ConvVerdict, ATransposedResultIsWrongAndARoundedOneIsNot) {
   for (int i = 0; i < 240; ++i) want.push_back(std::sin(float(i * i)));
   for (float v : want) rounded.push_back(to_float(to_bf16(v)));
   for (int i = 0; i < 240; ++i) turned[i] = want[i % 12 * 20 + i / 12];
-  EXPECT_EQ(cuda::relative_difference(want, want), 0);
-  EXPECT_LT(cuda::relative_difference(rounded, want), 0.01);
-  EXPECT_GT(cuda::relative_difference(turned, want), 0.5);
+  EXPECT_EQ(relative_difference(want, want), 0);
+  EXPECT_LT(relative_difference(rounded, want), 0.01);
+  EXPECT_GT(relative_difference(turned, want), 0.5);
   rounded[7] = std::nanf("");
-  EXPECT_GT(cuda::relative_difference(rounded, want), 1e300);  // an element that was not written
-  EXPECT_EQ(cuda::relative_difference(want, rounded), 0);      // nothing to hold it against
-  EXPECT_GT(cuda::relative_difference(want, std::vector<float>(240)), 1);
+  EXPECT_GT(relative_difference(rounded, want), 1e300);  // an element that was not written
+  EXPECT_EQ(relative_difference(want, rounded), 0);      // nothing to hold it against
+  EXPECT_GT(relative_difference(want, std::vector<float>(240)), 1);
 }
 
 TEST(ConvThreads, GradientsAreTheSameBitsForAnyNumberOfThreads) {

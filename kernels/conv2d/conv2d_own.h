@@ -2,8 +2,6 @@
 // before it is trusted, and that of the ones for few channels, which is a candidate itself. Free of CUDA; the
 // plans are judged in conv2d_verdict_cudnn.cpp.
 #pragma once
-#include <cmath>
-#include <limits>
 #include <vector>
 
 #include "kernels/common/op.h"
@@ -71,17 +69,6 @@ inline void own_convolution(Context ctx, const CudnnQuestion& q, const ConvOpera
     din[1] = {View{o.w, {w.spec.shape, DType::f32}}, GradMode::overwrite};
   }
   kernels.backward(OpCall{attrs, in, {}, {}, {}, dout, din, scratch, ctx});
-}
-
-/// Root mean square of got - want over that of want. 0 where `want` is not finite: that proves nothing.
-inline double relative_difference(const std::vector<float>& got, const std::vector<float>& want) {
-  double off = 0, size = 0;
-  for (size_t i = 0; i < want.size(); ++i) {
-    size += double(want[i]) * want[i];
-    off += (double(got[i]) - want[i]) * (double(got[i]) - want[i]);
-  }
-  if (!std::isfinite(size) || off == 0) return 0;
-  return std::isfinite(off) ? std::sqrt(off / size) : std::numeric_limits<double>::infinity();
 }
 
 }  // namespace gm::cuda

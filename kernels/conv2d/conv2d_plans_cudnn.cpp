@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdio>
 
+#include "kernels/common/cuda_results.h"
 #include "kernels/conv2d/conv2d_own.h"
 #include "kernels/conv2d/conv2d_plan.h"
 #include "kernels/conv2d/conv2d_verdict_cudnn.h"
@@ -17,7 +18,6 @@ namespace {
 // Candidates timed for a problem: making a precompiled plan takes less than a millisecond, compiling one
 // about a second.
 constexpr int kTimed = 8, kTimedCompiled = 2;
-constexpr double kWrong = 0.05;  // of the result's size: a wrong kernel is off by about 1, rounding by 1/200
 // Candidates that are not cuDNN's; a problem has one of them at most.
 const char kProduct[] = "cuBLASLt";  // its own algorithms are timed by linear_cublas.cpp
 const char kNarrow[] = "own, few channels";

@@ -2,17 +2,13 @@
 
 #include <cuda_runtime_api.h>
 
-#include <algorithm>
-#include <cstring>
-
+#include "kernels/common/cuda_results.h"
 #include "kernels/conv2d/conv2d_own.h"
 #include "kernels/conv2d/conv2d_plan.h"
 
 namespace gm::cuda::cudnn_graph {
 
 namespace {
-
-constexpr int64_t kEnd = 1 << 15;  // elements compared at either end
 
 void check(cudaError_t status) {
   if (status != cudaSuccess) fail(std::string("check of a library's plan: ") + cudaGetErrorString(status));
@@ -42,26 +38,7 @@ double OwnResult::off(const Descriptor* plan) {
 }
 
 std::vector<float> OwnResult::ends(DType type) const {
-  const int64_t values = result_values(q_), first = std::min(values, kEnd),
-                last = std::min(values - first, kEnd);
-  const size_t e = dtype_bytes(type);
-  const auto stream = static_cast<cudaStream_t>(ctx_.stream);
-  std::vector<char> bytes(static_cast<size_t>(first + last) * e);
-  const char* data = static_cast<const char*>(result_.data());
-  check(cudaMemcpyAsync(bytes.data(), data, static_cast<size_t>(first) * e, cudaMemcpyDeviceToHost, stream));
-  check(cudaMemcpyAsync(bytes.data() + static_cast<size_t>(first) * e,
-                        data + static_cast<size_t>(values - last) * e, static_cast<size_t>(last) * e,
-                        cudaMemcpyDeviceToHost, stream));
-  check(cudaStreamSynchronize(stream));
-  std::vector<float> found(static_cast<size_t>(first + last));
-  for (size_t i = 0; i < found.size(); ++i) {
-    bf16 half;
-    if (type == DType::f32)
-      std::memcpy(&found[i], bytes.data() + i * e, e);
-    else
-      std::memcpy(&half, bytes.data() + i * e, e), found[i] = to_float(half);
-  }
-  return found;
+  return first_and_last({result_.data(), {{result_values(q_)}, type}}, ctx_.stream);
 }
 
 }  // namespace gm::cuda::cudnn_graph
