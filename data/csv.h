@@ -20,6 +20,7 @@ class CsvTable {
   /// All column names, for messages: "a, b, c".
   std::string column_list() const;
   const std::string& cell(int64_t row, int column) const { return cells_[row * header_.size() + column]; }
+  const std::string& path() const { return path_; }
   /// "path:line", the line being where the row starts (1-based, header = 1).
   std::string where(int64_t row) const { return path_ + ":" + std::to_string(lines_[row]); }
 

@@ -86,7 +86,7 @@ Labels integer_labels(const CsvTable& table, int column, int class_column,
   }
   for (size_t k = 0; k < labels.names.size(); ++k)
     if (labels.names[k].empty()) labels.names[k] = std::to_string(k);
-  check_distinct(table.where(0), labels.names);
+  check_distinct(table.path(), labels.names);
   return labels;
 }
 

@@ -62,10 +62,6 @@ Architecture read_architecture(const YAML::Node& config, const std::string& wher
   if (!a.class_names.empty() && static_cast<int>(a.class_names.size()) != a.classes)
     model.error("class_names", std::to_string(a.class_names.size()) + " names for " +
                                    std::to_string(a.classes) + " classes");
-  for (size_t k = 1; k < a.class_names.size(); ++k)
-    if (std::find(a.class_names.begin(), a.class_names.begin() + static_cast<long>(k), a.class_names[k]) !=
-        a.class_names.begin() + static_cast<long>(k))
-      model.error("class_names", "has \"" + a.class_names[k] + "\" twice");
   a.act = activation_named(model.text("activation", "silu", {kActivations.begin() + 1, kActivations.end()}));
   a.same_padding = model.text("padding", "same", {"same", "symmetric"}) == "same";
   a.dropout = model.number("dropout", 0, 0, 0.95);

@@ -225,21 +225,25 @@ void apply_set(YAML::Node root, const std::string& assignment) {
   const size_t eq = assignment.find('=');
   if (eq == std::string::npos || eq == 0)
     fail("--set " + assignment + ": write key=value, e.g. input.size=64");
-  const YAML::Node value = parse_yaml(assignment.substr(eq + 1), "--set " + assignment);
-  std::string path = assignment.substr(0, eq);
+  set_key(root, assignment.substr(0, eq), parse_yaml(assignment.substr(eq + 1), "--set " + assignment),
+          "--set " + assignment);
+}
+
+}  // namespace
+
+void set_key(YAML::Node root, const std::string& key, const YAML::Node& value, const std::string& where) {
+  std::string path = key;
   YAML::Node at = root;
   for (size_t dot; (dot = path.find('.')) != std::string::npos; path = path.substr(dot + 1)) {
-    const std::string key = path.substr(0, dot);
-    if (!at[key] || at[key].IsNull()) at[key] = YAML::Node(YAML::NodeType::Map);
-    if (!at[key].IsMap()) fail("--set " + assignment + ": '" + key + "' is not a section");
-    YAML::Node next = at[key];
+    const std::string section = path.substr(0, dot);
+    if (!at[section] || at[section].IsNull()) at[section] = YAML::Node(YAML::NodeType::Map);
+    if (!at[section].IsMap()) fail(where + ": '" + section + "' is not a section");
+    YAML::Node next = at[section];
     at.reset(next);
   }
   at.remove(path);  // so that messages about the new value do not name the line of the old one
   at[path] = value;
 }
-
-}  // namespace
 
 YAML::Node load_config(const std::string& path, const std::vector<std::string>& sets) {
   YAML::Node root;

@@ -49,6 +49,9 @@ class Section {
 /// file that repeats the run. Throws gm::Error for unreadable or malformed files.
 YAML::Node load_config(const std::string& path, const std::vector<std::string>& sets = {});
 
+/// Sets one key, given by its dotted path; `where` says in errors who asked for it.
+void set_key(YAML::Node root, const std::string& key, const YAML::Node& value, const std::string& where);
+
 /// The text of a configuration that load_config reads again; ends with a line break.
 std::string config_text(const YAML::Node& config);
 

@@ -44,6 +44,17 @@ std::vector<uint8_t> pixels(hsize_t n) {
   return values;
 }
 
+TEST(DataHdf5, TwoClassesOfOneNameAreRefused) {
+  TempDir dir;
+  {
+    Handle file = create(dir / "a.h5");
+    put(file, "images", H5T_NATIVE_UINT8, {2, 6, 8, 3}, pixels(2));
+    put(file, "ans", H5T_NATIVE_INT16, {2}, std::vector<int16_t>{0, 1});
+    put_names(file, {"same", "same"});
+  }
+  EXPECT_ERROR(open_dataset(dir / "a.h5"), "a.h5: classes 0 and 1 are both called \"same\"");
+}
+
 TEST(DataHdf5, EveryChunkShapeReadsTheSame) {
   TempDir dir;
   std::vector<uint8_t> all = pixels(23);

@@ -84,10 +84,15 @@ class Direct {
   Buffer step_;
 };
 
-/// The product backends that exist here.
-inline std::vector<std::string> backends() {
-  std::vector<std::string> names{"cpu", "simt"};
+/// Those of the product backends here that run the CUDA sources, and all of them.
+inline std::vector<std::string> card_backends() {
+  std::vector<std::string> names{"simt"};
   if (no_cuda_reason().empty()) names.push_back("cuda");
+  return names;
+}
+inline std::vector<std::string> backends() {
+  std::vector<std::string> names = card_backends();
+  names.insert(names.begin(), "cpu");
   return names;
 }
 

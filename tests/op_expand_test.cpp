@@ -153,10 +153,8 @@ TEST(ExpandForward, EveryWarpHasChannelsAndEveryChannelAWarp) {
 
 // Batch norm over the yc that was kept: its statistics are those of the values before they were kept.
 TEST(ExpandForward, ResultsAreThoseOfTheSteps) {
-  std::vector<std::string> devices = backends();
-  std::erase(devices, "cpu");
   const Attrs attrs = Attrs(kSilu).set("momentum", 0.9);
-  for (const std::string& device : devices)
+  for (const std::string& device : card_backends())
     for (const auto& [pixels, c, k] : std::vector<std::array<int64_t, 3>>{{1, 8, 16},
                                                                           {63, 16, 48},
                                                                           {64, 16, 96},
@@ -204,9 +202,7 @@ TEST(ExpandForward, ResultsAreThoseOfTheSteps) {
 
 // With dyc as batch_norm_act leaves it: dw is a sum in f32 of the same products, dx is rounded once.
 TEST(ExpandBackward, GradientsAreThoseOfTheSteps) {
-  std::vector<std::string> devices = backends();
-  std::erase(devices, "cpu");
-  for (const std::string& device : devices) {
+  for (const std::string& device : card_backends()) {
     std::set<int> narrow;
     for (const Widths& size : compiled()) {
       ExpandBackward plan;

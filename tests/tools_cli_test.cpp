@@ -222,6 +222,13 @@ TEST_F(Cli, WeightFiles) {
   other.metadata.erase("model");
   write_safetensors(file, other);
   expect_failure(run("gm_infer", {"--model", file, good, "--quiet"}), 1, {file, "no model description"});
+  other.metadata["model"] = "[a, list]";
+  write_safetensors(file, other);
+  expect_failure(run("gm_infer", {"--model", file, good, "--quiet"}), 1, {file, "is not a mapping"});
+  other = read_safetensors(model);
+  other.tensors["predictions/bias"].spec.dtype = DType::i32;
+  write_safetensors(file, other);
+  expect_failure(run("gm_infer", {"--model", file, good, "--quiet"}), 1, {file, "'predictions/bias'", "i32"});
   // Weights and description of different networks.
   other = read_safetensors(model);
   other.tensors.erase("stem_conv/kernel");
@@ -251,6 +258,7 @@ TEST_F(Cli, Configurations) {
   fails("batch: 8", "batch: -8", {config + ":21: train.batch: -8 is out of range"});
   fails("kind: gz", "kind: imagenet", {config + ":18", "'imagenet' is not one of"});
   fails("input:\n", "input: [\n", {config, "not valid YAML"});
+  fails("input:\n", "recipe: [a]\ninput:\n", {config + ":15: recipe must be one name"});
   expect_failure(run("gm_train", {dir / "none.yaml", "--data", data}), 1, {dir / "none.yaml", "cannot open"});
   expect_failure(run("gm_model", {dir / "none.yaml"}), 1, {dir / "none.yaml", "cannot open"});
   write_text(config, test::tiny_config());
@@ -318,6 +326,14 @@ TEST_F(Cli, OutputsThatWouldReplaceInputs) {
   expect_failure(run("gm_data", {"synth", "--count", "2", "--size", "16", "--quiet", "--out", packed}), 1,
                  {packed, "is there already"});
   EXPECT_EQ(read_text(packed), pack);
+  const std::string votes = dir / "votes.csv";
+  write_text(votes, "GalaxyID\n1\n");
+  expect_failure(run("gm_data", {"clean", votes, "--images", data, "--out", votes}), 1,
+                 {votes, "is an input"});
+  expect_failure(run("gm_data", {"preview", good, "--config", config, "--out", good}), 1,
+                 {good, "is an input"});
+  expect_failure(run("gm_search", {"child", config, "--out", config}), 1, {config, "is an input"});
+  EXPECT_EQ(read_text(votes) + read_text(config), "GalaxyID\n1\n" + test::tiny_config());
   expect_failure(run("gm_model", {"export", model, "--to", "timm", "--out", model}), 1,
                  {model, "is an input"});
   EXPECT_EQ(read_text(model), weights);
@@ -344,8 +360,11 @@ TEST_F(Cli, NamesOfClasses) {
   fs::remove_all(out);
   expect_failure(train({"--data", data, "--set", "model.class_names=[a, b, a, d, e]"}), 1,
                  {"class_names", "\"a\""});
-  std::string csv = read_text(dir / "set/labels.csv");
+  write_text(dir / "set/labels.csv", "id_str,label\ng0,a\ng1,a\n");
+  expect_failure(train({"--data", data}), 1, {data, "has one class; there is nothing to learn"});
   write_text(dir / "set/labels.csv", "id_str,label\ng0,a\ng1,x\n");
+  expect_failure(run("gm_search", {"run", config, "--data", data, "--out", out, "--set", names}), 1,
+                 {"labels.csv:3", "\"x\"", "a, b, c, d, e"});
   expect_failure(train({"--data", data, "--set", names}), 1, {"labels.csv:3", "\"x\"", "a, b, c, d, e"});
   expect_nothing_written();
 }

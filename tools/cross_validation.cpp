@@ -170,6 +170,7 @@ void cross_validate(const CrossValidation& cv, Device& device, const std::shared
     if (!fs::exists(table_file)) fail(out + ": no folds.csv to resume from");
     if (read_file(table_file) != table)
       fail(table_file + ": other folds than these: the data, --seed or --cross-validate have changed");
+    if (!cv.job.changes.empty()) write_file_atomic(out + "/config.yaml", config_text(cv.job.yaml));
   } else {
     if (fs::exists(table_file))
       fail(out + ": already holds folds; continue with --resume or choose another --out");

@@ -7,6 +7,7 @@
 #include "data/dataset.h"
 #include "engine/atomic_file.h"
 #include "kernels/common/error.h"
+#include "tools/cli.h"
 #include "tools/data_commands.h"
 
 namespace fs = std::filesystem;
@@ -43,6 +44,7 @@ std::string beside(const fs::path& file, const fs::path& catalog) {
 }  // namespace
 
 void clean_samples(const CleanOptions& o) {
+  keep_inputs(o.out, {o.csv});
   const CleanSamples s = select_clean_samples(o.csv, {.conditional = o.conditional});
   if (!o.quiet) print_counts(s);
   if (o.out.empty()) return;

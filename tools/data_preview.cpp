@@ -5,6 +5,7 @@
 #include "data/dataset.h"
 #include "kernels/common/error.h"
 #include "layers/config.h"
+#include "tools/cli.h"
 #include "tools/data_commands.h"
 #include "tools/pictures/augmented_picture.h"
 #include "tools/pictures/canvas.h"
@@ -36,6 +37,7 @@ std::vector<int64_t> choose_rows(const Dataset& data, int count) {
 }  // namespace
 
 void preview_augmentation(const PreviewOptions& o) {
+  keep_inputs(o.out, {o.data, o.config});
   const YAML::Node yaml = load_config(o.config, o.sets);
   const TransformConfig config = read_run_config(yaml, o.config).transform;
   const auto data = open_dataset(o.data);

@@ -59,6 +59,7 @@ std::string choices_text(const Arguments& args, const Device& device, const Jpeg
 }
 
 void infer(const Arguments& args) {
+  keep_inputs(args.out, args.inputs);
   const ModelFile model = read_model(args.model);
   auto device = open_device(args.device, {.threads = args.threads});
   std::shared_ptr<JpegDecoder> jpegs;
@@ -78,8 +79,6 @@ void infer(const Arguments& args) {
                        .sampling = args.passes.dropout > 0,
                        .seed = static_cast<uint64_t>(args.seed),
                        .images = on_device(*device, args.passes)});
-  keep_inputs(args.out, args.inputs);
-  keep_inputs(args.out, {model.path});
   PredictionColumns columns = columns_for(sets, args.passes);
   columns.logits = args.logits;
   const std::atomic<bool>& stop = stop_on_signals();  // before the first file

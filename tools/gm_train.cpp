@@ -155,7 +155,8 @@ void train(Arguments args) {
   const std::string device_line =
       "device: " + device->description() +
       (device->backend() == Backend::cpu && args.device == "auto" ? " - " + no_cuda_reason() : "");
-  const auto data = open_training_data(job);
+  const auto data = open_training_data(job.run);
+  job.run.architecture.class_names = data->classes();
   const auto cache = std::make_shared<ImageCache>(data, job.run.cache_bytes);
   const std::atomic<bool>& stop = stop_on_signals();
   if (args.folds) {

@@ -28,18 +28,25 @@ bool adopted(const YAML::Node& begun, const std::string& key) {
          begins(key, {"model.padding", "model.batch_norm.epsilon", "input.scaling."});
 }
 
-/// "train.epochs" -> "30" and so on; lists are one value.
-void flatten(const YAML::Node& node, const std::string& path, std::map<std::string, std::string>& values) {
+using Keys = std::map<std::string, YAML::Node>;
+
+/// By dotted path; lists are one value.
+void flatten(const YAML::Node& node, const std::string& path, Keys& keys) {
   if (!node.IsMap()) {
-    YAML::Emitter text;
-    text << YAML::Flow << node;
-    values[path] = node.IsScalar() ? node.Scalar() : text.c_str();
+    keys.emplace(path, node);
     return;
   }
   for (const auto& item : node) {
     const std::string key = item.first.Scalar();
-    flatten(item.second, path.empty() ? key : path + "." + key, values);
+    flatten(item.second, path.empty() ? key : path + "." + key, keys);
   }
+}
+
+std::string text_of(const YAML::Node& value) {
+  if (value.IsScalar()) return value.Scalar();
+  YAML::Emitter text;
+  text << YAML::Flow << value;
+  return text.c_str();
 }
 
 bool same(const std::string& a, const std::string& b) {
@@ -47,32 +54,24 @@ bool same(const std::string& a, const std::string& b) {
   return a == b || (parse_double(a, x) && parse_double(b, y) && x == y);
 }
 
-YAML::Node at(YAML::Node node, const std::string& key) {
-  for (size_t from = 0, dot; from != std::string::npos; from = dot == std::string::npos ? dot : dot + 1) {
-    dot = key.find('.', from);
-    node.reset(node[key.substr(from, dot == std::string::npos ? dot : dot - from)]);
-  }
-  return node;
-}
-
 }  // namespace
 
 std::vector<std::string> take_up_config(TrainJob& job, const std::string& file, MayChange may) {
   const YAML::Node begun = load_config(file, {});
-  std::map<std::string, std::string> before, now;
+  Keys before, now;
   flatten(begun, "", before);
   flatten(job.yaml, "", now);
   std::vector<std::string> changes;
   for (const auto& [key, value] : now) {
     const auto old = before.find(key);
-    if ((old != before.end() && same(old->second, value)) || adopted(begun, key)) continue;
-    const std::string was = old == before.end() ? "not set" : old->second;
+    const std::string was = old == before.end() ? "not set" : text_of(old->second), is = text_of(value);
+    if (same(was, is) || adopted(begun, key)) continue;
     if (!may_change(key, may))
       fail(fmt::format(
           "{}: {} is {} there and {} here; resume the run with its own settings, or begin another", file, key,
-          was, value));
-    at(begun, key) = at(job.yaml, key);
-    changes.push_back(fmt::format("changed: {} from {} to {}", key, was, value));
+          was, is));
+    set_key(begun, key, value, file);
+    changes.push_back(fmt::format("changed: {} from {} to {}", key, was, is));
   }
   job.yaml = begun;
   job.run = read_run_config(job.yaml, file);

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "data/dataset.h"
 #include "data/loader.h"
 
 namespace gm {
@@ -105,6 +106,7 @@ TransformConfig read_transform(const YAML::Node& config, const std::string& wher
 RunConfig read_run_config(const YAML::Node& config, const std::string& where) {
   RunConfig r;
   r.architecture = read_architecture(config, where);
+  check_distinct(where + ": model.class_names", r.architecture.class_names);
   r.transform = read_transform(config, where, r.architecture.input_size);
   Section root(config, "", where);
   r.optimizer = read_optimizer(root.section("optimizer"));

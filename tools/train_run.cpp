@@ -13,17 +13,14 @@
 
 namespace gm {
 
-std::shared_ptr<Dataset> open_training_data(TrainJob& job) {
-  RunConfig& run = job.run;
-  // Names that the configuration gives are met by name, or name the classes of data that only number them.
+std::shared_ptr<Dataset> open_training_data(const RunConfig& run, const std::string& one_class) {
   auto data = open_dataset(run.data_path, {.classes = run.architecture.class_names});
-  if (data->classes().empty()) fail(run.data_path + ": has no labels (a column label or class)");
-  if (data->classes().size() == 1)
-    fail(run.data_path + ": has one class, " + data->classes()[0] + "; there is nothing to tell apart");
-  if (static_cast<int>(data->classes().size()) != run.architecture.classes)
-    fail(fmt::format("{}: has {} classes, the model {}; use --set model.classes={}", run.data_path,
-                     data->classes().size(), run.architecture.classes, data->classes().size()));
-  run.architecture.class_names = data->classes();
+  const size_t classes = data->classes().size();
+  if (classes == 0) fail(run.data_path + ": has no labels (a column label or class)");
+  if (classes == 1) fail(run.data_path + ": " + one_class);
+  if (static_cast<int>(classes) != run.architecture.classes)
+    fail(fmt::format("{}: has {} classes, the model {}; use --set model.classes={}", run.data_path, classes,
+                     run.architecture.classes, classes));
   return data;
 }
 
@@ -135,9 +132,7 @@ Trainer::Outcome train_run(TrainJob job, Device& device, const std::string& devi
   }
 
   const RunFolder folder(job.out, job.resume);
-  if (!job.resume) {
-    write_split(folder.file("split.csv"), *data, split);
-  }
+  if (!job.resume) write_split(folder.file("split.csv"), *data, split);
   if (!job.resume || !job.changes.empty())
     write_file_atomic(folder.file("config.yaml"), config_text(job.yaml));
   Log log(folder.file("log.txt"), job.resume, job.quiet);

@@ -23,9 +23,11 @@ struct TrainJob {
   bool resume = false, quiet = false;
 };
 
-/// The labelled data of a job. Throws gm::Error when it has no labels or other classes than the model; the
-/// class names go into the job's architecture.
-std::shared_ptr<Dataset> open_training_data(TrainJob& job);
+/// The labelled data of a configuration. Names that model.class_names gives are met by name, or name the
+/// classes of data that only number them. Throws gm::Error when there are no labels, one class only, which
+/// `one_class` says, or other classes than the model's.
+std::shared_ptr<Dataset> open_training_data(
+    const RunConfig& run, const std::string& one_class = "has one class; there is nothing to learn");
 
 /// The part of the data that the configuration trains on: a fold where data.folds asks for one.
 Split split_of(const TrainJob& job, const Dataset& data);

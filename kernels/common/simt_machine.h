@@ -5,14 +5,14 @@
 #include <string>
 #include <vector>
 
+#include "kernels/common/shared_limits.h"
 #include "kernels/common/simt_fiber.h"
 #include "kernels/common/simt_host.h"
 
 namespace gm::simt {
 
 constexpr size_t kSharedLimit = 48 * 1024;  // static + dynamic, unless the launch opts in to more
-constexpr size_t kSharedOptInLimit =
-    99 * 1024;  // the smallest opt-in limit of sm_80 ... sm_90 (sm_86, sm_89)
+constexpr size_t kSharedOptInLimit = kSmallestShared;
 
 inline std::string str(uint3 v) {
   return "(" + std::to_string(v.x) + "," + std::to_string(v.y) + "," + std::to_string(v.z) + ")";

@@ -7,13 +7,11 @@
 #include <cstdint>
 
 #include "kernels/batch_norm/bn_workspace.h"
+#include "kernels/common/shared_limits.h"
 #include "kernels/conv2d/conv2d_plan.h"
 #include "kernels/conv_bn_act/conv_bn_act.h"
 
 namespace gm {
-
-// Bytes of shared memory a block may have: on every card from sm_80 on, on an A100 or H100.
-constexpr size_t kSmallestShared = 99 << 10, kLargeShared = 163 << 10;
 
 /// C -> K channels. A unit is 8 channels, 16 bytes; a pixel of a tile in shared memory takes an odd number of
 /// them, so that eight neighbouring pixels lie in different banks.

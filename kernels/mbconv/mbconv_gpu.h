@@ -12,13 +12,13 @@
 #include <vector>
 
 #include "kernels/common/op.h"
+#include "kernels/common/shared_limits.h"
 #include "kernels/mbconv/mbconv.h"
 
 namespace gm {
 
 constexpr int kMbThreads = 256;
-constexpr int kMbColumns = 4;           // output columns of a strip of the depthwise convolution
-constexpr size_t kMbShared = 99 << 10;  // bytes a thread block may have on every card from sm_80 on
+constexpr int kMbColumns = 4;  // output columns of a strip of the depthwise convolution
 
 /// Products: f32 by multiply-adds, an item is 4 x 4 sums of one thread; bf16 by matrix units, an item is 16 x
 /// 24 sums of one warp. Their depth is padded with zeros.

@@ -90,7 +90,7 @@ void each_plan(const MbconvShape& s, F f) {
     p.sums = static_cast<int>(items_each<T>(pixels, s.out_channels));
     if (p.sums > MbUnit<T>::kMostSums) return;
     place<T>(s, p);
-    if (p.shared_bytes() > kMbShared) return;
+    if (p.shared_bytes() > kSmallestShared) return;
     p.row_tiles = static_cast<int>(up(d.out_height, p.rows));
     p.image_tiles = static_cast<int>(up(s.images(), p.images));
     p.chunks = static_cast<int>(up(d.channels, p.chunk));

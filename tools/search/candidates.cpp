@@ -14,6 +14,7 @@
 #include "kernels/common/error.h"
 #include "tools/cli.h"
 #include "tools/run_config.h"
+#include "tools/train_run.h"
 
 namespace gm {
 
@@ -82,17 +83,7 @@ void check_candidates(const std::vector<Candidate>& candidates, const CandidateO
     if (!names.insert(c.name).second) fail("two candidates are called " + c.name);
     const RunConfig run = read_run_config(c.config, c.name);
     if (run.data_path.empty()) fail("no data: give --data PATH or data.path in the configuration");
-    if (paths.insert(run.data_path).second) {
-      const auto data = open_dataset(run.data_path);
-      const size_t classes = data->classes().size();
-      if (classes < 2)
-        fail(run.data_path + (classes
-                                  ? ": has one class (" + data->classes()[0] + "); there is nothing to learn"
-                                  : ": has no labels (a column label or class)"));
-      if (static_cast<int>(classes) != run.architecture.classes)
-        fail(fmt::format("{}: has {} classes, the model {}; use --set model.classes={}", run.data_path,
-                         classes, run.architecture.classes, classes));
-    }
+    if (paths.insert(run.data_path).second) open_training_data(run);
     const std::string file = candidate_folder(c, options) + "/candidate.yaml";
     if (fs::exists(file) && read_file(file) != candidate_text(c))
       fail(file + ": is another configuration of that name; choose another --out");

@@ -20,6 +20,7 @@ struct Arguments {
 };
 
 void write_child(const Arguments& a) {
+  keep_inputs(a.out, {a.config});
   const SearchConfig config = read_search_config(load_config(a.config, a.sets), a.config);
   const SearchSpace space(config.run.architecture, config.space);
   ChoiceVector choices;

@@ -17,6 +17,7 @@
 #include "tools/search/arm.h"
 #include "tools/search/commands.h"
 #include "tools/search/finalists.h"
+#include "tools/train_run.h"
 
 namespace gm {
 
@@ -71,13 +72,7 @@ TransformConfig still(const TransformConfig& t) {
 bool search_networks(const Arguments& args, const SearchConfig& config, const std::string& text) {
   const RunConfig& run = config.run;
   auto device = open_device(args.device, {.threads = args.threads});
-  auto data = open_dataset(run.data_path);
-  if (data->classes().size() < 2)
-    fail(fmt::format("{}: has {} class{}; a search needs at least two", run.data_path, data->classes().size(),
-                     data->classes().size() == 1 ? "" : "es"));
-  if (static_cast<int>(data->classes().size()) != run.architecture.classes)
-    fail(fmt::format("{}: has {} classes, the model {}; use --set model.classes={}", run.data_path,
-                     data->classes().size(), run.architecture.classes, data->classes().size()));
+  auto data = open_training_data(run, "has 1 class; a search needs at least two");
   SplitConfig splitting = run.split;
   splitting.seed = static_cast<uint64_t>(run.train.seed);
   const Split split = make_split(*data, splitting);
