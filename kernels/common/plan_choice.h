@@ -10,9 +10,12 @@ namespace gm {
 
 class PlanChoices {
  public:
-  /// Name of the candidate chosen for a problem; null when there is none yet. Both are one line of text.
+  /// Name of the candidate chosen for a problem; null when there is none yet.
   const std::string* find(const std::string& problem) const;
+  /// Both are one line of text without " -> ", which stands between them in the file; throws gm::Error else.
   void set(const std::string& problem, const std::string& candidate);
+  /// Holds until the process ends: the file is not told.
+  void settle(const std::string& problem, const std::string& candidate) { settled_[problem] = candidate; }
   /// The library no longer offers the candidate: the problem is open again, and what a file says about it is
   /// overruled by the next choice.
   void forget(const std::string& problem);
@@ -32,7 +35,7 @@ class PlanChoices {
   static PlanChoices parse(const std::string& text, const std::string& origin);
 
  private:
-  std::map<std::string, std::string> chosen_, forgotten_;
+  std::map<std::string, std::string> chosen_, settled_, forgotten_;
   bool unsaved_ = false;
 };
 

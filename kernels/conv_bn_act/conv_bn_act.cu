@@ -120,7 +120,7 @@ void conv_bn_act_forward(const OpCall& c) {
   const bool residual = c.in.size() > 4 && c.in[4];
   ExpandForward p;
   if (expand_forward(c.attrs, conv_geometry(c.attrs, c.in[0], c.in[1]), residual, p) &&
-      joint_pays(c, "forward", p, p.shared_bytes(), forward_apart,
+      joint_pays(c, p, p.shared_bytes(), forward_apart,
                  [&](const OpCall& call) { forward_joint(call, p); }))
     return forward_joint(c, p);
   forward_apart(c);
@@ -135,7 +135,7 @@ void conv_bn_act_backward(const OpCall& c) {
   ExpandBackward p;
   auto joint = [&](const OpCall& call) { backward_joint(call, p, scratch); };
   if ((c.din[0] || c.din[1]) && c.dout[0] && expand_backward(c.attrs, g, residual, p) &&
-      joint_pays(c, "backward", p, p.shared_bytes(), apart, joint))
+      joint_pays(c, p, p.shared_bytes(), apart, joint))
     return joint(c);
   apart(c);
 }

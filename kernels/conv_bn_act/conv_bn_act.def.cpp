@@ -21,7 +21,7 @@ std::vector<OpCase> cases() {
     add({7, 3, 3, 16}, t, 24, 1, 1, {0, 0, 0, 0}, {.act = 0, .pool = true});  // chunks of many small images
     add({2, 9, 11, 4}, t, 8, 1, 1, {0, 0, 0, 0}, {.act = 4, .pool = true, .training = false});
     add({2, 6, 6, 8}, t, 16, 3, 1, {1, 1, 1, 1}, {.training = false});
-    // Expanding: one kernel does the whole of it in bf16.
+    // Expanding: in bf16 by kernels of their own (expand.h).
     add({2, 5, 5, 16}, t, 48, 1, 1, {0, 0, 0, 0});                        // fewer runs of channels than warps
     add({3, 7, 9, 24}, t, 144, 1, 1, {0, 0, 0, 0});                       // a tile that is not full
     add({1, 4, 8, 40}, t, 240, 1, 1, {0, 0, 0, 0}, {.training = false});  // one tile

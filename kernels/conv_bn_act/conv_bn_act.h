@@ -6,8 +6,8 @@
 // attrs    kernel, stride, pad_top, pad_left, pad_bottom, pad_right; eps, momentum, training, unbiased; act;
 //          rate, stream; pool
 // in       x (N, H, W, C) f32 or bf16;  w (K, kernel, kernel, C) dtype of x, parameter;
-//          gamma (K) f32, parameter;  beta (K) f32, parameter;  r (N, OH, OW, K) dtype of x, optional, may be
-//          x
+//          gamma (K) f32, parameter;  beta (K) f32, parameter;
+//          r (N, OH, OW, K) dtype of x, optional, may be x
 // state    running mean (K) f32;  running variance (K) f32
 // saved    yc (N, OH, OW, K) dtype of x;  mean (K) f32;  inv_std (K) f32
 //          all null in inference: then yc is formed in the place of out[0]

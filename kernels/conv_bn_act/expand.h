@@ -105,6 +105,19 @@ inline bool expand_backward(const Attrs& attrs, const ConvGeometry& g, bool resi
   return true;
 }
 
+/// All of a call in one line, for the file of plans: what the clock and the results may depend on. Another
+/// number where a kernel changes, so that it has to compete anew.
+inline std::string expansion_key(const OpCall& c, const Expansion& p) {
+  const char* const statistics = BatchNormAttrs(c.attrs).training ? "" : " running";
+  std::string key = "expand 1";
+  for (int v : {p.pixels, p.c, p.k}) key += ' ' + std::to_string(v);
+  if (c.dout.empty()) return key + " forward" + statistics;
+  key += std::string(" backward") + statistics;
+  for (size_t i = 0; i < c.din.size(); ++i)
+    if (c.din[i]) key += " d" + std::to_string(i);
+  return c.ctx.deterministic ? key : key + " free";
+}
+
 /// Bytes of scratch in front of that of the steps of backward: dyc, or the partial sums in its place.
 inline size_t conv_bn_backward_bytes(const Attrs& attrs, const ConvGeometry& g, bool residual) {
   const size_t dyc = static_cast<size_t>(g.out_pixels() * g.k) * dtype_bytes(g.dtype);

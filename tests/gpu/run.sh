@@ -195,6 +195,8 @@ ops_tests() { # PROCESSES [TOOL]
   for ((i = 0; i < processes; ++i)); do
     each+=("GM_PLAN_CACHE=off GTEST_TOTAL_SHARDS=$processes GTEST_SHARD_INDEX=$i $run")
   done
+  # Where plans are kept an expansion's kernels compete with the libraries' two steps.
+  [ -n "$tool" ] || each+=("GM_PLAN_CACHE=$work/plans-ops $bin/gm_kernel_tests --gtest_filter='*conv_bn_act_cuda'")
   together "${each[@]}"
 }
 export -f determinism checks check together ops_tests tools jpegs
