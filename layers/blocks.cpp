@@ -94,7 +94,9 @@ ValueId Blocks::linear(ValueId x, const std::string& layer, const std::string& n
 
 ValueId Blocks::dropout(ValueId x, double rate, bool per_sample, const std::string& name, bool in_inference) {
   if (!(training_ || in_inference) || rate <= 0) return x;
-  return g_.add1("dropout", {{"rate", rate}, {"per_sample", per_sample}, {"stream", streams_++}}, {x}, name);
+  Attrs attrs{{"rate", rate}, {"per_sample", per_sample}, {"stream", streams_++}};
+  if (!training_) attrs.set("shared", 1);
+  return g_.add1("dropout", attrs, {x}, name);
 }
 
 ValueId Blocks::squeeze_excite(ValueId x, const std::string& prefix, int64_t squeeze, bool bias) {

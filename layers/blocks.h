@@ -39,7 +39,7 @@ class Blocks {
   ValueId activation(ValueId x, Act act, const std::string& name);
   ValueId dense(ValueId x, const std::string& name, int64_t units);
   ValueId dense(ValueId x, const std::string& name, int64_t units, const Initializer& init, bool bias = true);
-  /// x itself in inference, unless in_inference.
+  /// x itself in inference, unless in_inference: then all samples have one mask.
   ValueId dropout(ValueId x, double rate, bool per_sample, const std::string& name,
                   bool in_inference = false);
   /// Squeeze-and-excitation: x * sigmoid(W2 silu(W1 mean_hw(x) + b1) + b2), W1: C -> squeeze

@@ -57,6 +57,17 @@ TEST(OpDropout, DropsWholeSamples) {
   EXPECT_NEAR(kept(first), 0.8, four_sigma(0.2, first.size()));
 }
 
+TEST(OpDropout, SharedMasksAreTheFirstSamples) {
+  for (const auto& backend : backends())
+    for (const int64_t unit : {48, 1030}) {
+      Attrs shared = attrs(0.3, 0, 4);
+      shared.set("shared", 1);
+      const auto m = mask(backend, shared, {5, unit}, 21, 3),
+                 alone = mask("cpu", attrs(0.3, 0, 4), {1, unit}, 21, 3);
+      for (int64_t i = 0; i < 5 * unit; ++i) ASSERT_EQ(m[i], alone[i % unit]) << backend << " " << i;
+    }
+}
+
 TEST(OpDropout, DependsOnSeedStepAndStreamOnly) {
   const Shape shape{500, 400};
   for (int per_sample : {0, 1}) {

@@ -51,8 +51,8 @@ class Predictor {
   const std::vector<float>& logits(const std::vector<float>& pixels);
   const std::vector<float>& last_logits() const { return logits_; }
   /// After logits(): the same images under dropout behind the pooling (Gal & Ghahramani 2016), masks
-  /// `sample`. Only what follows the first dropout runs again. Masks depend on seed, sample and place in the
-  /// batch.
+  /// `sample`. Only what follows the first dropout runs again. Masks depend on seed and sample; all images
+  /// have the same.
   const std::vector<float>& sample_logits(int64_t sample);
   /// With PredictorOptions::images: takes batches that carry images, its one result are the logits. Null
   /// without.

@@ -8,24 +8,26 @@ namespace gm::GM_BACKEND_NS {
 // y = x * factor or y += x * factor: forward and backward are the same map, with the mask drawn anew.
 // One thread per vector of a grid stride. A vector of 4 or 8 elements starts at a multiple of 4, so it uses
 // one or two whole Philox blocks; about 25 integer operations an element, hidden behind the memory traffic.
-template <class T>
-__global__ void dropout_kernel(const T* x, T* y, int64_t n, DropoutParams p, const StepState* step,
-                               bool accumulate) {
+// Lanes: of a vector; with Shared they divide `unit`, the elements of a sample, which all have one mask.
+template <class T, int Lanes, bool Shared>
+__global__ void dropout_kernel(const T* x, T* y, int64_t n, int64_t unit, DropoutParams p,
+                               const StepState* step, bool accumulate) {
   await_launch_before();
   const StepState now = *step;
-  for_lanes<kVecLanes<T>>(n, [&](int64_t i, auto lanes) {
+  for_lanes<Lanes>(n, [&](int64_t i, auto lanes) {
     constexpr int V = decltype(lanes)::value;
+    const int64_t draw = Shared ? i % unit : i;
     float f[V];
     load_lanes<T, V>(x + i, f);
     if constexpr (V == 1) {
-      const Philox4 r = dropout_block(now, p.stream, i / 4);
-      const int64_t w = i % 4;  // selected without indexing, which would put the block in local memory
+      const Philox4 r = dropout_block(now, p.stream, draw / 4);
+      const int64_t w = draw % 4;  // selected without indexing, which would put the block in local memory
       const uint32_t bits = w == 0 ? r.v[0] : w == 1 ? r.v[1] : w == 2 ? r.v[2] : r.v[3];
       f[0] *= dropout_keeps(bits, p.rate) ? p.scale : 0.f;
     } else {
 #pragma unroll
       for (int b = 0; b < V / 4; ++b) {
-        const Philox4 r = dropout_block(now, p.stream, i / 4 + b);
+        const Philox4 r = dropout_block(now, p.stream, draw / 4 + b);
 #pragma unroll
         for (int w = 0; w < 4; ++w) f[4 * b + w] *= dropout_keeps(r.v[w], p.rate) ? p.scale : 0.f;
       }
@@ -70,8 +72,17 @@ void apply(const OpCall& c, const Shape& shape, const T* x, T* y, bool accumulat
       GM_LAUNCH((drop_path_kernel<T, 1>), dim3(flat_grid(unit, 1, c.ctx), rows), kFlatThreads, 0,
                 c.ctx.stream, x, y, samples, unit, drop, accumulate);
   } else {
-    GM_LAUNCH(dropout_kernel<T>, flat_grid(n, kVecLanes<T>, c.ctx), kFlatThreads, 0, c.ctx.stream, x, y, n, p,
-              c.ctx.step, accumulate);
+    const int64_t unit = n / shape[0];
+    auto launch = [&](auto lanes, auto shared) {
+      GM_LAUNCH((dropout_kernel<T, lanes.value, shared.value>), flat_grid(n, lanes.value, c.ctx),
+                kFlatThreads, 0, c.ctx.stream, x, y, n, unit, p, c.ctx.step, accumulate);
+    };
+    if (!p.shared)
+      launch(Lanes<kVecLanes<T>>{}, std::false_type{});
+    else if (unit % kVecLanes<T> == 0)
+      launch(Lanes<kVecLanes<T>>{}, std::true_type{});
+    else
+      launch(Lanes<1>{}, std::true_type{});
   }
 }
 

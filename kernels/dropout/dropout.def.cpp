@@ -7,8 +7,12 @@ namespace gm {
 namespace {
 std::vector<OpCase> cases() {
   std::vector<OpCase> list;
-  auto add = [&](Shape s, DType t, double rate, int per_sample, int stream, bool large = false) {
-    list.push_back({.attrs = {{"rate", rate}, {"per_sample", double(per_sample)}, {"stream", double(stream)}},
+  auto add = [&](Shape s, DType t, double rate, int per_sample, int stream, bool large = false,
+                 int shared = 0) {
+    list.push_back({.attrs = {{"rate", rate},
+                              {"per_sample", double(per_sample)},
+                              {"shared", double(shared)},
+                              {"stream", double(stream)}},
                     .in = {{{s, t}}},
                     .large = large});
   };
@@ -19,6 +23,8 @@ std::vector<OpCase> cases() {
     add({5, 10}, t, 0, 0, 2);
     add({7, 3, 3, 20}, t, 0.3, 1, 5);
     add({9, 2, 2, 8}, t, 0.2, 1, 40);
+    add({4, 48}, t, 0.3, 0, 6, false, 1);
+    add({3, 1030}, t, 0.3, 0, 6, false, 1);
     add({64, 1280}, t, 0.2, 0, 7, true);
     add({16, 14, 14, 128}, t, 0.1, 1, 9, true);
   }
@@ -34,6 +40,8 @@ const OpDef& dropout_def() {
           [](const Attrs& attrs, std::span<const TensorSpec> in) {
             const double rate = attrs.get("rate");
             GM_CHECK(rate >= 0 && rate < 1, "dropout: rate " + std::to_string(rate) + " is not in [0, 1)");
+            GM_CHECK(!attrs.geti("shared", 0) || !attrs.geti("per_sample", 0),
+                     "dropout: a draw per sample cannot be shared by all samples");
             return Specs{in[0]};
           },
       .cost =

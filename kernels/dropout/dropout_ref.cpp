@@ -7,7 +7,7 @@ namespace {
 double factor(const OpCall& c, const Shape& shape, int64_t i) {
   const DropoutParams p = dropout_params(c.attrs);
   if (!c.ctx.step) return 1;
-  const int64_t draw = p.per_sample ? i / (shape.numel() / shape[0]) : i;
+  const int64_t unit = shape.numel() / shape[0], draw = p.per_sample ? i / unit : p.shared ? i % unit : i;
   const uint32_t bits = dropout_block(*c.ctx.step, p.stream, draw / 4).v[draw % 4];
   return dropout_keeps(bits, p.rate) ? 1 / (1 - c.attrs.get("rate")) : 0;
 }
