@@ -121,7 +121,8 @@ std::string CsvTable::column_list() const {
 }
 
 std::string csv_cell(const std::string& text) {
-  bool outer_blank = !text.empty() && (text.front() == ' ' || text.back() == ' ');
+  auto blank = [](char c) { return c == ' ' || c == '\t'; };
+  const bool outer_blank = !text.empty() && (blank(text.front()) || blank(text.back()));
   if (text.find_first_of(",\"\r\n") == std::string::npos && !outer_blank) return text;
   std::string quoted = "\"";
   for (char c : text) quoted += c == '"' ? std::string("\"\"") : std::string(1, c);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cctype>
+#include <cmath>
 #include <filesystem>
 #include <map>
 
@@ -22,13 +23,19 @@ std::shared_ptr<Dataset> open_dataset(const std::string& path, const OpenOptions
     if (fs::exists(labels, ec)) return std::make_shared<CatalogDataset>(labels.string(), options);
     return std::make_shared<FolderDataset>(path, options);
   }
-  std::string ext = fs::path(path).extension().string();
-  for (char& c : ext) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  const std::string ext = lower_extension(path);
   if (ext == ".h5" || ext == ".hdf5") return std::make_shared<Hdf5Dataset>(path, options);
   if (ext == ".csv") return std::make_shared<CatalogDataset>(path, options);
   if (is_image_name(path))
     return std::make_shared<FileListDataset>(path, std::vector<std::string>{path}, options);
   fail(path + ": unknown kind of data: expected .h5, .hdf5, .csv, .jpg, .png or a folder");
+}
+
+bool SkyColumns::at(int64_t i, double& to_ra, double& to_dec) const {
+  if (ra.empty() || dec.empty() || !(std::abs(ra[i]) <= 360 && std::abs(dec[i]) <= 90)) return false;
+  to_ra = ra[i];
+  to_dec = dec[i];
+  return true;
 }
 
 bool only_numbered(const std::vector<std::string>& classes) {

@@ -29,8 +29,17 @@ class Dataset {
   virtual size_t image_bytes() const { return 0; }
   /// Most memory the set comes to keep for faster reading; images handed out are not in it.
   virtual size_t buffer_bytes() const { return 0; }
+  /// The file that holds row `i` and no other; "" where one file holds many.
+  virtual std::string file(int64_t /*i*/) const { return ""; }
   /// Where the set comes from, for messages.
   virtual const std::string& path() const = 0;
+};
+
+/// The columns ra and dec of a set, in degrees; either may be empty. A value off the sky, such as NaN or -999,
+/// stands for a position that is not known.
+struct SkyColumns {
+  std::vector<double> ra, dec;
+  bool at(int64_t i, double& to_ra, double& to_dec) const;  // see Dataset::sky
 };
 
 struct OpenOptions {

@@ -184,6 +184,7 @@ void download(const DownloadSource& source, const std::string& path, const Downl
       resumed = size_of(part) > 0;
       if (resumed && note) note(part + ": going on from byte " + std::to_string(size_of(part)));
       why = fetch_from(url, part, progress, note);
+      if (why.empty() && size_of(part) == 0) why = "sent no byte";
       if (!why.empty()) break;
       const std::string sum = sha256_of_file(part);
       if (sum == wanted) return commit_file(part, path);

@@ -28,12 +28,14 @@ struct Labels {
   std::vector<std::string> names;
 };
 
+bool unlabelled(const std::string& cell) { return cell.empty() || cell == "nan" || cell == "NaN"; }
+
 /// Labels that are class names: looked up in `names`, or, when that is empty, collected and sorted.
 Labels named_labels(const CsvTable& table, int column, std::vector<std::string> names) {
   bool given = !names.empty();
   if (!given) {
     for (int64_t r = 0; r < table.rows(); ++r)
-      if (!table.cell(r, column).empty()) names.push_back(table.cell(r, column));
+      if (!unlabelled(table.cell(r, column))) names.push_back(table.cell(r, column));
     std::sort(names.begin(), names.end());
     names.erase(std::unique(names.begin(), names.end()), names.end());
     if (static_cast<int64_t>(names.size()) > kMaxClasses)
@@ -44,7 +46,7 @@ Labels named_labels(const CsvTable& table, int column, std::vector<std::string> 
   Labels labels{std::vector<int>(table.rows(), -1), std::move(names)};
   for (int64_t r = 0; r < table.rows(); ++r) {
     const std::string& cell = table.cell(r, column);
-    if (cell.empty()) continue;
+    if (unlabelled(cell)) continue;
     auto found = lookup.find(cell);
     if (found == lookup.end()) fail_unknown_class(table.where(r), cell, labels.names);
     labels.index[r] = found->second;
@@ -52,7 +54,6 @@ Labels named_labels(const CsvTable& table, int column, std::vector<std::string> 
   return labels;
 }
 
-bool unlabelled(const std::string& cell) { return cell.empty() || cell == "nan" || cell == "NaN"; }
 /// A class index; tables that had gaps hold "3.0".
 bool parse_label(const std::string& cell, int64_t& value) {
   double number = 0;
@@ -126,9 +127,10 @@ Labels read_labels(const CsvTable& table, const OpenOptions& options) {
   return integer_labels(table, label, name, options.classes);
 }
 
-std::vector<double> read_degrees(const CsvTable& table, const char* name) {
+/// A column by its name in either case: tables made from FITS files write RA and DEC.
+std::vector<double> read_degrees(const CsvTable& table, const char* name, const char* upper) {
   std::vector<double> values;
-  int column = table.column(name);
+  int column = std::max(table.column(name), table.column(upper));
   if (column < 0) return values;
   values.assign(table.rows(), std::numeric_limits<double>::quiet_NaN());
   for (int64_t r = 0; r < table.rows(); ++r) {
@@ -175,15 +177,7 @@ CatalogDataset::CatalogDataset(const std::string& csv, const OpenOptions& option
   Labels labels = read_labels(table, options);
   labels_ = std::move(labels.index);
   classes_ = std::move(labels.names);
-  ra_ = read_degrees(table, "ra");
-  dec_ = read_degrees(table, "dec");
-}
-
-bool CatalogDataset::sky(int64_t i, double& ra, double& dec) const {
-  if (ra_.empty() || dec_.empty() || std::isnan(ra_[i]) || std::isnan(dec_[i])) return false;
-  ra = ra_[i];
-  dec = dec_[i];
-  return true;
+  sky_ = {read_degrees(table, "ra", "RA"), read_degrees(table, "dec", "DEC")};
 }
 
 }  // namespace gm

@@ -17,6 +17,7 @@ class FileListDataset : public Dataset {
   int label(int64_t) const override { return -1; }
   std::string id(int64_t i) const override;
   Image read(int64_t i) const override { return read_image(files_[i], jpegs_.get()); }
+  std::string file(int64_t i) const override { return files_[i]; }
   const std::string& path() const override { return name_; }
 
  protected:
@@ -44,12 +45,12 @@ class CatalogDataset : public FileListDataset {
   explicit CatalogDataset(const std::string& csv, const OpenOptions& options = {});
   int label(int64_t i) const override { return labels_[i]; }
   std::string id(int64_t i) const override { return ids_[i]; }
-  bool sky(int64_t i, double& ra, double& dec) const override;
+  bool sky(int64_t i, double& ra, double& dec) const override { return sky_.at(i, ra, dec); }
 
  private:
   std::vector<std::string> ids_;
   std::vector<int> labels_;
-  std::vector<double> ra_, dec_;  // empty without the columns; NaN where the cell is empty
+  SkyColumns sky_;  // NaN where the cell is empty
 };
 
 }  // namespace gm

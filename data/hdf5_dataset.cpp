@@ -57,13 +57,8 @@ Hdf5Dataset::Hdf5Dataset(const std::string& path, const OpenOptions& options) : 
     read_labels(options);
   else
     labels_.assign(shape_[0], -1);
-  ra_ = read_column("ra");
-  dec_ = read_column("dec");
-  h5::Handle ids = h5::open_dataset(file_, "id_str");
-  if (ids.ok()) ids_ = h5::read_strings(ids, false);
-  if (!ids_.empty() && ids_.size() != labels_.size())
-    fail(path + ": id_str has " + std::to_string(ids_.size()) + " rows, images has " +
-         std::to_string(shape_[0]));
+  sky_ = {read_column("ra"), read_column("dec")};
+  read_ids();
 }
 
 Hdf5Dataset::~Hdf5Dataset() {
@@ -99,10 +94,11 @@ void Hdf5Dataset::read_labels(const OpenOptions& options) {
   for (size_t k = 0; k < names.size(); ++k) to_given[k] = static_cast<int>(k);
   if (const auto& given = options.classes; !given.empty()) {
     for (size_t k = 0; k < names.size() && !only_numbered(given); ++k) {
-      if (names[k] == std::to_string(k)) continue;
       auto found = std::find(given.begin(), given.end(), names[k]);
-      if (found == given.end()) fail_unknown_class(path_, names[k], given);
-      to_given[k] = static_cast<int>(found - given.begin());
+      if (found != given.end())
+        to_given[k] = static_cast<int>(found - given.begin());
+      else if (names[k] != std::to_string(k))
+        fail_unknown_class(path_, names[k], given);
     }
     names = given;
   }
@@ -117,6 +113,26 @@ void Hdf5Dataset::read_labels(const OpenOptions& options) {
   classes_ = std::move(names);
 }
 
+void Hdf5Dataset::read_ids() {
+  const h5::Handle ids = h5::open_dataset(file_, "id_str");
+  if (!ids.ok()) return;
+  const std::vector<hsize_t> shape = h5::shape_of(ids);
+  if (shape != std::vector<hsize_t>{shape_[0]})
+    fail(path_ + ": id_str has shape " + h5::shape_text(shape) + ", expected (" + std::to_string(shape_[0]) +
+         ") like images");
+  const H5T_class_t kind = H5Tget_class(h5::type_of(ids));
+  if (kind == H5T_STRING) {
+    ids_ = h5::read_strings(ids, false);
+  } else if (kind == H5T_INTEGER) {
+    std::vector<int64_t> numbers(shape[0]);
+    if (H5Dread(ids, H5T_NATIVE_INT64, H5S_ALL, H5S_ALL, H5P_DEFAULT, numbers.data()) < 0) numbers.clear();
+    for (const int64_t number : numbers) ids_.push_back(std::to_string(number));
+  } else {
+    fail(path_ + ": id_str is neither text nor integers");
+  }
+  if (ids_.size() != shape_[0]) fail(path_ + ": cannot read id_str: " + h5::reason());
+}
+
 std::vector<double> Hdf5Dataset::read_column(const char* name) const {
   h5::Handle column = h5::open_dataset(file_, name);
   if (!column.ok()) return {};
@@ -127,13 +143,6 @@ std::vector<double> Hdf5Dataset::read_column(const char* name) const {
   if (H5Dread(column, H5T_NATIVE_DOUBLE, H5S_ALL, H5S_ALL, H5P_DEFAULT, values.data()) < 0)
     fail(path_ + ": cannot read " + name + ": " + h5::reason());
   return values;
-}
-
-bool Hdf5Dataset::sky(int64_t i, double& ra, double& dec) const {
-  if (ra_.empty() || dec_.empty() || !std::isfinite(ra_[i]) || !std::isfinite(dec_[i])) return false;
-  ra = ra_[i];
-  dec = dec_[i];
-  return true;
 }
 
 void Hdf5Dataset::read_pixels(int64_t row, int64_t rows, int64_t y, int64_t lines, uint8_t* out) const {

@@ -37,7 +37,7 @@ class Hdf5Dataset : public Dataset {
   const std::vector<std::string>& classes() const override { return classes_; }
   int label(int64_t i) const override { return labels_[i]; }
   std::string id(int64_t i) const override { return ids_.empty() ? std::to_string(i) : ids_[i]; }
-  bool sky(int64_t i, double& ra, double& dec) const override;
+  bool sky(int64_t i, double& ra, double& dec) const override { return sky_.at(i, ra, dec); }
   Image read(int64_t i) const override;
   size_t image_bytes() const override { return shape_[1] * shape_[2] * 3; }
   size_t buffer_bytes() const override;
@@ -54,6 +54,7 @@ class Hdf5Dataset : public Dataset {
   };
 
   void read_labels(const OpenOptions& options);
+  void read_ids();
   std::vector<double> read_column(const char* name) const;
   /// Image rows [row, row+rows), lines [y, y+lines): (rows, lines, W, 3) into `out`.
   void read_pixels(int64_t row, int64_t rows, int64_t y, int64_t lines, uint8_t* out) const;
@@ -66,7 +67,7 @@ class Hdf5Dataset : public Dataset {
   int64_t block_rows_ = 1, block_lines_ = 1;  // a chunk's extent in images and in image lines
   std::vector<std::string> classes_, ids_;
   std::vector<int> labels_;
-  std::vector<double> ra_, dec_;
+  SkyColumns sky_;
 
   mutable std::mutex mutex_;            // guards what follows
   mutable std::list<Block> recent_;     // most recent first

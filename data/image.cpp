@@ -67,12 +67,6 @@ bool png_complete(const uint8_t* p, size_t n) {
   return false;
 }
 
-std::string lower_extension(const std::string& path) {
-  std::string ext = std::filesystem::path(path).extension().string();
-  for (char& c : ext) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
-  return ext;
-}
-
 void check_sides(int width, int height, const std::string& name) {
   std::string size = std::to_string(width) + "x" + std::to_string(height) + " px";
   if (std::min(width, height) < kMinSide)
@@ -187,6 +181,12 @@ std::vector<uint8_t> encode_png(const Image& image) { return encode(image, ".png
 void write_image(const std::string& path, const Image& image) {
   const auto bytes = encode(image, lower_extension(path), path);
   write_file_atomic(path, bytes.data(), bytes.size());
+}
+
+std::string lower_extension(const std::string& path) {
+  std::string ext = std::filesystem::path(path).extension().string();
+  for (char& c : ext) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  return ext;
 }
 
 bool is_image_name(const std::string& path) {

@@ -20,13 +20,7 @@ void add(TensorFile& file, const std::string& name, hid_t dataset) {
   const H5T_class_t kind = H5Tget_class(type);
   if (kind != H5T_FLOAT && kind != H5T_INTEGER) return;  // texts and the like are no weights
   const auto dims = h5::shape_of(dataset);
-  if (dims.size() > 4) fail(where + ": more than four dimensions");
-  Shape shape;
-  for (hsize_t d : dims) {
-    if (d > (hsize_t{1} << 40)) fail(where + ": bad shape");
-    shape.dims[shape.rank++] = static_cast<int64_t>(d);
-  }
-  if (shape.numel() > (int64_t{1} << 33)) fail(where + ": bad shape");
+  const Shape shape = stored_shape({dims.begin(), dims.end()}, where);
   std::vector<float> values(static_cast<size_t>(shape.numel()));
   if (!values.empty() && H5Dread(dataset, H5T_NATIVE_FLOAT, H5S_ALL, H5S_ALL, H5P_DEFAULT, values.data()) < 0)
     fail(where + ": cannot read: " + h5::reason());

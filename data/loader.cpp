@@ -58,8 +58,9 @@ void reserve_images(ImagePool& pool, size_t free_bytes, const ImageCache& cache,
 
 size_t Loader::batch_bytes() const {
   const size_t side = static_cast<size_t>(config_.transform.size);
-  const size_t each =
-      config_.device_images ? sizeof(AugmentSample) + data_->image_bytes() : side * side * 3 * sizeof(float);
+  const size_t each = config_.device_images
+                          ? sizeof(AugmentSample) + static_cast<size_t>(cache_->image_bytes())
+                          : side * side * 3 * sizeof(float);
   return (slots_.size() + 1) * static_cast<size_t>(config_.batch) * each;
 }
 
@@ -67,7 +68,7 @@ Loader::Loader(std::shared_ptr<const Dataset> data, std::vector<int64_t> rows, L
     : data_(std::move(data)),
       rows_(std::move(rows)),
       config_(std::move(config)),
-      transform_(config_.transform, config_.training),
+      transform_(config_.transform, config_.training && config_.augment),
       cache_(config_.cache) {
   if (config_.batch < 1 || config_.group < 1) fail("data: batch and group must be at least 1");
   if (config_.prefetch < 1) fail("data: prefetch must be at least 1");

@@ -48,6 +48,7 @@ struct LoaderConfig {
   /// Training: shuffled per epoch, augmented, the last partial batch or group dropped. Evaluation: in the
   /// given order, nothing random, the last batch padded with zeros.
   bool training = false;
+  bool augment = true;  ///< training: false for images as evaluation sees them
   uint64_t seed = 0;
   int workers = 0;                                 ///< threads; 0: one per hardware thread, at most 16
   int prefetch = 4;                                ///< batches prepared ahead, at least 1

@@ -9,6 +9,7 @@
 
 #include "data/csv.h"
 #include "data/hdf5_rows.h"
+#include "data/image.h"
 #include "data/predictions_fits.h"
 #include "engine/atomic_file.h"
 #include "kernels/common/error.h"
@@ -142,10 +143,10 @@ class Hdf5Writer : public PredictionWriter {
 std::unique_ptr<PredictionWriter> open_predictions(const std::string& path,
                                                    const std::vector<std::string>& classes,
                                                    PredictionColumns columns) {
-  if (path.ends_with(".h5") || path.ends_with(".hdf5"))
-    return std::make_unique<Hdf5Writer>(path, classes, columns);
-  if (path.ends_with(".fits")) return open_fits_predictions(path, classes, columns);
-  if (path != "-" && !path.ends_with(".csv")) fail(path + ": predictions are written as .csv, .h5 or .fits");
+  const std::string ext = lower_extension(path);
+  if (ext == ".h5" || ext == ".hdf5") return std::make_unique<Hdf5Writer>(path, classes, columns);
+  if (ext == ".fits") return open_fits_predictions(path, classes, columns);
+  if (path != "-" && ext != ".csv") fail(path + ": predictions are written as .csv, .h5 or .fits");
   return std::make_unique<CsvWriter>(path, classes, columns);
 }
 

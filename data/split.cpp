@@ -97,9 +97,11 @@ Split make_split(const Dataset& data, const SplitConfig& config) {
     int64_t val = target(config.val), test = target(config.test);
     for (size_t i = 0; i < of_class.size(); ++i) {
       const auto& rows = of_class[i];
-      bool last = i + 1 == of_class.size();  // kept for training, so that no class is only in validation
-      auto& part = last ? split.train : val > 0 ? split.val : test > 0 ? split.test : split.train;
-      (val > 0 ? val : test) -= static_cast<int64_t>(rows.size());
+      const size_t left = of_class.size() - i;
+      bool last = left == 1;  // kept for training, so that no class is only in validation
+      const bool to_val = val > 0 && (left > 2 || test <= 0);
+      auto& part = last ? split.train : to_val ? split.val : test > 0 ? split.test : split.train;
+      (to_val ? val : test) -= static_cast<int64_t>(rows.size());
       part.insert(part.end(), rows.begin(), rows.end());
     }
   }
@@ -119,9 +121,10 @@ void write_split(const std::string& path, const Dataset& data, const Split& spli
   write_file_atomic(path, text);
 }
 
-Split read_split(const std::string& path, const Dataset& data) {
+Split read_split(const std::string& path, const Dataset& data, bool same_labels) {
   CsvTable table(path);
-  int id = table.column("id_str"), row_column = table.column("row"), part = table.column("split");
+  int id = table.column("id_str"), row_column = table.column("row"), part = table.column("split"),
+      label = table.column("label");
   if (id < 0 || row_column < 0 || part < 0)
     fail(path + ": needs the columns id_str, row and split; it has " + table.column_list());
   Split split;
@@ -134,6 +137,10 @@ Split read_split(const std::string& path, const Dataset& data) {
     if (data.id(row) != table.cell(r, id))
       fail(table.where(r) + ": row " + std::to_string(row) + " of " + data.path() + " is \"" + data.id(row) +
            "\", not \"" + table.cell(r, id) + "\": the data have changed since the split was made");
+    if (same_labels && label >= 0 && table.cell(r, label) != std::to_string(data.label(row)))
+      fail(table.where(r) + ": row " + std::to_string(row) + " of " + data.path() + " is of class " +
+           std::to_string(data.label(row)) + ", not " + table.cell(r, label) +
+           ": the data have changed since the split was made");
     const std::string& name = table.cell(r, part);
     if (name != "train" && name != "val" && name != "test")
       fail(table.where(r) + ": split \"" + name + "\" is not train, val or test");

@@ -11,8 +11,8 @@
 
 namespace gm {
 
-FolderLock::FolderLock(const std::string& folder, bool wait) {
-  const std::string path = folder + "/lock";
+FolderLock::FolderLock(const std::string& folder, bool wait, const std::string& name) {
+  const std::string path = folder + "/" + name;
   fd_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
   if (fd_ < 0) fail(path + ": cannot write: " + std::strerror(errno));
   held_ = ::flock(fd_, LOCK_EX | (wait ? 0 : LOCK_NB)) == 0 || errno != EWOULDBLOCK;

@@ -29,11 +29,17 @@ ConfusionMatrix::ConfusionMatrix(int classes) : classes_(classes) {
   counts_.assign(static_cast<size_t>(classes) * static_cast<size_t>(classes), 0);
 }
 
-void ConfusionMatrix::add(int truth, int predicted) {
+void ConfusionMatrix::add(int truth, int predicted, int64_t images) {
   for (int c : {truth, predicted})
     if (c < 0 || c >= classes_)
       fail("class " + std::to_string(c) + " is not one of " + std::to_string(classes_));
-  ++counts_[static_cast<size_t>(truth) * static_cast<size_t>(classes_) + static_cast<size_t>(predicted)];
+  counts_[static_cast<size_t>(truth) * static_cast<size_t>(classes_) + static_cast<size_t>(predicted)] +=
+      images;
+}
+
+std::vector<int64_t> ConfusionMatrix::row(int truth) const {
+  const auto first = counts_.begin() + static_cast<ptrdiff_t>(truth) * classes_;
+  return {first, first + classes_};
 }
 
 void ConfusionMatrix::add(std::span<const int32_t> labels, std::span<const float> logits) {

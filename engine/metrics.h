@@ -11,8 +11,8 @@ namespace gm {
 class ConfusionMatrix {
  public:
   explicit ConfusionMatrix(int classes);
-  /// Counts one image. Throws gm::Error on a class out of range.
-  void add(int truth, int predicted);
+  /// Counts so many images. Throws gm::Error on a class out of range.
+  void add(int truth, int predicted, int64_t images = 1);
   /// Images with logits (N, classes), or more rows than labels; predicted is the largest, of equals the
   /// first.
   void add(std::span<const int32_t> labels, std::span<const float> logits);
@@ -21,6 +21,8 @@ class ConfusionMatrix {
     return counts_[static_cast<size_t>(truth) * static_cast<size_t>(classes_) +
                    static_cast<size_t>(predicted)];
   }
+  /// Counts of one true class, by predicted class.
+  std::vector<int64_t> row(int truth) const;
   int64_t total() const;
   /// Images on the diagonal.
   int64_t correct() const;

@@ -24,6 +24,7 @@ TEST(DataCsv, QuotesBomCrlfAndBlankLines) {
   EXPECT_NE(table.where(0).find("a.csv:3"), std::string::npos);
   EXPECT_NE(table.where(1).find("a.csv:6"), std::string::npos);
   EXPECT_EQ(csv_cell("a\"b,c"), "\"a\"\"b,c\"");
+  EXPECT_EQ(csv_cell("a\t"), "\"a\t\"") << "outer blanks of a bare cell are not read";
 }
 
 TEST(DataCsv, BadFiles) {
@@ -67,6 +68,25 @@ TEST(DataCatalog, IntegerLabelsWithClassNames) {
   ASSERT_TRUE(data->sky(0, ra, dec));
   EXPECT_EQ(ra, 10.5);
   EXPECT_FALSE(data->sky(1, ra, dec));
+}
+
+TEST(DataCatalog, MissingNamesAndColumnsInCapitals) {
+  Catalog c("id_str,label,RA,DEC\na,spiral,10,20\nb,nan,11,21\na,round,12,22\n");
+  auto data = c.open();
+  EXPECT_EQ(data->classes(), (Names{"round", "spiral"}));
+  EXPECT_EQ(data->label(1), -1);
+  double ra, dec;
+  ASSERT_TRUE(data->sky(2, ra, dec));
+  EXPECT_EQ(dec, 22);
+}
+
+TEST(DataCatalog, PositionsOffTheSkyAreNotKnown) {
+  Catalog c("id_str,label,ra,dec\na,0,-999,-999\nb,1,10,-90.1\na,0,361,0\nb,1,-0.5,90\n");
+  auto data = c.open();
+  double ra, dec;
+  for (const int64_t missing : {0, 1, 2}) EXPECT_FALSE(data->sky(missing, ra, dec)) << missing;
+  ASSERT_TRUE(data->sky(3, ra, dec));
+  EXPECT_EQ(ra, -0.5);
 }
 
 TEST(DataCatalog, NamesAsLabelsAndModelsOwnOrder) {

@@ -69,6 +69,7 @@ class Server {
     const size_t range = request.find("Range: bytes=");
     const bool partial = faults_.ranges && range != std::string::npos;
     if (partial) start = std::stoul(request.substr(range + 13));
+    if (body_.empty()) return send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
     if (start >= body_.size()) return send("HTTP/1.1 416 no\r\nContent-Length: 0\r\n\r\n");
     std::string body = body_.substr(start);
     send((partial ? "HTTP/1.1 206 Partial Content\r\nContent-Range: bytes " + std::to_string(start) + "-" +
@@ -176,6 +177,13 @@ TEST_F(DataDownload, AWrongChecksumLeavesNothingAndTheNextMirrorIsTried) {
   EXPECT_NE(error.find("404"), std::string::npos) << error;
   EXPECT_EQ(dir_.entries(), 1u) << "only the test's own file";
   EXPECT_EQ(fetch({gone.url(), wrong.url(), right.url()}), "");
+  EXPECT_TRUE(arrived());
+}
+
+TEST_F(DataDownload, AMirrorThatSendsNothingIsPassedOver) {
+  Server empty("", {}), right(body_, {});
+  EXPECT_NE(fetch({empty.url()}).find("sent no byte"), std::string::npos);
+  EXPECT_EQ(fetch({empty.url(), right.url()}), "");
   EXPECT_TRUE(arrived());
 }
 

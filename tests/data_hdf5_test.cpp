@@ -124,6 +124,35 @@ TEST(DataHdf5, NamesPositionsAndIds) {
   EXPECT_ERROR(open_dataset(dir / "b.h5", {{"spiral", "round"}}), "b.h5: ans[0] = 2 is not a class (0..1)");
 }
 
+// T types: names that are numbers, which may be another class's index.
+TEST(DataHdf5, NumbersAsNamesAreNames) {
+  TempDir dir;
+  {
+    Handle file = create(dir / "a.h5");
+    put(file, "images", H5T_NATIVE_UINT8, {3, 6, 8, 3}, pixels(3));
+    put(file, "ans", H5T_NATIVE_UINT8, {3}, std::vector<uint8_t>{0, 1, 2});
+    put_names(h5::open_dataset(file, "images"), {"0", "1", "5"});
+  }
+  auto data = open_dataset(dir / "a.h5", {{"-5", "-3", "0", "1", "5"}});
+  for (int i = 0; i < 3; ++i) EXPECT_EQ(data->label(i), i + 2);
+}
+
+TEST(DataHdf5, IdentifiersMayBeIntegers) {
+  TempDir dir;
+  auto with = [&](hid_t type, auto ids) {
+    Handle file = create(dir / "a.h5");
+    put(file, "images", H5T_NATIVE_UINT8, {2, 6, 8, 3}, pixels(2));
+    put(file, "ans", H5T_NATIVE_UINT8, {2}, std::vector<uint8_t>{1, 0});
+    put(file, "id_str", type, {ids.size()}, ids);
+  };
+  with(H5T_NATIVE_INT64, std::vector<int64_t>{1237648720693755918, 7});
+  EXPECT_EQ(open_dataset(dir / "a.h5")->id(0), "1237648720693755918");
+  with(H5T_NATIVE_DOUBLE, std::vector<double>{1, 2});
+  EXPECT_ERROR(open_dataset(dir / "a.h5"), "a.h5: id_str is neither text nor integers");
+  with(H5T_NATIVE_INT64, std::vector<int64_t>{1, 2, 3});
+  EXPECT_ERROR(open_dataset(dir / "a.h5"), "a.h5: id_str has shape (3), expected (2)");
+}
+
 TEST(DataHdf5, TenUnnamedClassesAreGalaxy10) {
   TempDir dir;
   {

@@ -78,6 +78,20 @@ TEST(DataLoader, PixelsAreTheTransformOfSeedEpochAndRow) {
     }
 }
 
+TEST(DataLoader, TrainingWithoutAugmentationHasThePixelsOfEvaluation) {
+  auto data = std::make_shared<FakeDataset>(24, 3);
+  LoaderConfig c = config(true);
+  c.augment = false;
+  Loader loader(data, iota(24), c);
+  const Transform evaluation(c.transform, false);
+  std::vector<float> expected(16 * 16 * 3);
+  for (const HostBatch& batch : epoch(loader, 6))
+    for (int64_t i = 0; i < batch.count; ++i) {
+      evaluation.apply(data->read(batch.rows[i]), 0, 0, 0, expected.data());
+      EXPECT_TRUE(std::equal(expected.begin(), expected.end(), batch.pixels.begin() + i * 16 * 16 * 3));
+    }
+}
+
 TEST(DataLoader, ResumesInMidEpochAndAfterAnAbandonedOne) {
   auto data = std::make_shared<FakeDataset>(61, 3);
   Loader loader(data, iota(61), config(true));

@@ -47,6 +47,15 @@ TEST(DataSplit, SmallClassesKeepATrainingImage) {
   EXPECT_EQ(train.count(-1) + val.count(-1), 0u) << "unlabelled rows are in no part";
 }
 
+TEST(DataSplit, LargeSharesLeaveEveryPartAnImage) {
+  FakeDataset data(0, 1);
+  data.labels = {0, 0, 0};
+  const Split split = make_split(data, {.val = .9, .test = .05, .seed = 0});
+  EXPECT_EQ(split.train.size(), 1u);
+  EXPECT_EQ(split.val.size(), 1u);
+  EXPECT_EQ(split.test.size(), 1u);
+}
+
 TEST(DataSplit, SkyGroupsAcrossTheSeamAndAtThePole) {
   FakeDataset data(7, 1);
   double arcsec = 1.0 / 3600;
@@ -83,6 +92,11 @@ TEST(DataSplit, FileRoundTripAndItsErrors) {
   EXPECT_EQ(back.val, split.val);
   EXPECT_EQ(back.test, split.test);
   EXPECT_EQ(dir.entries(), 1u);
+  FakeDataset renumbered = data;
+  for (int& label : renumbered.labels) label = 1 - label;
+  EXPECT_EQ(read_split(path, renumbered).train, split.train);
+  EXPECT_ERROR(read_split(path, renumbered, true), "of class");
+  EXPECT_EQ(read_split(path, data, true).train, split.train);
   auto error = [&](const std::string& text) {
     test::write_text(path, text);
     return test::error_of([&] { read_split(path, data); });

@@ -42,10 +42,14 @@ class Cli : public testing::Test {
     args.insert(args.begin(), {config, "--out", out, "--quiet"});
     return run("gm_train", args, options);
   }
+  bool partial_file() {
+    for (const auto& entry : fs::recursive_directory_iterator(dir.path()))
+      if (entry.path().filename().string().find(".tmp") != std::string::npos) return true;
+    return false;
+  }
   void expect_nothing_written() {
     EXPECT_FALSE(fs::exists(out));
-    for (const auto& entry : fs::recursive_directory_iterator(dir.path()))
-      EXPECT_EQ(entry.path().filename().string().find(".tmp"), std::string::npos) << entry.path();
+    EXPECT_FALSE(partial_file());
   }
 
   TempDir dir;
@@ -259,10 +263,13 @@ TEST_F(Cli, Configurations) {
   fails("kind: gz", "kind: imagenet", {config + ":18", "'imagenet' is not one of"});
   fails("input:\n", "input: [\n", {config, "not valid YAML"});
   fails("input:\n", "recipe: [a]\ninput:\n", {config + ":15: recipe must be one name"});
+  fails("input:\n", "train: {epochs: 1}\ninput:\n", {config + ":", "'train' is given twice"});
   expect_failure(run("gm_train", {dir / "none.yaml", "--data", data}), 1, {dir / "none.yaml", "cannot open"});
   expect_failure(run("gm_model", {dir / "none.yaml"}), 1, {dir / "none.yaml", "cannot open"});
   write_text(config, test::tiny_config());
   expect_failure(run("gm_model", {config, "--set", "model.stagse=1"}), 1, {"(--set)", "'stages'"});
+  expect_failure(run("gm_model", {config, "--set", "model.se="}), 1, {"--set model.se=", "no value"});
+  expect_failure(run("gm_model", {config, "--set", "recipe=paper"}), 1, {config, "no recipes", "'paper'"});
 }
 
 TEST_F(Cli, BatchLargerThanTheData) {
@@ -337,6 +344,32 @@ TEST_F(Cli, OutputsThatWouldReplaceInputs) {
   expect_failure(run("gm_model", {"export", model, "--to", "timm", "--out", model}), 1,
                  {model, "is an input"});
   EXPECT_EQ(read_text(model), weights);
+  const std::string picture = dir / "set/images/g0.png", pixels = read_text(picture);
+  expect_failure(run("gm_data", {"preview", data, "--config", config, "--out", picture}), 1,
+                 {picture, "is an input"});
+  EXPECT_EQ(read_text(picture), pixels);
+
+  // Folders: of a configuration, of a catalog, of a search, of a fold.
+  const std::string mine = dir / "mine/config.yaml", table = dir / "eval/predictions.csv";
+  fs::create_directories(dir / "mine");
+  fs::create_directories(dir / "eval");
+  write_text(mine, test::tiny_config());
+  expect_failure(run("gm_train", {mine, "--data", data, "--out", dir / "mine"}), 1, {mine, "is an input"});
+  EXPECT_EQ(read_text(mine), test::tiny_config());
+  write_text(table, "id_str,file_loc,label\ng0,../set/images/g0.png,0\n");
+  auto eval = [&] {
+    return run("gm_eval", {"--model", model, "--data", table, "--out", dir / "eval", "--device", "cpu"});
+  };
+  expect_failure(eval(), 1, {table, "is an input"});
+  fs::rename(table, dir / "eval/mine.csv");
+  write_text(dir / "eval/scores.json", "{}");
+  expect_failure(run("gm_eval", {"--model", model, "--data", dir / "eval/mine.csv", "--out", dir / "eval",
+                                 "--device", "cpu"}),
+                 1, {dir / "eval", "fold"});
+  EXPECT_FALSE(fs::exists(table));
+  fs::create_directories(out);
+  write_text(out + "/journal.jsonl", "");
+  expect_failure(train({"--data", data, "--epochs", "1"}), 1, {out, "already holds a run (journal.jsonl)"});
 }
 
 TEST_F(Cli, OptionsThatWouldDoNothing) {
@@ -373,16 +406,26 @@ TEST_F(Cli, AnInterruptedInferenceLeavesNothing) {
   std::vector<std::string> args{"--model", model, "--quiet", "--device", "cpu", "--out", dir / "p.csv"};
   args.insert(args.end(), 5000, data);
   test::Process p("gm_infer", args, {});
-  auto begun = [&] {
-    for (const auto& entry : fs::directory_iterator(dir.path()))
-      if (entry.path().filename().string().find(".tmp") != std::string::npos) return true;
-    return false;
-  };
-  while (p.running() && !begun()) ::usleep(1000);
+  while (p.running() && !partial_file()) ::usleep(1000);
   p.send(SIGTERM);
   EXPECT_EQ(p.wait(), 1);
   EXPECT_NE(p.err().find("gm_infer: error: interrupted after "), std::string::npos) << p.err();
   EXPECT_FALSE(fs::exists(dir / "p.csv"));
+  expect_nothing_written();
+}
+
+TEST_F(Cli, AnInterruptedPackLeavesNothing) {
+  std::string csv = "id_str,file_loc\n";
+  for (int i = 0; i < 20000; ++i) csv += "g,images/g0.png\n";
+  write_text(dir / "many.csv", csv);
+  fs::create_directory(dir / "images");
+  fs::copy_file(good, dir / "images/g0.png");
+  test::Process p("gm_data", {"pack", dir / "many.csv", "--out", dir / "many.h5", "--size", "300"}, {});
+  while (p.running() && !partial_file()) ::usleep(1000);
+  p.send(SIGINT);
+  EXPECT_EQ(p.wait(), 1);
+  EXPECT_NE(p.err().find("interrupted after "), std::string::npos) << p.err();
+  EXPECT_FALSE(fs::exists(dir / "many.h5"));
   expect_nothing_written();
 }
 

@@ -157,6 +157,14 @@ TEST_F(Explain, InputThatDoesNotFit) {
   expect_failure(explain({data + "/images/g2.png"}), 1, {"g2.png"});
 }
 
+TEST_F(Explain, InputsAreNotReplaced) {
+  const std::string picture = test::read_text(data + "/images/g0.png");
+  for (const std::string& input : {data, data + "/images", data + "/images/g0.png"})
+    expect_failure(run("gm_explain", {"--model", model, input, "--out", data + "/images/../images"}), 1,
+                   {"holds images"});
+  EXPECT_EQ(test::read_text(data + "/images/g0.png"), picture);
+}
+
 TEST_F(Explain, IdentifiersBecomeFileNames) {
   test::write_text(data + "/labels.csv",
                    "id_str,file_loc\n../a/b,images/g0.png\nsheet,images/g1.png\nsheet,images/g2.png\n"

@@ -69,6 +69,8 @@ TEST(Preview, ShowsWhatTrainingSees) {
       EXPECT_EQ(cell(sheet, row, 2 + static_cast<int>(epoch)), expected(training, image, epoch, at));
     EXPECT_NE(cell(sheet, row, 2), cell(sheet, row, 3));
   }
+  expect_success(preview({"--rows", "5", "--columns", "1"}));
+  EXPECT_EQ(read_image(dir / "sheet.png").height, kTop + 5 * (kCell + kGap)) << "more than there are classes";
   expect_failure(preview({"--rows", "0"}), 2, {"--rows"});
   expect_failure(preview({"--set", "augment.zoom=7"}), 1, {"augment"});
   expect_failure(run("gm_data", {"preview", dir / "none", "--config", config, "--out", dir / "x.png"}), 1,

@@ -102,6 +102,12 @@ TEST_F(Search, JournalsEveryChildWithTheCountsOfGmModel) {
     EXPECT_EQ(j["params_trainable"], e.parameters) << e.network;
   }
   EXPECT_EQ(next, (std::map<std::string, int64_t>{{"enas", 12}, {"random", 12}, {"halving", 12}}));
+  // Chance is ENAS's control: it must not draw what ENAS draws.
+  int alike = 0;
+  for (const JournalEntry& a : entries)
+    for (const JournalEntry& b : entries)
+      alike += a.sampler == "enas" && b.sampler == "random" && a.index == b.index && a.choices == b.choices;
+  EXPECT_LT(alike, 4);
 }
 
 TEST_F(Search, ResumedAfterAKillEqualsAnUnbrokenSearch) {

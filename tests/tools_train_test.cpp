@@ -70,6 +70,15 @@ TEST_F(Train, WritesARunFolderAndRepeatsItself) {
   EXPECT_EQ(test::read_text(last("a")), before);
 }
 
+TEST_F(Train, ARunsConfigurationHoldsFromAnyFolder) {
+  const std::string relative = fs::relative(data).string();
+  ASSERT_NE(relative, data);
+  expect_success(
+      test::run("gm_train", test::train_arguments(config, relative, dir / "a", {"--epochs", "1"})));
+  expect_success(test::run("gm_train", test::train_arguments(config, data, dir / "b", {"--epochs", "1"})));
+  EXPECT_EQ(test::read_text(dir / "a/config.yaml"), test::read_text(dir / "b/config.yaml"));
+}
+
 TEST_F(Train, TerminatedOrKilledRunsResumeBitForBit) {
   train("whole");
   for (const int signal : {SIGTERM, SIGKILL}) {
@@ -78,6 +87,8 @@ TEST_F(Train, TerminatedOrKilledRunsResumeBitForBit) {
     {
       Process p("gm_train", arguments(name), {});
       ASSERT_TRUE(test::wait_for_mid_epoch(p, last(name))) << p.err();
+      expect_failure(test::run("gm_train", arguments(name, {"--resume"})), 1,
+                     {dir / name, "another process"});
       p.send(signal);
       EXPECT_EQ(p.wait(), signal == SIGTERM ? 0 : -SIGKILL);
       if (signal == SIGTERM) {
@@ -288,6 +299,15 @@ TEST_F(Train, ResumeRefusesWhatIsNotItsCheckpoint) {
     expect_failure(test::run("gm_train", args), 1, parts);
     EXPECT_EQ(test::read_text(file), before);
   };
+  // The same galaxies and classes, numbered in another order.
+  const std::string catalog = data + "/labels.csv", labels = test::read_text(catalog);
+  const CsvTable table(catalog);
+  std::string named = "id_str,file_loc,label\n";
+  for (int64_t r = 0; r < table.rows(); ++r)
+    named += table.cell(r, 0) + "," + table.cell(r, 1) + "," + table.cell(r, table.column("class")) + "\n";
+  test::write_text(catalog, named);
+  fails({}, {"split.csv", "of class", "the data have changed"});
+  test::write_text(catalog, labels);
   const std::string begun = dir / "a/config.yaml", text = test::read_text(begun);
   for (const char* set :
        {"model.head.filters=24", "model.se=0", "train.seed=5", "train.batch=4", "input.size=64",

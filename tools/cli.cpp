@@ -70,12 +70,20 @@ std::string check_not_negative(const std::string& text) {
   return finite_number(text, value) && value >= 0 ? "" : "'" + text + "' is not a number from 0 on";
 }
 
+void add_device(CLI::App& app, std::string& device, int& threads, const std::string& of_threads) {
+  app.add_option("--device", device, "auto, cpu, cuda or cuda:INDEX")
+      ->capture_default_str()
+      ->check(check_device);
+  app.add_option("--threads", threads, of_threads)->capture_default_str()->check(CLI::Range(0, 4096));
+}
+
 CLI::Option* add_sets(CLI::App& app, std::vector<std::string>& sets, const std::string& help) {
   return app.add_option("--set", sets, help)->check(check_assignment)->allow_extra_args(false);
 }
 
 void keep_inputs(const std::string& out, const std::vector<std::string>& inputs) {
   std::error_code none;
+  if (!std::filesystem::exists(out, none)) return;
   for (const std::string& input : inputs)
     for (const std::string& file : {input, input + "/labels.csv"})
       if (std::filesystem::equivalent(out, file, none))

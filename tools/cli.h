@@ -23,6 +23,9 @@ std::string check_assignment(const std::string& text);
 /// Numbers, finite ones, above 0 or from 0 on.
 std::string check_positive(const std::string& text);
 std::string check_not_negative(const std::string& text);
+/// --device and --threads; 0 threads: all.
+void add_device(CLI::App& app, std::string& device, int& threads,
+                const std::string& of_threads = "CPU threads; 0: all");
 /// --set key=value, one each time it is given.
 CLI::Option* add_sets(CLI::App& app, std::vector<std::string>& sets, const std::string& help);
 

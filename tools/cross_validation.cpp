@@ -80,11 +80,7 @@ void score_fold(const TrainJob& job, Device& device, const std::shared_ptr<const
   j.update(scores_json(metrics_of(confusion)));
   j["images_per_second"] = images_per_second(job.out + "/metrics.csv");
   j["confusion"] = Json::array();
-  for (int t = 0; t < confusion.classes(); ++t) {
-    std::vector<int64_t> row;
-    for (int p = 0; p < confusion.classes(); ++p) row.push_back(confusion.at(t, p));
-    j["confusion"].push_back(row);
-  }
+  for (int t = 0; t < confusion.classes(); ++t) j["confusion"].push_back(confusion.row(t));
   write_file_atomic(job.out + "/scores.json", text_of(j));
 }
 
@@ -138,7 +134,7 @@ Json summary_json(const CrossValidation& cv, const Device& device, const std::ve
   for (const Json& f : folds)
     for (int t = 0; t < pooled.classes(); ++t)
       for (int p = 0; p < pooled.classes(); ++p)
-        for (int64_t k = f.at("confusion").at(t).at(p).get<int64_t>(); k > 0; --k) pooled.add(t, p);
+        pooled.add(t, p, f.at("confusion").at(t).at(p).get<int64_t>());
   j["n"] = pooled.total();
   add_spread(j, folds);
   j["pooled"] = scores_json(metrics_of(pooled));
@@ -164,6 +160,7 @@ void cross_validate(const CrossValidation& cv, Device& device, const std::shared
                                                     .seed = cv.job.run.split.seed,
                                                     .same_sky_arcsec = cv.job.run.split.same_sky_arcsec});
   for (int k = 0; k < cv.folds; ++k) check_split(cv.job, fold_split(folds, k));
+  check_network(cv.job.run);
 
   const std::string table = folds_csv(*data, folds), table_file = out + "/folds.csv";
   if (cv.job.resume) {

@@ -27,10 +27,12 @@ std::vector<int64_t> choose_rows(const Dataset& data, int count) {
         rows.push_back(i);
         break;
       }
-  for (int64_t k = 0; static_cast<int>(rows.size()) < std::min<int64_t>(count, data.size()); ++k) {
-    const int64_t i = (k * 7919 + data.size() / 2) % data.size();
-    if (std::find(rows.begin(), rows.end(), i) == rows.end()) rows.push_back(i);
-  }
+  const int64_t wanted = std::min<int64_t>(count, data.size());
+  for (int64_t parts = wanted; static_cast<int64_t>(rows.size()) < wanted; parts *= 2)
+    for (int64_t k = 0; k < parts && static_cast<int64_t>(rows.size()) < wanted; ++k) {
+      const int64_t i = k * data.size() / parts;
+      if (std::find(rows.begin(), rows.end(), i) == rows.end()) rows.push_back(i);
+    }
   return rows;
 }
 
@@ -42,6 +44,7 @@ void preview_augmentation(const PreviewOptions& o) {
   const TransformConfig config = read_run_config(yaml, o.config).transform;
   const auto data = open_dataset(o.data);
   if (data->size() == 0) fail(o.data + ": holds no image");
+  for (int64_t row = 0; row < data->size(); ++row) keep_inputs(o.out, {data->file(row)});
   const Transform evaluation(config, false), training(config, true);
   const std::vector<int64_t> rows = choose_rows(*data, o.rows);
   const int columns = 2 + o.columns;

@@ -77,9 +77,7 @@ std::string metrics_json(const Evaluation& e) {
   j["confusion"] = Json::array();
   j["per_class"] = Json::array();
   for (int t = 0; t < e.confusion.classes(); ++t) {
-    std::vector<int64_t> row;
-    for (int p = 0; p < e.confusion.classes(); ++p) row.push_back(e.confusion.at(t, p));
-    j["confusion"].push_back(row);
+    j["confusion"].push_back(e.confusion.row(t));
     const ClassScores& s = m.per_class[t];
     const auto& i = e.intervals.per_class[t];
     j["per_class"].push_back({{"class", e.classes[t]},

@@ -105,10 +105,8 @@ void bench_listed(Device& device, const Arguments& a) {
       OpRun run(device, *op, c);
       for (Pass pass : {Pass::forward, Pass::backward}) {
         if (pass == Pass::backward && op->differentiable.empty()) continue;
-        TimedCase t{{op, c, {""}}, pass, time_op(timer, *op, run, c, pass)};
-        const DType dtype = c.in[0].spec.dtype;
-        t.bound = ceilings.bound(t.timing.cost, dtype);
-        print_case(a, ceilings, t, "");
+        const Timing timing = time_op(timer, *op, run, c, pass);
+        print_case(a, ceilings, {{op, c, {""}}, pass, timing, ceilings, c.in[0].spec.dtype}, "");
       }
     }
   }
@@ -171,7 +169,7 @@ void bench_model(Device& device, const Arguments& a) {
         t.step.p5 * 1e3, t.step.p95 * 1e3, static_cast<double>(t.batch) / t.step.median,
         static_cast<double>(t.bytes) / (1 << 20));
   if (a.quiet || a.json) return;
-  fmt::print("\n{:<20} {:>9} {:>7}\n", "op, pass", "ms", "share");
+  fmt::print("\n{:<28} {:>9} {:>7}\n", "op, pass", "ms", "share");
   double total = 0;
   for (const auto& [name, seconds] : t.by_op) total += seconds;
   for (const auto& [name, seconds] : t.by_op)
@@ -247,12 +245,7 @@ int main(int argc, char** argv) {
   app.add_option("--seconds", a.seconds, "time spent on each figure")
       ->capture_default_str()
       ->check(check_not_negative);
-  app.add_option("--device", a.device, "auto, cpu, cuda or cuda:INDEX")
-      ->capture_default_str()
-      ->check(check_device);
-  app.add_option("--threads", a.threads, "CPU threads; 0: all")
-      ->capture_default_str()
-      ->check(CLI::Range(0, 4096));
+  add_device(app, a.device, a.threads);
   app.add_option("--seed", a.seed, "accepted as elsewhere; inputs are fixed")->check(check_not_negative);
   app.add_flag("--json", a.json, "one JSON object a line");
   app.add_flag("--quiet", a.quiet, "figures only");

@@ -29,7 +29,7 @@ struct Options {
 };
 
 bool is_hdf5_name(const std::string& path) {
-  std::string ext = fs::path(path).extension().string();
+  const std::string ext = gm::lower_extension(path);
   return ext == ".h5" || ext == ".hdf5";
 }
 
@@ -37,9 +37,25 @@ void say(const Options& o, const std::string& line) {
   if (!o.quiet) fmt::print("{}\n", line);
 }
 
+/// Draws the progress line; throws gm::Error once the user wants to stop, so that what was begun is removed.
+class Watch {
+ public:
+  Watch(const std::string& label, int64_t total, const Options& o)
+      : line_(label, total, !o.quiet), total_(total) {}
+  void operator()(int64_t done) {
+    line_(done);
+    if (stop_) gm::fail(fmt::format("interrupted after {} of {} images; nothing is complete", done, total_));
+  }
+
+ private:
+  gm::CountProgress line_;
+  int64_t total_;
+  const std::atomic<bool>& stop_ = gm::stop_on_signals();
+};
+
 void pack(const gm::Dataset& data, const Options& o) {
-  gm::CountProgress progress("packing", data.size(), !o.quiet);
-  gm::pack_hdf5(data, o.out, {o.size, o.workers, [&](int64_t done) { progress(done); }});
+  Watch watch("packing", data.size(), o);
+  gm::pack_hdf5(data, o.out, {o.size, o.workers, [&](int64_t done) { watch(done); }});
 }
 
 /// images/<id>.<format> and, last, labels.csv, so that a folder with labels.csv is complete.
@@ -48,13 +64,13 @@ void write_folder(const gm::Dataset& data, const Options& o) {
   fs::create_directories(fs::path(o.out) / "images", ec);
   if (ec) gm::fail(o.out + ": cannot create the folder: " + ec.message());
   auto file = [&](int64_t i) { return "images/" + data.id(i) + "." + o.format; };
-  gm::CountProgress progress("drawing", data.size(), !o.quiet);
+  Watch watch("drawing", data.size(), o);
   constexpr int64_t kStep = 64;
   for (int64_t at = 0; at < data.size(); at += kStep) {
     gm::parallel_for(std::min(kStep, data.size() - at), o.workers, [&](int64_t k) {
       gm::write_image((fs::path(o.out) / file(at + k)).string(), data.read(at + k));
     });
-    progress(std::min(at + kStep, data.size()));
+    watch(std::min(at + kStep, data.size()));
   }
   std::string csv = "id_str,file_loc,label,class\n";
   for (int64_t i = 0; i < data.size(); ++i)

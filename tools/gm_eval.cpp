@@ -50,12 +50,7 @@ void declare(CLI::App& app, Arguments& a) {
   app.add_option("--precision", a.precision, "f32 or bf16")
       ->capture_default_str()
       ->check(CLI::IsMember({"f32", "bf16"}));
-  app.add_option("--device", a.device, "auto, cpu, cuda or cuda:INDEX")
-      ->capture_default_str()
-      ->check(check_device);
-  app.add_option("--threads", a.threads, "CPU threads; 0: all")
-      ->capture_default_str()
-      ->check(CLI::Range(0, 4096));
+  add_device(app, a.device, a.threads);
   app.add_option("--seed", a.seed, "of the bootstrap and of --mc-dropout")
       ->capture_default_str()
       ->check(check_not_negative);
@@ -89,14 +84,16 @@ Selection select_rows(const Arguments& args, const ModelFile& model, const Datas
 /// Everything that is written into --out; the report last, so that nothing is lost when it fails.
 class Results {
  public:
-  Results(const std::string& folder, const std::vector<std::string>& classes,
+  Results(const std::string& folder, const std::string& data, const std::vector<std::string>& classes,
           const PredictionColumns& columns)
       : folder_(folder) {
     if (folder.empty()) return;
     std::error_code error;
     fs::create_directories(folder, error);
     if (error) fail(folder + ": cannot create: " + error.message());
-    stop_on_signals();  // before the first file
+    keep_inputs(file("predictions.csv"), {data});
+    if (fs::exists(file("scores.json"), error))
+      fail(folder + ": holds the predictions of a fold's own images; choose another --out");
     predictions_ = open_predictions(file("predictions.csv"), classes, columns);
   }
   bool wanted() const { return predictions_ != nullptr; }
@@ -135,7 +132,9 @@ Image explain(Device& device, const ModelFile& model, const std::shared_ptr<cons
                       .doing = "explaining",
                       .done = "explained",
                       .total = static_cast<int64_t>(rows.size()),
-                      .quiet = true});
+                      .quiet = true,
+                      .stop = &stop_on_signals(),
+                      .lost = "report.html was not written"});
   std::vector<Explanation> sheet;
   reader.run(data, rows, [&](const HostBatch& batch) {
     for (Explanation& e : explainer.explain(*data, batch, [](int, int predicted) { return predicted; }))
@@ -174,7 +173,8 @@ void evaluate(const Arguments& args) {
   const std::string warning = overlap_warning(e);
   PredictionColumns columns = columns_for({data}, args.passes);
   columns.labels = true;
-  Results results(args.out, e.classes, columns);
+  const std::atomic<bool>& stop = stop_on_signals();  // before the first file
+  Results results(args.out, args.data, e.classes, columns);
   if (!args.quiet) {
     fmt::print(stderr, "device: {}{}\n", e.device,
                device->backend() == Backend::cpu && args.device == "auto" ? " - " + no_cuda_reason() : "");
@@ -192,7 +192,7 @@ void evaluate(const Arguments& args) {
                          .total = total,
                          .strict = args.strict,
                          .quiet = args.quiet,
-                         .stop = &stop_on_signals()},
+                         .stop = &stop},
                         args.passes);
   classifier.run(data, selection.rows, [&](const std::vector<int64_t>& rows, std::vector<Prediction>& batch) {
     for (size_t i = 0; i < batch.size(); ++i) {
@@ -210,12 +210,17 @@ void evaluate(const Arguments& args) {
   const std::string summary = classifier.reader().summary();
   finish_evaluation(e, scored, seed);
   predictor.reset();
+  auto go_on = [&] {
+    if (stop) fail("interrupted; no file was written");
+  };
+  go_on();
   if (args.speed)
     for (int64_t batch : kTimedBatches) {
       const Timing t = time_model(*device, model.architecture,
                                   {.batch = batch, .training = false, .bf16 = half, .seconds = 1})
                            .step;
       e.speed.push_back({batch, t.median, t.p5, t.p95});
+      go_on();
     }
   if (results.wanted()) results.scores(e);
   if (!args.quiet) {

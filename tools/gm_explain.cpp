@@ -49,12 +49,7 @@ void declare(CLI::App& app, Arguments& a) {
       ->check(check_not_negative);
   app.add_flag("--strict", a.strict, "fail on the first unreadable image instead of skipping it");
   app.add_option("--batch", a.batch, "images per step")->capture_default_str()->check(CLI::Range(1, 65536));
-  app.add_option("--device", a.device, "auto, cpu, cuda or cuda:INDEX")
-      ->capture_default_str()
-      ->check(check_device);
-  app.add_option("--threads", a.threads, "CPU threads; 0: all")
-      ->capture_default_str()
-      ->check(CLI::Range(0, 4096));
+  add_device(app, a.device, a.threads);
   app.add_option("--seed", a.seed, "of SmoothGrad's noise")->capture_default_str()->check(check_not_negative);
   app.add_flag("--quiet", a.quiet, "print errors only");
 }
@@ -62,8 +57,9 @@ void declare(CLI::App& app, Arguments& a) {
 /// The class that --class names; -1 for predicted and label.
 int fixed_class(const std::string& target, const std::vector<std::string>& classes) {
   if (target == "predicted" || target == "label") return -1;
-  for (size_t c = 0; c < classes.size(); ++c)
-    if (target == classes[c] || target == std::to_string(c)) return static_cast<int>(c);
+  for (const bool by_name : {true, false})
+    for (size_t c = 0; c < classes.size(); ++c)
+      if (target == (by_name ? classes[c] : std::to_string(c))) return static_cast<int>(c);
   fail(fmt::format("--class {}: not predicted, label or one of the model's: {}", target,
                    fmt::join(by_nearness(target, classes), ", ")));
 }
@@ -101,6 +97,18 @@ class Names {
   std::set<std::string> used_{"sheet"};
 };
 
+/// Fails where the pictures of `out` could replace pictures of the data.
+void keep_pictures(const std::string& out, const Dataset& data) {
+  std::set<std::string> folders;
+  for (int64_t row = 0; row < data.size(); ++row)
+    if (const std::string file = data.file(row); lower_extension(file) == ".png")
+      folders.insert(fs::path(file).parent_path().string());
+  std::error_code none;
+  for (const std::string& folder : folders)
+    if (fs::equivalent(folder.empty() ? "." : folder, out, none))
+      fail(out + ": holds images of " + data.path() + ", which --out could replace; choose another folder");
+}
+
 void explain(const Arguments& args) {
   const ModelFile model = read_model(args.model);
   const auto classes = class_names(model.architecture);
@@ -129,6 +137,9 @@ void explain(const Arguments& args) {
   fs::create_directories(args.out, error);
   if (error) fail(args.out + ": cannot create: " + error.message());
   auto file = [&](const std::string& name) { return (fs::path(args.out) / name).string(); };
+  keep_inputs(file("explain.h5"), args.inputs);
+  for (const Input& in : inputs) keep_pictures(args.out, *in.data);
+  const std::atomic<bool>& stop = stop_on_signals();  // before the first file
   AttributionFile arrays(file("explain.h5"), classes, explainer.shape(),
                          {{"model", model.path},
                           {"class", args.target},
@@ -149,7 +160,9 @@ void explain(const Arguments& args) {
                       .done = "explained",
                       .total = total,
                       .strict = args.strict,
-                      .quiet = args.quiet});
+                      .quiet = args.quiet,
+                      .stop = &stop,
+                      .lost = "explain.h5 was not written"});
   Names names;
   std::vector<Explanation> sheet;
   auto choice = [&](int label, int predicted) { return by_label ? label : fixed >= 0 ? fixed : predicted; };

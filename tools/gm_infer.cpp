@@ -33,18 +33,13 @@ void declare(CLI::App& app, Arguments& a) {
   app.add_option("--precision", a.precision, "f32 or bf16")
       ->capture_default_str()
       ->check(CLI::IsMember({"f32", "bf16"}));
-  app.add_option("--device", a.device, "auto, cpu, cuda or cuda:INDEX")
-      ->capture_default_str()
-      ->check(check_device);
+  add_device(app, a.device, a.threads);
   app.add_option(
          "--decode", a.decode,
          "where JPEG files are decoded: auto (on the card, where nvJPEG is found) or cpu, which gives "
          "the same pixels on every machine")
       ->capture_default_str()
       ->check(CLI::IsMember({"auto", "cpu"}));
-  app.add_option("--threads", a.threads, "CPU threads; 0: all")
-      ->capture_default_str()
-      ->check(CLI::Range(0, 4096));
   app.add_option("--seed", a.seed, "of the masks of --mc-dropout")->check(check_not_negative);
   app.add_flag("--quiet", a.quiet, "print errors only");
 }

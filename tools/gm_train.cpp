@@ -1,5 +1,6 @@
 // gm_train CONFIG.yaml --data PATH --out DIR: trains a network and writes a run folder.
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <CLI/CLI.hpp>
 #include <ctime>
@@ -51,12 +52,7 @@ void declare(CLI::App& app, Arguments& a) {
                  "the one before")
       ->allow_extra_args(false)
       ->excludes(folds);
-  app.add_option("--device", a.device, "auto, cpu, cuda or cuda:INDEX")
-      ->capture_default_str()
-      ->check(check_device);
-  app.add_option("--threads", a.threads, "CPU threads; 0: all")
-      ->capture_default_str()
-      ->check(CLI::Range(0, 4096));
+  add_device(app, a.device, a.threads);
   app.add_option("--seed", a.seed, "same as --set train.seed=N")->check(check_not_negative);
   app.add_flag("--quiet", a.quiet, "print errors only");
 }
@@ -72,8 +68,8 @@ void resolve(Arguments& a) {
 TrainJob make_job(const Arguments& args, bool resume) {
   TrainJob job;
   job.yaml = load_config(args.config, args.sets);
-  if (!args.data.empty()) job.yaml["data"]["path"] = args.data;
-  if (!args.init.empty()) job.yaml["train"]["init"] = args.init;
+  set_path(job.yaml, "data", "path", args.data);
+  set_path(job.yaml, "train", "init", args.init);
   job.run = read_run_config(job.yaml, args.config);
   job.command = args.command;
   job.resume = resume;
@@ -118,6 +114,7 @@ void train_stages(const Arguments& args, Device& device, const std::string& devi
     if (k > 1) a.init = "";  // the file is still to come
     const TrainJob job = make_job(a, false);
     check_split(job, split_of(job, *cache->data()));
+    check_network(job.run);
   }
   for (size_t k = 1; k <= count; ++k) {
     if (k < count && begun(k + 1)) continue;
@@ -143,10 +140,16 @@ void train(Arguments args) {
     args.out = "runs/" + fs::path(args.config).stem().string() + "-" + stamp;
   }
   job.out = args.out;
-  job.resume_with =
-      fmt::format("gm_train {}{} --out {} --resume{}", shell_word(args.out + "/config.yaml"),
-                  args.folds ? fmt::format(" --cross-validate {}", args.folds) : "", shell_word(args.out),
-                  args.device == "auto" ? "" : " --device " + args.device);
+  if (!args.resume)
+    for (const char* file : {"/config.yaml", "/split.csv", "/metrics.csv"})
+      keep_inputs(args.out + file, {args.config, job.run.data_path});
+  std::string more;
+  if (!args.only.empty()) more += fmt::format(" --folds {}", fmt::join(args.only, ","));
+  if (args.device != "auto") more += " --device " + args.device;
+  if (args.threads) more += fmt::format(" --threads {}", args.threads);
+  job.resume_with = fmt::format("gm_train {}{} --out {} --resume{}", shell_word(args.out + "/config.yaml"),
+                                args.folds ? fmt::format(" --cross-validate {}", args.folds) : "",
+                                shell_word(args.out), more);
   const std::string begun = args.out + "/config.yaml";
   if (args.resume && args.stages.empty() && fs::exists(begun))
     job.changes = take_up_config(job, begun, args.folds ? MayChange::place : MayChange::recipe);

@@ -56,7 +56,7 @@ void import_model(const Arguments& a) {
 void export_model(const Arguments& a) {
   const Framework to = framework_named(a.framework);
   const ModelFile model = read_model(a.file);
-  keep_inputs(a.out, {model.path});
+  keep_inputs(a.out, {model.path, a.file + "/last.safetensors"});
   install_cpu_kernels();
   TensorFile out = export_weights(model.tensors, model.architecture, to);
   if (to == Framework::timm) out.metadata["format"] = "pt";

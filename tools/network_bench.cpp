@@ -61,6 +61,13 @@ struct Row {
 
 }  // namespace
 
+TimedCase::TimedCase(NetworkCase what_, Pass pass_, const Timing& timing_, const Ceilings& ceilings,
+                     DType dtype)
+    : what(std::move(what_)), pass(pass_), timing(timing_) {
+  bound = ceilings.bound(timing.cost, dtype);
+  memory_bound = timing.cost.bytes / ceilings.copy >= timing.cost.flops / ceilings.matrix(dtype);
+}
+
 std::vector<TimedCase> time_network_ops(Device& device, const Architecture& a,
                                         const ModelBenchOptions& options, const Ceilings& ceilings,
                                         const std::string& op) {
@@ -75,10 +82,7 @@ std::vector<TimedCase> time_network_ops(Device& device, const Architecture& a,
     OpRun run(device, *c.op, c.c);
     for (Pass pass : {Pass::forward, Pass::backward}) {
       if (pass == Pass::backward && (!options.training || c.op->differentiable.empty())) continue;
-      TimedCase t{c, pass, time_op(timer, *c.op, run, c.c, pass)};
-      t.bound = ceilings.bound(t.timing.cost, dtype);
-      t.memory_bound = t.timing.cost.bytes / ceilings.copy >= t.timing.cost.flops / ceilings.matrix(dtype);
-      timed.push_back(std::move(t));
+      timed.emplace_back(c, pass, time_op(timer, *c.op, run, c.c, pass), ceilings, dtype);
     }
   }
   return timed;

@@ -14,8 +14,10 @@ struct TimedCase {
   NetworkCase what;
   Pass pass;
   Timing timing;
-  double bound = 0;  // seconds at the measured ceilings
-  bool memory_bound = true;
+  double bound;       // seconds at the measured ceilings
+  bool memory_bound;  // by those of memory, not of arithmetic
+
+  TimedCase(NetworkCase what, Pass pass, const Timing& timing, const Ceilings& ceilings, DType dtype);
   double share() const { return bound / timing.median; }
 };
 

@@ -53,8 +53,7 @@ void ImageReader::run(const std::shared_ptr<const Dataset>& data, const std::vec
     sink(batch);
     done_ += batch.count;
     if (options_.stop && options_.stop->load())
-      fail(fmt::format("interrupted after {} of {} images; no file was written", done_ + bad_,
-                       options_.total));
+      fail(fmt::format("interrupted after {} of {} images; {}", done_ + bad_, options_.total, options_.lost));
     progress.update(
         static_cast<double>(done_ + bad_) / static_cast<double>(options_.total), options_.doing,
         fmt::format("{}/{}  {:.0f} img/s", done_, options_.total, static_cast<double>(done_) / seconds()));

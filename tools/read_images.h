@@ -29,7 +29,8 @@ class ImageReader {
     int64_t total = 0;        // images in all calls of run(), for the progress line
     bool strict = false;  // throw on the first unreadable image; a single image asked for alone always does
     bool quiet = false;   // no progress line
-    const std::atomic<bool>* stop = nullptr;   // ends run() with an error that says how far it came
+    const std::atomic<bool>* stop = nullptr;   // ends run() with an error that says how far it came ...
+    std::string lost = "no file was written";  // ... and this
     const ImagePool* device_images = nullptr;  // LoaderConfig::device_images
   };
   ImageReader(const TransformConfig& transform, int64_t batch, const Options& options);

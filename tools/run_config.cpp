@@ -2,10 +2,14 @@
 
 #include <fmt/format.h>
 
+#include <filesystem>
+
 #include "data/dataset.h"
 #include "data/loader.h"
 
 namespace gm {
+
+namespace fs = std::filesystem;
 
 namespace {
 
@@ -101,6 +105,16 @@ TransformConfig read_transform(const YAML::Node& config, const std::string& wher
     fail(where + ": " + e.what());
   }
   return t;
+}
+
+void set_path(YAML::Node& config, const std::string& section, const std::string& key,
+              const std::string& given) {
+  const std::string name = section + "." + key;
+  if (!given.empty()) set_key(config, name, YAML::Node(given), name);
+  const YAML::Node part = config[section];
+  if (!part.IsMap() || !part[key] || !part[key].IsScalar()) return;  // who reads it says more
+  const std::string path = part[key].Scalar();
+  if (!path.empty()) set_key(config, name, YAML::Node(fs::absolute(path).lexically_normal().string()), name);
 }
 
 RunConfig read_run_config(const YAML::Node& config, const std::string& where) {

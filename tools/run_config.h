@@ -41,6 +41,11 @@ struct RunConfig {
 /// Reads every section strictly; `where` names the file in errors. The transform's size is the input size.
 RunConfig read_run_config(const YAML::Node& config, const std::string& where);
 
+/// Sets the path that `config` has under SECTION.KEY to the one given, unless that is empty, and makes it
+/// absolute: config.yaml in a run's folder may be read from elsewhere.
+void set_path(YAML::Node& config, const std::string& section, const std::string& key,
+              const std::string& given);
+
 /// `augment` alone, for a network of this input size: also stored in weight files for inference.
 TransformConfig read_transform(const YAML::Node& config, const std::string& where, int input_size);
 

@@ -21,8 +21,15 @@ RunFolder::RunFolder(const std::string& path, bool resume) : path_(path) {
   fs::create_directories(path, error);
   if (error) fail(path + ": cannot create the run folder: " + error.message());
   if (::access(path.c_str(), W_OK | X_OK) != 0) fail(path + ": cannot write there: " + std::strerror(errno));
-  if (fs::exists(file("last.safetensors"), error))
-    fail(path + ": already holds a run; continue it with --resume or choose another --out");
+  for (const char* sign : {"last.safetensors", "folds.csv", "stage1", "journal.jsonl"})
+    if (fs::exists(file(sign), error))
+      fail(path + ": already holds a run (" + sign + "); continue it with --resume or choose another --out");
+}
+
+FolderLock hold_run(const std::string& folder) {
+  FolderLock hold(folder, false, "log.txt");
+  if (!hold.held()) fail(folder + ": another process is at work on this run");
+  return hold;
 }
 
 Log::Log(const std::string& path, bool append, bool quiet)

@@ -5,6 +5,8 @@
 #include <string>
 #include <string_view>
 
+#include "engine/folder_lock.h"
+
 namespace gm {
 
 /// Creates the folder, or checks that a run can be resumed from it. Throws gm::Error when it cannot be
@@ -17,6 +19,10 @@ class RunFolder {
  private:
   std::string path_;
 };
+
+/// A hold on the run in `folder` for the process that writes to it, by its log.txt. Throws gm::Error when
+/// another process has it.
+FolderLock hold_run(const std::string& folder);
 
 /// Begins the line of log.txt that holds the command of the run; one more with every resumption.
 inline constexpr std::string_view kCommandInLog = "command: ";

@@ -26,7 +26,7 @@ std::shared_ptr<Dataset> open_training_data(const RunConfig& run, const std::str
 
 Split split_of(const TrainJob& job, const Dataset& data) {
   const RunConfig& run = job.run;
-  if (job.resume) return read_split(RunFolder(job.out, true).file("split.csv"), data);
+  if (job.resume) return read_split(RunFolder(job.out, true).file("split.csv"), data, true);
   if (run.folds)
     return fold_split(
         make_folds(
@@ -46,6 +46,19 @@ void check_split(const TrainJob& job, const Split& split) {
 
 namespace {
 
+BuildOptions build_options(const RunConfig& run, bool augmented) {
+  return {.batch = run.train.batch,
+          .training = true,
+          .dtype = run.train.bf16 ? DType::bf16 : DType::f32,
+          .label_smoothing = run.train.label_smoothing,
+          .augmented = augmented,
+          .mixup = run.train.mixup,
+          .cutmix = run.train.cutmix,
+          .class_weights = run.train.balanced,
+          .freeze = run.train.freeze,
+          .l2 = run.train.l2};
+}
+
 // n / (classes * n_class); 0 for a class without images.
 std::vector<float> balanced_weights(const Dataset& data, const std::vector<int64_t>& rows, int classes) {
   std::vector<double> counts(static_cast<size_t>(classes));
@@ -57,6 +70,11 @@ std::vector<float> balanced_weights(const Dataset& data, const std::vector<int64
 }
 
 }  // namespace
+
+void check_network(const RunConfig& run) {
+  ParameterTable table;
+  build_network(run.architecture, table, build_options(run, false));
+}
 
 Trainer::Outcome train_run(TrainJob job, Device& device, const std::string& device_line,
                            const std::shared_ptr<ImageCache>& cache, const Split& split,
@@ -83,16 +101,7 @@ Trainer::Outcome train_run(TrainJob job, Device& device, const std::string& devi
 
   ParameterTable table;
   const DType dtype = run.train.bf16 ? DType::bf16 : DType::f32;
-  const BuildOptions build{.batch = run.train.batch,
-                           .training = true,
-                           .dtype = dtype,
-                           .label_smoothing = run.train.label_smoothing,
-                           .augmented = images.has_value(),
-                           .mixup = run.train.mixup,
-                           .cutmix = run.train.cutmix,
-                           .class_weights = run.train.balanced,
-                           .freeze = run.train.freeze,
-                           .l2 = run.train.l2};
+  const BuildOptions build = build_options(run, images.has_value());
   BuildOptions eval_build = build;
   eval_build.training = false;
   TrainableGraph train_graph =
@@ -121,9 +130,7 @@ Trainer::Outcome train_run(TrainJob job, Device& device, const std::string& devi
       device, train_graph, folded.net, table, weights, eval_weights,
       [&] { folded.refresh(table, weights, eval_weights); }, run.optimizer, run.schedule, config);
   std::string started;
-  if (job.resume) {
-    trainer.resume();
-  } else {
+  if (!job.resume) {
     weights.initialize(table, seed);
     if (job.init) {
       started = start_from(*job.init, table, weights);
@@ -132,6 +139,8 @@ Trainer::Outcome train_run(TrainJob job, Device& device, const std::string& devi
   }
 
   const RunFolder folder(job.out, job.resume);
+  const FolderLock hold = hold_run(job.out);
+  if (job.resume) trainer.resume();
   if (!job.resume) write_split(folder.file("split.csv"), *data, split);
   if (!job.resume || !job.changes.empty())
     write_file_atomic(folder.file("config.yaml"), config_text(job.yaml));

@@ -29,6 +29,9 @@ struct TrainJob {
 std::shared_ptr<Dataset> open_training_data(
     const RunConfig& run, const std::string& one_class = "has one class; there is nothing to learn");
 
+/// Throws gm::Error when the network of the configuration cannot be built or trained as it says.
+void check_network(const RunConfig& run);
+
 /// The part of the data that the configuration trains on: a fold where data.folds asks for one.
 Split split_of(const TrainJob& job, const Dataset& data);
 

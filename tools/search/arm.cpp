@@ -10,8 +10,11 @@ namespace gm {
 
 namespace {
 
-// Second counters of the draws: children of training steps, children to score.
+// Second counters of the draws: children of training steps, children to score; every sampler has its own.
 constexpr uint32_t kTrainDraws = 0, kScoreDraws = 1;
+uint32_t draws_of(const std::string& sampler, uint32_t kind) {
+  return kind + 2 * (sampler == "enas" ? 0 : sampler == "random" ? 1 : 2);
+}
 
 }  // namespace
 
@@ -67,7 +70,7 @@ bool SearchArm::train() {
     if (shared_.stop.load()) return false;
     while (!shared_.training.next(batch)) shared_.training.start_epoch(step / batches, 0);
     PhiloxStream draws(static_cast<uint64_t>(c.run.train.seed), RngUse::sample, static_cast<uint32_t>(step),
-                       kTrainDraws);
+                       draws_of(name_, kTrainDraws));
     ChildNetwork& child = shared_.cache.child(sampler_->to_train(draws));
     loss += child.train(weights_, batch,
                         learning_rate(c.run.schedule, c.run.optimizer.lr, step, warmup, total), step);
@@ -101,7 +104,7 @@ bool SearchArm::score_children() {
     if (shared_.stop.load()) return false;
     const int64_t index = iteration_ * c.children + k;
     PhiloxStream draws(static_cast<uint64_t>(c.run.train.seed), RngUse::sample, static_cast<uint32_t>(index),
-                       kScoreDraws);
+                       draws_of(name_, kScoreDraws));
     const ChoiceVector choices = sampler_->to_score(draws, iteration_, k);
     const JournalEntry* known = shared_.journal.find(name_, index);
     if (known && known->choices != choices)

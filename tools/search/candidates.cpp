@@ -47,12 +47,7 @@ void declare_candidate_options(CLI::App& command, CandidateOptions& o) {
   command.add_option("--jobs", o.jobs, "networks trained at the same time, each by a process of its own")
       ->capture_default_str()
       ->check(CLI::Range(1, 1024));
-  command.add_option("--threads", o.threads, "CPU threads of all jobs together; 0: all")
-      ->capture_default_str()
-      ->check(CLI::Range(0, 4096));
-  command.add_option("--device", o.device, "auto, cpu, cuda or cuda:INDEX")
-      ->capture_default_str()
-      ->check(check_device);
+  add_device(command, o.device, o.threads, "CPU threads of all jobs together; 0: all");
   command.add_option_function<std::string>(
       "--only",
       [&o](const std::string& text) {

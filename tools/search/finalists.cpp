@@ -12,6 +12,7 @@
 #include "engine/atomic_file.h"
 #include "kernels/common/error.h"
 #include "tools/search/report.h"
+#include "tools/shell.h"
 
 namespace gm {
 
@@ -93,7 +94,7 @@ std::vector<std::string> train_finalists(const SearchConfig& config, const Searc
   options.folder = folder + "/finalists";
   const auto results = train_candidates(candidates, options, stop);
   if (const std::string missing = missing_text(results); !missing.empty())
-    return {missing + ": gm_search finalists " + folder};
+    return {missing + ": gm_search finalists " + shell_word(folder)};
 
   size_t best = 0;  // of the found ones: the most accurate, of equals the cheapest
   for (size_t i = 1; i < finalists.size(); ++i)
@@ -112,7 +113,7 @@ std::vector<std::string> train_finalists(const SearchConfig& config, const Searc
         text_of(f, space.base().name + "-found",
                 fmt::format("found by gm_search ({}): {}; {} parameters, {} MACs, validation accuracy {:.4f}",
                             f.sampler, f.network, f.parameters, f.macs, results[best]->val_accuracy)));
-    lines.push_back("train it with: gm_train " + file);
+    lines.push_back("train it with: gm_train " + shell_word(file));
   }
   write_search_report(config, journal, outcome, folder);
   lines.push_back("report: " + folder + "/report.md");

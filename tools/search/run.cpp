@@ -17,6 +17,7 @@
 #include "tools/search/arm.h"
 #include "tools/search/commands.h"
 #include "tools/search/finalists.h"
+#include "tools/shell.h"
 #include "tools/train_run.h"
 
 namespace gm {
@@ -58,16 +59,6 @@ int class_index(const std::vector<std::string>& classes, const std::string& name
   fail_unknown_class(where + ": search.class", name, classes);
 }
 
-// Images as validation sees them: the random ranges of the augmentation closed.
-TransformConfig still(const TransformConfig& t) {
-  TransformConfig s = TransformConfig::none(t.size);
-  s.kind = t.kind;
-  s.fill = t.fill;
-  s.crop_reference = t.crop_reference;
-  s.crop_min = s.crop_max = s.crop_eval = t.crop_eval;
-  return s;
-}
-
 // The part with shared weights, up to the choice of finalists. False when it was stopped.
 bool search_networks(const Arguments& args, const SearchConfig& config, const std::string& text) {
   const RunConfig& run = config.run;
@@ -98,21 +89,29 @@ bool search_networks(const Arguments& args, const SearchConfig& config, const st
                        .workers = run.workers,
                        .cache = images};
   Loader training(data, split.train, loading);
-  loading.transform = still(run.transform);
+  loading.augment = false;
   Loader scoring(data, split.val, loading);
   const SharedWeights layout(space, 0);
+  OptimizerConfig optimizer = run.optimizer;  // every step is another network's
+  optimizer.accumulate = 1;
+  optimizer.average = 0;
   ChildCache cache(*device, space, layout,
                    {.batch = run.train.batch,
                     .bf16 = run.train.bf16,
                     .label_smoothing = run.train.label_smoothing,
-                    .optimizer = run.optimizer,
+                    .optimizer = optimizer,
                     .seed = static_cast<uint64_t>(run.train.seed)},
                    static_cast<size_t>(config.cache));
 
   open_folder(args, text);
+  const FolderLock hold = hold_run(args.out);
   Journal journal(args.out + "/journal.jsonl");
   Log log(args.out + "/log.txt", args.resume, args.quiet);
-  if (!args.resume) write_split(args.out + "/split.csv", *data, split);
+  const std::string split_file = args.out + "/split.csv";
+  if (!args.resume || !fs::exists(split_file)) write_split(split_file, *data, split);
+  const Split begun = read_split(split_file, *data, true);
+  if (begun.train != split.train || begun.val != split.val)
+    fail(split_file + ": not the split that this search would make: " + run.data_path + " has changed");
   log.line("device: " + device->description());
   log.line(fmt::format("space: {:.3g} choice vectors over {} stages; largest network {} parameters; {} px",
                        space.size(), space.stages(), layout.table().trainable_count(),
@@ -159,9 +158,10 @@ bool search_networks(const Arguments& args, const SearchConfig& config, const st
       const bool whole = arm->iterate();
       progress.clear();
       if (!whole) {
-        log.line(fmt::format(
-            "stopped in iteration {} of {}. Resume with: gm_search run {}/config.yaml --out {} --resume",
-            i + 1, arm->name(), args.out, args.out));
+        log.line(
+            fmt::format("stopped in iteration {} of {}. Resume with: gm_search run {} --out {} --resume{}",
+                        i + 1, arm->name(), shell_word(args.out + "/config.yaml"), shell_word(args.out),
+                        args.device == "auto" ? "" : " --device " + args.device));
         return false;
       }
       log.line(fmt::format("{:<8} {:>4}/{}  loss {:.4f}  mean reward {:.4f}  {}", arm->name(), i + 1,
@@ -198,9 +198,7 @@ void log_finalists(const SearchConfig& config, const std::string& folder, const 
 void search(Arguments args) {
   if (args.seed >= 0) args.sets.push_back("train.seed=" + std::to_string(args.seed));
   YAML::Node yaml = load_config(args.config, args.sets);
-  if (!args.data.empty()) yaml["data"]["path"] = args.data;
-  if (yaml["data"]["path"])  // absolute: the folder may be read from elsewhere
-    yaml["data"]["path"] = fs::absolute(yaml["data"]["path"].as<std::string>("")).lexically_normal().string();
+  set_path(yaml, "data", "path", args.data);
   const std::string text = config_text(yaml);
   const SearchConfig config = read_search_config(yaml, args.config);
   if (config.run.data_path.empty()) fail("no data: give --data PATH or data.path in " + args.config);
@@ -224,12 +222,7 @@ std::function<bool()> declare_search_run(CLI::App& app) {
   run->add_option("--out", a->out, "folder of the search");
   add_sets(*run, a->sets, "override one key, e.g. --set search.iterations=20");
   run->add_flag("--resume", a->resume, "continue the search in --out");
-  run->add_option("--device", a->device, "auto, cpu, cuda or cuda:INDEX")
-      ->capture_default_str()
-      ->check(check_device);
-  run->add_option("--threads", a->threads, "CPU threads; 0: all")
-      ->capture_default_str()
-      ->check(CLI::Range(0, 4096));
+  add_device(*run, a->device, a->threads);
   run->add_option("--jobs", a->jobs, "of the best networks, as many train at the same time")
       ->capture_default_str()
       ->check(CLI::Range(1, 1024));

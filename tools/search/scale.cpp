@@ -49,9 +49,7 @@ void declare_common(CLI::App& command, Arguments& a) {
 YAML::Node training_config(const Arguments& a, const std::string& path) {
   YAML::Node yaml = load_config(path, a.sets);
   yaml.remove("search");
-  if (!a.data.empty()) yaml["data"]["path"] = a.data;
-  if (yaml["data"]["path"])
-    yaml["data"]["path"] = fs::absolute(yaml["data"]["path"].as<std::string>()).lexically_normal().string();
+  set_path(yaml, "data", "path", a.data);
   set_budget(yaml, a.budget);
   return yaml;
 }
