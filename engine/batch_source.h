@@ -26,7 +26,8 @@ class BatchSource {
   virtual ~BatchSource() = default;
   /// Samples in this source (one epoch visits each at most once).
   virtual int64_t samples() const = 0;
-  /// Batches of one epoch: floor(samples/batch) when training, ceil when evaluating.
+  /// Batches of one epoch. Training leaves out the last ones that fill no batch, or no group of batches that
+  /// share an update; evaluating leaves out nothing.
   virtual int64_t batches() const = 0;
   /// Starts epoch `epoch` (0-based; sets order and augmentation) at batch `first_batch` (resume in
   /// mid-epoch).

@@ -30,7 +30,7 @@ class Device {
   virtual ~Device() = default;
 
   virtual Backend backend() const = 0;
-  /// "cpu (2 threads, avx512)" or "NVIDIA A100-SXM4-80GB (cuda:0, 79.1 GiB, driver 580.65)".
+  /// "cpu (2 threads, avx512)" or "NVIDIA H200 (cuda:0, sm_90, 139.8 GiB, CUDA driver 13.0)".
   virtual std::string description() const = 0;
   /// 256-byte aligned; throws gm::Error that names the size and what is free when there is no room.
   virtual void* allocate(size_t bytes) = 0;
@@ -84,11 +84,11 @@ struct DeviceOptions {
   bool deterministic = true;  // cuda: refuse engines whose sums depend on timing
 };
 
-/// "auto" (a CUDA card if there is one, else the CPU), "cpu", "cuda", "cuda:1", and in tests "simt".
-/// Throws gm::Error when the named device does not exist. With "auto" on a machine without a usable card the
-/// reason is available from no_cuda_reason().
+/// "auto" (a CUDA card if there is one, else the CPU), "cpu", "cuda", "cuda:1"; in tests and gm_check also
+/// "simt" and "ref". Throws gm::Error when the named device does not exist. With "auto" on a machine without
+/// a usable card the reason is available from no_cuda_reason().
 std::unique_ptr<Device> open_device(const std::string& name, const DeviceOptions& options = {});
-/// Why CUDA is not available ("built without CUDA", "no driver", "driver too old ..."); empty when it is.
+/// Why CUDA is not available ("this build has no CUDA ...", "no NVIDIA driver ..."); empty when it is.
 std::string no_cuda_reason();
 
 }  // namespace gm

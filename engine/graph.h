@@ -58,7 +58,7 @@ class Graph {
   ParameterTable& table() const { return *table_; }
   /// Input specs of a node; absent inputs have an empty spec.
   Specs input_specs(const Node& node) const;
-  /// The value written by the node of that name; throws gm::Error listing near names when there is none.
+  /// The value written by the node of that name; throws gm::Error listing all nodes when there is none.
   ValueId output_of(const std::string& node_name) const;
 
  private:

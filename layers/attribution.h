@@ -1,9 +1,9 @@
 // What a trained network looks at: gradients of class scores with respect to pixels and to feature maps.
-//   saliency    max over channels of |d z_c / d pixel|                  (Simonyan et al. 2013; S1 Fig. 8,
-//   left) SmoothGrad  the same of the mean gradient of noisy copies of the image          (Smilkov et al.
-//   2017) Grad-CAM    relu(sum_k a_k A_k),  a_k = mean over pixels of d z_c / d A_k       (Selvaraju et al.
-//   2017;
-//                                                                                    S1 Fig. 8, right)
+//   saliency    max over channels of |d z_c / d pixel|             Simonyan et al. 2013; S1 Fig. 8, left
+//   SmoothGrad  the same of the mean gradient of noisy copies      Smilkov et al. 2017
+//               of the image
+//   Grad-CAM    relu(sum_k a_k A_k),                               Selvaraju et al. 2017; S1 Fig. 8, right
+//               a_k = mean over pixels of d z_c / d A_k
 // z_c is the logit of class c, before the softmax; the network is in inference mode (running statistics, no
 // dropout). Pixels are 0..255, so saliency is in logits per grey level.
 #pragma once

@@ -13,8 +13,8 @@ struct LayerCount {
   Shape output;        // without the batch dimension
   int64_t params = 0;  // trainable and states
   int64_t macs = 0;    // convolutions and dense layers, one image
-  int64_t flops_eq13 =
-      0;  // S2 Eq. 13: (2 Ci K^2 - 1) H W Co; Eq. 14: (2 I - 1) O. Grouped convolutions have Ci = 1.
+  // S2 Eq. 13: (2 Ci K^2 - 1) H W Co; Eq. 14: (2 I - 1) O. Grouped convolutions have Ci = 1.
+  int64_t flops_eq13 = 0;
 };
 
 struct NetworkCount {

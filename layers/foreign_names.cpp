@@ -26,7 +26,6 @@ Kind kind_of(const Parameter& p) {
 }
 
 // ---- Keras
-// --------------------------------------------------------------------------------------------------
 
 const char* keras_class(Kind kind) {
   switch (kind) {
@@ -71,7 +70,6 @@ ForeignTensor keras_tensor(int index, const Parameter& p, Kind kind) {
 }
 
 // ---- PyTorch
-// ------------------------------------------------------------------------------------------------
 
 // "block3b_" -> stage 3, layer 1
 bool parse_block(const std::string& layer, int& stage, int& index, std::string& part) {

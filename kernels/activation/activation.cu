@@ -1,6 +1,7 @@
 #include "kernels/activation/activation.h"
 
 #include "kernels/common/act.cuh"
+#include "kernels/common/flat.cuh"
 #include "kernels/common/op.h"
 #include "kernels/common/simt.h"
 

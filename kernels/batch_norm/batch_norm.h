@@ -10,8 +10,9 @@
 // in[0]    x      (..., C) f32 or bf16
 // in[1]    gamma  (C) f32, parameter          in[2]  beta  (C) f32, parameter
 // state[0] running mean (C) f32               state[1] running variance (C) f32
-// saved[0] mean (C) f32                       saved[1] inv_std (C) f32   (of the running ones if not
-// training) out[0]   y      like x Backward, P = pixels, xhat = (x - mean) * inv_std:
+// saved[0] mean (C) f32                       saved[1] inv_std (C) f32; of the running ones if not training
+// out[0]   y      like x
+// Backward, P = pixels, xhat = (x - mean) * inv_std:
 //   dbeta = sum dy,  dgamma = sum dy * xhat
 //   dx = gamma * inv_std * (dy - dbeta / P - xhat * dgamma / P)       training
 //   dx = gamma * inv_std * dy                                         frozen (training = 0)

@@ -1,5 +1,5 @@
-// What the descriptions of batch_norm_act, conv_bn_act and depthwise_bn_act share: everything that follows
-// the tensor a batch norm normalises.
+// What the descriptions of batch_norm_act, conv_bn_act, depthwise_bn_act and depthwise_bn_se share:
+// everything that follows the tensor a batch norm normalises.
 #pragma once
 #include <array>
 

@@ -1,7 +1,6 @@
-// Activations for device code, and the grid of elementwise kernels.
+// Activations for device code.
 #pragma once
 #include "kernels/activation/activation.h"
-#include "kernels/common/context.h"
 #include "kernels/common/dispatch.h"
 #include "kernels/common/math.cuh"
 #include "kernels/common/simt.h"
@@ -30,13 +29,6 @@ __device__ inline float act_slope(float x) {
     return s * (1.f - s);
   }
   return 1.f;
-}
-
-/// Blocks of a grid-stride loop over n items: enough to fill the card, never more than the work.
-inline unsigned grid_for(int64_t n, int threads, const Context& ctx) {
-  const int64_t blocks = (n + threads - 1) / threads,
-                most = int64_t{8} * (ctx.sm_count > 0 ? ctx.sm_count : 128);
-  return static_cast<unsigned>(blocks < 1 ? 1 : blocks < most ? blocks : most);
 }
 
 }  // namespace gm::GM_BACKEND_NS

@@ -10,7 +10,7 @@ const char* cpu_kernels_name();
 
 /// Dull double-precision kernels: the oracle of tests and gm_check.
 void install_reference_kernels();
-/// The CUDA sources compiled for the host and run on fibers: tests only.
+/// The CUDA sources compiled for the host and run on fibers: tests and gm_check.
 void install_simt_kernels();
 /// Hand-written CUDA kernels. Present only in builds with CUDA (GM_HAS_CUDA).
 void install_cuda_kernels();

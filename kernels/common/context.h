@@ -27,7 +27,7 @@ constexpr const char* backend_name(Backend b) {
 /// Lives in device memory so that a captured CUDA graph replays with new values.
 struct StepState {
   uint64_t seed;
-  uint64_t step;  // counts optimizer steps from 0; part of every dropout counter
+  uint64_t step;  // counts training batches from 0, also where several make an update; part of every draw
 };
 
 struct Context {
@@ -36,7 +36,7 @@ struct Context {
   void* stream = nullptr;              // cuda: cudaStream_t
   CudaLibraries* libraries = nullptr;  // cuda: cuDNN and cuBLASLt handles with their plan caches; else null
   bool deterministic = true;           // choose only engines that give the same bits twice
-  const StepState* step = nullptr;     // device pointer; null in inference
+  const StepState* step = nullptr;     // device pointer; null: nothing is dropped or mixed
   int sm_count = 0;                    // cuda, simt: multiprocessors assumed when sizing grids
 };
 

@@ -1,7 +1,8 @@
 // Flat elementwise kernels: n elements in vectors of V by a grid stride, then a scalar tail. Tensors start at
 // multiples of 256 bytes (the planner's alignment), so vectors counted from their start are aligned.
 #pragma once
-#include "kernels/common/act.cuh"
+#include "kernels/common/context.h"
+#include "kernels/common/dispatch.h"
 #include "kernels/common/math.cuh"
 #include "kernels/common/simt.h"
 
@@ -31,6 +32,13 @@ __device__ __forceinline__ void for_lanes(int64_t n, Body body) {
   for (int64_t i = thread; i < vectors; i += stride) body(i * V, Lanes<V>{});
   if constexpr (V > 1)
     for (int64_t i = vectors * V + thread; i < n; i += stride) body(i, Lanes<1>{});
+}
+
+/// Blocks of a grid-stride loop over n items: enough to fill the card, never more than the work.
+inline unsigned grid_for(int64_t n, int threads, const Context& ctx) {
+  const int64_t blocks = (n + threads - 1) / threads,
+                most = int64_t{8} * (ctx.sm_count > 0 ? ctx.sm_count : 128);
+  return static_cast<unsigned>(blocks < 1 ? 1 : blocks < most ? blocks : most);
 }
 
 constexpr int kFlatThreads = 256;

@@ -1,7 +1,9 @@
 // The op rails: one description per op (OpDef) and one call form (OpCall) for every backend.
 //
-// An op is a folder kernels/<op>/ and one line in kernels/op_list.inc. Conformance, gradient, determinism and
-// guard-band tests, the planner, the tape and gm_bench all walk that list; none of them knows an op by name.
+// An op is a folder kernels/<op>/ and one line in kernels/op_list.inc. Tests of conformance, gradients,
+// determinism and guard bands and gm_bench walk that list; the planner, backward included, goes by the
+// descriptions alone. An op is known by name only where it is put to use: in layers, in data (augment), and
+// in the engine by the optimizer, DeviceFeed (augment) and the measured ceilings (linear, add).
 #pragma once
 #include <cstdint>
 #include <functional>
@@ -48,7 +50,8 @@ struct Cost {
 enum class Pass : uint8_t { forward, backward };
 using Specs = std::vector<TensorSpec>;
 
-/// How a test case fills an input.
+/// How a test case fills an input. Tests draw what is said here; timing (engine/op_run.cpp) draws uniform
+/// floats of about that size, for `integers` and `rows` as for `normal`, and repeats them in large tensors.
 enum class Fill : uint8_t {
   normal,    // N(0, 1)
   scaled,    // N(0, 1 / last extent): weights of a layer, as initialisers draw them

@@ -1,5 +1,5 @@
-// The CPU backend's own threads. Libraries called from inside a task run single-threaded, so that there is
-// one pool in the process and no two thread teams fight for the same cores.
+// The CPU backend's own threads. Libraries called from inside a task run single-threaded, so that no second
+// team of threads fights for the same cores.
 #pragma once
 #include <cstddef>
 #include <cstdint>

@@ -35,12 +35,6 @@ __device__ __forceinline__ float scatter_sums(float (&v)[N]) {
     return v[0];
   }
 }
-/// Largest of the 32 lanes, in every lane. NaN is dropped unless all lanes hold one (fmaxf).
-__device__ __forceinline__ float warp_max(float v) {
-#pragma unroll
-  for (int o = 16; o > 0; o /= 2) v = fmaxf(v, __shfl_xor_sync(0xffffffffu, v, o));
-  return v;
-}
 
 /// Sum over the block, the same bits in every thread. Every thread must call; the block must be a multiple of
 /// 32 threads. scratch: 32 floats of shared memory, free for the next use when the function returns.

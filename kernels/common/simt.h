@@ -3,7 +3,7 @@
 //   g++  -> fibers on the CPU, for tests; launchers live in gm::simt_dev
 //
 // Kernels are ordinary CUDA (__global__, threadIdx, __syncthreads, __shfl_xor_sync, atomicAdd ...; the words
-// supported are the using-declarations at the end of simt_host.h), except for three macros:
+// supported are the using-declarations at the end of simt_host.h, to be added to), except for three macros:
 //
 //   GM_SHARED(T, name, dims...)   static shared memory:
 //                                 GM_SHARED(float, tile, [8][33]);  GM_SHARED(int, flag);

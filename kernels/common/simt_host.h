@@ -35,27 +35,15 @@
 
 namespace gm::simt {
 
-// ---- types. may_alias: kernels read float or bf16 arrays through int4 and friends, as CUDA allows.
+// ---- types. may_alias: kernels read float or bf16 arrays through uint4 and friends, as CUDA allows.
 struct [[gnu::may_alias]] alignas(4) uint1 {
   unsigned x;
-};
-struct [[gnu::may_alias]] alignas(8) int2 {
-  int x, y;
 };
 struct [[gnu::may_alias]] alignas(8) uint2 {
   unsigned x, y;
 };
-struct [[gnu::may_alias]] alignas(8) float2 {
-  float x, y;
-};
-struct [[gnu::may_alias]] alignas(16) int4 {
-  int x, y, z, w;
-};
 struct [[gnu::may_alias]] alignas(16) uint4 {
   unsigned x, y, z, w;
-};
-struct [[gnu::may_alias]] alignas(16) float4 {
-  float x, y, z, w;
 };
 struct uint3 {
   unsigned x, y, z;
@@ -64,17 +52,10 @@ struct dim3 {
   unsigned x, y, z;
   constexpr dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_) {}
 };
-inline int2 make_int2(int x, int y) { return {x, y}; }
 inline uint2 make_uint2(unsigned x, unsigned y) { return {x, y}; }
-inline float2 make_float2(float x, float y) { return {x, y}; }
-inline int4 make_int4(int x, int y, int z, int w) { return {x, y, z, w}; }
-inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
-inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
-using cudaStream_t = void*;
 
 extern constinit thread_local uint3 threadIdx, blockIdx;
 extern constinit thread_local dim3 blockDim, gridDim;
-constexpr int warpSize = 32;
 
 // ---- collectives. Each call site is remembered: threads that meet must meet at the same place in the text.
 using Site = std::source_location;
@@ -102,12 +83,6 @@ inline void __syncwarp(unsigned mask = 0xffffffffu, Site at = Site::current()) {
 }
 inline unsigned __ballot_sync(unsigned mask, int p, Site at = Site::current()) {
   return static_cast<unsigned>(warp_collective(WarpOp::ballot, mask, p != 0, 0, at));
-}
-inline int __any_sync(unsigned mask, int p, Site at = Site::current()) {
-  return __ballot_sync(mask, p, at) != 0;
-}
-inline int __all_sync(unsigned mask, int p, Site at = Site::current()) {
-  return __ballot_sync(mask, p, at) == mask;
 }
 
 template <class T>
@@ -172,55 +147,18 @@ template <std::integral T>
 T atomicMax(T* p, std::type_identity_t<T> v) {
   return read_modify_write(p, [v](T old) { return std::max(old, v); });
 }
-template <std::integral T>
-T atomicMin(T* p, std::type_identity_t<T> v) {
-  return read_modify_write(p, [v](T old) { return std::min(old, v); });
-}
-template <std::integral T>
-T atomicOr(T* p, std::type_identity_t<T> v) {
-  return read_modify_write(p, [v](T old) { return old | v; });
-}
-template <class T>
-T atomicExch(T* p, std::type_identity_t<T> v) {
-  return read_modify_write(p, [v](T) { return v; });
-}
-template <std::integral T>
-T atomicCAS(T* p, std::type_identity_t<T> expected, std::type_identity_t<T> v) {
-  return read_modify_write(p, [expected, v](T old) { return old == expected ? v : old; });
-}
 /// Counts 0, 1, ... limit and wraps to 0.
 inline unsigned atomicInc(unsigned* p, unsigned limit) {
   return read_modify_write(p, [limit](unsigned old) { return old >= limit ? 0u : old + 1u; });
 }
 inline void __threadfence() {}
-inline void __threadfence_block() {}
 
 // ---- arithmetic
 template <class T>
 T __ldg(const T* p) {
   return *p;
 }
-inline float fast_exp(float x) { return std::exp(x); }
-inline float fast_log(float x) { return std::log(x); }
-inline float reciprocal_sqrt(float x) { return 1.0f / std::sqrt(x); }
-inline float __fdividef(float a, float b) { return a / b; }
-inline float __frcp_rn(float x) { return 1.0f / x; }
-inline float __fmaf_rn(float a, float b, float c) { return std::fma(a, b, c); }
-inline float __saturatef(float x) { return x > 0.0f ? std::min(x, 1.0f) : 0.0f; }  // NaN becomes 0
-inline int __float2int_rn(float x) { return static_cast<int>(std::nearbyint(x)); }
-inline unsigned __float_as_uint(float x) { return std::bit_cast<unsigned>(x); }
-inline int __float_as_int(float x) { return std::bit_cast<int>(x); }
 inline float __uint_as_float(unsigned x) { return std::bit_cast<float>(x); }
-inline float __int_as_float(int x) { return std::bit_cast<float>(x); }
-inline int __popc(unsigned x) { return std::popcount(x); }
-inline int __clz(int x) { return std::countl_zero(static_cast<unsigned>(x)); }
-inline int __ffs(int x) { return x == 0 ? 0 : std::countr_zero(static_cast<unsigned>(x)) + 1; }
-inline unsigned __umulhi(unsigned a, unsigned b) { return static_cast<unsigned>((uint64_t{a} * b) >> 32); }
-inline unsigned __brev(unsigned x) {
-  unsigned r = 0;
-  for (int i = 0; i < 32; ++i) r |= (x >> i & 1u) << (31 - i);
-  return r;
-}
 // min and max accept mixed types like CUDA's: the usual arithmetic conversions, NaN-dropping for floats.
 template <class A, class B>
 requires(std::is_arithmetic_v<A>&& std::is_arithmetic_v<B>) auto min(A a, B b) {
@@ -280,25 +218,12 @@ void launch(const char* name, const char* file, int line, void (*kernel)(P...), 
 
 }  // namespace gm::simt
 
-// glibc declares these names itself, now or in a later version; a macro cannot clash.
-#define __expf(x) ::gm::simt::fast_exp(x)
-#define __logf(x) ::gm::simt::fast_log(x)
-#define rsqrtf(x) ::gm::simt::reciprocal_sqrt(x)
-
-using gm::simt::__ballot_sync, gm::simt::__any_sync, gm::simt::__all_sync;
-using gm::simt::__float_as_uint, gm::simt::__float_as_int, gm::simt::__uint_as_float,
-    gm::simt::__int_as_float;
-using gm::simt::__popc, gm::simt::__clz, gm::simt::__ffs, gm::simt::__umulhi, gm::simt::__brev;
+using gm::simt::__ballot_sync, gm::simt::__uint_as_float;
 using gm::simt::__shfl_sync, gm::simt::__shfl_up_sync, gm::simt::__shfl_down_sync, gm::simt::__shfl_xor_sync;
 using gm::simt::__syncthreads, gm::simt::__syncthreads_or, gm::simt::__syncthreads_and,
     gm::simt::__syncthreads_count, gm::simt::__syncwarp;
-using gm::simt::__threadfence, gm::simt::__threadfence_block, gm::simt::__ldg, gm::simt::__fdividef,
-    gm::simt::__frcp_rn, gm::simt::__fmaf_rn, gm::simt::__saturatef, gm::simt::__float2int_rn;
-using gm::simt::atomicAdd, gm::simt::atomicMax, gm::simt::atomicMin, gm::simt::atomicOr, gm::simt::atomicExch,
-    gm::simt::atomicCAS, gm::simt::atomicInc;
-using gm::simt::make_int2, gm::simt::make_uint2, gm::simt::make_float2, gm::simt::make_int4,
-    gm::simt::make_uint4, gm::simt::make_float4;
+using gm::simt::__threadfence, gm::simt::__ldg, gm::simt::make_uint2;
+using gm::simt::atomicAdd, gm::simt::atomicMax, gm::simt::atomicInc;
 using gm::simt::min, gm::simt::max;
-using gm::simt::threadIdx, gm::simt::blockIdx, gm::simt::blockDim, gm::simt::gridDim, gm::simt::warpSize;
-using gm::simt::uint1, gm::simt::int2, gm::simt::uint2, gm::simt::float2, gm::simt::int4, gm::simt::uint4,
-    gm::simt::float4, gm::simt::uint3, gm::simt::dim3, gm::simt::cudaStream_t;
+using gm::simt::threadIdx, gm::simt::blockIdx, gm::simt::blockDim, gm::simt::gridDim;
+using gm::simt::uint1, gm::simt::uint2, gm::simt::uint4, gm::simt::uint3, gm::simt::dim3;

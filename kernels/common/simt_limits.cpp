@@ -14,7 +14,7 @@ const char* not_modelled() {
          "    operation, so a race shows only if two schedules disagree, a poisoned value is read,\n"
          "    or the race-checked build runs the kernel\n"
          "  - the order in which float atomics accumulate on a GPU\n"
-         "  - rounding of expf, __expf, rsqrtf, __fdividef and fast-math; fused multiply-add\n"
+         "  - rounding of expf and its like, the approximating units and fast-math; fused multiply-add\n"
          "  - streams, events, graphs, asynchronous copies and the errors of the driver\n";
 }
 

@@ -1,8 +1,8 @@
 // Race detection by the compiler's own instrumentation. A .simt.cpp compiled (not linked) with
 // -fsanitize=thread calls __tsan_readN / __tsan_writeN before every access to memory; these are those
 // functions. Two accesses of different threads of a block to one word, at least one a write, with neither a
-// __syncthreads nor (within a warp) a
-// __syncwarp between them, are a race, whatever the schedule made of it. Covers shared and global memory.
+// __syncthreads nor (within a warp) a __syncwarp between them, are a race, whatever the schedule made of it.
+// Covers shared and global memory.
 //
 // Link this file only into the race-checked test binary: a binary linked with the real TSan has its own.
 // Not seen: races between blocks, atomics (unchecked accesses), large memcpy, two 16-bit halves of a word

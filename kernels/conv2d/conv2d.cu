@@ -1,6 +1,7 @@
 #include "kernels/conv2d/conv2d.h"
 
 #include "kernels/add/add.h"
+#include "kernels/common/flat.cuh"
 #include "kernels/common/op.h"
 #include "kernels/conv2d/conv2d_general.cuh"
 #include "kernels/conv2d/conv2d_narrow_weights.cuh"

@@ -1,7 +1,7 @@
 // Dense 2-D convolution with a square kernel, NHWC.
-//   y[n,oy,ox,k] = act( bias[k] + sum over r,s,c of x[n, oy*stride - pad_top + r, ox*stride - pad_left + s,
-//   c]
-//                                                   * w[k,r,s,c] ) + residual[n,oy,ox,k]
+//   y[n,oy,ox,k] = act( bias[k] + sum over r,s,c of
+//                       x[n, oy*stride - pad_top + r, ox*stride - pad_left + s, c] * w[k,r,s,c] )
+//                  + residual[n,oy,ox,k]
 //   (x is 0 outside the image)
 // in[0]  x    (N, H, W, C)   f32 or bf16
 // in[1]  w    (K, R, R, C)   dtype of x; parameter: its gradient is f32

@@ -1,6 +1,7 @@
 // What cuDNN left to do: the epilogue of a convolution for which it has no fused plan, and gradients that are
 // to be added to others.
 #pragma once
+#include "kernels/common/act.cuh"
 #include "kernels/common/flat.cuh"
 
 namespace gm::GM_BACKEND_NS {

@@ -297,5 +297,4 @@ void ConvChunks::finish_weights(void* partials, float* dw, bool accumulate) cons
     for (int64_t k = 0; k < weights; ++k) dw[k] += plain[k];
 }
 
-// ---- bias and activation
 }  // namespace gm::GM_CPU_NS

@@ -1,4 +1,4 @@
-// What cuDNN tells of an engine configuration before a plan is made of it. Private to conv2d_*_cudnn.cpp.
+// What cuDNN tells of an engine configuration before a plan is made of it. Private to conv2d_*cudnn.cpp.
 #pragma once
 #include <algorithm>
 #include <string>

@@ -13,7 +13,7 @@
 // out[1]   pooled (N, C) f32, with pool = 1
 // Forward takes the statistics of yc while writing it. Backward makes two passes over (da, yc): the BN sums
 // with act' recomputed, then one pass that forms dyc on the fly and turns it into dx and dw at once: dyc is
-// never stored. It reads x, w, gamma and beta. Either of da and dpooled may be absent.
+// never stored. It reads x, w, gamma and, with an activation, beta. Either of da and dpooled may be absent.
 #pragma once
 #include "kernels/batch_norm_act/batch_norm_act.h"
 #include "kernels/depthwise_conv2d/depthwise_conv2d.h"

@@ -5,11 +5,9 @@
 // attrs    those of depthwise_bn_act, without pool
 // in       x (N, H, W, C) f32 or bf16;  w (kernel, kernel, C) dtype of x, parameter;
 //          gamma (C), beta (C) f32, parameters;
-//          w_squeeze (S, C), b_squeeze (S), w_excite (C, S), b_excite (C) f32, parameters; the biases
-//          optional
+//          w_squeeze (S, C), b_squeeze (S), w_excite (C, S), b_excite (C) f32, parameters, biases optional
 // state    running mean (C) f32;  running variance (C) f32
-// saved    yc (N, OH, OW, C) dtype of x;  mean, inv_std (C);  pooled (N, C), squeezed (N, S) and acted (N,
-// S),
+// saved    yc (N, OH, OW, C) dtype of x;  mean, inv_std (C), pooled (N, C), squeezed (N, S), acted (N, S),
 //          excited (N, C), gate (N, C), all f32; null in inference: then yc is formed in the place of out[0]
 // out[0]   y (N, OH, OW, C) dtype of x
 // a is not stored. Backward reads x, w, gamma, beta, w_squeeze and w_excite. On a card it passes twice over

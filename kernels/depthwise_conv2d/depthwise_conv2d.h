@@ -1,6 +1,6 @@
 // Depthwise convolution: every channel has its own kernel x kernel filter.
-//   y[n,oh,ow,c] = act( bias[c] + sum_{r,s} x[n, oh*stride + r - pad_top, ow*stride + s - pad_left, c] *
-//   w[r,s,c] )
+//   y[n,oh,ow,c] = act( bias[c] + sum_{r,s}
+//                       x[n, oh*stride + r - pad_top, ow*stride + s - pad_left, c] * w[r,s,c] )
 // with x = 0 outside the image.
 // attrs  kernel  odd (3, 5, 7 are fast);  stride  1 or 2
 //        pad_top, pad_left, pad_bottom, pad_right  0 .. kernel - 1, each side on its own (TensorFlow SAME at

@@ -1,6 +1,6 @@
 #include "kernels/linear/linear.h"
 
-#include "kernels/common/act.cuh"
+#include "kernels/common/flat.cuh"
 #include "kernels/common/op.h"
 #include "kernels/linear/tile_product.cuh"
 #ifdef __CUDACC__

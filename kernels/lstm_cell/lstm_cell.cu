@@ -1,6 +1,6 @@
 #include "kernels/lstm_cell/lstm_cell.h"
 
-#include "kernels/common/act.cuh"
+#include "kernels/common/flat.cuh"
 #include "kernels/common/op.h"
 
 namespace gm::GM_BACKEND_NS {

@@ -8,6 +8,6 @@
 // f32 only: the one user, the search's controller, is a few thousand times smaller than the networks it
 // samples. Backward reads gates, c and c', with s' = s (1 - s):
 //   e = dc' + dh sigmoid(o) (1 - tanh^2 c')
-//   di = e tanh(g) s'(i)   df = e c s'(f)   dg = e sigmoid(i) (1 - tanh^2 g)   do = dh tanh(c') s'(o)   dc =
-//   e sigmoid(f)
+//   di = e tanh(g) s'(i)   df = e c s'(f)   dg = e sigmoid(i) (1 - tanh^2 g)   do = dh tanh(c') s'(o)
+//   dc = e sigmoid(f)
 #pragma once

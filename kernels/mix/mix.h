@@ -4,8 +4,8 @@
 //   cutmix  y_i = x_i outside a box, x_{N-1-i} inside; lambda = 1 - area of the box / (H W)
 //   t_i = lambda onehot(label_i) + (1 - lambda) onehot(label_{N-1-i})
 // lambda ~ Beta(alpha, alpha). The box has sides sqrt(1 - lambda) of the image's and a uniform centre; what
-// sticks out is cut off before its area is taken, as in the authors' code. attrs  mixup, cutmix  alpha in [0,
-// 1]; 0: not used. With both, either one with probability 1/2
+// sticks out is cut off before its area is taken, as in the authors' code.
+// attrs  mixup, cutmix  alpha in [0, 1]; 0: not used. With both, either one with probability 1/2
 //        classes        C
 // in[0]  x       (N, H, W, channels), f32 or bf16
 // in[1]  labels  i32 (N), all in 0 .. C-1

@@ -1,6 +1,6 @@
 #include "kernels/policy_loss/policy_loss.h"
 
-#include "kernels/common/act.cuh"
+#include "kernels/common/flat.cuh"
 #include "kernels/common/op.h"
 #include "kernels/common/simt.h"
 

@@ -7,8 +7,9 @@
 // in[0]  z          (N, C) f32 logits
 // in[1]  action     (N)    i32, 0 .. C-1
 // in[2]  advantage  (N)    f32
-// out[0] loss       (N)    f32, one of each row: whoever starts backward with ones gets the gradient of their
-// sum saved  [0] log p (N, C)   [1] du / dz (N, C) Backward reads action, advantage and saved:
+// out[0] loss       (N)    f32, one a row: backward started with ones gives the gradient of their sum
+// saved  [0] log p (N, C)   [1] du / dz (N, C)
+// Backward reads action, advantage and saved:
 //   dz_k = dloss_n * du/dz_k * (advantage (p_k - [k = action]) + entropy_weight * p_k (log p_k + H))
 // f32 only, as lstm_cell.
 #pragma once
