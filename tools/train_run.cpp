@@ -76,155 +76,206 @@ void check_network(const RunConfig& run) {
   build_network(run.architecture, table, build_options(run, false));
 }
 
+namespace {
+
+/// A run from its configuration to its end.
+class TrainingRun {
+ public:
+  TrainingRun(TrainJob job, Device& device, const std::shared_ptr<ImageCache>& cache, const Split& split)
+      : job_(std::move(job)),
+        device_(device),
+        cache_(cache),
+        split_(split),
+        images_(device.backend() == Backend::cuda ? std::make_unique<ImagePool>(device) : nullptr),
+        training_(data(), split.train, loading(true)),
+        validation_(data(), split.val, loading(false)),
+        graph_(
+            fuse_for_training(build_network(run_.architecture, table_, build(true)), {}, device.backend())),
+        folded_(build_network(run_.architecture, table_, build(false)), {}, device.backend()),
+        weights_(device, table_, run_.train.bf16, true),
+        eval_weights_(device, folded_.table, run_.train.bf16, false) {
+    if (images_) {
+      graph_.augment.set("colour", Transform(run_.transform, true).recolours());
+      folded_.net.augment.set("colour", 0);
+    }
+    trainer_.emplace(
+        device, graph_, folded_.net, table_, weights_, eval_weights_,
+        [this] { folded_.refresh(table_, weights_, eval_weights_); }, run_.optimizer, run_.schedule,
+        config());
+  }
+
+  Trainer::Outcome operator()(const std::string& device_line, const std::atomic<bool>& stop) {
+    std::string started;
+    if (!job_.resume) {
+      weights_.initialize(table_, seed());
+      if (job_.init) {
+        started = start_from(*job_.init, table_, weights_);
+        job_.init->tensors = {};
+      }
+    }
+    const RunFolder folder(job_.out, job_.resume);
+    const FolderLock hold = hold_run(job_.out);
+    if (job_.resume) trainer_->resume();
+    if (!job_.resume) write_split(folder.file("split.csv"), *data(), split_);
+    if (!job_.resume || !job_.changes.empty())
+      write_file_atomic(folder.file("config.yaml"), config_text(job_.yaml));
+    Log log(folder.file("log.txt"), job_.resume, job_.quiet);
+    log_beginning(log, device_line, started);
+    if (images_)
+      reserve_images(*images_, device_.free_bytes(), *cache_, split_.train.size() + split_.val.size(),
+                     run_.train.batch);
+    const size_t budget = log_memory(log);
+    TrainingBoard board(job_.out, run_.train.board_epochs,
+                        {.device = device_,
+                         .table = table_,
+                         .weights = weights_,
+                         .images = *cache_,
+                         .classes = run_.architecture.class_names,
+                         .training = Transform(run_.transform, true),
+                         .rows = split_.train,
+                         .seed = seed()});
+    Progress progress(!job_.quiet);
+    const auto outcome = trainer_->run(training_, validation_, events(log, board, progress), stop);
+    progress.clear();
+    log_end(log, outcome, budget, folder);
+    return outcome;
+  }
+
+ private:
+  const std::shared_ptr<const Dataset>& data() const { return cache_->data(); }
+  uint64_t seed() const { return static_cast<uint64_t>(run_.train.seed); }
+
+  // A graphics card augments by itself; it is sent 8-bit images, once each as far as there is room.
+  LoaderConfig loading(bool training) const {
+    return {.batch = run_.train.batch,
+            .group = run_.optimizer.accumulate,
+            .transform = run_.transform,
+            .training = training,
+            .seed = seed(),
+            .workers = run_.workers,
+            .cache = cache_,
+            .device_images = images_.get()};
+  }
+  BuildOptions build(bool training) const {
+    BuildOptions options = build_options(run_, images_ != nullptr);
+    options.training = training;
+    return options;
+  }
+  TrainerConfig config() const {
+    TrainerConfig c;
+    c.epochs = run_.train.epochs;
+    c.checkpoint_steps = run_.train.checkpoint_steps;
+    c.patience = run_.train.patience;
+    c.restore_best = run_.train.restore_best;
+    c.recompute = run_.train.recompute;
+    c.seed = seed();
+    c.images = images_.get();
+    if (run_.train.balanced)
+      c.class_weights = balanced_weights(*data(), split_.train, run_.architecture.classes);
+    c.out_dir = job_.out;
+    c.metadata = model_metadata(run_.architecture, job_.yaml["augment"]);
+    return c;
+  }
+
+  void log_beginning(Log& log, const std::string& device_line, const std::string& started) const {
+    log.line(device_line);
+    log.line(std::string(kCommandInLog) + job_.command);
+    if (job_.resume) log.line(fmt::format("resuming at step {}", trainer_->step()));
+    for (const std::string& change : job_.changes) log.line(change);
+    log.line(fmt::format("model: {} at {} px, {} classes, {} parameters ({} trainable), {}",
+                         run_.architecture.name, run_.architecture.input_size, run_.architecture.classes,
+                         table_.total_count(), table_.trainable_count(),
+                         dtype_name(run_.train.bf16 ? DType::bf16 : DType::f32)));
+    log.line(fmt::format("data: {} - {} training, {} validation, {} test images", run_.data_path,
+                         split_.train.size(), split_.val.size(), split_.test.size()));
+    if (job_.init)
+      for (const std::string& line : {started, "from the same file: " + conventions_text(run_.architecture)})
+        log.line(line);
+    if (run_.train.balanced)
+      log.line(fmt::format("class weights: {:.4f}", fmt::join(config().class_weights, " ")));
+    if (run_.optimizer.accumulate > 1)
+      log.line(
+          fmt::format("updates from {} batches of {} images", run_.optimizer.accumulate, run_.train.batch));
+    if (table_.frozen_count()) log.line(fmt::format("frozen: {} parameters", table_.frozen_count()));
+  }
+
+  // Returns the bytes to which peak memory compares. A graphics card has memory of its own; the data stay in
+  // the host's.
+  size_t log_memory(Log& log) const {
+    const bool on_card = device_.backend() == Backend::cuda;
+    MemoryBudget card = trainer_->budget(), host = on_card ? MemoryBudget() : card;
+    size_t in_place = on_card ? 0 : weights_.bytes() + eval_weights_.bytes() + card.bytes("optimizer state");
+    const size_t resident = resident_bytes();
+    host.add("image cache",
+             cache_->most_bytes(split_.train.size() + split_.val.size()) + data()->buffer_bytes());
+    host.add("batches in flight", training_.batch_bytes() + validation_.batch_bytes());
+    in_place += cache_->bytes();  // filled by an earlier run
+    host.add("program", resident - std::min(resident, in_place));
+    if (on_card)
+      for (const std::string& line : card.lines("memory budget of the card")) log.line(line);
+    for (const std::string& line : host.lines("memory budget")) log.line(line);
+    return on_card ? card.total() : host.total();
+  }
+
+  TrainerEvents events(Log& log, TrainingBoard& board, Progress& progress) {
+    TrainerEvents events;
+    events.on_step = [&](const TrainerEvents::Step& s) {
+      progress.update(static_cast<double>(s.batch) / static_cast<double>(s.batches),
+                      fmt::format("epoch {}/{}", s.epoch + 1, s.epochs),
+                      fmt::format("loss {:.4f}  accuracy {:.4f}  {:.0f} img/s  ETA {}", s.loss, s.accuracy,
+                                  s.images_per_second, duration_text(s.eta_seconds)));
+    };
+    events.on_epoch = [&](const EpochMetrics& m, bool best) {
+      progress.clear();
+      log.line(fmt::format(
+          "epoch {:>3}/{}  loss {:.4f}  accuracy {:.4f}  val loss {:.4f}  val accuracy {:.4f}{}  lr {:.3g}"
+          "  {:.0f} img/s  data wait {:.0f} %",
+          m.epoch + 1, run_.train.epochs, m.train_loss, m.train_accuracy, m.val_loss, m.val_accuracy,
+          best ? " *" : "  ", m.lr, m.images_per_second, 100 * m.data_wait));
+      board.epoch(m, trainer_->confusion());
+    };
+    return events;
+  }
+
+  void log_end(Log& log, Trainer::Outcome outcome, size_t budget, const RunFolder& folder) const {
+    if (const DeviceFeed* feed = trainer_->feed(); feed && !feed->captured())
+      log.line("steps were started kernel by kernel, not as one CUDA graph: " +
+               (feed->refusal().empty() ? "there were too few of them" : feed->refusal()));
+    if (const size_t peak = device_.peak_bytes())
+      log.line(fmt::format("peak memory {} MiB, budget {} MiB", mib_text(peak), mib_text(budget)));
+    if (outcome == Trainer::Outcome::interrupted) {
+      log.line(fmt::format("stopped at step {}; checkpoint written. Resume with: {}", trainer_->step(),
+                           job_.resume_with));
+      return;
+    }
+    if (outcome == Trainer::Outcome::stopped_early)
+      log.line(fmt::format("stopped early: no lower validation loss in {} epochs", run_.train.patience));
+    log.line(fmt::format("best epoch {} (validation loss {:.4f}, accuracy {:.4f}); model: {}",
+                         trainer_->best_epoch() + 1, trainer_->best_loss(), trainer_->best_accuracy(),
+                         folder.file("best.safetensors")));
+  }
+
+  TrainJob job_;
+  const RunConfig& run_ = job_.run;
+  Device& device_;
+  const std::shared_ptr<ImageCache>& cache_;
+  const Split& split_;
+  std::unique_ptr<ImagePool> images_;
+  Loader training_, validation_;
+  ParameterTable table_;
+  TrainableGraph graph_;
+  FoldedNetwork folded_;
+  Weights weights_, eval_weights_;
+  std::optional<Trainer> trainer_;
+};
+
+}  // namespace
+
 Trainer::Outcome train_run(TrainJob job, Device& device, const std::string& device_line,
                            const std::shared_ptr<ImageCache>& cache, const Split& split,
                            const std::atomic<bool>& stop) {
-  const RunConfig& run = job.run;
-  const std::shared_ptr<const Dataset> data = cache->data();
   check_split(job, split);
-
-  const uint64_t seed = static_cast<uint64_t>(run.train.seed);
-  // A graphics card augments by itself; it is sent 8-bit images, once each as far as there is room.
-  std::optional<ImagePool> images;
-  if (device.backend() == Backend::cuda) images.emplace(device);
-  LoaderConfig loading{.batch = run.train.batch,
-                       .group = run.optimizer.accumulate,
-                       .transform = run.transform,
-                       .training = true,
-                       .seed = seed,
-                       .workers = run.workers,
-                       .cache = cache,
-                       .device_images = images ? &*images : nullptr};
-  Loader training(data, split.train, loading);
-  loading.training = false;
-  Loader validation(data, split.val, loading);
-
-  ParameterTable table;
-  const DType dtype = run.train.bf16 ? DType::bf16 : DType::f32;
-  const BuildOptions build = build_options(run, images.has_value());
-  BuildOptions eval_build = build;
-  eval_build.training = false;
-  TrainableGraph train_graph =
-      fuse_for_training(build_network(run.architecture, table, build), {}, device.backend());
-  FoldedNetwork folded(build_network(run.architecture, table, eval_build), {}, device.backend());
-  if (images) {
-    train_graph.augment.set("colour", Transform(run.transform, true).recolours());
-    folded.net.augment.set("colour", 0);
-  }
-  Weights weights(device, table, run.train.bf16, true),
-      eval_weights(device, folded.table, run.train.bf16, false);
-
-  TrainerConfig config;
-  config.epochs = run.train.epochs;
-  config.checkpoint_steps = run.train.checkpoint_steps;
-  config.patience = run.train.patience;
-  config.restore_best = run.train.restore_best;
-  config.recompute = run.train.recompute;
-  config.seed = seed;
-  config.images = images ? &*images : nullptr;
-  if (run.train.balanced)
-    config.class_weights = balanced_weights(*data, split.train, run.architecture.classes);
-  config.out_dir = job.out;
-  config.metadata = model_metadata(run.architecture, job.yaml["augment"]);
-  Trainer trainer(
-      device, train_graph, folded.net, table, weights, eval_weights,
-      [&] { folded.refresh(table, weights, eval_weights); }, run.optimizer, run.schedule, config);
-  std::string started;
-  if (!job.resume) {
-    weights.initialize(table, seed);
-    if (job.init) {
-      started = start_from(*job.init, table, weights);
-      job.init->tensors = {};
-    }
-  }
-
-  const RunFolder folder(job.out, job.resume);
-  const FolderLock hold = hold_run(job.out);
-  if (job.resume) trainer.resume();
-  if (!job.resume) write_split(folder.file("split.csv"), *data, split);
-  if (!job.resume || !job.changes.empty())
-    write_file_atomic(folder.file("config.yaml"), config_text(job.yaml));
-  Log log(folder.file("log.txt"), job.resume, job.quiet);
-  log.line(device_line);
-  log.line(std::string(kCommandInLog) + job.command);
-  if (job.resume) log.line(fmt::format("resuming at step {}", trainer.step()));
-  for (const std::string& change : job.changes) log.line(change);
-  log.line(fmt::format("model: {} at {} px, {} classes, {} parameters ({} trainable), {}",
-                       run.architecture.name, run.architecture.input_size, run.architecture.classes,
-                       table.total_count(), table.trainable_count(), dtype_name(dtype)));
-  log.line(fmt::format("data: {} - {} training, {} validation, {} test images", run.data_path,
-                       split.train.size(), split.val.size(), split.test.size()));
-  if (job.init)
-    for (const std::string& line : {started, "from the same file: " + conventions_text(run.architecture)})
-      log.line(line);
-  if (run.train.balanced)
-    log.line(fmt::format("class weights: {:.4f}", fmt::join(config.class_weights, " ")));
-  if (run.optimizer.accumulate > 1)
-    log.line(fmt::format("updates from {} batches of {} images", run.optimizer.accumulate, run.train.batch));
-  if (table.frozen_count()) log.line(fmt::format("frozen: {} parameters", table.frozen_count()));
-  if (images)
-    reserve_images(*images, device.free_bytes(), *cache, split.train.size() + split.val.size(),
-                   run.train.batch);
-  // A graphics card has memory of its own; the data stay in the host's.
-  MemoryBudget budget = trainer.budget(), card;
-  size_t in_place = weights.bytes() + eval_weights.bytes() + budget.bytes("optimizer state");
-  if (device.backend() == Backend::cuda) {
-    std::swap(budget, card);
-    in_place = 0;
-  }
-  const size_t resident = resident_bytes();
-  budget.add("image cache", cache->most_bytes(split.train.size() + split.val.size()) + data->buffer_bytes());
-  budget.add("batches in flight", training.batch_bytes() + validation.batch_bytes());
-  in_place += cache->bytes();  // filled by an earlier run
-  budget.add("program", resident - std::min(resident, in_place));
-  for (const std::string& line : card.lines("memory budget of the card")) log.line(line);
-  for (const std::string& line : budget.lines("memory budget")) log.line(line);
-
-  TrainingBoard board(job.out, run.train.board_epochs,
-                      {.device = device,
-                       .table = table,
-                       .weights = weights,
-                       .images = *cache,
-                       .classes = run.architecture.class_names,
-                       .training = Transform(run.transform, true),
-                       .rows = split.train,
-                       .seed = seed});
-  Progress progress(!job.quiet);
-  TrainerEvents events;
-  events.on_step = [&](const TrainerEvents::Step& s) {
-    progress.update(static_cast<double>(s.batch) / static_cast<double>(s.batches),
-                    fmt::format("epoch {}/{}", s.epoch + 1, s.epochs),
-                    fmt::format("loss {:.4f}  accuracy {:.4f}  {:.0f} img/s  ETA {}", s.loss, s.accuracy,
-                                s.images_per_second, duration_text(s.eta_seconds)));
-  };
-  events.on_epoch = [&](const EpochMetrics& m, bool best) {
-    progress.clear();
-    log.line(fmt::format(
-        "epoch {:>3}/{}  loss {:.4f}  accuracy {:.4f}  val loss {:.4f}  val accuracy {:.4f}{}  lr {:.3g}"
-        "  {:.0f} img/s  data wait {:.0f} %",
-        m.epoch + 1, config.epochs, m.train_loss, m.train_accuracy, m.val_loss, m.val_accuracy,
-        best ? " *" : "  ", m.lr, m.images_per_second, 100 * m.data_wait));
-    board.epoch(m, trainer.confusion());
-  };
-  const auto outcome = trainer.run(training, validation, events, stop);
-  progress.clear();
-  if (const DeviceFeed* feed = trainer.feed(); feed && !feed->captured())
-    log.line("steps were started kernel by kernel, not as one CUDA graph: " +
-             (feed->refusal().empty() ? "there were too few of them" : feed->refusal()));
-  if (const size_t peak = device.peak_bytes())
-    log.line(fmt::format("peak memory {} MiB, budget {} MiB", mib_text(peak),
-                         mib_text(card.total() ? card.total() : budget.total())));
-  if (outcome == Trainer::Outcome::interrupted) {
-    log.line(fmt::format("stopped at step {}; checkpoint written. Resume with: {}", trainer.step(),
-                         job.resume_with));
-    return outcome;
-  }
-  if (outcome == Trainer::Outcome::stopped_early)
-    log.line(fmt::format("stopped early: no lower validation loss in {} epochs", config.patience));
-  log.line(fmt::format("best epoch {} (validation loss {:.4f}, accuracy {:.4f}); model: {}",
-                       trainer.best_epoch() + 1, trainer.best_loss(), trainer.best_accuracy(),
-                       folder.file("best.safetensors")));
-  return outcome;
+  return TrainingRun(std::move(job), device, cache, split)(device_line, stop);
 }
 
 }  // namespace gm
