@@ -3,13 +3,13 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-#include <atomic>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <random>
 
 #include "kernels/common/error.h"
 
@@ -24,12 +24,27 @@ std::string read_file(const std::string& path) {
 }
 
 std::string temporary_name(const std::string& path) {
-  static std::atomic<unsigned> serial{0};
-  std::filesystem::path p(path);
-  std::string name = "." + p.stem().string() + ".tmp" + std::to_string(::getpid()) + "_" +
-                     std::to_string(serial++) + p.extension().string();
-  return (p.parent_path() / name).string();
+  // Not from the process's number: other hosts and containers that share the folder have the same ones.
+  std::random_device random;
+  char suffix[17];
+  std::snprintf(suffix, sizeof suffix, "%08x%08x", random(), random());
+  const std::filesystem::path p(path);
+  return (p.parent_path() / ("." + p.stem().string() + ".tmp" + suffix + p.extension().string())).string();
 }
+
+namespace {
+
+// Puts a rename on disk. Folders that cannot be opened or synced (some network file systems) are left alone.
+void sync_folder(const std::string& path) {
+  const std::string folder = std::filesystem::path(path).parent_path().string();
+  const int fd = ::open(folder.empty() ? "." : folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0) return;
+  const int reason = ::fsync(fd) == 0 ? 0 : errno;
+  ::close(fd);
+  if (reason == EIO) fail(path + ": cannot write: " + std::strerror(reason));
+}
+
+}  // namespace
 
 void commit_file(const std::string& temporary, const std::string& path) {
   int fd = ::open(temporary.c_str(), O_RDONLY);
@@ -44,6 +59,7 @@ void commit_file(const std::string& temporary, const std::string& path) {
     ::unlink(temporary.c_str());
     fail(path + ": cannot write: " + std::strerror(reason));
   }
+  sync_folder(path);
 }
 
 PendingFile::~PendingFile() {
@@ -56,8 +72,12 @@ void PendingFile::commit() {
 }
 
 void write_file_atomic(const std::string& path, const std::function<void(const FileSink&)>& content) {
-  PendingFile file(path);
-  const int fd = ::open(file.name().c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+  std::string name;
+  int fd;
+  do {
+    name = temporary_name(path);
+    fd = ::open(name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+  } while (fd < 0 && errno == EEXIST);
   if (fd < 0) fail(path + ": cannot write: " + std::strerror(errno));
   try {
     content([&](const void* bytes, size_t size) {
@@ -72,10 +92,11 @@ void write_file_atomic(const std::string& path, const std::function<void(const F
     });
   } catch (...) {
     ::close(fd);
+    ::unlink(name.c_str());
     throw;
   }
   ::close(fd);
-  file.commit();
+  commit_file(name, path);
 }
 
 void write_file_atomic(const std::string& path, const void* bytes, size_t size) {

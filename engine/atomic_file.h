@@ -10,10 +10,11 @@ namespace gm {
 /// The bytes of a file. Throws gm::Error when it cannot be opened.
 std::string read_file(const std::string& path);
 
-/// A name in the folder of `path` that no other process uses; ends with the same extension.
+/// A random name in the folder of `path`, so that no other process uses it; ends with the same extension.
 std::string temporary_name(const std::string& path);
 
-/// Syncs `temporary` to disk and renames it to `path`. On failure removes it and throws gm::Error.
+/// Syncs `temporary` to disk, renames it to `path` and syncs the folder. On failure removes it and throws
+/// gm::Error.
 void commit_file(const std::string& temporary, const std::string& path);
 
 /// A file in the making: removed by the destructor unless it got its final name.

@@ -2,12 +2,14 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <charconv>
 #include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <set>
+#include <sstream>
 
 #include "engine/atomic_file.h"
 
@@ -19,6 +21,7 @@ using json = nlohmann::ordered_json;
 
 constexpr uint64_t kMaxHeader = 100u << 20;  // the format's own limit
 constexpr size_t kPiece = 4u << 20;          // tensors are written in pieces of this size
+constexpr uint64_t kMostElements = uint64_t{1} << 33;
 
 const char* format_name(DType t) {
   switch (t) {
@@ -44,6 +47,11 @@ float half_to_float(uint16_t h) {
                 : exponent == 0 ? std::ldexp(static_cast<float>(mantissa), -24)
                                 : std::ldexp(static_cast<float>(mantissa + 1024), exponent - 25);
   return sign ? -value : value;
+}
+
+bool read_number(const std::string& s, double& v) {
+  const auto [end, error] = std::from_chars(s.data(), s.data() + s.size(), v);
+  return error == std::errc() && end == s.data() + s.size() && std::isfinite(v);
 }
 
 // Narrows the float types this engine does not keep.
@@ -102,6 +110,18 @@ StoredTensor decode(const std::string& type, const Shape& shape, std::vector<cha
 
 }  // namespace
 
+Shape stored_shape(const std::vector<uint64_t>& dims, const std::string& where) {
+  if (dims.size() > 4) fail(where + ": more than four dimensions");
+  Shape shape;
+  uint64_t elements = 1;  // of the dimensions that are not 0: no order of multiplying them overflows
+  for (uint64_t d : dims) {
+    if (d > kMostElements / elements) fail(where + ": its shape has too many elements");
+    elements *= std::max<uint64_t>(d, 1);
+    shape.dims[shape.rank++] = static_cast<int64_t>(d);
+  }
+  return shape;
+}
+
 std::vector<float> StoredTensor::floats() const {
   std::vector<float> v(spec.shape.numel());
   if (spec.dtype == DType::f32)
@@ -123,6 +143,38 @@ StoredTensor StoredTensor::of(const Shape& shape, const std::vector<float>& valu
   t.bytes.resize(values.size() * sizeof(float));
   std::memcpy(t.bytes.data(), values.data(), t.bytes.size());
   return t;
+}
+
+const std::string& Metadata::text(const std::string& key) const {
+  auto it = values_.find(key);
+  if (it == values_.end()) fail(begin_ + key + "' is missing");
+  return it->second;
+}
+
+int64_t Metadata::integer(const std::string& key, int64_t least) const {
+  const std::string& s = text(key);
+  int64_t v = 0;
+  const auto [end, error] = std::from_chars(s.data(), s.data() + s.size(), v);
+  if (error != std::errc() || end != s.data() + s.size() || v < least)
+    fail(begin_ + key + "' is '" + s + "', not a whole number of at least " + std::to_string(least));
+  return v;
+}
+
+double Metadata::number(const std::string& key) const {
+  double v = 0;
+  if (!read_number(text(key), v)) fail(begin_ + key + "' is '" + text(key) + "', not a number");
+  return v;
+}
+
+std::vector<double> Metadata::numbers(const std::string& key, size_t count) const {
+  std::istringstream words(text(key));
+  std::vector<double> values;
+  double v = 0;
+  for (std::string word; words >> word; values.push_back(v))
+    if (!read_number(word, v)) fail(begin_ + key + "' has '" + word + "', not a number");
+  if (values.size() != count)
+    fail(begin_ + key + "' has " + std::to_string(values.size()) + " numbers, not " + std::to_string(count));
+  return values;
 }
 
 const StoredTensor& TensorFile::at(const std::string& name) const {
@@ -152,17 +204,12 @@ TensorReader::TensorReader(const std::string& path)
       }
       const std::string where = path + ": tensor '" + name + "'";
       const auto offsets = item.at("data_offsets").get<std::vector<uint64_t>>();
-      const auto dims = item.at("shape").get<std::vector<int64_t>>();
+      const auto dims = item.at("shape").get<std::vector<uint64_t>>();
       if (offsets.size() != 2 || offsets[0] > offsets[1]) fail(where + ": bad offsets");
       const uint64_t data = 8 + header_bytes;
       if (offsets[1] > size - data) fail(where + ": truncated: the file ends before its data");
-      if (dims.size() > 4) fail(where + ": more than four dimensions");
-      Entry e{item.at("dtype").get<std::string>(), {}, data + offsets[0], data + offsets[1]};
-      for (int64_t d : dims) {
-        if (d < 0 || d > (int64_t{1} << 40)) fail(where + ": bad shape");
-        e.shape.dims[e.shape.rank++] = d;
-      }
-      entries_[name] = e;
+      entries_[name] = {item.at("dtype").get<std::string>(), stored_shape(dims, where), data + offsets[0],
+                        data + offsets[1]};
     }
   } catch (const json::exception&) {
     fail(path + ": malformed safetensors header");

@@ -17,6 +17,10 @@ struct StoredTensor {
   static StoredTensor of(const Shape& shape, const std::vector<float>& values);
 };
 
+/// The shape that a file gives a tensor. Throws gm::Error beginning with `where`, which names both, for more
+/// than four dimensions and for more than 2^33 elements.
+Shape stored_shape(const std::vector<uint64_t>& dims, const std::string& where);
+
 struct TensorFile {
   std::map<std::string, StoredTensor> tensors;
   std::map<std::string, std::string> metadata;
@@ -24,6 +28,24 @@ struct TensorFile {
   /// Throws gm::Error naming the file and the tensor when it is absent.
   const StoredTensor& at(const std::string& name) const;
   std::string path;  // for error messages
+};
+
+/// A file's metadata, as text and as numbers. Throws gm::Error for a value that is absent or no such number:
+/// "PATH: PURPOSE: 'KEY' is missing". The values must outlive it.
+class Metadata {
+ public:
+  Metadata(const std::string& path, const std::map<std::string, std::string>& values,
+           const std::string& purpose)
+      : begin_(path + ": " + purpose + ": '"), values_(values) {}
+  const std::string& text(const std::string& key) const;
+  int64_t integer(const std::string& key, int64_t least = 0) const;
+  double number(const std::string& key) const;  // finite
+  /// As many numbers, with spaces between them.
+  std::vector<double> numbers(const std::string& key, size_t count) const;
+
+ private:
+  std::string begin_;  // of every message
+  const std::map<std::string, std::string>& values_;
 };
 
 /// A file whose tensors are read one by one, when asked for.

@@ -132,7 +132,7 @@ Trainer::Outcome Trainer::run(BatchSource& train, BatchSource& validation, const
     if (!std::isfinite(m.val_loss))
       fail("the validation loss became " + std::to_string(m.val_loss) + " in epoch " +
            std::to_string(m.epoch + 1) + " (learning rate " + std::to_string(m.lr) +
-           "): lower optimizer.lr; last.safetensors holds the weights before");
+           "): lower optimizer.lr; last.safetensors holds the last checkpoint before that");
     const bool best = end_epoch(m);
     if (events.on_epoch) events.on_epoch(m, best);
     if (out_of_patience()) {

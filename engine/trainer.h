@@ -108,7 +108,7 @@ class Trainer {
   void record(const std::optional<DeviceFeed::Results>& results);
   void settle();
   bool end_epoch(const EpochMetrics& m);
-  void save(const std::string& file, bool full) const;
+  void save(const std::string& file, bool full);
   void append_metrics(const EpochMetrics& m) const;
 
   Device& device_;

@@ -22,11 +22,22 @@ std::vector<MaximaPlace> maxima_places(const Graph& graph) {
   return places;
 }
 
+bool lie_inside(const Graph& graph, const MaximaPlace& place, const std::vector<int32_t>& at) {
+  const Shape& s = graph.spec(place.pooled).shape;
+  const int64_t candidates = place.of_channels ? s[3] : s[1] * s[2];
+  return std::all_of(at.begin(), at.end(), [&](int32_t p) { return p >= 0 && p < candidates; });
+}
+
 Difference compare_maxima(const Graph& graph, const MaximaPlace& place, const Maxima& ours,
                           const Maxima& theirs) {
   const Shape& s = graph.spec(place.pooled).shape;
-  const int64_t hw = s[1] * s[2], channels = s[3], candidates = place.of_channels ? channels : hw;
+  const int64_t hw = s[1] * s[2], channels = s[3];
   Difference d{Difference::maximum, graph.nodes()[place.node].name};
+  GM_CHECK(ours.at.size() == theirs.at.size(), "maxima of different sizes at " + d.name);
+  if (!lie_inside(graph, place, ours.at) || !lie_inside(graph, place, theirs.at)) {
+    d.max = d.mean = d.relative = std::numeric_limits<double>::infinity();
+    return d;
+  }
   float top = 0;
   for (size_t i = 0; i < ours.at.size(); ++i) {
     auto value = [&](const std::vector<float>& values, int32_t at) {
@@ -34,10 +45,6 @@ Difference compare_maxima(const Graph& graph, const MaximaPlace& place, const Ma
       return values[place.of_channels ? k * channels + at
                                       : (k / channels * hw + at) * channels + k % channels];
     };
-    if (ours.at[i] < 0 || ours.at[i] >= candidates) {
-      d.max = d.mean = d.relative = std::numeric_limits<double>::infinity();
-      return d;
-    }
     top = std::max(top, std::abs(value(ours.values, ours.at[i])));
     if (ours.at[i] == theirs.at[i]) continue;
     ++d.moved;

@@ -28,10 +28,13 @@ struct Maxima {
   std::vector<float> values;  // the pooled tensor
 };
 
+/// Whether every position is one of its tensor's, so that backward and compare_maxima may follow it.
+bool lie_inside(const Graph& graph, const MaximaPlace& place, const std::vector<int32_t>& at);
+
 /// `moved` counts the positions that differ; max and mean are of what the other side's value at our position
 /// falls short of its maximum. relative: by how much our value at our position is less than our value at the
-/// other's, over the largest of ours; infinite for a position outside the tensor. So 0 says that each of our
-/// positions is right by our own values, and anything else that it is not.
+/// other's, over the largest of ours; infinite for a position of either side outside the tensor. So 0 says
+/// that each of our positions is right by our own values, and anything else that it is not.
 Difference compare_maxima(const Graph& graph, const MaximaPlace& place, const Maxima& ours,
                           const Maxima& theirs);
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <set>
 
 #include "engine/atomic_file.h"
 #include "kernels/common/error.h"
@@ -23,6 +24,11 @@ size_t edit_distance(const std::string& a, const std::string& b) {
     }
   }
   return row[b.size()];
+}
+
+// Neither .nan nor .inf.
+bool read_number(const YAML::Node& n, double& v) {
+  return n.IsScalar() && YAML::convert<double>::decode(n, v) && std::isfinite(v);
 }
 
 }  // namespace
@@ -93,7 +99,7 @@ double Section::number(const std::string& key, double fallback, double lo, doubl
   const YAML::Node n = find(key);
   if (!n || n.IsNull()) return fallback;
   double v = 0;
-  if (!n.IsScalar() || !YAML::convert<double>::decode(n, v) || std::isnan(v)) error(key, "must be a number");
+  if (!read_number(n, v)) error(key, "must be a number");
   if (v < lo || v > hi) {
     auto text = [](double x) {
       std::string s = std::to_string(x);
@@ -141,11 +147,10 @@ std::vector<double> Section::numbers(const std::string& key, const std::vector<d
   if (!n || n.IsNull()) return fallback;
   std::vector<double> v;
   double x = 0;
-  if (n.IsScalar() && YAML::convert<double>::decode(n, x)) v.assign(count, x);
+  if (read_number(n, x)) v.assign(count, x);
   if (n.IsSequence())
     for (const auto& item : n) {
-      if (!item.IsScalar() || !YAML::convert<double>::decode(item, x))
-        error(key, "must be a list of numbers");
+      if (!read_number(item, x)) error(key, "must be a list of numbers");
       v.push_back(x);
     }
   if (count == 0 && !n.IsSequence()) error(key, "must be a list of numbers");
@@ -221,10 +226,25 @@ YAML::Node merged(const YAML::Node& base, const YAML::Node& over) {
   return result;
 }
 
+// The library takes the first of two.
+void check_keys(const YAML::Node& node, const std::string& path) {
+  if (node.IsSequence())
+    for (const auto& item : node) check_keys(item, path);
+  if (!node.IsMap()) return;
+  std::set<std::string> seen;
+  for (const auto& item : node) {
+    if (item.first.IsScalar() && !seen.insert(item.first.Scalar()).second)
+      fail(path + ":" + std::to_string(item.first.Mark().line + 1) + ": '" + item.first.Scalar() +
+           "' is given twice");
+    check_keys(item.second, path);
+  }
+}
+
 void apply_set(YAML::Node root, const std::string& assignment) {
   const size_t eq = assignment.find('=');
   if (eq == std::string::npos || eq == 0)
     fail("--set " + assignment + ": write key=value, e.g. input.size=64");
+  if (eq + 1 == assignment.size()) fail("--set " + assignment + ": has no value");
   set_key(root, assignment.substr(0, eq), parse_yaml(assignment.substr(eq + 1), "--set " + assignment),
           "--set " + assignment);
 }
@@ -253,8 +273,10 @@ YAML::Node load_config(const std::string& path, const std::vector<std::string>& 
     fail(path + ":" + std::to_string(e.mark.line + 1) + ": not valid YAML: " + e.msg);
   }
   if (!root.IsMap()) fail(path + ": not a model configuration (expected keys model, input, ...)");
+  check_keys(root, path);
   if (root["recipe"] && !root["recipe"].IsScalar())
     fail(path + ":" + std::to_string(root["recipe"].Mark().line + 1) + ": recipe must be one name");
+  const std::string own = root["recipe"] ? root["recipe"].Scalar() : "";
   for (const auto& s : sets)  // --set recipe=... must choose before the presets are merged
     if (s.rfind("recipe=", 0) == 0) root["recipe"] = s.substr(7);
   const std::string recipe = root["recipe"] ? root["recipe"].Scalar() : "";
@@ -273,6 +295,10 @@ YAML::Node load_config(const std::string& path, const std::vector<std::string>& 
            "' must be a mapping");
     root.remove("recipes");
     root = merged(chosen, root);
+  } else if (recipe != own) {
+    fail(path + ": has no recipes; '" + recipe + "' cannot be chosen from it");
+  } else if (!recipe.empty() && !root["optimizer"] && !root["train"]) {
+    fail(path + ": names the recipe '" + recipe + "' and has no recipes");
   }
   for (const auto& s : sets)
     if (s.rfind("recipe=", 0) != 0) apply_set(root, s);

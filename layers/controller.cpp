@@ -210,11 +210,25 @@ void Controller::save(TensorFile& file) const {
 }
 
 void Controller::load(const TensorFile& file) {
-  for (const Parameter& p : table_) graphs_->weights.upload(p, file.at("controller/" + p.name).floats());
-  graphs_->optimizer->moment1().upload(file.at("controller/moment1").floats());
-  graphs_->optimizer->moment2().upload(file.at("controller/moment2").floats());
-  baseline_ = std::stod(file.metadata.at("baseline"));
-  step_ = std::stoll(file.metadata.at("controller_step"));
+  const auto values = [&](const std::string& name, int64_t elements) {
+    const StoredTensor& t = file.at("controller/" + name);
+    if (t.spec.shape.numel() != elements) fail(file.path + ": belongs to another search space");
+    return t.floats();
+  };
+  // All checks come first: a wrong file changes nothing.
+  const Metadata kept(file.path, file.metadata, "not the state of a search");
+  const double baseline = kept.number("baseline");
+  const int64_t step = kept.integer("controller_step");
+  std::vector<std::vector<float>> parameters;
+  for (const Parameter& p : table_) parameters.push_back(values(p.name, p.shape.numel()));
+  const auto moment1 = values("moment1", table_.trainable_elements()),
+             moment2 = values("moment2", table_.trainable_elements());
+
+  for (int i = 0; i < table_.size(); ++i) graphs_->weights.upload(table_[i], parameters[i]);
+  graphs_->optimizer->moment1().upload(moment1);
+  graphs_->optimizer->moment2().upload(moment2);
+  baseline_ = baseline;
+  step_ = step;
 }
 
 }  // namespace gm

@@ -50,7 +50,8 @@ class Controller {
     return entropy_samples_ ? entropy_sum_ / static_cast<double>(entropy_samples_) : entropy_;
   }
 
-  /// Weights, moments, baseline and step: what load() needs to go on bit for bit.
+  /// Weights, moments, baseline and step: what load() needs to go on bit for bit. load() throws gm::Error
+  /// naming the file, and changes nothing, when one of them is absent, damaged or of another search space.
   void save(TensorFile& file) const;
   void load(const TensorFile& file);
 

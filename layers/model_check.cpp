@@ -89,9 +89,13 @@ void training_step(const CheckSide& side, const CheckProblem& p, Backend backend
       const View v = view(places[i]);
       found[i].at.resize(static_cast<size_t>(v.numel()));
       device->download(found[i].at.data(), v.data, v.spec.bytes());
-      if (!given) continue;
-      device->upload(v.data, (*given)[i].at.data(), v.spec.bytes());
-      compared.push_back(compare_maxima(g.graph, places[i], found[i], (*given)[i]));
+      if (given) {
+        compared.push_back(compare_maxima(g.graph, places[i], found[i], (*given)[i]));
+        device->upload(v.data, (*given)[i].at.data(), v.spec.bytes());
+      } else if (!lie_inside(g.graph, places[i], found[i].at)) {
+        fail(side.str() + ": a maximum of layer '" + g.graph.nodes()[places[i].node].name +
+             "' lies outside its tensor");
+      }
     }
   };
   auto keep_pooled = [&](const auto& read) {

@@ -1,6 +1,6 @@
 #include "layers/rewrites.h"
 
-#include "layers/whole_block.h"
+#include "layers/squeeze_excite.h"
 
 namespace gm {
 

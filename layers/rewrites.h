@@ -30,8 +30,8 @@ struct Fusions {
 TrainableGraph fuse_for_training(const TrainableGraph& g, const Fusions& fusions = {},
                                  Backend backend = Backend::cpu);
 
-/// How one folded convolution gets its weights: w' = w * gamma / sqrt(var + eps), b' = beta - mean * gamma /
-/// ...
+/// How one folded convolution gets its weights: w' = w s and b' = beta - mean s with
+/// s = gamma / sqrt(variance + epsilon).
 struct Fold {
   int kernel, gamma, beta, mean, variance;  // parameters of the original table
   double epsilon;

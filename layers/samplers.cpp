@@ -139,19 +139,18 @@ class HalvingSampler : public Sampler {
   void load(const TensorFile& file) override {
     const StoredTensor& stored = file.at("halving/choices");
     const std::vector<float> choices = stored.floats();
-    const size_t n = static_cast<size_t>(stored.spec.shape[0]),
-                 length = static_cast<size_t>(stored.spec.shape[1]);
+    const Shape& shape = stored.spec.shape;
+    const size_t length = alive_[0].size();
+    if (shape.rank != 2 || shape[0] < 1 || shape[1] != static_cast<int64_t>(length))
+      fail(file.path + ": belongs to another search space");
+    const size_t n = static_cast<size_t>(shape[0]);
+    const std::vector<double> scores =
+        Metadata(file.path, file.metadata, "not the state of a search").numbers("halving", 2 * n);
     alive_.assign(n, ChoiceVector(length));
     for (size_t i = 0; i < choices.size(); ++i) alive_[i / length][i % length] = static_cast<int>(choices[i]);
-    sums_.assign(n, 0);
-    counts_.assign(n, 0);
-    const char* at = file.metadata.at("halving").c_str();
-    for (size_t i = 0; i < n; ++i) {
-      char* end = nullptr;
-      sums_[i] = std::strtod(at, &end);
-      counts_[i] = std::strtod(end, &end);
-      at = end;
-    }
+    sums_.resize(n);
+    counts_.resize(n);
+    for (size_t i = 0; i < n; ++i) sums_[i] = scores[2 * i], counts_[i] = scores[2 * i + 1];
   }
 
  private:

@@ -52,7 +52,7 @@ struct ChildOptions {
   uint64_t seed = 0;
 };
 
-/// One network of the space, built by build_network and fuse_for_training, which trains and is scored on
+/// One network of the space, built by build_network and fused for its device, which trains and is scored on
 /// weights that it takes from a pool. Without dropout and stochastic depth: the sampling of networks is noise
 /// enough.
 ///

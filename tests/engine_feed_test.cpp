@@ -8,6 +8,7 @@
 #include "layers/network.h"
 #include "layers/rewrites.h"
 #include "tests/lagging_device.h"
+#include "tests/require_cuda.h"
 #include "tests/tools_test_util.h"
 
 namespace gm {
@@ -190,6 +191,40 @@ TEST(EngineFeed, InterruptedInMidEpochAndResumedAsUnbroken) {
   test::expect_same_tensors(dir / "run/last.safetensors", reference.file());
 }
 
+TEST(EngineFeed, DamagedCheckpointsAreRefusedAndChangeNothing) {
+  const Reference reference;
+  test::TempDir dir;
+  auto device = open_device("cpu", {.threads = 2});
+  Training run(*device, nullptr, dir / "run");
+  const TensorFile before = store_weights(run.table, *run.weights), good = read_safetensors(reference.file());
+  const auto refused = [&](const TensorFile& bad, const std::string& part) {
+    write_safetensors(dir / "run/last.safetensors", bad);
+    EXPECT_ERROR(run.trainer->resume(), dir / "run/last.safetensors" + ": " + part);
+  };
+  for (const char* key : {"step", "epoch", "batch", "loss_sum", "correct", "samples", "best_loss",
+                          "best_accuracy", "best_epoch", "epochs_without_gain"}) {
+    TensorFile bad = good;
+    bad.metadata[key] = "1,5";
+    refused(bad, "not a full checkpoint: '" + std::string(key) + "' is '1,5', not a");
+    bad.metadata.erase(key);
+    refused(bad, "not a full checkpoint: '" + std::string(key) + "' is missing");
+  }
+  TensorFile bad = good;
+  bad.metadata["seed"] = "8";
+  refused(bad, "was trained with --seed 8, not 9");
+  for (const char* name : {"optimizer/moment1", "optimizer/moment2", "optimizer/parameters"}) {
+    bad = good;
+    bad.tensors[name] = StoredTensor::of(Shape{2}, {1, 2});
+    refused(bad, "'" + std::string(name) + "' is of another model");
+  }
+  bad = good;
+  bad.tensors["stem_conv/kernel"] = StoredTensor::of(Shape{2}, {1, 2});
+  refused(bad, "tensor 'stem_conv/kernel' has shape (2)");
+  const TensorFile after = store_weights(run.table, *run.weights);
+  for (const auto& [name, tensor] : before.tensors) EXPECT_EQ(after.at(name).bytes, tensor.bytes) << name;
+  EXPECT_EQ(run.trainer->step(), 0);
+}
+
 // Three batches an update, mixed targets: three kinds of steps, each a graph of its own. A run that is told
 // to stop between two of them first finishes the update.
 TEST(EngineFeed, AccumulatedGradientsOfMixedImagesTrainBitForBitLikeTheCpu) {
@@ -256,10 +291,7 @@ TEST(EngineFeed, UnreadableImagesLeaveSamplesAndImagesInStep) {
 // A card adds in another order: close, not equal; but the same bits twice, whatever stays on it and whether
 // the step is a graph.
 TEST(EngineFeed, CudaTrainsLikeTheCpuInOneGraph) {
-  if (!no_cuda_reason().empty()) {
-    if (std::getenv("GM_REQUIRE_GPU")) FAIL() << "no GPU: " << no_cuda_reason();
-    GTEST_SKIP() << "no GPU: " << no_cuda_reason();
-  }
+  if (!test::require_cuda()) GTEST_SKIP() << "no GPU: " << no_cuda_reason();
   const Reference reference;
   test::TempDir dir;
   std::string first;

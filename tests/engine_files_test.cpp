@@ -3,7 +3,10 @@
 
 #include <cstring>
 #include <fstream>
+#include <map>
+#include <set>
 
+#include "engine/atomic_file.h"
 #include "engine/optimizer.h"
 #include "engine/safetensors.h"
 #include "engine/trainer.h"
@@ -99,6 +102,55 @@ TEST(EngineFiles, ForeignFilesAreRefused) {
   EXPECT_NE(with_header(R"({"t":{"dtype":"Q7","shape":[2],"data_offsets":[0,8]}})").find("Q7"),
             std::string::npos);
   EXPECT_NE(with_header(R"({"t":5})").find("malformed"), std::string::npos);
+  // 2^80 elements are 0 in 64 bits.
+  for (const char* dims :
+       {"1099511627776,1099511627776", "0,1099511627776,1099511627776", "8589934593", "-1"})
+    EXPECT_NE(
+        with_header(R"({"t":{"dtype":"F32","shape":[)" + std::string(dims) + R"(],"data_offsets":[0,0]}})")
+            .find("b: tensor 't': its shape has too many elements"),
+        std::string::npos)
+        << dims;
+}
+
+TEST(EngineFiles, MetadataIsChecked) {
+  const std::map<std::string, std::string> values{{"n", "-1"},       {"x", "1e-3"},
+                                                  {"nan", "nan"},    {"text", "4x"},
+                                                  {"none", ""},      {"huge", "99999999999999999999"},
+                                                  {"list", "1 2.5 "}};
+  const Metadata m("a/b", values, "not a checkpoint");
+  EXPECT_EQ(m.integer("n", -1), -1);
+  EXPECT_EQ(m.number("x"), 1e-3);
+  EXPECT_EQ(m.numbers("list", 2), (std::vector<double>{1, 2.5}));
+  EXPECT_EQ(error_of([&] { m.text("step"); }), "a/b: not a checkpoint: 'step' is missing");
+  EXPECT_EQ(error_of([&] { m.integer("n"); }),
+            "a/b: not a checkpoint: 'n' is '-1', not a whole number of at least 0");
+  for (const char* key : {"x", "nan", "text", "none", "huge", "list"})
+    EXPECT_NE(error_of([&] { m.integer(key); }).find("not a whole number"), std::string::npos) << key;
+  for (const char* key : {"nan", "text", "none", "list"})
+    EXPECT_NE(error_of([&] { m.number(key); }).find("not a number"), std::string::npos) << key;
+  EXPECT_NE(error_of([&] { m.numbers("list", 3); }).find("has 2 numbers, not 3"), std::string::npos);
+  EXPECT_NE(error_of([&] { m.numbers("text", 1); }).find("has '4x', not a number"), std::string::npos);
+}
+
+// A killed process leaves its temporary files; the next one in such a container has the same number.
+TEST(EngineFiles, LeftoversOfAProcessOfTheSameNumberAreNotInTheWay) {
+  test::TempDir dir;
+  constexpr int kMany = 2000;  // more than this program has written
+  for (int serial = 0; serial < kMany; ++serial)
+    test::write_text(dir / (".x.tmp" + std::to_string(::getpid()) + "_" + std::to_string(serial) + ".json"),
+                     "old");
+  write_file_atomic(dir / "x.json", "new");
+  EXPECT_EQ(test::read_text(dir / "x.json"), "new");
+  EXPECT_EQ(dir.entries(), kMany + 1u);
+}
+
+TEST(EngineFiles, TemporaryNamesAreBesideTheFileAndNeverTheSame) {
+  std::set<std::string> names;
+  for (int i = 0; i < 100; ++i) names.insert(temporary_name("some/run/last.safetensors"));
+  EXPECT_EQ(names.size(), 100u);
+  for (const std::string& name : names) {
+    EXPECT_TRUE(name.starts_with("some/run/.last.tmp") && name.ends_with(".safetensors")) << name;
+  }
 }
 
 TEST(EngineFiles, WeightsOfAnotherModelChangeNothing) {

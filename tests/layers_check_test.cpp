@@ -116,5 +116,17 @@ TEST_F(LayersCheckMaxima, AreWrongWhereOurValuesSayOtherwise) {
   EXPECT_TRUE(std::isinf(compare_maxima(graph, places[0], {{-1, 2}, ours}, {{2, 2}, theirs}).relative));
 }
 
+TEST_F(LayersCheckMaxima, OfTheOtherSideAreCheckedToo) {
+  constexpr int32_t kFar = 1 << 30;  // to follow it is a crash
+  EXPECT_TRUE(std::isinf(compare_maxima(graph, places[0], {{2, 2}, ours}, {{kFar, 2}, theirs}).relative));
+  EXPECT_TRUE(
+      std::isinf(compare_maxima(graph, places[1], {{1, 1, 1}, ours}, {{1, -kFar, 1}, theirs}).relative));
+  EXPECT_THROW(compare_maxima(graph, places[0], {{2, 2}, ours}, {{2}, theirs}), Error);
+  EXPECT_TRUE(lie_inside(graph, places[0], {0, 2}));
+  EXPECT_FALSE(lie_inside(graph, places[0], {0, 3}));
+  EXPECT_FALSE(lie_inside(graph, places[1], {0, 1, 2}));
+  EXPECT_FALSE(lie_inside(graph, places[1], {0, -1, 1}));
+}
+
 }  // namespace
 }  // namespace gm

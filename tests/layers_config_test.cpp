@@ -59,6 +59,12 @@ TEST_F(Config, ErrorsNameFileLineAndNearestKey) {
   EXPECT_ERROR(read("batch: 4", "batch: 0"), path + ":14: train.batch: 0 is out of range");
   EXPECT_ERROR(read("size: 32", "size: 32.5"), path + ":7: input.size: must be a whole number");
   EXPECT_ERROR(read("name: sgd", "name: sdg"), path + ":13: optimizer.name: 'sdg' is not one of");
+  for (const std::string odd : {".nan", ".inf", "-.inf"}) {
+    EXPECT_ERROR(read("lr: 0.5", "lr: " + odd), path + ":13: optimizer.lr: must be a number");
+    for (const std::string& mean : {odd, "[1, 2, " + odd + "]"})
+      EXPECT_ERROR(read("size: 32", "size: 32\n  scaling: {mean: " + mean + "}"),
+                   path + ":8: input.scaling.mean: must be ");
+  }
   EXPECT_ERROR(read("recipe: quick", "recipe: slow"), "recipe 'slow' is not one of quick");
   EXPECT_ERROR(read("  classes: 5\n", ""), "model.classes: is required");
   EXPECT_ERROR(read("model:", "model: ["), path);

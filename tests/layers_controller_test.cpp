@@ -7,6 +7,7 @@
 
 #include "kernels/common/error.h"
 #include "layers/samplers.h"
+#include "tests/data_test_util.h"
 
 namespace gm {
 namespace {
@@ -168,6 +169,37 @@ TEST(Samplers, StateGoesOnBitForBit) {
       for (size_t k = 0; k < a.size(); ++k)
         ASSERT_EQ(a[k].choices, b[k].choices) << name << " iteration " << i;
     }
+  }
+}
+
+// One line that names the file; nothing is taken over.
+TEST(Samplers, DamagedStatesAreRefused) {
+  auto device = open_device("cpu", {.threads = 1});
+  const SearchSpace space(base(), {});
+  for (const char* name : {"enas", "halving"}) {
+    const auto sampler = make_sampler(name, space, *device, toy_config());
+    TensorFile good, after;
+    good.path = "state.safetensors";
+    sampler->save(good);
+    const auto refused = [&](const TensorFile& bad, const std::string& part) {
+      EXPECT_PRED_FORMAT2(testing::IsSubstring, "state.safetensors: " + part,
+                          test::error_of([&] { sampler->load(bad); }));
+    };
+    for (const auto& [key, value] : good.metadata) {
+      TensorFile bad = good;
+      bad.metadata.erase(key);
+      refused(bad, "not the state of a search: '" + key + "' is missing");
+      bad.metadata[key] = "1 x";
+      refused(bad, "not the state of a search: '" + key + "' ");
+    }
+    for (const auto& [key, tensor] : good.tensors) {
+      TensorFile bad = good;
+      bad.tensors[key] = StoredTensor::of(Shape{1, 2}, {7, 7});
+      refused(bad, "belongs to another search space");
+    }
+    sampler->save(after);
+    EXPECT_EQ(after.metadata, good.metadata);
+    for (const auto& [key, tensor] : good.tensors) EXPECT_EQ(after.at(key).bytes, tensor.bytes) << key;
   }
 }
 

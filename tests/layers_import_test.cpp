@@ -241,6 +241,28 @@ TEST(Import, ForeignAndTruncatedFilesAreOneLine) {
   expect_parts(message([&] { read_safetensors(kFolder + "keras_v2.h5"); }), {"not a safetensors file"});
 }
 
+// 2^80 elements, of which none is stored: 0 in 64 bits.
+TEST(Import, ImpossibleShapesAreRefused) {
+  test::TempDir dir;
+  const std::string path = dir / "huge.weights.h5";
+  {
+    h5::Lock lock;
+    h5::Handle file(H5Fcreate(path.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT), H5Fclose);
+    h5::Handle parents(H5Pcreate(H5P_LINK_CREATE), H5Pclose),
+        chunked(H5Pcreate(H5P_DATASET_CREATE), H5Pclose);
+    H5Pset_create_intermediate_group(parents, 1);
+    const hsize_t dims[] = {hsize_t{1} << 40, hsize_t{1} << 40}, chunk[] = {1, 1};
+    H5Pset_chunk(chunked, 2, chunk);
+    h5::Handle space(H5Screate_simple(2, dims, nullptr), H5Sclose);
+    h5::Handle data(
+        H5Dcreate2(file, "layers/conv/vars/0", H5T_IEEE_F32LE, space, parents, chunked, H5P_DEFAULT),
+        H5Dclose);
+    ASSERT_TRUE(data.ok()) << h5::reason();
+  }
+  expect_parts(message([&] { read_keras_weights(path); }),
+               {path, "tensor 'conv/0': its shape has too many elements"});
+}
+
 // ---- the legacy layout as older versions of Keras wrote it, by hand
 // -------------------------------------------
 

@@ -140,6 +140,23 @@ TEST(SharedWeights, OneChildLearns) {
   EXPECT_EQ(cache.built(), 1);
 }
 
+// With squeeze-and-excitation joined to the convolution before it, as gm_train trains on a card.
+TEST(SharedWeights, ChildrenAreFusedForTheirDevice) {
+  const SearchSpace s = space();
+  double losses[2];
+  for (const char* name : {"cpu", "simt"}) {
+    const bool card = name == std::string("simt");
+    auto device = open_device(name);
+    SharedWeights pool(s, 3);
+    ChildNetwork child(*device, s.largest(), pool, options(), nullptr);
+    int joined = 0;
+    for (const Node& n : child.session().graph().nodes()) joined += n.op->name == "depthwise_bn_se";
+    EXPECT_EQ(joined > 0, card) << name;
+    losses[card] = child.train(pool, batch(6, 1), 1e-2, 0);
+  }
+  EXPECT_NEAR(losses[1], losses[0], 1e-5 * losses[0]);
+}
+
 TEST(SharedWeights, StateOfAnotherSpaceIsRefused) {
   const SearchSpace s = space();
   SharedWeights pool(s, 3), other(SearchSpace(base(), {{3}, {1, 3}, {1}, {1}, {0}, {1}}), 3);

@@ -7,6 +7,7 @@
 
 #include "engine/buffer.h"
 #include "kernels/common/op.h"
+#include "tests/require_cuda.h"
 
 namespace gm::test {
 
@@ -84,10 +85,10 @@ class Direct {
   Buffer step_;
 };
 
-/// Those of the product backends here that run the CUDA sources, and all of them.
+/// Those of the product backends here that run the CUDA sources, and all of them. See require_cuda.
 inline std::vector<std::string> card_backends() {
   std::vector<std::string> names{"simt"};
-  if (no_cuda_reason().empty()) names.push_back("cuda");
+  if (require_cuda()) names.push_back("cuda");
   return names;
 }
 inline std::vector<std::string> backends() {

@@ -330,7 +330,7 @@ Result run_reference(const OpDef& op, const OpCase& c, const CaseData& data, boo
                  "reference of " + case_name(op, c));
 }
 
-std::vector<std::vector<double>> run_composition(const OpDef& op, const OpCase& c, const CaseData& data) {
+Result run_composition(const OpDef& op, const OpCase& c, const CaseData& data) {
   std::map<std::string, std::vector<double>> values;
   std::map<std::string, TensorSpec> specs;
   for (size_t i = 0; i < data.in.size(); ++i) {
@@ -370,9 +370,10 @@ std::vector<std::vector<double>> run_composition(const OpDef& op, const OpCase& 
     }
     for (size_t i = 0; i < step.state.size(); ++i) values[step.state[i]] = r.state[i];
   }
-  std::vector<std::vector<double>> out;
-  for (size_t i = 0; i < data.out.size(); ++i) out.push_back(values["out" + std::to_string(i)]);
-  return out;
+  Result result;
+  for (size_t i = 0; i < data.out.size(); ++i) result.out.push_back(values["out" + std::to_string(i)]);
+  for (size_t i = 0; i < data.state.size(); ++i) result.state.push_back(values["state" + std::to_string(i)]);
+  return result;
 }
 
 void expect_close(const std::vector<double>& got, const std::vector<double>& want, double tolerance,

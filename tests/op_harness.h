@@ -34,8 +34,8 @@ Result run(Device& device, const OpDef& op, const OpCase& c, const CaseData& dat
 /// Same, by the reference in doubles.
 Result run_reference(const OpDef& op, const OpCase& c, const CaseData& data, bool accumulate);
 
-/// The unfused composition of a fused op, by the reference in doubles, forward only.
-std::vector<std::vector<double>> run_composition(const OpDef& op, const OpCase& c, const CaseData& data);
+/// The unfused composition of a fused op, by the reference in doubles, forward only: outputs and state.
+Result run_composition(const OpDef& op, const OpCase& c, const CaseData& data);
 
 /// Compares with |a - b| <= tol * (|b| + rms(b)); exact when tol is 0. Also refuses an all-zero reference for
 /// tensors of more than a few elements: such a comparison proves nothing.

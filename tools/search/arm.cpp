@@ -143,13 +143,9 @@ void SearchArm::save() const {
 void SearchArm::resume() {
   if (!std::filesystem::exists(state_file())) return;
   const TensorFile file = read_safetensors(state_file());
-  const auto text = [&](const char* key) {
-    const auto found = file.metadata.find(key);
-    if (found == file.metadata.end()) fail(state_file() + ": no '" + key + "': not the state of a search");
-    return found->second;
-  };
-  iteration_ = std::stoll(text("iteration"));
-  trained_ = text("trained") == "1";
+  const Metadata kept(state_file(), file.metadata, "not the state of a search");
+  iteration_ = kept.integer("iteration");
+  trained_ = kept.text("trained") == "1";
   weights_.load(file);
   sampler_->load(file);
   const SearchConfig& c = shared_.config;

@@ -1,0 +1,72 @@
+#include "layers/whole_block.h"
+
+#include "kernels/mbconv/mbconv_gpu.h"
+
+namespace gm {
+
+std::vector<int> WholeBlock::nodes() const {
+  std::vector<int> list = se.nodes();
+  for (const Chain* c : {&expand, &depthwise, &project})
+    for (int n : c->nodes()) list.push_back(n);
+  return list;
+}
+
+std::optional<WholeBlock> WholeBlocks::from(int node) const {
+  WholeBlock b;
+  int next = node;
+  if (pointwise(node)) {
+    b.expand = match_.from(node);
+    if (!b.expand || b.expand.add >= 0) return {};
+    next = match_.only_consumer(b.expand.last());
+  }
+  if (!match_.is(next, "depthwise_conv2d")) return {};
+  b.depthwise = match_.from(next);
+  if (!b.depthwise || (b.expand && match_.act_of(b.expand) != match_.act_of(b.depthwise))) return {};
+  const int last = b.depthwise.last();
+  b.se = squeeze_excite_behind(g_, match_, last, match_.act_of(b.depthwise));
+  const int project = match_.only_consumer(b.se ? b.se.scale : last);
+  if (!pointwise(project)) return {};
+  b.project = match_.from(project);
+  if (!b.project || match_.act_of(b.project) != 0) return {};
+  if (b.project.add >= 0 && b.project.residual != input(b)) return {};
+  return b;
+}
+
+ValueId WholeBlocks::input(const WholeBlock& b) const {
+  return g_.nodes()[(b.expand ? b.expand : b.depthwise).conv].in[0];
+}
+
+Attrs WholeBlocks::attrs(const WholeBlock& b) const {
+  return Attrs(g_.nodes()[b.depthwise.conv].attrs)
+      .set("act", match_.act_of(b.depthwise))
+      .set("residual", b.project.add >= 0);
+}
+
+bool WholeBlocks::pays(const WholeBlock& b, bool every) const {
+  Specs in(11);
+  in[0] = g_.spec(input(b));
+  auto take = [&](int node, size_t weights, size_t bias) {
+    if (node < 0) return;
+    const Node& n = g_.nodes()[node];
+    in[weights] = g_.spec(n.in[1]);
+    if (n.op->name != "linear")
+      in[bias] = {Shape{weights == 3 ? in[3].shape[2] : in[weights].shape[0]}, DType::f32};
+  };
+  take(b.expand.conv, 1, 2);
+  take(b.depthwise.conv, 3, 4);
+  take(b.project.conv, 5, 6);
+  take(b.se.squeeze, 7, 8);
+  take(b.se.excite, 9, 10);
+  const MbconvShape s = mbconv_shape(attrs(b), in);
+  return every ? mbconv_plan(s).has_value() : mbconv_pays(s);
+}
+
+bool WholeBlocks::pointwise(int node) const {
+  if (!match_.is(node, "conv2d")) return false;
+  const Attrs& a = g_.nodes()[node].attrs;
+  for (const char* pad : {"pad_top", "pad_left", "pad_bottom", "pad_right"})
+    if (a.geti(pad, 0)) return false;
+  return a.geti("kernel") == 1 && a.geti("stride", 1) == 1;
+}
+
+}  // namespace gm
