@@ -8,6 +8,7 @@
 #include "kernels/common/op.h"
 #include "kernels/common/philox.h"
 #include "tests/data_test_util.h"
+#include "tests/require_cuda.h"
 
 namespace gm {
 namespace {
@@ -54,7 +55,7 @@ std::vector<float> run_op(Device& device, const std::vector<Image>& images, cons
 std::vector<std::unique_ptr<Device>> devices() {
   std::vector<std::unique_ptr<Device>> list;
   for (const char* name : {"cpu", "simt"}) list.push_back(open_device(name));
-  if (no_cuda_reason().empty()) list.push_back(open_device("cuda"));
+  if (test::require_cuda()) list.push_back(open_device("cuda"));
   return list;
 }
 

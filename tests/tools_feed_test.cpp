@@ -2,6 +2,7 @@
 #include <numeric>
 
 #include "tests/lagging_device.h"
+#include "tests/require_cuda.h"
 #include "tests/tools_test_util.h"
 #include "tools/classify.h"
 
@@ -126,10 +127,7 @@ TEST_F(ToolsFeed, RowsOfABatch) {
 }
 
 TEST_F(ToolsFeed, CudaPredictsLikeTheCpu) {
-  if (!no_cuda_reason().empty()) {
-    if (std::getenv("GM_REQUIRE_GPU")) FAIL() << "no GPU: " << no_cuda_reason();
-    GTEST_SKIP() << "no GPU: " << no_cuda_reason();
-  }
+  if (!test::require_cuda()) GTEST_SKIP() << "no GPU: " << no_cuda_reason();
   auto cpu = open_device("cpu"), card = open_device("cuda");
   expect_same(classify(*card, true), classify(*cpu, false), 1e-3f);
   expect_same(classify(*card, false), classify(*cpu, false), 1e-3f);

@@ -145,7 +145,7 @@ void SearchArm::resume() {
   const TensorFile file = read_safetensors(state_file());
   const Metadata kept(state_file(), file.metadata, "not the state of a search");
   iteration_ = kept.integer("iteration");
-  trained_ = kept.text("trained") == "1";
+  trained_ = kept.integer("trained") == 1;
   weights_.load(file);
   sampler_->load(file);
   const SearchConfig& c = shared_.config;
