@@ -120,8 +120,7 @@ void conv_bn_act_forward(const OpCall& c) {
   const bool residual = c.in.size() > 4 && c.in[4];
   ExpandForward p;
   if (expand_forward(c.attrs, conv_geometry(c.attrs, c.in[0], c.in[1]), residual, p) &&
-      joint_pays(c, p, p.shared_bytes(), forward_apart,
-                 [&](const OpCall& call) { forward_joint(call, p); }))
+      joint_pays(c, p, p.shared_bytes(), forward_apart, [&](const OpCall& call) { forward_joint(call, p); }))
     return forward_joint(c, p);
   forward_apart(c);
 }
