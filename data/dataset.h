@@ -35,8 +35,8 @@ class Dataset {
   virtual const std::string& path() const = 0;
 };
 
-/// The columns ra and dec of a set, in degrees; either may be empty. A value off the sky, such as NaN or -999,
-/// stands for a position that is not known.
+/// The columns ra and dec of a set, in degrees; either may be empty. A value off the sky, such as NaN or
+/// -999, stands for a position that is not known.
 struct SkyColumns {
   std::vector<double> ra, dec;
   bool at(int64_t i, double& to_ra, double& to_dec) const;  // see Dataset::sky

@@ -130,7 +130,8 @@ Labels read_labels(const CsvTable& table, const OpenOptions& options) {
 /// A column by its name in either case: tables made from FITS files write RA and DEC.
 std::vector<double> read_degrees(const CsvTable& table, const char* name, const char* upper) {
   std::vector<double> values;
-  int column = std::max(table.column(name), table.column(upper));
+  int column = table.column(name);
+  if (column < 0) column = table.column(upper);
   if (column < 0) return values;
   values.assign(table.rows(), std::numeric_limits<double>::quiet_NaN());
   for (int64_t r = 0; r < table.rows(); ++r) {

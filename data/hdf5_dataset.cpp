@@ -116,15 +116,14 @@ void Hdf5Dataset::read_labels(const OpenOptions& options) {
 void Hdf5Dataset::read_ids() {
   const h5::Handle ids = h5::open_dataset(file_, "id_str");
   if (!ids.ok()) return;
-  const std::vector<hsize_t> shape = h5::shape_of(ids);
-  if (shape != std::vector<hsize_t>{shape_[0]})
-    fail(path_ + ": id_str has shape " + h5::shape_text(shape) + ", expected (" + std::to_string(shape_[0]) +
-         ") like images");
+  const hssize_t count = H5Sget_simple_extent_npoints(h5::space_of(ids));
+  if (count != static_cast<hssize_t>(shape_[0]))
+    fail(path_ + ": id_str has " + std::to_string(count) + " rows, images has " + std::to_string(shape_[0]));
   const H5T_class_t kind = H5Tget_class(h5::type_of(ids));
   if (kind == H5T_STRING) {
     ids_ = h5::read_strings(ids, false);
   } else if (kind == H5T_INTEGER) {
-    std::vector<int64_t> numbers(shape[0]);
+    std::vector<int64_t> numbers(shape_[0]);
     if (H5Dread(ids, H5T_NATIVE_INT64, H5S_ALL, H5S_ALL, H5P_DEFAULT, numbers.data()) < 0) numbers.clear();
     for (const int64_t number : numbers) ids_.push_back(std::to_string(number));
   } else {

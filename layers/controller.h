@@ -25,7 +25,7 @@ struct Decision {
 };
 
 /// At every step: x = embedding of the last decision (a start symbol first); gates = W x + U h; h, c = LSTM;
-/// logits = V_kind h. No biases; weights start uniform in +-0.1. Two graphs of the engine's share the
+/// logits = V_kind h. No biases; weights start uniform in +-0.1. Two engine graphs share the
 /// parameters: one step for sampling, the whole sequence for learning.
 class Controller {
  public:

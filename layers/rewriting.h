@@ -7,8 +7,8 @@
 
 namespace gm {
 
-/// Convolution -> batch norm -> activation -> average pool, or -> stochastic depth -> residual add, found from
-/// its first node. -1 where a part is missing.
+/// Convolution -> batch norm -> activation -> average pool, or -> stochastic depth -> residual add, found
+/// from its first node. -1 where a part is missing.
 struct Chain {
   int conv = -1, norm = -1, act = -1, pool = -1, drop = -1, add = -1;
   ValueId residual = kAbsent;  // the other operand of the add

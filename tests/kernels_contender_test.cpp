@@ -1,5 +1,5 @@
-// A new way of doing a call against the trusted one, on a card that is played: who is taken, what is kept, and
-// that the call's own memory is left alone.
+// A new way of doing a call against the trusted one, on a card that is played: who is taken, what is kept,
+// and that the call's own memory is left alone.
 #include <gtest/gtest.h>
 
 #include <cmath>

@@ -78,5 +78,12 @@ TEST_F(Config, ErrorsOfSetDoNotBlameTheFile) {
   EXPECT_ERROR(read("", "", {"model.classes.x=3"}), "'classes' is not a section");
 }
 
+TEST_F(Config, TheFirstPapersRecipeSplits80To10To10) {
+  const std::string file = std::string(GM_SOURCE_DIR) + "/models/effv2s_cbam.yaml";
+  const YAML::Node data = load_config(file, {"recipe=paper"})["data"];
+  EXPECT_EQ(data["val_fraction"].as<double>(), 0.1);
+  EXPECT_EQ(data["test_fraction"].as<double>(), 0.1);
+}
+
 }  // namespace
 }  // namespace gm

@@ -48,6 +48,19 @@ TEST_F(Tools, OpsOfANetworkAgainstTheCeilings) {
   EXPECT_TRUE(backward);
 }
 
+TEST_F(Tools, ListedCasesSayWhatBoundsThem) {
+  const Ran r = run("gm_bench", {"--op", "linear", "--seconds", "0.001", "--json", "--device", "cpu"});
+  expect_success(r);
+  const auto rows = json_lines(r.out);
+  ASSERT_GT(rows.size(), 1u);
+  for (size_t i = 1; i < rows.size(); ++i) {
+    const auto& row = rows[i];
+    const bool by_memory = std::abs(double(row.at("share_of_roof")) - double(row.at("share_of_copy"))) <
+                           1e-6 * double(row.at("share_of_roof"));
+    EXPECT_EQ(row.at("memory_bound"), by_memory) << row;
+  }
+}
+
 TEST_F(Tools, ImagesFromTheHostAgainstUploads) {
   const Ran r = run("gm_bench", {"--model", config, "--from-host", "40", "--batch", "4", "--seconds", "0.001",
                                  "--json", "--device", "cpu"});

@@ -344,6 +344,12 @@ TEST_F(Cli, OutputsThatWouldReplaceInputs) {
   expect_failure(run("gm_model", {"export", model, "--to", "timm", "--out", model}), 1,
                  {model, "is an input"});
   EXPECT_EQ(read_text(model), weights);
+  fs::create_directory(dir / "run");  // a run is evaluated by its best weights and resumed from its last
+  for (const char* file : {"best", "last"})
+    fs::copy_file(model, dir / ("run/" + std::string(file) + ".safetensors"));
+  expect_failure(
+      run("gm_model", {"export", dir / "run", "--to", "timm", "--out", dir / "run/last.safetensors"}), 1,
+      {"last.safetensors", "is an input"});
   const std::string picture = dir / "set/images/g0.png", pixels = read_text(picture);
   expect_failure(run("gm_data", {"preview", data, "--config", config, "--out", picture}), 1,
                  {picture, "is an input"});
@@ -357,15 +363,13 @@ TEST_F(Cli, OutputsThatWouldReplaceInputs) {
   expect_failure(run("gm_train", {mine, "--data", data, "--out", dir / "mine"}), 1, {mine, "is an input"});
   EXPECT_EQ(read_text(mine), test::tiny_config());
   write_text(table, "id_str,file_loc,label\ng0,../set/images/g0.png,0\n");
-  auto eval = [&] {
-    return run("gm_eval", {"--model", model, "--data", table, "--out", dir / "eval", "--device", "cpu"});
+  auto evaluate = [&](const std::string& set) {
+    return run("gm_eval", {"--model", model, "--data", set, "--out", dir / "eval", "--device", "cpu"});
   };
-  expect_failure(eval(), 1, {table, "is an input"});
+  expect_failure(evaluate(table), 1, {table, "is an input"});
   fs::rename(table, dir / "eval/mine.csv");
   write_text(dir / "eval/scores.json", "{}");
-  expect_failure(run("gm_eval", {"--model", model, "--data", dir / "eval/mine.csv", "--out", dir / "eval",
-                                 "--device", "cpu"}),
-                 1, {dir / "eval", "fold"});
+  expect_failure(evaluate(dir / "eval/mine.csv"), 1, {dir / "eval", "fold"});
   EXPECT_FALSE(fs::exists(table));
   fs::create_directories(out);
   write_text(out + "/journal.jsonl", "");

@@ -154,6 +154,7 @@ TEST_F(CrossValidation, RefusesWhatWouldMislead) {
   refused({"--folds", "4"}, {"--folds 4", "1 to 3"});
   refused({"--batch", "61"}, {"train.batch 61", "60 images"});
   refused({"--resume"}, {"no folds.csv"});
+  refused({"--set", "train.freeze=[nolayer]"}, {"nolayer"});
   expect_failure(run("gm_train", {config, "--data", data, "--out", dir / "x", "--cross-validate", "40"}), 1,
                  {"class '", "objects, fewer than the 40 folds"});
   expect_failure(run("gm_train", {config, "--data", data, "--folds", "1"}), 2, {"--cross-validate"});

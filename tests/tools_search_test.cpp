@@ -282,6 +282,18 @@ TEST_F(Search, ImpossibleSettingsAreOneLine) {
   expect_failure(test::run("gm_search", arguments("a", {"--set", "search.iterations=1"})), 1,
                  {"already holds a run"});
   expect_failure(test::run("gm_search", arguments("a", {"--resume"})), 1, {"differs from the search in"});
+  test::name_labels(data + "/labels.csv");
+  expect_failure(test::run("gm_search", arguments("a", {"--set", "search.iterations=1", "--resume"})), 1,
+                 {"split.csv", "of class"});
+}
+
+// Every step is another network's: no gradients of several batches, no average of weights.
+TEST_F(Search, SharedWeightsTrainWithoutAccumulationAndAverages) {
+  expect_success(test::run("gm_search", arguments("a", {"--set", "search.iterations=1"})));
+  expect_success(
+      test::run("gm_search", arguments("b", {"--set", "search.iterations=1", "--set",
+                                             "optimizer.accumulate=3", "--set", "optimizer.average=0.9"})));
+  test::expect_same_tensors(dir / "a/state_enas.safetensors", dir / "b/state_enas.safetensors");
 }
 
 }  // namespace

@@ -106,6 +106,16 @@ inline void expect_same_tensors(const std::string& a, const std::string& b) {
   }
 }
 
+/// Makes class names the labels of a catalog of gm_data synth: the same galaxies and classes, numbered in the
+/// order of their names.
+inline void name_labels(const std::string& catalog) {
+  const CsvTable table(catalog);
+  std::string named = "id_str,file_loc,label\n";
+  for (int64_t r = 0; r < table.rows(); ++r)
+    named += table.cell(r, 0) + "," + table.cell(r, 1) + "," + table.cell(r, table.column("class")) + "\n";
+  write_text(catalog, named);
+}
+
 /// Losses, accuracies and learning rates; speeds differ from run to run.
 inline std::string comparable_metrics(const std::string& path) {
   const CsvTable t(path);

@@ -299,13 +299,8 @@ TEST_F(Train, ResumeRefusesWhatIsNotItsCheckpoint) {
     expect_failure(test::run("gm_train", args), 1, parts);
     EXPECT_EQ(test::read_text(file), before);
   };
-  // The same galaxies and classes, numbered in another order.
   const std::string catalog = data + "/labels.csv", labels = test::read_text(catalog);
-  const CsvTable table(catalog);
-  std::string named = "id_str,file_loc,label\n";
-  for (int64_t r = 0; r < table.rows(); ++r)
-    named += table.cell(r, 0) + "," + table.cell(r, 1) + "," + table.cell(r, table.column("class")) + "\n";
-  test::write_text(catalog, named);
+  test::name_labels(catalog);
   fails({}, {"split.csv", "of class", "the data have changed"});
   test::write_text(catalog, labels);
   const std::string begun = dir / "a/config.yaml", text = test::read_text(begun);

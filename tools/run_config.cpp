@@ -109,12 +109,13 @@ TransformConfig read_transform(const YAML::Node& config, const std::string& wher
 
 void set_path(YAML::Node& config, const std::string& section, const std::string& key,
               const std::string& given) {
+  std::string path = given;
+  if (const YAML::Node part = config[section];
+      path.empty() && part.IsMap() && part[key] && part[key].IsScalar())
+    path = part[key].Scalar();
+  if (path.empty()) return;  // or none: who reads it says more
   const std::string name = section + "." + key;
-  if (!given.empty()) set_key(config, name, YAML::Node(given), name);
-  const YAML::Node part = config[section];
-  if (!part.IsMap() || !part[key] || !part[key].IsScalar()) return;  // who reads it says more
-  const std::string path = part[key].Scalar();
-  if (!path.empty()) set_key(config, name, YAML::Node(fs::absolute(path).lexically_normal().string()), name);
+  set_key(config, name, YAML::Node(fs::absolute(path).lexically_normal().string()), name);
 }
 
 RunConfig read_run_config(const YAML::Node& config, const std::string& where) {

@@ -1,7 +1,7 @@
 // Sums over the pixels of a tensor, of batch norm and what is fused with it: thread (f32) -> block (shared
-// memory, in a fixed order) -> partials[block] -> the block that arrives last adds them in a fixed order, eights
-// of them in f32 and those in f64, and finishes the job: no second launch, no float atomics, and the number of
-// blocks depends on the shape only, so the bits do not depend on timing or on the card.
+// memory, in a fixed order) -> partials[block] -> the block that arrives last adds them in a fixed order,
+// eights of them in f32 and those in f64, and finishes the job: no second launch, no float atomics, and the
+// number of blocks depends on the shape only, so the bits do not depend on timing or on the card.
 #pragma once
 #include "kernels/batch_norm/bn.cuh"
 #include "kernels/common/reduce.cuh"

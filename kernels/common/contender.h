@@ -1,10 +1,9 @@
-// Whether a new way of doing a call takes the place of a trusted one on a card: it has to be the faster one by
-// the clock, and its first results have to be the same. Decided once for a problem and kept with the
+// Whether a new way of doing a call takes the place of a trusted one on a card: it has to be the faster one
+// by the clock, and its first results have to be the same. Decided once for a problem and kept with the
 // libraries' plans. Free of CUDA: memory and clock are the caller's (kernels/common/cuda_trial.h), so that
 // tests can play a card.
 #pragma once
 #include <functional>
-#include <memory>
 #include <string>
 #include <vector>
 

@@ -10,8 +10,8 @@
 // The mask is never stored: backward draws it again (dx = dy * keep / (1 - rate)) from the seed and step of
 // Context::step. Without a step (inference) the op is the identity.
 //
-// Draw i (an element, of its sample if shared, or a sample) is word i % 4 of the Philox block with key = seed and
-//   counter = (low 32 bits of i / 4, high bits of i / 4 | RngUse::op << 24, stream, step).
+// Draw i (an element, of its sample if shared, or a sample) is word i % 4 of the Philox block with
+//   key = seed and counter = (low 32 bits of i / 4, high bits of i / 4 | RngUse::op << 24, stream, step).
 // The use in the second word keeps dropout apart from PhiloxStream, whose second word is the bare use.
 #pragma once
 #include "kernels/common/attrs.h"

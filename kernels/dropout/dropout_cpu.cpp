@@ -46,24 +46,15 @@ void apply(const OpCall& c, const Shape& shape, const T* x, T* y, bool accumulat
         at = stop;
       }
     });
-  } else if (p.shared) {
-    const int64_t each = n / shape[0];
-    c.ctx.pool->ranges((each + chunk - 1) / chunk, 1, [&](int64_t begin, int64_t end, int) {
+  } else {
+    const int64_t each = p.shared ? n / shape[0] : n;  // elements with a draw of their own
+    c.ctx.pool->ranges((each + chunk - 1) / chunk, 16, [&](int64_t begin, int64_t end, int) {
       float factor[4 * kBlocks];
       for (int64_t k = begin; k < end; ++k) {
         draw(*c.ctx.step, p, k * kBlocks, factor);
         const int64_t first = k * chunk, last = std::min(each, first + chunk);
-        for (int64_t start = 0; start < n; start += each)
-          multiply(start + first, start + last, [&](int64_t i) { return factor[i - start - first]; });
-      }
-    });
-  } else {
-    c.ctx.pool->ranges((n + chunk - 1) / chunk, 16, [&](int64_t begin, int64_t end, int) {
-      float factor[4 * kBlocks];
-      for (int64_t k = begin; k < end; ++k) {
-        draw(*c.ctx.step, p, k * kBlocks, factor);
-        const int64_t first = k * chunk;
-        multiply(first, std::min(n, first + chunk), [&](int64_t i) { return factor[i - first]; });
+        for (int64_t sample = 0; sample < n; sample += each)
+          multiply(sample + first, sample + last, [&](int64_t i) { return factor[i - sample - first]; });
       }
     });
   }
