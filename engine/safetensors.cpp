@@ -124,24 +124,25 @@ Shape stored_shape(const std::vector<uint64_t>& dims, const std::string& where) 
 
 std::vector<float> StoredTensor::floats() const {
   std::vector<float> v(spec.shape.numel());
-  if (spec.dtype == DType::f32)
-    std::memcpy(v.data(), bytes.data(), bytes.size());
-  else if (spec.dtype == DType::bf16)
+  if (spec.dtype == DType::f32) {
+    if (!v.empty()) std::memcpy(v.data(), bytes.data(), bytes.size());  // it wants a place even for nothing
+  } else if (spec.dtype == DType::bf16) {
     for (size_t i = 0; i < v.size(); ++i) {
       bf16 b;
       std::memcpy(&b, bytes.data() + 2 * i, 2);
       v[i] = to_float(b);
     }
-  else
+  } else {
     fail("tensor of type " + std::string(dtype_name(spec.dtype)) + " read as floats");
+  }
   return v;
 }
 
 StoredTensor StoredTensor::of(const Shape& shape, const std::vector<float>& values) {
   StoredTensor t;
   t.spec = {shape, DType::f32};
-  t.bytes.resize(values.size() * sizeof(float));
-  std::memcpy(t.bytes.data(), values.data(), t.bytes.size());
+  const auto* first = reinterpret_cast<const char*>(values.data());
+  t.bytes.assign(first, first + values.size() * sizeof(float));
   return t;
 }
 
