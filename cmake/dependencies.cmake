@@ -11,6 +11,12 @@ endif()
 find_package(nlohmann_json REQUIRED)
 find_package(CLI11 REQUIRED)
 find_package(fmt REQUIRED)
+add_library(gm_fmt INTERFACE)
+if(GM_PORTABLE)
+  target_link_libraries(gm_fmt INTERFACE fmt::fmt-header-only)  # Debian has no libfmt.a
+else()
+  target_link_libraries(gm_fmt INTERFACE fmt::fmt)
+endif()
 
 # hdf5::c comes from the serial build of libhdf5-dev.
 find_path(HDF5_INCLUDE hdf5.h PATH_SUFFIXES hdf5/serial)
