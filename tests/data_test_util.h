@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <cmath>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -118,7 +119,7 @@ class FakeDataset : public Dataset {
     if (positions.empty()) return false;
     ra = positions[i].first;
     dec = positions[i].second;
-    return true;
+    return !std::isnan(ra);
   }
   Image read(int64_t i) const override {
     if (i == bad_row) fail("g" + std::to_string(i) + ".jpg: truncated image");

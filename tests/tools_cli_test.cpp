@@ -162,9 +162,10 @@ TEST_F(Cli, Catalogs) {
   // Seven classes where the model has five.
   write_text(csv, "id_str,label\na,6\nb,1\n");
   expect_failure(train({"--data", csv}), 1, {csv, "7 classes", "model.classes=7"});
-  // An image that is missing shows when it is read.
-  write_text(csv, "id_str,label\n" + std::string("a,0\nb,1\nc,2\nd,3\ne,4\n"));
+  // An image that is missing shows when it is read, or before training, which may take hours to come to it.
+  write_text(csv, "id_str,label\n" + std::string("a,0\nb,1\nc,2\nd,3\ne,4\nf,\n"));
   expect_failure(infer({csv, "--strict"}), 1, {dir / "set/images/a.jpg", "no such file"});
+  expect_failure(train({"--data", csv}), 1, {csv, "5 of 5 labelled images", dir / "set/images/a.jpg"});
   expect_nothing_written();
 }
 

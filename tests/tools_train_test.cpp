@@ -289,6 +289,26 @@ TEST_F(Train, AnotherNumberOfClassesGetsANewHead) {
   EXPECT_NE(log.find("padding symmetric"), std::string::npos) << log;  // --set stays
 }
 
+// As many classes, but other ones: what the head has learnt of "round" says nothing about "edge-on".
+TEST_F(Train, ClassesOfOtherNamesGetANewHead) {
+  train("a", {"--epochs", "1"});
+  const std::string catalog = data + "/labels.csv";
+  const CsvTable table(catalog);
+  std::string renamed = "id_str,file_loc,label,class\n";
+  for (int64_t r = 0; r < table.rows(); ++r)
+    renamed += table.cell(r, 0) + "," + table.cell(r, 1) + "," + table.cell(r, table.column("label")) +
+               ",kind" + table.cell(r, table.column("label")) + "\n";
+  auto begin = [&](const std::string& out) {
+    train(out, {"--epochs", "1", "--init", dir / "a"});
+    return test::read_text(dir / (out + "/log.txt"));
+  };
+  const std::string same = begin("b");
+  EXPECT_EQ(same.find("the head is new"), std::string::npos) << same;
+  test::write_text(catalog, renamed);
+  const std::string other = begin("c");
+  EXPECT_NE(other.find("the head is new: 5 classes of other names"), std::string::npos) << other;
+}
+
 TEST_F(Train, ResumeRefusesWhatIsNotItsCheckpoint) {
   train("a", {"--epochs", "1"});
   const std::string file = last("a"), bytes = test::read_text(file);

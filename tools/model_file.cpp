@@ -4,6 +4,7 @@
 #include <cmath>
 #include <filesystem>
 
+#include "data/dataset.h"
 #include "layers/import.h"
 #include "tools/run_config.h"
 
@@ -57,9 +58,12 @@ void adopt_model_conventions(YAML::Node config, const Architecture& from,
   }
 }
 
-std::string start_from(const ModelFile& model, const ParameterTable& table, Weights& weights) {
+std::string start_from(const ModelFile& model, const std::vector<std::string>& classes,
+                       const ParameterTable& table, Weights& weights) {
   const auto& tensors = model.tensors.tensors;
-  bool same_head = true;
+  const std::vector<std::string>& known = model.architecture.class_names;
+  const bool other = !only_numbered(known) && !only_numbered(classes) && known != classes;
+  bool same_head = !other;
   for (const Parameter& p : table) {
     const auto it = tensors.find(p.name);
     if (it != tensors.end() && it->second.spec.shape == p.shape) continue;
@@ -77,7 +81,7 @@ std::string start_from(const ModelFile& model, const ParameterTable& table, Weig
   if (same_head) return "starting from " + model.path;
   return "starting from " + model.path + " (" + std::to_string(model.architecture.classes) +
          " classes); the head is new: " + std::to_string(table[table.find("predictions/bias")].shape[0]) +
-         " classes";
+         (other ? " classes of other names" : " classes");
 }
 
 std::map<std::string, std::string> model_metadata(const Architecture& a, const YAML::Node& augment) {

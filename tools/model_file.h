@@ -26,9 +26,11 @@ void adopt_model_conventions(YAML::Node config, const Architecture& from,
                              const std::vector<std::string>& sets);
 
 /// Takes over every parameter, except that predictions and the hidden layer keep their initial values when
-/// one of them is absent or of another shape (another number of classes). Returns a line that says what was
-/// done; throws gm::Error naming file and tensor for anything else that is missing or of another shape.
-std::string start_from(const ModelFile& model, const ParameterTable& table, Weights& weights);
+/// one of them is absent or of another shape (another number of classes), or `classes` have other names than
+/// the model's. Returns a line that says what was done; throws gm::Error naming file and tensor for anything
+/// else that is missing or of another shape.
+std::string start_from(const ModelFile& model, const std::vector<std::string>& classes,
+                       const ParameterTable& table, Weights& weights);
 
 /// Metadata that read_model needs, for writing.
 std::map<std::string, std::string> model_metadata(const Architecture& a, const YAML::Node& augment);

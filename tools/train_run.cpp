@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <filesystem>
+
 #include "data/folds.h"
 #include "engine/atomic_file.h"
 #include "layers/import.h"
@@ -13,6 +15,25 @@
 
 namespace gm {
 
+namespace {
+// Hours may pass before a run meets a picture that is not there.
+void check_files(const Dataset& data) {
+  int64_t missing = 0, labelled = 0;
+  std::string first;
+  for (int64_t row = 0; row < data.size(); ++row) {
+    if (data.label(row) < 0) continue;
+    ++labelled;
+    std::error_code none;
+    const std::string file = data.file(row);
+    if (file.empty() || std::filesystem::exists(file, none)) continue;
+    if (!missing++) first = file;
+  }
+  if (missing)
+    fail(fmt::format("{}: {} of {} labelled images are missing, first {}", data.path(), missing, labelled,
+                     first));
+}
+}  // namespace
+
 std::shared_ptr<Dataset> open_training_data(const RunConfig& run, const std::string& one_class) {
   auto data = open_dataset(run.data_path, {.classes = run.architecture.class_names});
   const size_t classes = data->classes().size();
@@ -21,6 +42,7 @@ std::shared_ptr<Dataset> open_training_data(const RunConfig& run, const std::str
   if (static_cast<int>(classes) != run.architecture.classes)
     fail(fmt::format("{}: has {} classes, the model {}; use --set model.classes={}", run.data_path, classes,
                      run.architecture.classes, classes));
+  check_files(*data);
   return data;
 }
 
@@ -109,7 +131,7 @@ class TrainingRun {
     if (!job_.resume) {
       weights_.initialize(table_, seed());
       if (job_.init) {
-        started = start_from(*job_.init, table_, weights_);
+        started = start_from(*job_.init, run_.architecture.class_names, table_, weights_);
         job_.init->tensors = {};
       }
     }

@@ -25,7 +25,7 @@ struct TrainJob {
 
 /// The labelled data of a configuration. Names that model.class_names gives are met by name, or name the
 /// classes of data that only number them. Throws gm::Error when there are no labels, one class only, which
-/// `one_class` says, or other classes than the model's.
+/// `one_class` says, other classes than the model's, or files of labelled images that do not exist.
 std::shared_ptr<Dataset> open_training_data(
     const RunConfig& run, const std::string& one_class = "has one class; there is nothing to learn");
 
