@@ -36,19 +36,9 @@ std::vector<int64_t> sky_groups(const Dataset& data, double arcsec) {
   const double degree = std::numbers::pi / 180, chord = arcsec / 3600 * degree;
   using Vector = std::array<double, 3>;
   std::unordered_map<uint64_t, std::vector<std::pair<int64_t, Vector>>> cells;  // side = chord
-  struct Named {
-    int64_t row;
-    bool placed;
-  };
-  std::unordered_map<std::string, Named> named;
   for (int64_t row = 0; arcsec > 0 && row < data.size(); ++row) {
     double ra, dec;
-    const bool placed = data.sky(row, ra, dec);
-    const auto [same, fresh] = named.try_emplace(data.id(row), Named{row, placed});
-    // Two positions say more than a name, which some surveys give once a field.
-    if (!fresh && !(placed && same->second.placed))
-      parent[find_root(parent, row)] = find_root(parent, same->second.row);
-    if (!placed) continue;
+    if (!data.sky(row, ra, dec)) continue;
     Vector p = {std::cos(dec * degree) * std::cos(ra * degree),
                 std::cos(dec * degree) * std::sin(ra * degree), std::sin(dec * degree)};
     int64_t x = std::floor(p[0] / chord), y = std::floor(p[1] / chord), z = std::floor(p[2] / chord);

@@ -13,8 +13,7 @@ struct SplitConfig {
   double val = 0.1;   ///< share of every class, 0 .. 1
   double test = 0.0;  ///< share of every class; val + test < 1
   uint64_t seed = 0;
-  /// Images whose positions are this close (chained), or of one id where a position is not known, are one
-  /// object and stay together; 0 switches it off.
+  /// Images whose positions are this close (chained) are one object and stay together; 0 switches it off.
   double same_sky_arcsec = 1.0;
 };
 
@@ -29,7 +28,7 @@ struct Split {
 /// Throws gm::Error: shares out of range, no labelled rows.
 Split make_split(const Dataset& data, const SplitConfig& config);
 
-/// Numbers 0 .. n-1 of sky objects by row; a row without a position goes with the first of its id.
+/// Numbers 0 .. n-1 of sky objects by row; rows without a position are objects of their own.
 std::vector<int64_t> sky_groups(const Dataset& data, double arcsec);
 
 /// The sky objects of every class in a seeded random order, each as its rows: what is dealt out to the parts

@@ -1,6 +1,5 @@
 #include "data/split.h"
 
-#include <limits>
 #include <map>
 #include <set>
 
@@ -65,22 +64,6 @@ TEST(DataSplit, SkyGroupsAcrossTheSeamAndAtThePole) {
                     {100 + .9 * arcsec, 20}};
   EXPECT_EQ(sky_groups(data, 1), (std::vector<int64_t>{0, 0, 1, 2, 2, 3, 3}));
   EXPECT_EQ(sky_groups(data, 0), (std::vector<int64_t>{0, 1, 2, 3, 4, 5, 6}));
-}
-
-// Without positions an id is all there is; between two positions it does not count.
-TEST(DataSplit, OneIdIsOneObjectWherePositionsDoNotSayOtherwise) {
-  struct Named : FakeDataset {
-    using FakeDataset::FakeDataset;
-    std::vector<std::string> ids;
-    std::string id(int64_t i) const override { return ids[static_cast<size_t>(i)]; }
-  };
-  const double nan = std::numeric_limits<double>::quiet_NaN();
-  Named data(7, 1);
-  data.ids = {"a", "b", "a", "c", "c", "c", "b"};
-  EXPECT_EQ(sky_groups(data, 1), (std::vector<int64_t>{0, 1, 0, 2, 2, 2, 1}));
-  EXPECT_EQ(sky_groups(data, 0), (std::vector<int64_t>{0, 1, 2, 3, 4, 5, 6}));
-  data.positions = {{1, 0}, {2, 0}, {nan, nan}, {3, 0}, {4, 0}, {nan, nan}, {2, 0}};
-  EXPECT_EQ(sky_groups(data, 1), (std::vector<int64_t>{0, 1, 0, 2, 3, 2, 1}));
 }
 
 TEST(DataSplit, OneObjectNeverCrosses) {

@@ -3,7 +3,6 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
-#include <cmath>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -119,7 +118,7 @@ class FakeDataset : public Dataset {
     if (positions.empty()) return false;
     ra = positions[i].first;
     dec = positions[i].second;
-    return !std::isnan(ra);
+    return true;
   }
   Image read(int64_t i) const override {
     if (i == bad_row) fail("g" + std::to_string(i) + ".jpg: truncated image");
