@@ -35,6 +35,12 @@ if(GM_PORTABLE)
   target_link_libraries(gm_hdf5 INTERFACE ${CMAKE_DL_LIBS})
 endif()
 
+# The check sums of PNG files.
+if(GM_PORTABLE)
+  set(ZLIB_USE_STATIC_LIBS ON)
+endif()
+find_package(ZLIB REQUIRED)
+
 find_path(STB_INCLUDE stb/stb_image.h)
 if(NOT STB_INCLUDE)
   message(FATAL_ERROR "stb_image not found: run tools/setup.sh")

@@ -8,6 +8,8 @@
 #include <filesystem>
 #include <memory>
 
+#include <zlib.h>
+
 #include "engine/atomic_file.h"
 #include "engine/jpeg_decoder.h"
 #include "kernels/common/error.h"
@@ -67,6 +69,20 @@ bool png_complete(const uint8_t* p, size_t n) {
   return false;
 }
 
+/// Whether the chunks that pixels depend on are as they were written: stb checks no sums, so that a flipped
+/// bit would become another picture. Of a complete PNG.
+bool png_intact(const uint8_t* p, size_t n) {
+  for (size_t at = 8, length = 0;; at += 12 + length) {
+    length = big_endian(p + at, 4);
+    if (length > n - at - 12) return false;
+    const uint8_t* type = p + at + 4;
+    const bool ancillary = type[0] & 0x20;
+    if (!ancillary && crc32(0, type, static_cast<uInt>(length) + 4) != big_endian(type + 4 + length, 4))
+      return false;
+    if (std::memcmp(type, "IEND", 4) == 0) return true;
+  }
+}
+
 void check_sides(int width, int height, const std::string& name) {
   std::string size = std::to_string(width) + "x" + std::to_string(height) + " px";
   if (std::min(width, height) < kMinSide)
@@ -118,6 +134,7 @@ Image decode_image(const uint8_t* bytes, size_t size, const std::string& name, J
   int width = 0, height = 0;
   if (header_size(bytes, size, width, height)) check_sides(width, height, name);
   if (!(jpeg ? jpeg_complete(bytes, size) : png_complete(bytes, size))) fail(name + ": truncated image");
+  if (!jpeg && !png_intact(bytes, size)) fail(name + ": corrupt image: a check sum is wrong");
   if (card && is_jfif(bytes, size) && width > 0) {
     Image image{width, height, std::vector<uint8_t>(static_cast<size_t>(width) * height * 3)};
     if (card->decode({bytes, size}, width, height, image.rgb)) return image;

@@ -107,6 +107,24 @@ TEST(DataImage, RestartMarkersAreNotTheEnd) {
       ASSERT_NEAR(image.rgb[(y * 24 + x) * 3], std::min(255, 10 * x + 4 * y), 16) << x << "," << y;
 }
 
+TEST(DataImage, FlippedBitsOfAPngAreFound) {
+  const Image image = test::gradient(24, 24);
+  std::string bytes;
+  for (uint8_t b : encode_png(image)) bytes += static_cast<char>(b);
+  // A chunk that no pixel depends on may be damaged: "tEXt" with a wrong sum, before IDAT.
+  const size_t data = bytes.find("IDAT") - 4;
+  bytes.insert(data, std::string("\0\0\0\1tEXtx\1\2\3\4", 13));
+  auto decode = [](const std::string& png) {
+    return decode_image(reinterpret_cast<const uint8_t*>(png.data()), png.size(), "a.png");
+  };
+  EXPECT_EQ(decode(bytes).rgb, image.rgb);
+  for (size_t i = data + 13 + 8; i + 12 < bytes.size(); ++i) {
+    std::string broken = bytes;
+    broken[i] = static_cast<char>(broken[i] ^ 1 << i % 8);
+    EXPECT_ERROR(decode(broken), "a.png: corrupt image: a check sum is wrong");
+  }
+}
+
 TEST(DataImage, FlippedBytesNeverCrash) {
   TempDir dir;
   for (const char* name : {"a.jpg", "a.png"}) {

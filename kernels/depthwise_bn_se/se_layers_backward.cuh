@@ -35,6 +35,7 @@ struct SeProduct {
   float *dw, *db;  // null: not wanted
   bool add_w, add_b;
   GM_HOST_DEVICE int tiles() const {
+    if (!dw && !db) return 0;
     return ((rows + kSeTile - 1) / kSeTile) * ((columns + kSeTile - 1) / kSeTile);
   }
 };
