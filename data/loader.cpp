@@ -49,11 +49,13 @@ size_t ImageCache::most_bytes(size_t images) const {
 
 void reserve_images(ImagePool& pool, size_t free_bytes, const ImageCache& cache, size_t images,
                     int64_t batch) {
-  const double half = static_cast<double>(free_bytes) / 2, each = cache.image_bytes(),
-               all = each * static_cast<double>(images);
-  const bool fit = all <= half;
-  pool.reserve(static_cast<size_t>(fit ? all : half),
-               fit ? 0 : static_cast<size_t>(each * static_cast<double>(batch)));
+  // A pool that grows lies in memory twice for a moment, and batches of pictures of many sizes hold more than
+  // the mean of a few pictures says.
+  const double each = cache.image_bytes(), all = each * static_cast<double>(images),
+               passing = each * static_cast<double>(batch),
+               most = 0.4 * std::max(0., static_cast<double>(free_bytes) - 10 * passing);
+  const bool fit = all <= most;
+  pool.reserve(static_cast<size_t>(fit ? all : most), fit ? 0 : static_cast<size_t>(1.5 * passing));
 }
 
 size_t Loader::batch_bytes() const {

@@ -63,8 +63,8 @@ struct LoaderConfig {
   std::function<void(int64_t row, const std::string& message)> on_bad;
 };
 
-/// Makes room on a device for a data set: for `images` of its images where half of the free memory holds
-/// them, else for as many as it holds and, beside them, for those of a batch.
+/// Makes room on a device for a data set: for `images` of its images where two fifths of the free memory hold
+/// them, else for as many as these hold and, beside them, for those of a batch.
 void reserve_images(ImagePool& pool, size_t free_bytes, const ImageCache& cache, size_t images,
                     int64_t batch);
 

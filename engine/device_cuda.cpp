@@ -114,7 +114,9 @@ class CudaDevice : public Device {
   void* allocate_host(size_t bytes) override {
     select();
     void* data = nullptr;
-    check(cudaMallocHost(&data, bytes), std::to_string(bytes >> 20) + " MiB of page-locked memory");
+    const cudaError_t status = cudaMallocHost(&data, bytes);
+    if (status != cudaSuccess) cudaGetLastError();  // or the next launch would report it
+    check(status, std::to_string(bytes >> 20) + " MiB of page-locked memory");
     return data;
   }
   void release_host(void* data) noexcept override {

@@ -15,9 +15,18 @@ Act activation_named(const std::string& name) {
 }
 const std::string& activation_name(Act act) { return kActivations[static_cast<size_t>(act)]; }
 
+// In the order of the enumerations.
+const std::vector<std::string> kBlocks{"mbconv", "fused_mbconv"}, kAttentions{"none", "se", "cbam"};
+
+template <class Enum>
+Enum named(Section& s, const char* key, Enum otherwise, const std::vector<std::string>& names) {
+  const std::string name = s.text(key, names[static_cast<size_t>(otherwise)], names);
+  return static_cast<Enum>(std::find(names.begin(), names.end(), name) - names.begin());
+}
+
 AttentionSpec read_attention(Section s) {
   AttentionSpec a;
-  a.type = s.text("type", a.type, {"none", "se", "cbam"});
+  a.type = named(s, "type", a.type, kAttentions);
   a.reduction = static_cast<int>(s.integer("reduction", a.reduction, 1, 65536));
   a.bias = s.flag("bias", a.bias);
   a.kernel = static_cast<int>(s.integer("kernel", a.kernel, 1, 11));
@@ -38,6 +47,11 @@ HiddenSpec read_hidden(Section s) {
 }
 
 }  // namespace
+
+const std::string& block_name(BlockType block) { return kBlocks[static_cast<size_t>(block)]; }
+const std::string& attention_name(AttentionType attention) {
+  return kAttentions[static_cast<size_t>(attention)];
+}
 
 int round_filters(double filters, bool guard) {
   const int n = std::max(8, static_cast<int>(filters + 4) / 8 * 8);
@@ -99,15 +113,16 @@ Architecture read_architecture(const YAML::Node& config, const std::string& wher
   for (Section& s : model.list("stages")) {
     StageSpec stage;
     const bool fuse = by_number && static_cast<int64_t>(a.stages.size()) < fused;
-    stage.block = s.text("block", fuse ? "fused_mbconv" : "mbconv", {"mbconv", "fused_mbconv"});
+    stage.block = named(s, "block", fuse ? BlockType::fused_mbconv : BlockType::mbconv, kBlocks);
+    const bool depthwise = stage.block == BlockType::mbconv;
     if (by_number && s.has("block")) s.error("block", "model.fused_stages decides it");
     stage.expand = static_cast<int>(s.integer("expand", 1, 1, 64));
     stage.kernel = static_cast<int>(s.integer("kernel", 3, 1, 11));
     if (stage.kernel % 2 == 0) s.error("kernel", "must be odd");
-    stage.stride = static_cast<int>(s.integer("stride", 1, 1, 4));
+    stage.stride = static_cast<int>(s.integer("stride", 1, 1, depthwise ? 2 : 4));
     stage.filters = filters(s, "filters");
     stage.layers = round_layers(static_cast<double>(s.integer("layers", 1, 1, 1000)) * depth);
-    stage.se = s.number("se", stage.block == "mbconv" ? se : 0, 0, 1);
+    stage.se = s.number("se", depthwise ? se : 0, 0, 1);
     stage.residual = s.flag("residual", true);
     s.finish();
     a.stages.push_back(stage);
@@ -154,7 +169,7 @@ std::string architecture_yaml(const Architecture& a) {
   model["stem"]["filters"] = a.stem_filters;
   for (const StageSpec& s : a.stages) {
     YAML::Node n;
-    n["block"] = s.block;
+    n["block"] = block_name(s.block);
     n["expand"] = s.expand;
     n["kernel"] = s.kernel;
     n["stride"] = s.stride;
@@ -166,9 +181,9 @@ std::string architecture_yaml(const Architecture& a) {
     model["stages"].push_back(n);
   }
   if (a.head_filters) model["head"]["filters"] = a.head_filters;
-  if (a.attention.type != "none") {
+  if (a.attention.type != AttentionType::none) {
     YAML::Node n;
-    n["type"] = a.attention.type;
+    n["type"] = attention_name(a.attention.type);
     n["reduction"] = a.attention.reduction;
     n["bias"] = a.attention.bias;
     n["kernel"] = a.attention.kernel;

@@ -8,8 +8,14 @@
 
 namespace gm {
 
+enum class BlockType { mbconv, fused_mbconv };
+enum class AttentionType { none, se, cbam };
+/// The names in configurations.
+const std::string& block_name(BlockType block);
+const std::string& attention_name(AttentionType attention);
+
 struct StageSpec {
-  std::string block = "mbconv";  // mbconv | fused_mbconv
+  BlockType block = BlockType::mbconv;
   int expand = 1, kernel = 3, stride = 1, filters = 0, layers = 1;
   double se = 0;         // squeeze width as a share of the block's input channels; 0: no squeeze-excitation
   bool residual = true;  // the identity skip, in blocks that keep their input's shape
@@ -18,13 +24,14 @@ struct StageSpec {
 
 /// Attention on the last feature map, after the top activation and before pooling.
 struct AttentionSpec {
-  std::string type = "none";  // none | se | cbam
-  int reduction = 8;          // the MLP goes C -> C / reduction -> C
-  bool bias = true;           // of the MLP
-  int kernel = 7;             // cbam: of the spatial convolution
+  AttentionType type = AttentionType::none;
+  int reduction = 8;  // the MLP goes C -> C / reduction -> C
+  bool bias = true;   // of the MLP
+  int kernel = 7;     // cbam: of the spatial convolution
   /// cbam: the authors' code puts the maximum before the average and a batch norm (epsilon 1e-5, momentum
   /// 0.99) after the spatial convolution; most Keras versions do neither.
   bool authors = false;
+  bool operator==(const AttentionSpec&) const = default;
 };
 
 /// Optional dense layer between pooling and predictions.
@@ -33,6 +40,7 @@ struct HiddenSpec {
   Act act = Act::relu;
   double l2 = 0;       // Keras kernel_regularizer: l2 * sum w^2 joins the loss
   double dropout = 0;  // after the activation
+  bool operator==(const HiddenSpec&) const = default;
 };
 
 /// Everything that decides the function computed and its parameters. Sources: S1 section 2.2 and Keras
@@ -53,6 +61,7 @@ struct Architecture {
   double dropout = 0, stochastic_depth = 0;               // dropout: after pooling
   std::vector<double> mean{0, 0, 0}, std{255, 255, 255};  // input scaling inside the model: (x - mean) / std
   int input_size = 0;
+  bool operator==(const Architecture&) const = default;
 };
 
 /// Reads `model` and `input` of a configuration; widths and depths come out scaled and rounded.

@@ -135,10 +135,15 @@ ValueId Blocks::cbam(ValueId x, const std::string& prefix, const AttentionSpec& 
 }
 
 ValueId Blocks::attention(ValueId x, const AttentionSpec& spec) {
-  if (spec.type == "cbam") return cbam(x, "cbam_", spec);
-  if (spec.type == "se")
-    return squeeze_excite(x, "top_", std::max<int64_t>(1, g_.spec(x).shape.channels() / spec.reduction),
-                          spec.bias);
+  const int64_t channels = g_.spec(x).shape.channels();
+  switch (spec.type) {
+    case AttentionType::none:
+      break;
+    case AttentionType::se:
+      return squeeze_excite(x, "top_", std::max<int64_t>(1, channels / spec.reduction), spec.bias);
+    case AttentionType::cbam:
+      return cbam(x, "cbam_", spec);
+  }
   return x;
 }
 

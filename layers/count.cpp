@@ -16,13 +16,13 @@ std::vector<StageRow> stage_rows(const Architecture& a) {
   };
   add("Conv " + kernel(a.stem_kernel), channels, 1, a.stem_stride);
   for (const StageSpec& s : a.stages) {
-    const std::string name = s.block == "mbconv" ? "MBConv" : "Fused-MBConv";
+    const std::string name = s.block == BlockType::mbconv ? "MBConv" : "Fused-MBConv";
     add(name + std::to_string(s.expand) + ", k" + kernel(s.kernel), s.filters, s.layers, s.stride);
     channels = s.filters;
   }
   if (a.head_filters) channels = a.head_filters;
   std::string head = a.head_filters ? "Conv 1x1 & " : "";
-  if (a.attention.type != "none") head += a.attention.type + " & ";
+  if (a.attention.type != AttentionType::none) head += attention_name(a.attention.type) + " & ";
   add(head + "Pooling & FC", channels, 1, 1);
   return rows;
 }

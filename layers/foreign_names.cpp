@@ -89,7 +89,7 @@ bool parse_block(const std::string& layer, int& stage, int& index, std::string& 
 using Modules = std::map<std::string, std::string>;  // part of a block -> module
 
 Modules timm_block(const StageSpec& s) {
-  if (s.block == "fused_mbconv")
+  if (s.block == BlockType::fused_mbconv)
     return s.expand == 1 ? Modules{{"project_conv", "conv"}, {"project_bn", "bn1"}}
                          : Modules{{"expand_conv", "conv_exp"},     {"expand_bn", "bn1"},
                                    {"se_reduce", "se.conv_reduce"}, {"se_expand", "se.conv_expand"},
@@ -115,7 +115,7 @@ Modules torchvision_block(const StageSpec& s) {
     m[bn] = n + ".1";
   };
   if (s.expand != 1) conv_bn("expand_conv", "expand_bn");
-  if (s.block == "mbconv") conv_bn("dwconv2", "bn");
+  if (s.block == BlockType::mbconv) conv_bn("dwconv2", "bn");
   if (s.se > 0) {
     const std::string n = "block." + std::to_string(at++);
     m["se_reduce"] = n + ".fc1";

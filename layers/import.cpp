@@ -65,7 +65,7 @@ bool is_bookkeeping(const std::string& name) {
 
 bool has_fused_stage(const Architecture& a) {
   return std::any_of(a.stages.begin(), a.stages.end(),
-                     [](const StageSpec& s) { return s.block == "fused_mbconv"; });
+                     [](const StageSpec& s) { return s.block == BlockType::fused_mbconv; });
 }
 
 }  // namespace

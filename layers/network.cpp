@@ -94,8 +94,14 @@ TrainableGraph build_network(const Architecture& a, ParameterTable& table, const
       const int stride = layer == 0 ? s.stride : 1;
       const double drop = a.stochastic_depth * at / blocks;  // deeper blocks drop more often
       g.begin_segment(segment++);
-      x = s.block == "mbconv" ? b.mbconv(x, prefix, s, stride, drop)
-                              : b.fused_mbconv(x, prefix, s, stride, drop);
+      switch (s.block) {
+        case BlockType::mbconv:
+          x = b.mbconv(x, prefix, s, stride, drop);
+          break;
+        case BlockType::fused_mbconv:
+          x = b.fused_mbconv(x, prefix, s, stride, drop);
+          break;
+      }
     }
   }
   g.begin_segment(segment);

@@ -54,9 +54,9 @@ SpaceOptions read_space_options(Section s) {
 SearchSpace::SearchSpace(Architecture base, SpaceOptions options)
     : base_(std::move(base)), options_(std::move(options)) {
   for (size_t i = 0; i < base_.stages.size(); ++i)
-    if (base_.stages[i].block != "mbconv")
-      fail("search: stage " + std::to_string(i + 1) + " of the base network is " + base_.stages[i].block +
-           "; the space has mbconv stages only");
+    if (base_.stages[i].block != BlockType::mbconv)
+      fail("search: stage " + std::to_string(i + 1) + " of the base network is " +
+           block_name(base_.stages[i].block) + "; the space has mbconv stages only");
 }
 
 int SearchSpace::options(ChoiceKind kind) const {

@@ -7,10 +7,10 @@ namespace gm {
 namespace {
 
 StageSpec fused(int expand, int stride, int filters, int layers) {
-  return {"fused_mbconv", expand, 3, stride, filters, layers, 0};
+  return {BlockType::fused_mbconv, expand, 3, stride, filters, layers, 0};
 }
 StageSpec mbconv(int expand, int stride, int filters, int layers) {
-  return {"mbconv", expand, 3, stride, filters, layers, 0.25};
+  return {BlockType::mbconv, expand, 3, stride, filters, layers, 0.25};
 }
 
 std::vector<V2Member> make_family() {

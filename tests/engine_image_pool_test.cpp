@@ -3,6 +3,7 @@
 
 #include <cstring>
 
+#include "data/loader.h"
 #include "engine/image_pool.h"
 #include "kernels/common/philox.h"
 
@@ -54,6 +55,37 @@ TEST(EngineImagePool, EveryByteIsInItsPlace) {
     EXPECT_FALSE(pool.find(5));
     EXPECT_FALSE(pool.find(100));
   }
+}
+
+// Pictures of many sizes: a batch outgrows what the mean of a few says. The pool is in memory twice then.
+TEST(EngineImagePool, AFullCardHasRoomToGrow) {
+  struct Pictures : Dataset {
+    int64_t size() const override { return 100000; }
+    const std::vector<std::string>& classes() const override { return none; }
+    int label(int64_t) const override { return -1; }
+    std::string id(int64_t) const override { return ""; }
+    Image read(int64_t) const override { return {}; }
+    size_t image_bytes() const override { return 30 * 30 * 3; }
+    const std::string& path() const override { return name; }
+    std::vector<std::string> none;
+    std::string name;
+  };
+  auto device = open_device("cpu", {.threads = 2});
+  constexpr size_t kFree = 1 << 20;
+  ImagePool pool(*device);
+  reserve_images(pool, kFree, ImageCache(std::make_shared<Pictures>()), 100000, 16);
+  const size_t before = pool.bytes();
+  EXPECT_GT(before, kFree / 4) << "as many as the memory holds stay";
+  for (int i = 0; i < 10; ++i) {
+    HostBatch batch = batch_of(16, 30, 100 * i);
+    pool.bring(i % 2, batch, batch.samples);
+  }
+  EXPECT_EQ(pool.bytes(), before) << "pictures of the mean's size";
+  HostBatch large = batch_of(16, 45, 5000);  // more than twice as many bytes
+  pool.bring(0, large, large.samples);
+  expect_there(pool, large);
+  EXPECT_GT(pool.bytes(), before);
+  EXPECT_LE(before + pool.bytes(), kFree);
 }
 
 }  // namespace gm::test

@@ -18,8 +18,8 @@ Architecture small_network() {
   a.classes = 3;
   a.input_size = 16;
   a.stem_filters = 8;
-  a.stages = {{.block = "mbconv", .expand = 1, .filters = 8, .layers = 2},
-              {.block = "mbconv", .expand = 4, .stride = 2, .filters = 16, .layers = 2, .se = 0.25}};
+  a.stages = {{.block = BlockType::mbconv, .expand = 1, .filters = 8, .layers = 2},
+              {.block = BlockType::mbconv, .expand = 4, .stride = 2, .filters = 16, .layers = 2, .se = 0.25}};
   a.head_filters = 24;
   a.dropout = 0.2;
   a.stochastic_depth = 0.2;

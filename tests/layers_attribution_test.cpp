@@ -104,7 +104,7 @@ TEST(Attribution, ByHand) {
   a.std = {1, 1, 1};
   a.stem_kernel = a.stem_stride = 1;
   a.stem_filters = 3;
-  a.stages = {{.block = "mbconv", .expand = 1, .kernel = 1, .filters = 3}};
+  a.stages = {{.block = BlockType::mbconv, .expand = 1, .kernel = 1, .filters = 3}};
   auto device = open_device("cpu");
   ParameterTable table;
   build_network(a, table, {.loss = false});

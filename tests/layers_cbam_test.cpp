@@ -247,9 +247,9 @@ TEST(L2, ChosenLayersJoinLossAndGradient) {
 
 TEST(FusedStages, DecideTheBlockOfEachStage) {
   const Architecture a = architecture();
-  EXPECT_EQ(a.stages[0].block, "fused_mbconv");
+  EXPECT_EQ(a.stages[0].block, BlockType::fused_mbconv);
   EXPECT_EQ(a.stages[1].se, 0);
-  EXPECT_EQ(a.stages[2].block, "mbconv");
+  EXPECT_EQ(a.stages[2].block, BlockType::mbconv);
   EXPECT_EQ(a.stages[2].se, 0.25);
   EXPECT_ERROR(architecture({"model.fused_stages=4"}), "there are 3 stages");
   EXPECT_ERROR(architecture({"model.attention.kernel=6"}), "must be odd");

@@ -16,7 +16,9 @@ Architecture base() {
   Architecture a;
   a.classes = 5;
   a.input_size = 32;
-  a.stages = {{"mbconv", 1, 3, 1, 16, 1}, {"mbconv", 6, 3, 2, 24, 2}, {"mbconv", 6, 5, 2, 40, 2}};
+  a.stages = {{BlockType::mbconv, 1, 3, 1, 16, 1},
+              {BlockType::mbconv, 6, 3, 2, 24, 2},
+              {BlockType::mbconv, 6, 5, 2, 40, 2}};
   a.head_filters = 80;
   return a;
 }

@@ -23,12 +23,12 @@ Architecture network() {
   a.classes = 3;
   a.input_size = kSize;
   a.stem_filters = 8;
-  a.stages = {{.block = "fused_mbconv", .expand = 1, .filters = 8, .layers = 2},
-              {.block = "fused_mbconv", .expand = 4, .stride = 2, .filters = 12, .layers = 2},
-              {.block = "mbconv", .expand = 4, .stride = 2, .filters = 20, .layers = 2, .se = 0.25}};
+  a.stages = {{.block = BlockType::fused_mbconv, .expand = 1, .filters = 8, .layers = 2},
+              {.block = BlockType::fused_mbconv, .expand = 4, .stride = 2, .filters = 12, .layers = 2},
+              {.block = BlockType::mbconv, .expand = 4, .stride = 2, .filters = 20, .layers = 2, .se = 0.25}};
   a.head_filters = 24;
   a.stochastic_depth = 0.6;
-  a.attention.type = "cbam";
+  a.attention.type = AttentionType::cbam;
   return a;
 }
 

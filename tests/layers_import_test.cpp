@@ -191,7 +191,7 @@ TEST(Import, MissingAndMisshapenTensorsAreNamed) {
   EXPECT_EQ(headless.tensors.at("predictions/kernel").spec.shape, (Shape{5, 32}));
   EXPECT_NE(headless.tensors.at("predictions/kernel").floats()[0], 0);
   Architecture with_attention = narrow();
-  with_attention.attention.type = "cbam";
+  with_attention.attention.type = AttentionType::cbam;
   EXPECT_EQ(import(good, true, with_attention).fresh.size(), 5u);
   expect_parts(message([&] { import(good, false, with_attention); }), {"cbam_"});
 }

@@ -22,7 +22,7 @@ double passes(const Graph& g, Pass pass, double input_bytes) {
 
 struct Block {
   const char* name;
-  const char* kind;
+  BlockType kind;
   double se;
   bool expand;
 };
@@ -69,10 +69,10 @@ TEST(Passes, AreThoseOfTheReadme) {
   std::ifstream file(std::string(GM_SOURCE_DIR) + "/layers/README.md");
   std::stringstream readme;
   readme << file.rdbuf();
-  const Block blocks[] = {{"Fused-MBConv, e = 1", "fused_mbconv", 0, false},
-                          {"Fused-MBConv", "fused_mbconv", 0, true},
-                          {"MBConv", "mbconv", 0, true},
-                          {"MBConv with SE", "mbconv", 0.25, true}};
+  const Block blocks[] = {{"Fused-MBConv, e = 1", BlockType::fused_mbconv, 0, false},
+                          {"Fused-MBConv", BlockType::fused_mbconv, 0, true},
+                          {"MBConv", BlockType::mbconv, 0, true},
+                          {"MBConv with SE", BlockType::mbconv, 0.25, true}};
   for (const Block& b : blocks) {
     std::string row = std::string("| ") + b.name + " |";
     for (bool training : {true, false})
@@ -88,7 +88,7 @@ TEST(Passes, AreThoseOfTheReadme) {
 }  // namespace
 
 TEST(Passes, OfSqueezeAndExcitationInInferenceAreThoseOfTheReadme) {
-  const Block b{"MBConv with SE", "mbconv", 0.25, true};
+  const Block b{"MBConv with SE", BlockType::mbconv, 0.25, true};
   EXPECT_EQ(count(b, false, Pass::forward, Graphs::fused), "3 + 7 e");
   EXPECT_EQ(count(b, false, Pass::forward, Graphs::parts), "3 + 6 e");
 }

@@ -16,7 +16,7 @@ Architecture base() {
   a.input_size = 16;
   a.bn_momentum = 0.9;
   a.stem_filters = 8;
-  a.stages = {{"mbconv", 1, 3, 1, 16, 1}, {"mbconv", 3, 3, 2, 24, 2}};
+  a.stages = {{BlockType::mbconv, 1, 3, 1, 16, 1}, {BlockType::mbconv, 3, 3, 2, 24, 2}};
   a.head_filters = 32;
   return a;
 }

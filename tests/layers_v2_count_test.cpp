@@ -125,22 +125,5 @@ TEST(CountsV2, FusedShareMacs) {
     }
 }
 
-TEST(CountsV2, ArchitectureSurvivesItsYaml) {
-  for (const std::string variant : {"keras", "authors"}) {
-    const std::string path = std::string(GM_SOURCE_DIR) + "/models/effv2s_cbam_fc4096.yaml";
-    const Architecture a = read_architecture(load_config(path, {"model.attention.variant=" + variant}), path);
-    const Architecture b = read_architecture(parse_yaml(architecture_yaml(a), "stored"), "stored");
-    EXPECT_EQ(architecture_yaml(a), architecture_yaml(b));
-    EXPECT_EQ(b.attention.authors, variant == "authors");
-    EXPECT_EQ(b.attention.type, "cbam");
-    EXPECT_EQ(b.hidden.units, 4096);
-    EXPECT_EQ(b.hidden.l2, a.hidden.l2);
-    EXPECT_EQ(b.hidden.dropout, 0.4);
-    ParameterTable ta, tb;
-    EXPECT_EQ(count_network(build_network(a, ta, {.loss = false}).graph).params_total,
-              count_network(build_network(b, tb, {.loss = false}).graph).params_total);
-  }
-}
-
 }  // namespace
 }  // namespace gm

@@ -21,7 +21,7 @@ AttributionShape Explainer::shape() const {
 
 std::string Explainer::layer_text() const {
   const Shape& s = network_.feature_shape();
-  const bool attention = architecture_.attention.type != "none" && options_.layer.empty();
+  const bool attention = architecture_.attention.type != AttentionType::none && options_.layer.empty();
   return fmt::format("{} ({} x {} x {}){}", network_.layer(), s[1], s[2], s[3],
                      attention ? ", after the attention" : "");
 }

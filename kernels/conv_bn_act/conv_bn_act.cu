@@ -114,10 +114,13 @@ void backward_joint(const OpCall& c, const ExpandBackward& p, const View& scratc
                          c.din[1], static_cast<float*>(c.workspace.data), c.ctx);
 }
 
+/// Whether there is one: backward does not read it.
+bool has_residual(const OpCall& c) { return c.in.size() > 4 && c.in[4].spec.shape.rank; }
+
 }  // namespace
 
 void conv_bn_act_forward(const OpCall& c) {
-  const bool residual = c.in.size() > 4 && c.in[4];
+  const bool residual = has_residual(c);
   ExpandForward p;
   if (expand_forward(c.attrs, conv_geometry(c.attrs, c.in[0], c.in[1]), residual, p) &&
       joint_pays(c, p, p.shared_bytes(), forward_apart, [&](const OpCall& call) { forward_joint(call, p); }))
@@ -127,7 +130,7 @@ void conv_bn_act_forward(const OpCall& c) {
 
 void conv_bn_act_backward(const OpCall& c) {
   const ConvGeometry g = conv_geometry(c.attrs, c.in[0], c.in[1]);
-  const bool residual = c.in.size() > 4 && c.in[4];
+  const bool residual = has_residual(c);
   View scratch = c.workspace;
   scratch.data = static_cast<char*>(scratch.data) + conv_bn_backward_bytes(c.attrs, g, residual);
   auto apart = [&](const OpCall& call) { backward_apart(call, scratch); };

@@ -26,6 +26,7 @@ std::vector<OpCase> cases() {
     add({3, 7, 9, 24}, t, 144, 1, 1, {0, 0, 0, 0});                       // a tile that is not full
     add({1, 4, 8, 40}, t, 240, 1, 1, {0, 0, 0, 0}, {.training = false});  // one tile
     add({5, 9, 7, 48}, t, 288, 1, 1, {0, 0, 0, 0});                       // fourteen warps
+    add({2, 6, 5, 40}, t, 240, 1, 1, {0, 0, 0, 0}, {.residual = true});   // expanding, and not by them
     add({33, 1, 1, 12}, t, 1, 1, 1, {0, 0, 0, 0});
     add({2, 6, 5, 12}, t, 20, 1, 1, {0, 0, 0, 0}, {.act = 0, .residual = true});
     add({9, 5, 5, 8}, t, 7, 1, 1, {0, 0, 0, 0}, {.act = 0, .residual = true, .rate = 0.4});

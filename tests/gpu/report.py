@@ -95,7 +95,7 @@ def sanitizer(tool, log):
 
 def phase_notes(work, name):
     log = read(f"{work}/{name}.log")
-    if name in ("tests", "feed"):
+    if name in ("tests", "plans", "feed"):
         return tests_summary(log)
     if name in SANITIZERS:
         s = sanitizer(name, log)
