@@ -62,7 +62,7 @@ std::unique_ptr<JpegDecoder> Device::make_jpeg_decoder(std::string& reason) {
   return nullptr;
 }
 
-std::unique_ptr<Replay> Device::capture(const std::function<void()>&, std::string& reason) {
+std::unique_ptr<CapturedGraph> Device::capture(const std::function<void()>&, std::string& reason) {
   reason = std::string(backend_name(backend())) + " kernels run when they are called";
   return nullptr;
 }

@@ -11,17 +11,17 @@
 
 namespace gm {
 
-/// A card works through two queues side by side: kernels with the copies between them, and uploads.
-enum class Queue { kernels, uploads };
-/// A point in the work of a queue (Device::record).
-class Mark {
+/// A card works through two streams side by side: kernels with the copies between them, and uploads.
+enum class Stream { kernels, uploads };
+/// A point in the work of a stream (Device::record).
+class Event {
  public:
-  virtual ~Mark() = default;
+  virtual ~Event() = default;
 };
-/// Work recorded once (Device::capture) and started as often as wanted, on the queue of kernels.
-class Replay {
+/// Work recorded once (Device::capture) and started as often as wanted, on the stream of kernels.
+class CapturedGraph {
  public:
-  virtual ~Replay() = default;
+  virtual ~CapturedGraph() = default;
   virtual void start() = 0;
 };
 
@@ -52,20 +52,20 @@ class Device {
   /// Host memory that a card reads and writes by itself (page-locked).
   virtual void* allocate_host(size_t bytes) { return allocate(bytes); }
   virtual void release_host(void* data) noexcept { release(data); }
-  /// Starts a copy from such memory on the queue of uploads.
+  /// Starts a copy from such memory on the stream of uploads.
   virtual void start_upload(void* device, const void* host, size_t bytes) { upload(device, host, bytes); }
   /// Starts a copy into such memory, in order with the kernels.
   virtual void start_download(void* host, const void* device, size_t bytes) { download(host, device, bytes); }
-  virtual std::unique_ptr<Mark> make_mark() { return std::make_unique<Mark>(); }
-  /// The mark now stands behind all work given to the queue so far.
-  virtual void record(Mark&, Queue) {}
-  /// The host waits until the mark is reached; throws gm::Error if a kernel failed.
-  virtual void wait(const Mark&) {}
-  /// The queue waits for the mark, the host does not.
-  virtual void wait(Queue, const Mark&) {}
-  /// Records what `work` gives to the queue of kernels instead of running it: as one CUDA graph. Null and a
+  virtual std::unique_ptr<Event> make_event() { return std::make_unique<Event>(); }
+  /// The event now stands behind all work given to the stream so far.
+  virtual void record(Event&, Stream) {}
+  /// The host waits until the event is reached; throws gm::Error if a kernel failed.
+  virtual void wait(const Event&) {}
+  /// The stream waits for the event, the host does not.
+  virtual void wait(Stream, const Event&) {}
+  /// Records what `work` gives to the stream of kernels instead of running it: as one CUDA graph. Null and a
   /// reason where that is not possible; then nothing has run, and `work` may be called directly.
-  virtual std::unique_ptr<Replay> capture(const std::function<void()>& work, std::string& reason);
+  virtual std::unique_ptr<CapturedGraph> capture(const std::function<void()>& work, std::string& reason);
   /// Decodes JPEG files on the card; null and a reason where it cannot. Must not outlive the device.
   virtual std::unique_ptr<JpegDecoder> make_jpeg_decoder(std::string& reason);
   /// Handles for kernel calls on this device.

@@ -6,10 +6,10 @@
 #include <optional>
 #include <unordered_map>
 
+#include "engine/captured_graph_cuda.h"
 #include "engine/device_cuda.h"
 #include "engine/jpeg_decoder_cuda.h"
 #include "engine/plan_store.h"
-#include "engine/replay_cuda.h"
 #include "kernels/common/backends.h"
 #include "kernels/common/cuda_libraries.h"
 #include "kernels/common/cuda_messages.h"
@@ -53,7 +53,7 @@ class CudaDevice : public Device {
   ~CudaDevice() override {
     keep_choices();
     libraries_.reset();
-    for (cudaEvent_t event : marks_)
+    for (cudaEvent_t event : timing_events_)
       if (event) cudaEventDestroy(event);
     for (cudaStream_t stream : {stream_, uploads_})
       if (const cudaError_t status = cudaStreamDestroy(stream); status != cudaSuccess)
@@ -130,20 +130,20 @@ class CudaDevice : public Device {
   void start_download(void* host, const void* device, size_t bytes) override {
     move(host, device, bytes, cudaMemcpyDeviceToHost, "download");
   }
-  std::unique_ptr<Mark> make_mark() override {
+  std::unique_ptr<Event> make_event() override {
     select();
-    return std::make_unique<CudaMark>();
+    return std::make_unique<CudaEvent>();
   }
-  void record(Mark& mark, Queue queue) override {
-    check(cudaEventRecord(static_cast<CudaMark&>(mark).event, stream(queue)), "record");
+  void record(Event& event, Stream on) override {
+    check(cudaEventRecord(static_cast<CudaEvent&>(event).event, stream(on)), "record");
   }
-  void wait(const Mark& mark) override {
-    check(cudaEventSynchronize(static_cast<const CudaMark&>(mark).event), "a CUDA kernel failed");
+  void wait(const Event& event) override {
+    check(cudaEventSynchronize(static_cast<const CudaEvent&>(event).event), "a CUDA kernel failed");
   }
-  void wait(Queue queue, const Mark& mark) override {
-    check(cudaStreamWaitEvent(stream(queue), static_cast<const CudaMark&>(mark).event, 0), "wait");
+  void wait(Stream on, const Event& event) override {
+    check(cudaStreamWaitEvent(stream(on), static_cast<const CudaEvent&>(event).event, 0), "wait");
   }
-  std::unique_ptr<Replay> capture(const std::function<void()>& work, std::string& reason) override {
+  std::unique_ptr<CapturedGraph> capture(const std::function<void()>& work, std::string& reason) override {
     select();
     keep_choices();  // of the first run, in which the libraries made their plans
     return capture_cuda_graph(stream_, work, reason);
@@ -158,14 +158,14 @@ class CudaDevice : public Device {
   }
   double time(const std::function<void()>& run) override {
     select();
-    for (cudaEvent_t& event : marks_)
+    for (cudaEvent_t& event : timing_events_)
       if (!event) check(cudaEventCreate(&event), "cannot create a CUDA event");
-    check(cudaEventRecord(marks_[0], stream_), "event");
+    check(cudaEventRecord(timing_events_[0], stream_), "event");
     run();
-    check(cudaEventRecord(marks_[1], stream_), "event");
+    check(cudaEventRecord(timing_events_[1], stream_), "event");
     synchronize();
     float milliseconds = 0;
-    check(cudaEventElapsedTime(&milliseconds, marks_[0], marks_[1]), "event");
+    check(cudaEventElapsedTime(&milliseconds, timing_events_[0], timing_events_[1]), "event");
     return milliseconds * 1e-3;
   }
   size_t cache_bytes() const override { return static_cast<size_t>(properties_.l2CacheSize); }
@@ -187,7 +187,7 @@ class CudaDevice : public Device {
   void keep_choices() {
     if (store_ && libraries_->choices.unsaved()) store_->write(libraries_->choices);
   }
-  cudaStream_t stream(Queue queue) const { return queue == Queue::kernels ? stream_ : uploads_; }
+  cudaStream_t stream(Stream on) const { return on == Stream::kernels ? stream_ : uploads_; }
   void move(void* to, const void* from, size_t bytes, cudaMemcpyKind kind, const char* what) {
     select();
     check(cudaMemcpyAsync(to, from, bytes, kind, stream_), what);
@@ -197,7 +197,7 @@ class CudaDevice : public Device {
   bool deterministic_;
   cudaDeviceProp properties_{};
   cudaStream_t stream_ = nullptr, uploads_ = nullptr;
-  cudaEvent_t marks_[2] = {};  // of time()
+  cudaEvent_t timing_events_[2] = {};  // of time()
   CudaLibrariesPtr libraries_;
   std::optional<PlanStore> store_;           // of libraries_->choices
   std::unordered_map<void*, size_t> sizes_;  // of the allocations

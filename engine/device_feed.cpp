@@ -1,5 +1,6 @@
 #include "engine/device_feed.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "kernels/common/op.h"
@@ -16,8 +17,8 @@ DeviceFeed::DeviceFeed(Device& device, Session& session, ImagePool& pool, Config
       pool_(pool),
       config_(std::move(config)),
       batch_(session.graph().spec(config_.pixels).shape[0]) {
-  numbers_at_ = aligned(sizeof(StepState));
-  labels_at_ = numbers_at_ + aligned(config_.numbers * sizeof(float));
+  hyper_at_ = aligned(sizeof(StepState));
+  labels_at_ = hyper_at_ + aligned(config_.hyper * sizeof(float));
   samples_at_ = labels_at_ + aligned(static_cast<size_t>(batch_) * sizeof(int32_t));
   record_bytes_ = samples_at_ + static_cast<size_t>(batch_) * sizeof(AugmentSample);
   for (ValueId id : config_.results) results_bytes_ += aligned(session.graph().spec(id).bytes());
@@ -30,23 +31,23 @@ DeviceFeed::DeviceFeed(Device& device, Session& session, ImagePool& pool, Config
     s.host = HostBuffer(device, record_bytes_);
     s.results = HostBuffer(device, results_bytes_);
     s.record = Buffer(device, record_bytes_);
-    s.ready = device.make_mark();
-    s.done = device.make_mark();
+    s.ready = device.make_event();
+    s.done = device.make_event();
     for (size_t kind = 0; kind < config_.work.size(); ++kind)
       s.steps.push_back(std::make_unique<RepeatedWork>(device, [this, &s, kind] { enqueue(s, kind); }));
   }
 }
 
 std::optional<DeviceFeed::Results> DeviceFeed::push(const HostBatch& batch, const StepState& state,
-                                                    std::span<const float> numbers, size_t kind) {
-  GM_CHECK(batch.count > 0 && batch.count <= batch_ && numbers.size() == config_.numbers,
+                                                    std::span<const float> hyper, size_t kind) {
+  GM_CHECK(batch.count > 0 && batch.count <= batch_ && hyper.size() == config_.hyper,
            "a batch that does not fit its feed");
   std::optional<Results> results;
   if (next_ - oldest_ == ImagePool::kSlots) results = pop();
   Slot& slot = slots_[next_ % ImagePool::kSlots];
   char* host = slot.host.data();
   std::memcpy(host, &state, sizeof state);
-  if (!numbers.empty()) std::memcpy(host + numbers_at_, numbers.data(), numbers.size_bytes());
+  if (!hyper.empty()) std::memcpy(host + hyper_at_, hyper.data(), hyper.size_bytes());
   auto* labels = reinterpret_cast<int32_t*>(host + labels_at_);
   auto* samples = reinterpret_cast<AugmentSample*>(host + samples_at_);
   for (int64_t i = 0; i < batch_; ++i) labels[i] = i < batch.count ? batch.labels[i] : -1;
@@ -55,15 +56,25 @@ std::optional<DeviceFeed::Results> DeviceFeed::push(const HostBatch& batch, cons
               {samples, static_cast<size_t>(batch.count)});
   for (int64_t i = batch.count; i < batch_; ++i) samples[i] = samples[0];
   device_.start_upload(slot.record.data(), host, record_bytes_);
-  device_.record(*slot.ready, Queue::uploads);
-  device_.wait(Queue::kernels, *slot.ready);
+  device_.record(*slot.ready, Stream::uploads);
+  device_.wait(Stream::kernels, *slot.ready);
   if (slot.generation != pool_.generation())
-    for (auto& step : slot.steps) step->forget();
+    for (auto& step : slot.steps) step->invalidate();
   slot.generation = pool_.generation();
   slot.steps[kind]->run();
-  device_.record(*slot.done, Queue::kernels);
+  device_.record(*slot.done, Stream::kernels);
   ++next_;
   return results;
+}
+
+bool DeviceFeed::captured() const {
+  return std::ranges::any_of(slots_[0].steps, [](const auto& step) { return step->captured(); });
+}
+
+std::string DeviceFeed::capture_error() const {
+  for (const auto& step : slots_[0].steps)
+    if (!step->capture_error().empty()) return step->capture_error();
+  return "";
 }
 
 std::optional<DeviceFeed::Results> DeviceFeed::pop() {
@@ -85,7 +96,7 @@ void DeviceFeed::enqueue(Slot& slot, size_t kind) {
   kernel_table(device_.backend())[augment].forward(
       OpCall{config_.augment, in, out, {}, {}, {}, {}, scratch, ctx});
   session_.use_step(reinterpret_cast<const StepState*>(record));
-  config_.work[kind]({record + numbers_at_, {Shape{static_cast<int64_t>(config_.numbers)}, DType::f32}});
+  config_.work[kind]({record + hyper_at_, {Shape{static_cast<int64_t>(config_.hyper)}, DType::f32}});
   char* results = slot.results.data();
   for (ValueId id : config_.results) {
     const View v = session_.value(id);

@@ -21,11 +21,11 @@ class DeviceFeed {
     ValueId labels = kAbsent;      // i32 (N), or absent
     Attrs augment;                 // of that op
     std::vector<ValueId> results;  // values of the session (PlanOptions::keep), f32 or bf16
-    size_t numbers = 0;            // f32 numbers that every step brings along
-    /// The kinds of a step: what it does between its inputs and its results, on the queue of kernels and
-    /// without waiting. `numbers` is in the device's memory. Called again to repeat the step where capturing
+    size_t hyper = 0;              // f32 hyperparameters that every step brings along
+    /// The kinds of a step: what it does between its inputs and its results, on the stream of kernels and
+    /// without waiting. `hyper` is in the device's memory. Called again to repeat the step where capturing
     /// is not possible.
-    std::vector<std::function<void(const View& numbers)>> work;
+    std::vector<std::function<void(const View& hyper)>> work;
   };
   using Results = std::vector<std::vector<float>>;
 
@@ -37,13 +37,13 @@ class DeviceFeed {
   /// image again. Returns the results of the oldest step when it had to make room, else nothing: results come
   /// in the order of the steps.
   std::optional<Results> push(const HostBatch& batch, const StepState& state = {},
-                              std::span<const float> numbers = {}, size_t kind = 0);
+                              std::span<const float> hyper = {}, size_t kind = 0);
   /// Waits for the oldest step and returns its results; nothing when none is left.
   std::optional<Results> pop();
 
   /// True once steps run as a graph; why not, when capturing was tried and failed.
-  bool captured() const { return slots_[0].steps[0]->captured(); }
-  const std::string& refusal() const { return slots_[0].steps[0]->refusal(); }
+  bool captured() const;
+  std::string capture_error() const;
   /// Memory on the device, without the pool's.
   size_t bytes() const { return scratch_.bytes() + slots_[0].record.bytes() + slots_[1].record.bytes(); }
 
@@ -51,7 +51,7 @@ class DeviceFeed {
   struct Slot {
     HostBuffer host, results;  // page-locked: record of a step, its results
     Buffer record;             // the record on the device
-    std::unique_ptr<Mark> ready, done;
+    std::unique_ptr<Event> ready, done;
     std::vector<std::unique_ptr<RepeatedWork>> steps;  // one of each kind
     int64_t generation = -1;                           // of the pool when the step last ran
   };
@@ -63,8 +63,8 @@ class DeviceFeed {
   ImagePool& pool_;
   Config config_;
   int64_t batch_;
-  // Record of a step: state, numbers, labels, samples.
-  size_t numbers_at_, labels_at_, samples_at_, record_bytes_, results_bytes_ = 0;
+  // Record of a step: state, hyperparameters, labels, samples.
+  size_t hyper_at_, labels_at_, samples_at_, record_bytes_, results_bytes_ = 0;
   Buffer scratch_;
   Slot slots_[ImagePool::kSlots];
   int64_t next_ = 0, oldest_ = 0;  // steps pushed, steps whose results were returned

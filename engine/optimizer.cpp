@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <cmath>
 
+#include "kernels/adam/adam.h"
 #include "kernels/common/op.h"
+#include "kernels/sgd/sgd.h"
 
 namespace gm {
 
@@ -40,7 +42,7 @@ size_t norm_bytes(Backend backend, const OptimizerConfig& config, int64_t elemen
 size_t optimizer_bytes(const OptimizerConfig& config, const ParameterTable& table) {
   const size_t buffers = (config.kind == OptimizerConfig::sgd ? 1 : 2) + (config.average > 0);
   return table.trainable_elements() * (buffers * sizeof(float) + sizeof(uint8_t)) +
-         Optimizer::kNumbers * sizeof(float) + norm_bytes(Backend::cpu, config, table.trainable_elements());
+         Optimizer::kHyper * sizeof(float) + norm_bytes(Backend::cpu, config, table.trainable_elements());
 }
 
 Optimizer::Optimizer(Device& device, const OptimizerConfig& config, const ParameterTable& table,
@@ -52,7 +54,7 @@ Optimizer::Optimizer(Device& device, const OptimizerConfig& config, const Parame
       moment1_(device, elements_ * sizeof(float)),
       moment2_(device, config.kind == OptimizerConfig::sgd ? 0 : elements_ * sizeof(float)),
       mask_(device, elements_),
-      hyper_(device, sizeof(Numbers)),
+      hyper_(device, sizeof(Hyper)),
       average_(device, config.average > 0 ? elements_ * sizeof(float) : 0),
       norm_(device, norm_bytes(device.backend(), config, elements_)) {
   // Frozen parameters stay bit for bit because their gradients, moments and decay are zero: 0 / (0 +
@@ -68,27 +70,40 @@ Optimizer::Optimizer(Device& device, const OptimizerConfig& config, const Parame
   mask_.upload(mask);
 }
 
-Optimizer::Numbers Optimizer::numbers(double lr, int64_t step) const {
-  const bool sgd = config_.kind == OptimizerConfig::sgd;
+namespace {
+constexpr int kOpHyper = 8, kAverageDecay = kOpHyper;  // of adam and sgd; behind them
+static_assert(kAdamDecay + 1 == kOpHyper && kSgdDecay + 1 == kOpHyper &&
+              kAverageDecay + 1 == Optimizer::kHyper);
+static_assert(int{kSgdLr} == kAdamLr && int{kSgdScale} == kAdamScale && int{kSgdDecay} == kAdamDecay);
+}  // namespace
+
+Optimizer::Hyper Optimizer::hyper(double lr, int64_t step) const {
   const double t = static_cast<double>(step + 1);
-  return {static_cast<float>(lr),
-          static_cast<float>(sgd ? config_.momentum : config_.beta1),
-          static_cast<float>(config_.beta2),
-          static_cast<float>(config_.epsilon),
-          static_cast<float>(1 - std::pow(config_.beta1, t)),
-          static_cast<float>(1 - std::pow(config_.beta2, t)),
-          static_cast<float>(1.0 / static_cast<double>(config_.accumulate)),
-          static_cast<float>(config_.weight_decay),
-          static_cast<float>(std::min(config_.average, t / (9 + t)))};
+  Hyper h{};
+  auto set = [&h](int at, double value) { h[static_cast<size_t>(at)] = static_cast<float>(value); };
+  set(kAdamLr, lr);
+  set(kAdamScale, 1.0 / static_cast<double>(config_.accumulate));
+  set(kAdamDecay, config_.weight_decay);
+  if (config_.kind == OptimizerConfig::sgd) {
+    set(kSgdMomentum, config_.momentum);
+  } else {
+    set(kAdamBeta1, config_.beta1);
+    set(kAdamBeta2, config_.beta2);
+    set(kAdamEps, config_.epsilon);
+    set(kAdamBc1, 1 - std::pow(config_.beta1, t));
+    set(kAdamBc2, 1 - std::pow(config_.beta2, t));
+  }
+  set(kAverageDecay, std::min(config_.average, t / (9 + t)));
+  return h;
 }
 
 void Optimizer::update(double lr, int64_t step) {
-  const Numbers values = numbers(lr, step);
+  const Hyper values = hyper(lr, step);
   device_.upload(hyper_.data(), values.data(), sizeof values);
-  apply(hyper_.view(0, {Shape{kNumbers}, DType::f32}));
+  apply(hyper_.view(0, {Shape{kHyper}, DType::f32}));
 }
 
-void Optimizer::apply(const View& numbers) {
+void Optimizer::apply(const View& hyper) {
   const bool sgd = config_.kind == OptimizerConfig::sgd;
   const TensorSpec flat{Shape{elements_}, DType::f32};
   const bool half = weights_.half().bytes() > 0;
@@ -106,7 +121,7 @@ void Optimizer::apply(const View& numbers) {
     run("clip_norm", {{"limit", limit}}, {&none, 1}, {&norm, 1}, {&gradient, 1},
         norm_.view(kNormBytes, {Shape{scratch}, DType::u8}));
   }
-  const View in[] = {gradient, View{numbers.data, {Shape{8}, DType::f32}},
+  const View in[] = {gradient, View{hyper.data, {Shape{kOpHyper}, DType::f32}},
                      config_.weight_decay != 0 ? mask_.view(0, {Shape{elements_}, DType::u8})
                                                : View{nullptr, {Shape{elements_}, DType::u8}}};
   std::vector<View> out, state{weights_.master().view(0, flat), moment1_.view(0, flat)};
@@ -120,7 +135,7 @@ void Optimizer::apply(const View& numbers) {
   run(sgd ? "sgd" : "adam", attrs, in, out, state);
   if (!average_.bytes()) return;
   const View average = average_.view(0, flat);
-  const View moving[] = {state[0], View{static_cast<float*>(numbers.data) + 8, {Shape{1}, DType::f32}}};
+  const View moving[] = {state[0], View{hyper.as<float>() + kAverageDecay, {Shape{1}, DType::f32}}};
   run("moving_average", {}, moving, {}, {&average, 1});
 }
 

@@ -47,11 +47,12 @@ class Optimizer {
 
   /// One update from weights.gradients(). step counts updates from 0.
   void update(double lr, int64_t step);
-  /// The two halves of it: the numbers of one step, and the kernel that reads them from the device's memory.
-  static constexpr int kNumbers = 9;  // eight of the op, the decay of the average
-  using Numbers = std::array<float, kNumbers>;
-  Numbers numbers(double lr, int64_t step) const;
-  void apply(const View& numbers);
+  /// The two halves of it: the hyperparameters of one step (input `hyper` of the ops adam and sgd, then the
+  /// decay of the average), and the kernels that read them from the device's memory.
+  static constexpr int kHyper = 9;
+  using Hyper = std::array<float, kHyper>;
+  Hyper hyper(double lr, int64_t step) const;
+  void apply(const View& hyper);
 
   /// The average starts from the present weights; to be called before the first step.
   void start_average();

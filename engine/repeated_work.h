@@ -16,21 +16,21 @@ class RepeatedWork {
   RepeatedWork(Device& device, std::function<void()> work) : device_(device), work_(std::move(work)) {}
 
   void run() {
-    if (warm_ && !graph_ && refusal_.empty()) graph_ = device_.capture(work_, refusal_);
+    if (warm_ && !graph_ && capture_error_.empty()) graph_ = device_.capture(work_, capture_error_);
     warm_ = true;
     graph_ ? graph_->start() : work_();
   }
   /// The work has moved to other memory: it is captured anew.
-  void forget() { graph_.reset(); }
+  void invalidate() { graph_.reset(); }
   bool captured() const { return graph_ != nullptr; }
   /// Why capturing failed, once it was tried; then the work goes on call by call.
-  const std::string& refusal() const { return refusal_; }
+  const std::string& capture_error() const { return capture_error_; }
 
  private:
   Device& device_;
   std::function<void()> work_;
-  std::unique_ptr<Replay> graph_;
-  std::string refusal_;
+  std::unique_ptr<CapturedGraph> graph_;
+  std::string capture_error_;
   bool warm_ = false;
 };
 

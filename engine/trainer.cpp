@@ -14,6 +14,11 @@
 
 namespace gm {
 
+namespace {
+// Which batch of an update a step is; each kind is a graph of its own on a card. kWhole: updates of one batch.
+enum StepKind : size_t { kFirst, kMiddle, kLast, kWhole, kKinds };
+}  // namespace
+
 PlanOptions training_options(const TrainableGraph& g, bool recompute, bool accumulate) {
   return {.training = true,
           .loss = g.loss,
@@ -41,20 +46,23 @@ Trainer::Trainer(Device& device, const TrainableGraph& train, const TrainableGra
       optimizer_(device, optimizer, table, weights),
       confusion_(static_cast<int>(eval.graph.spec(eval.logits).shape[1])) {
   if (!config.images) return;
-  const auto last = [this](const View& numbers) {
-    add_gradients(optimizer_.config().accumulate == 1);
-    optimizer_.apply(numbers);
+  std::vector<std::function<void(const View&)>> kinds(kKinds);
+  kinds[kFirst] = [this](const View&) { add_gradients(true); };
+  kinds[kMiddle] = [this](const View&) { add_gradients(false); };
+  kinds[kLast] = [this](const View& hyper) {
+    add_gradients(false);
+    optimizer_.apply(hyper);
   };
-  std::vector<std::function<void(const View&)>> kinds{last};
-  if (optimizer.accumulate > 1)
-    kinds = {[this](const View&) { add_gradients(true); }, last,
-             [this](const View&) { add_gradients(false); }};
+  kinds[kWhole] = [this](const View& hyper) {
+    add_gradients(true);
+    optimizer_.apply(hyper);
+  };
   feed_ = std::make_unique<DeviceFeed>(device, train_, *config.images,
                                        DeviceFeed::Config{.pixels = train.pixels,
                                                           .labels = train.labels,
                                                           .augment = train.augment,
                                                           .results = {train.loss, train.correct},
-                                                          .numbers = Optimizer::kNumbers,
+                                                          .hyper = Optimizer::kHyper,
                                                           .work = kinds});
   eval_feed_ =
       std::make_unique<DeviceFeed>(device, eval_, *config.images,
@@ -212,8 +220,8 @@ void Trainer::train_step(const HostBatch& batch, double lr) {
   const uint64_t step = static_cast<uint64_t>(state_.step++);
   ++state_.batch;
   if (feed_) {
-    const size_t kind = first ? 0 : last ? 1 : 2;
-    record(feed_->push(batch, {config_.seed, step}, optimizer_.numbers(lr, update), kind));
+    const StepKind kind = first && last ? kWhole : first ? kFirst : last ? kLast : kMiddle;
+    record(feed_->push(batch, {config_.seed, step}, optimizer_.hyper(lr, update), kind));
     return;
   }
   train_.upload(train_ids_.pixels, batch.pixels.data());

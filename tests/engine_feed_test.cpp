@@ -37,9 +37,14 @@ Architecture small_network() {
   a.mean = {127.5, 120, 130};
   a.std = {60, 55, 50};
   a.stem_filters = 8;
-  a.stages = {
-      {.block = BlockType::mbconv, .expand = 1, .filters = 8, .layers = 2},
-      {.block = BlockType::mbconv, .expand = 3, .kernel = 5, .stride = 2, .filters = 12, .layers = 2, .se = 0.25}};
+  a.stages = {{.block = BlockType::mbconv, .expand = 1, .filters = 8, .layers = 2},
+              {.block = BlockType::mbconv,
+               .expand = 3,
+               .kernel = 5,
+               .stride = 2,
+               .filters = 12,
+               .layers = 2,
+               .se = 0.25}};
   a.head_filters = 20;
   a.dropout = 0.3;
   a.stochastic_depth = 0.3;
@@ -142,7 +147,7 @@ TEST(EngineFeed, LaggingDevicesTrainBitForBitLikeTheCpu) {
         EXPECT_EQ(test::comparable_metrics(dir / "run/metrics.csv"), reference.metrics());
         test::expect_same_tensors(dir / "run/last.safetensors", reference.file());
         EXPECT_EQ(run.trainer->feed()->captured(), capture);
-        EXPECT_EQ(run.trainer->feed()->refusal(), capture ? "" : "told to refuse");
+        EXPECT_EQ(run.trainer->feed()->capture_error(), capture ? "" : "told to refuse");
         const int64_t steps = kEpochs * (kSteps + kValidation);
         EXPECT_EQ(device.replays, capture ? steps - 4 : 0) << "all but each slot's first";
         if (capture && staying == all) {
@@ -302,7 +307,7 @@ TEST(EngineFeed, CudaTrainsLikeTheCpuInOneGraph) {
     const std::string folder = dir / std::to_string(staying);
     Training run(*device, &pool, folder);
     EXPECT_EQ(run.train(), Trainer::Outcome::finished);
-    EXPECT_TRUE(run.trainer->feed()->captured()) << run.trainer->feed()->refusal();
+    EXPECT_TRUE(run.trainer->feed()->captured()) << run.trainer->feed()->capture_error();
     if (first.empty()) first = folder;
     test::expect_same_tensors(folder + "/last.safetensors", first + "/last.safetensors");
   }

@@ -1,4 +1,4 @@
-// A device for tests whose queues lag behind the host as those of a card may: nothing that is started runs
+// A device for tests whose streams lag behind the host as those of a card may: nothing that is started runs
 // before somebody waits for it, or uploads run at once while kernels do not.
 #pragma once
 #include <cstring>
@@ -45,31 +45,31 @@ class LaggingDevice : public Device {
   void start_upload(void* to, const void* from, size_t bytes) override {
     ++uploads;
     if (options_.uploads_at_once) return void(std::memcpy(to, from, bytes));
-    line(Queue::uploads).push([=] { std::memcpy(to, from, bytes); });
+    line(Stream::uploads).push([=] { std::memcpy(to, from, bytes); });
   }
   void start_download(void* to, const void* from, size_t bytes) override {
     const auto work = [=] { std::memcpy(to, from, bytes); };
-    running_ ? work() : line(Queue::kernels).push(work);
+    running_ ? work() : line(Stream::kernels).push(work);
   }
-  std::unique_ptr<Mark> make_mark() override { return std::make_unique<Place>(); }
-  void record(Mark& mark, Queue queue) override {
-    static_cast<Place&>(mark).queue = queue;
-    static_cast<Place&>(mark).end = line(queue).given;
+  std::unique_ptr<Event> make_event() override { return std::make_unique<Place>(); }
+  void record(Event& event, Stream stream) override {
+    static_cast<Place&>(event).stream = stream;
+    static_cast<Place&>(event).end = line(stream).given;
   }
-  void wait(const Mark& mark) override { run(static_cast<const Place&>(mark)); }
-  void wait(Queue queue, const Mark& mark) override {
-    const Place place = static_cast<const Place&>(mark);
-    line(queue).push([this, place] { run(place); });
+  void wait(const Event& event) override { run(static_cast<const Place&>(event)); }
+  void wait(Stream stream, const Event& event) override {
+    const Place place = static_cast<const Place&>(event);
+    line(stream).push([this, place] { run(place); });
   }
-  std::unique_ptr<Replay> capture(const std::function<void()>& work, std::string& reason) override {
+  std::unique_ptr<CapturedGraph> capture(const std::function<void()>& work, std::string& reason) override {
     if (!options_.capture) {
       reason = "told to refuse";
       return nullptr;
     }
     ++captures;
-    struct Recorded : Replay {
+    struct Recorded : CapturedGraph {
       Recorded(LaggingDevice& d, std::function<void()> w) : device(d), work(std::move(w)) {}
-      void start() override { ++device.replays, device.line(Queue::kernels).push(work); }
+      void start() override { ++device.replays, device.line(Stream::kernels).push(work); }
       LaggingDevice& device;
       std::function<void()> work;
     };
@@ -79,10 +79,10 @@ class LaggingDevice : public Device {
   int uploads = 0, captures = 0, replays = 0;
 
  private:
-  struct Place : Mark {
+  struct Place : Event {
     Place() = default;
-    Place(Queue q, int64_t e) : queue(q), end(e) {}
-    Queue queue = Queue::kernels;
+    Place(Stream s, int64_t e) : stream(s), end(e) {}
+    Stream stream = Stream::kernels;
     int64_t end = 0;
   };
   struct Line {
@@ -90,9 +90,9 @@ class LaggingDevice : public Device {
     int64_t given = 0, done = 0;
     void push(std::function<void()> work) { waiting.push_back(std::move(work)), ++given; }
   };
-  Line& line(Queue queue) { return lines_[queue == Queue::uploads]; }
+  Line& line(Stream stream) { return lines_[stream == Stream::uploads]; }
   void run(const Place& place) {
-    Line& l = line(place.queue);
+    Line& l = line(place.stream);
     while (l.done < place.end) {
       const auto work = std::move(l.waiting.front());
       l.waiting.pop_front();
@@ -102,9 +102,9 @@ class LaggingDevice : public Device {
       running_ = before;
     }
   }
-  // What the host calls directly comes behind everything in the queue of kernels.
+  // What the host calls directly comes behind everything in the stream of kernels.
   void in_order() {
-    if (!running_) run(Place(Queue::kernels, line(Queue::kernels).given));
+    if (!running_) run(Place(Stream::kernels, line(Stream::kernels).given));
   }
 
   std::unique_ptr<Device> base_;

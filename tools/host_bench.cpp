@@ -38,14 +38,14 @@ double time_uploads(Device& device, size_t bytes) {
   const HostBuffer host(device, bytes);
   const Buffer there(device, bytes);
   std::fill_n(host.data(), bytes, char{1});
-  const std::unique_ptr<Mark> mark = device.make_mark();
+  const std::unique_ptr<Event> done = device.make_event();
   double best = 0;
   for (int round = 0; round < 6; ++round) {
     constexpr int kUploads = 4;
     const double start = seconds_now();
     for (int i = 0; i < kUploads; ++i) device.start_upload(there.data(), host.data(), bytes);
-    device.record(*mark, Queue::uploads);
-    device.wait(*mark);
+    device.record(*done, Stream::uploads);
+    device.wait(*done);
     best = std::max(best, kUploads * static_cast<double>(bytes) / (seconds_now() - start));
   }
   return best;

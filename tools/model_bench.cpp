@@ -71,13 +71,13 @@ ModelTiming time_model(Device& device, const Architecture& a, const ModelBenchOp
   std::vector<int32_t> labels(o.batch);
   for (int64_t i = 0; i < o.batch; ++i) labels[i] = static_cast<int32_t>(i % a.classes);
   session.upload(net.labels, labels.data());
-  const Buffer numbers(device, sizeof(Optimizer::Numbers));
-  const Optimizer::Numbers values = optimizer.numbers(1e-4, 0);
+  const Buffer numbers(device, sizeof(Optimizer::Hyper));
+  const Optimizer::Hyper values = optimizer.hyper(1e-4, 0);
   device.upload(numbers.data(), values.data(), sizeof values);
   RepeatedWork step(device, [&] {
     session.forward();
     session.backward();
-    optimizer.apply(numbers.view(0, {Shape{Optimizer::kNumbers}, DType::f32}));
+    optimizer.apply(numbers.view(0, {Shape{Optimizer::kHyper}, DType::f32}));
   });
   t.step = time_repeated(
       device, [&] { step.run(); }, o.seconds);

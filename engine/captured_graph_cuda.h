@@ -11,14 +11,14 @@
 namespace gm {
 
 /// An event that a waiting host thread sleeps on.
-struct CudaMark : Mark {
-  CudaMark();
-  ~CudaMark() override;
+struct CudaEvent : Event {
+  CudaEvent();
+  ~CudaEvent() override;
   cudaEvent_t event = nullptr;
 };
 
 /// See Device::capture. Libraries must have made their plans before: nothing may be allocated in `work`.
-std::unique_ptr<Replay> capture_cuda_graph(cudaStream_t stream, const std::function<void()>& work,
-                                           std::string& reason);
+std::unique_ptr<CapturedGraph> capture_cuda_graph(cudaStream_t stream, const std::function<void()>& work,
+                                                  std::string& reason);
 
 }  // namespace gm

@@ -1,4 +1,4 @@
-#include "engine/replay_cuda.h"
+#include "engine/captured_graph_cuda.h"
 
 #include <cstdio>
 
@@ -8,10 +8,10 @@ namespace gm {
 
 namespace {
 
-class CudaReplay : public Replay {
+class CudaCapturedGraph : public CapturedGraph {
  public:
-  CudaReplay(cudaGraphExec_t graph, cudaStream_t stream) : graph_(graph), stream_(stream) {}
-  ~CudaReplay() override {
+  CudaCapturedGraph(cudaGraphExec_t graph, cudaStream_t stream) : graph_(graph), stream_(stream) {}
+  ~CudaCapturedGraph() override {
     if (const cudaError_t status = cudaGraphExecDestroy(graph_); status != cudaSuccess)
       std::fprintf(stderr, "closing a CUDA graph: %s\n", cudaGetErrorString(status));
   }
@@ -27,18 +27,18 @@ class CudaReplay : public Replay {
 
 }  // namespace
 
-CudaMark::CudaMark() {
+CudaEvent::CudaEvent() {
   const unsigned flags = cudaEventDisableTiming | cudaEventBlockingSync;
   if (const cudaError_t status = cudaEventCreateWithFlags(&event, flags); status != cudaSuccess)
     fail(std::string("cannot create a CUDA event: ") + cudaGetErrorString(status));
 }
-CudaMark::~CudaMark() {
+CudaEvent::~CudaEvent() {
   if (const cudaError_t status = cudaEventDestroy(event); status != cudaSuccess)
     std::fprintf(stderr, "closing a CUDA event: %s\n", cudaGetErrorString(status));
 }
 
-std::unique_ptr<Replay> capture_cuda_graph(cudaStream_t stream, const std::function<void()>& work,
-                                           std::string& reason) {
+std::unique_ptr<CapturedGraph> capture_cuda_graph(cudaStream_t stream, const std::function<void()>& work,
+                                                  std::string& reason) {
   reason.clear();
   auto note = [&reason](cudaError_t status) {
     if (status != cudaSuccess && reason.empty()) reason = cudaGetErrorString(status);
@@ -58,7 +58,7 @@ std::unique_ptr<Replay> capture_cuda_graph(cudaStream_t stream, const std::funct
   if (graph) cudaGraphDestroy(graph);
   cudaGetLastError();  // a failed capture leaves the stream as it was, and the error behind
   if (!reason.empty()) return nullptr;
-  return std::make_unique<CudaReplay>(ready, stream);
+  return std::make_unique<CudaCapturedGraph>(ready, stream);
 }
 
 }  // namespace gm
