@@ -129,16 +129,21 @@ std::string csv_cell(const std::string& text) {
   return quoted + "\"";
 }
 
-bool parse_int(const std::string& text, int64_t& value) {
+namespace {
+// std::from_chars takes no plus sign, which declinations have.
+template <class T>
+bool parse_whole(const std::string& text, T& value) {
+  const bool plus = text.size() > 1 && text[0] == '+' && text[1] != '-';
   const char* end = text.data() + text.size();
-  auto result = std::from_chars(text.data(), end, value);
+  const auto result = std::from_chars(text.data() + plus, end, value);
   return result.ec == std::errc() && result.ptr == end;
 }
+}  // namespace
+
+bool parse_int(const std::string& text, int64_t& value) { return parse_whole(text, value); }
 
 bool parse_double(const std::string& text, double& value) {
-  const char* end = text.data() + text.size();
-  auto result = std::from_chars(text.data(), end, value);
-  return result.ec == std::errc() && result.ptr == end && std::isfinite(value);
+  return parse_whole(text, value) && std::isfinite(value);
 }
 
 }  // namespace gm

@@ -136,7 +136,9 @@ std::vector<double> read_degrees(const CsvTable& table, const char* name, const 
   values.assign(table.rows(), std::numeric_limits<double>::quiet_NaN());
   for (int64_t r = 0; r < table.rows(); ++r) {
     const std::string& cell = table.cell(r, column);
-    if (cell.empty() || cell == "nan" || cell == "NaN") continue;
+    // As pandas, databases and astropy write what is missing.
+    if (cell.empty() || cell == "nan" || cell == "NaN" || cell == "null" || cell == "NULL" || cell == "--")
+      continue;
     if (!parse_double(cell, values[r]))
       fail(table.where(r) + ": " + name + " \"" + cell + "\" is not a number");
   }
@@ -152,8 +154,9 @@ FolderDataset::FolderDataset(const std::string& folder, const OpenOptions& optio
   std::error_code ec;
   for (fs::directory_iterator it(folder, ec), end; !ec && it != end; it.increment(ec))
     // A leading dot marks temporary files and the droppings of file managers.
-    if (is_image_name(it->path().string()) && it->path().filename().string()[0] != '.' &&
-        it->is_regular_file(ec))
+    // What is neither a folder nor a file, such as a link to nowhere, is for the reader to report.
+    if (std::error_code none; is_image_name(it->path().string()) &&
+                              it->path().filename().string()[0] != '.' && !it->is_directory(none))
       files_.push_back(it->path().string());
   if (ec) fail(folder + ": cannot list: " + ec.message());
   if (files_.empty()) fail(folder + ": no JPEG or PNG images and no labels.csv in this folder");

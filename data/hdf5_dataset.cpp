@@ -123,9 +123,13 @@ void Hdf5Dataset::read_ids() {
   if (kind == H5T_STRING) {
     ids_ = h5::read_strings(ids, false);
   } else if (kind == H5T_INTEGER) {
-    std::vector<int64_t> numbers(shape_[0]);
-    if (H5Dread(ids, H5T_NATIVE_INT64, H5S_ALL, H5S_ALL, H5P_DEFAULT, numbers.data()) < 0) numbers.clear();
-    for (const int64_t number : numbers) ids_.push_back(std::to_string(number));
+    const bool is_signed = H5Tget_sign(h5::type_of(ids)) == H5T_SGN_2;
+    std::vector<uint64_t> numbers(shape_[0]);
+    if (H5Dread(ids, is_signed ? H5T_NATIVE_INT64 : H5T_NATIVE_UINT64, H5S_ALL, H5S_ALL, H5P_DEFAULT,
+                numbers.data()) < 0)
+      numbers.clear();
+    for (const uint64_t n : numbers)
+      ids_.push_back(is_signed ? std::to_string(static_cast<int64_t>(n)) : std::to_string(n));
   } else {
     fail(path_ + ": id_str is neither text nor integers");
   }

@@ -157,6 +157,7 @@ Image read_image(const std::string& path, JpegDecoder* card) {
   auto status = std::filesystem::status(path, ec);
   if (status.type() == std::filesystem::file_type::not_found) fail(path + ": no such file");
   if (std::filesystem::is_directory(status)) fail(path + ": is a folder, expected an image");
+  if (std::filesystem::is_other(status)) fail(path + ": is no regular file");  // reading a pipe would hang
   std::unique_ptr<FILE, FileCloser> file(std::fopen(path.c_str(), "rb"));
   if (!file) fail(path + ": cannot open: " + std::strerror(errno));
   auto size = std::filesystem::file_size(path, ec);

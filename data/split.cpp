@@ -137,7 +137,9 @@ Split read_split(const std::string& path, const Dataset& data, bool same_labels)
     if (data.id(row) != table.cell(r, id))
       fail(table.where(r) + ": row " + std::to_string(row) + " of " + data.path() + " is \"" + data.id(row) +
            "\", not \"" + table.cell(r, id) + "\": the data have changed since the split was made");
-    if (same_labels && label >= 0 && table.cell(r, label) != std::to_string(data.label(row)))
+    // Where rows have no ids but their numbers, only labels tell these data from others.
+    const bool numbered = data.id(row) == std::to_string(row) && data.label(row) >= 0;
+    if ((same_labels || numbered) && label >= 0 && table.cell(r, label) != std::to_string(data.label(row)))
       fail(table.where(r) + ": row " + std::to_string(row) + " of " + data.path() + " is of class " +
            std::to_string(data.label(row)) + ", not " + table.cell(r, label) +
            ": the data have changed since the split was made");

@@ -40,8 +40,8 @@ std::map<int, std::vector<std::vector<int64_t>>> shuffled_objects(const Dataset&
 /// split.csv: `id_str,row,label,split` with split = train | val | test, in row order, written atomically.
 void write_split(const std::string& path, const Dataset& data, const Split& split);
 /// Reads it back for the same data. Throws gm::Error with the line when a row does not exist, is listed
-/// twice, or has another id than in `data` (then the data are not those that were split); with same_labels
-/// another class as well.
+/// twice, or has another id than in `data` (then the data are not those that were split); with same_labels,
+/// and where ids are but the numbers of the rows, another class as well.
 Split read_split(const std::string& path, const Dataset& data, bool same_labels = false);
 
 }  // namespace gm

@@ -127,7 +127,17 @@ Trainer::Outcome Trainer::run(BatchSource& train, BatchSource& validation, const
   const auto out_of_patience = [this] {
     return config_.patience > 0 && state_.epochs_without_gain >= config_.patience;
   };
-  if (state_.batch == 0 && out_of_patience()) return Outcome::stopped_early;  // resumed after its end
+  const auto stop_early = [this] {
+    if (config_.restore_best) {
+      TensorReader best_file(config_.out_dir + "/best.safetensors");
+      load_weights(best_file, table_, weights_);
+      optimizer_.start_average();
+      save("last.safetensors", true);
+    }
+    return Outcome::stopped_early;
+  };
+  // Resumed after its end; a run killed there has still to take the best weights.
+  if (state_.batch == 0 && out_of_patience()) return stop_early();
   // A checkpoint before the first step: a run killed in its first epoch can be resumed too.
   if (state_.step == 0) {
     optimizer_.start_average();
@@ -143,15 +153,7 @@ Trainer::Outcome Trainer::run(BatchSource& train, BatchSource& validation, const
            "): lower optimizer.lr; last.safetensors holds the last checkpoint before that");
     const bool best = end_epoch(m);
     if (events.on_epoch) events.on_epoch(m, best);
-    if (out_of_patience()) {
-      if (config_.restore_best) {
-        TensorReader best_file(config_.out_dir + "/best.safetensors");
-        load_weights(best_file, table_, weights_);
-        optimizer_.start_average();
-        save("last.safetensors", true);
-      }
-      return Outcome::stopped_early;
-    }
+    if (out_of_patience()) return stop_early();
     if (stop.load() && state_.epoch < config_.epochs) return Outcome::interrupted;
   }
   return Outcome::finished;

@@ -213,8 +213,10 @@ YAML::Node parse_yaml(const std::string& text, const std::string& where) {
 
 namespace {
 
-// `over` wins; mappings are merged key by key. Nodes are taken over, not cloned: clones forget their lines.
+// `over` wins; mappings are merged key by key. A key without a value, such as a section whose lines are all
+// commented out, is not given. Nodes are taken over, not cloned: clones forget their lines.
 YAML::Node merged(const YAML::Node& base, const YAML::Node& over) {
+  if (over.IsNull()) return base;
   if (!base.IsMap() || !over.IsMap()) return over;
   YAML::Node result(YAML::NodeType::Map);
   for (const auto& item : base) {
@@ -227,16 +229,17 @@ YAML::Node merged(const YAML::Node& base, const YAML::Node& over) {
 }
 
 // The library takes the first of two.
-void check_keys(const YAML::Node& node, const std::string& path) {
+void check_keys(const YAML::Node& node, const std::string& path, int depth = 0) {
+  if (depth > 100) fail(path + ": nested too deep; does an alias hold itself?");
   if (node.IsSequence())
-    for (const auto& item : node) check_keys(item, path);
+    for (const auto& item : node) check_keys(item, path, depth + 1);
   if (!node.IsMap()) return;
   std::set<std::string> seen;
   for (const auto& item : node) {
     if (item.first.IsScalar() && !seen.insert(item.first.Scalar()).second)
       fail(path + ":" + std::to_string(item.first.Mark().line + 1) + ": '" + item.first.Scalar() +
            "' is given twice");
-    check_keys(item.second, path);
+    check_keys(item.second, path, depth + 1);
   }
 }
 

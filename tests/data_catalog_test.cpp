@@ -1,3 +1,5 @@
+#include <sys/stat.h>
+
 #include <filesystem>
 
 #include "data/csv.h"
@@ -87,6 +89,14 @@ TEST(DataCatalog, PositionsOffTheSkyAreNotKnown) {
   for (const int64_t missing : {0, 1, 2}) EXPECT_FALSE(data->sky(missing, ra, dec)) << missing;
   ASSERT_TRUE(data->sky(3, ra, dec));
   EXPECT_EQ(ra, -0.5);
+  // Missing ones as databases and astropy write them; declinations with their sign.
+  Catalog others("id_str,label,ra,dec\na,0,null,null\nb,1,--,--\na,0,10.5,+41.27\n");
+  data = others.open();
+  for (const int64_t missing : {0, 1}) EXPECT_FALSE(data->sky(missing, ra, dec)) << missing;
+  ASSERT_TRUE(data->sky(2, ra, dec));
+  EXPECT_EQ(dec, 41.27);
+  for (const char* bad : {"+-1", "++1", "+", "1+", "+ 1"})
+    EXPECT_ERROR(Catalog(std::string("id_str,label,ra,dec\na,0,10,") + bad + "\n").open(), "is not a number");
 }
 
 TEST(DataCatalog, NamesAsLabelsAndModelsOwnOrder) {
@@ -163,8 +173,13 @@ TEST(DataOpen, FoldersFilesAndTheRest) {
   write_image(dir / "b.png", test::gradient(4, 4));
   write_image(dir / "a.jpg", test::gradient(4, 4));
   test::write_text(dir / "notes.txt", "x");
+  std::filesystem::create_symlink("/gone/c.png", dir / "c.png");
+  std::filesystem::create_directory(dir / "d.png");
+  ASSERT_EQ(mkfifo((dir / "e.png").c_str(), 0600), 0);
   auto folder = open_dataset(dir.path());
-  ASSERT_EQ(folder->size(), 2);
+  ASSERT_EQ(folder->size(), 4) << "all that are no folders: what cannot be read is to be reported";
+  EXPECT_ERROR(folder->read(2), "c.png: no such file");
+  EXPECT_ERROR(folder->read(3), "e.png: is no regular file");
   EXPECT_EQ(folder->id(0), "a");
   EXPECT_EQ(folder->label(0), -1);
   EXPECT_EQ(open_dataset(dir / "b.png")->id(0), "b");

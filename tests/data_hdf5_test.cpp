@@ -147,6 +147,10 @@ TEST(DataHdf5, IdentifiersMayBeIntegers) {
   };
   with(H5T_NATIVE_INT64, std::vector<int64_t>{1237648720693755918, 7});
   EXPECT_EQ(open_dataset(dir / "a.h5")->id(0), "1237648720693755918");
+  with(H5T_NATIVE_INT32, std::vector<int32_t>{-3, 7});
+  EXPECT_EQ(open_dataset(dir / "a.h5")->id(0), "-3");
+  with(H5T_NATIVE_UINT64, std::vector<uint64_t>{UINT64_MAX, 7});
+  EXPECT_EQ(open_dataset(dir / "a.h5")->id(0), "18446744073709551615");
   with(H5T_NATIVE_DOUBLE, std::vector<double>{1, 2});
   EXPECT_ERROR(open_dataset(dir / "a.h5"), "a.h5: id_str is neither text nor integers");
   with(H5T_NATIVE_INT64, std::vector<int64_t>{1, 2, 3});

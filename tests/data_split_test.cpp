@@ -97,6 +97,17 @@ TEST(DataSplit, FileRoundTripAndItsErrors) {
   EXPECT_EQ(read_split(path, renumbered).train, split.train);
   EXPECT_ERROR(read_split(path, renumbered, true), "of class");
   EXPECT_EQ(read_split(path, data, true).train, split.train);
+  // Where ids are row numbers, as in Galaxy10, any set of that size has them.
+  struct Numbered : FakeDataset {
+    using FakeDataset::FakeDataset;
+    std::string id(int64_t i) const override { return std::to_string(i); }
+  } numbered(50, 2), shuffled(50, 2);
+  std::reverse(shuffled.labels.begin(), shuffled.labels.end());
+  write_split(path, numbered, split);
+  EXPECT_EQ(read_split(path, numbered).val, split.val);
+  EXPECT_ERROR(read_split(path, shuffled), "of class");
+  for (int& label : shuffled.labels) label = -1;
+  EXPECT_EQ(read_split(path, shuffled).val, split.val) << "unlabelled";
   auto error = [&](const std::string& text) {
     test::write_text(path, text);
     return test::error_of([&] { read_split(path, data); });

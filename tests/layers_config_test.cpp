@@ -48,6 +48,12 @@ TEST_F(Config, OwnKeysWinOverTheRecipeAndSetWinsOverBoth) {
   EXPECT_EQ(r.optimizer.kind, OptimizerConfig::sgd);
   EXPECT_EQ(read("", "", {"train.epochs=7"}).train.epochs, 7);
   EXPECT_EQ(read("", "", {"data.val_fraction=0.2"}).split.val, 0.2);
+  // A section whose keys are all commented out is not given.
+  EXPECT_EQ(read("model:", "optimizer:\n# lr: 3\nmodel:").optimizer.kind, OptimizerConfig::sgd);
+}
+
+TEST_F(Config, AnAliasThatHoldsItselfIsAnError) {
+  EXPECT_ERROR(read("model:", "train: &t\n  l2: *t\nmodel:"), "nested too deep");
 }
 
 TEST_F(Config, ErrorsNameFileLineAndNearestKey) {

@@ -57,6 +57,43 @@ class Cli : public testing::Test {
               data = dir / "set", out = dir / "out";
 };
 
+TEST_F(Cli, MessagesToAClosedStreamDoNotGoIntoResults) {
+  const std::vector<std::string> args{data, "--model", model, "--device", "cpu", "--out"};
+  auto infer_to = [&](const std::string& file, bool no_err) {
+    std::vector<std::string> all = args;
+    all.push_back(dir / file);
+    expect_success(run("gm_infer", all, {.no_err = no_err}));
+    return read_text(dir / file);
+  };
+  EXPECT_EQ(infer_to("closed.csv", true), infer_to("open.csv", false));
+}
+
+TEST_F(Cli, ARunWithItsBestWeightsAloneIsKept) {
+  expect_success(train({"--data", data, "--epochs", "1", "--batch", "4"}));
+  fs::remove(out + "/last.safetensors");
+  const std::string best = read_text(out + "/best.safetensors");
+  expect_failure(train({"--data", data, "--epochs", "1", "--batch", "4"}), 1,
+                 {out, "already holds a run (best.safetensors)"});
+  EXPECT_EQ(read_text(out + "/best.safetensors"), best);
+}
+
+// As a run that was killed between the end of its last epoch and the return to its best weights.
+TEST_F(Cli, AnEarlyStopIsFinishedByResume) {
+  expect_success(train({"--data", data, "--epochs", "40", "--batch", "4", "--set", "train.patience=1",
+                        "--set", "optimizer.lr=0.03"}));
+  ASSERT_NE(read_text(out + "/log.txt").find("stopped early"), std::string::npos);
+  auto weights = [&](const char* file) { return read_model(out + "/" + file).tensors.tensors; };
+  auto same = [&] {
+    for (const auto& [name, tensor] : weights("best.safetensors"))
+      if (weights("last.safetensors").at(name).bytes != tensor.bytes) return false;
+    return true;
+  };
+  EXPECT_FALSE(same());
+  expect_success(train({"--data", data, "--epochs", "40", "--batch", "4", "--set", "train.patience=1",
+                        "--set", "optimizer.lr=0.03", "--resume", "--set", "train.restore_best=true"}));
+  EXPECT_TRUE(same());
+}
+
 TEST_F(Cli, HelpSucceedsAndUsageErrorsExitWithTwo) {
   for (const char* tool : {"gm_bench", "gm_check", "gm_compare", "gm_data", "gm_eval", "gm_explain",
                            "gm_infer", "gm_model", "gm_search", "gm_train"}) {

@@ -83,6 +83,13 @@ TEST_F(Compare, SaysWhatDoesNotFit) {
   expect_success(r);
   EXPECT_NE(r.err.find("not the same images"), std::string::npos) << r.err;
   EXPECT_NE(r.err.find("tiny (2) has no metrics.csv"), std::string::npos) << r.err;
+  // One set of images under two spellings, and other images of one set.
+  const std::string b = evaluated("c", dir / "set/labels.csv");
+  EXPECT_EQ(run("gm_compare", {a, b}).err.find("not the same images"), std::string::npos);
+  const std::string predictions = test::read_text(b + "/predictions.csv");
+  const size_t id = predictions.find('\n') + 1;
+  test::write_text(b + "/predictions.csv", std::string(predictions).insert(id, "x"));
+  EXPECT_NE(run("gm_compare", {a, b}).err.find("not the same images"), std::string::npos);
   expect_failure(run("gm_compare", {dir / "set"}), 1, {dir / "set/metrics.json", "gm_eval --out"});
   test::write_text(dir / "m.json", "{");
   expect_failure(run("gm_compare", {dir / "m.json"}), 1, {dir / "m.json", "not JSON"});

@@ -85,6 +85,12 @@ TEST(ModelWeights, WrongFilesAndOptions) {
   expect_failure(import(keras, "caffe", out), 2, {"--from"});
   expect_failure(run("gm_model", {"import", keras, "--from", "keras"}), 2, {"--"});
   expect_failure(run("gm_model", {"export", keras, "--to", "keras", "--out", out}), 1, {keras});
+  expect_failure(run("gm_model", {"--set", "model.se=0", "export", keras, "--to", "keras", "--out", out}), 2,
+                 {"--set before export"});
+  expect_failure(run("gm_model", {kConfig, "export", keras, "--to", "keras", "--out", out}), 2,
+                 {"config before export"});
+  expect_failure(run("gm_model", {"export", keras, "--to", "keras", "--out", dir / "out.h5"}), 2,
+                 {"out.h5", ".safetensors"});
   EXPECT_FALSE(std::filesystem::exists(out));
 
   const Ran help = run("gm_model", {"--help"});

@@ -44,6 +44,17 @@ TEST(Stages, GrowTheImagesAndResume) {
   expect_success(test::run("gm_train", arguments("cut", again)));
   expect_same_tensors(last, dir / "two/last.safetensors");
 
+  // What has ended stays as it is, and nothing that has begun is left out.
+  const std::string ended = test::read_text(dir / "cut/stage1/last.safetensors");
+  expect_failure(test::run("gm_train", arguments("cut", {"--stage", "input.size=32", "--resume"})), 1,
+                 {"stage2 has begun"});
+  std::vector<std::string> longer = again;
+  longer[1] = "input.size=24; train.epochs=3; model.dropout=0.1";
+  expect_failure(test::run("gm_train", arguments("cut", longer)), 1, {"stage1 has ended", "train.epochs"});
+  longer[1] = "input.size=28; train.epochs=1; model.dropout=0.1";
+  expect_failure(test::run("gm_train", arguments("cut", longer)), 1, {"stage1/config.yaml", "input.size"});
+  EXPECT_EQ(test::read_text(dir / "cut/stage1/last.safetensors"), ended);
+
   expect_failure(test::run("gm_train", arguments("cut", stages)), 1, {"stage1", "--resume"});
   for (const char* bad : {"data.val_fraction=0.5", "train.seed=3", "input.sise=24", "train.batch=500"}) {
     expect_failure(test::run("gm_train", arguments("bad", {"--stage", "input.size=24", "--stage", bad})), 1,

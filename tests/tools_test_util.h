@@ -28,6 +28,7 @@ class Process {
   struct Options {
     long file_limit = -1;  // bytes: longer files fail with "File too large", like a full disk
     std::string out = "";  // standard output; default: kept
+    bool no_err = false;   // standard error is closed
   };
   Process(const std::string& tool, std::vector<std::string> args, const Options& options) : tool_(tool) {
     args.insert(args.begin(), std::string(GM_BINARY_DIR) + "/bin/" + tool);
@@ -41,6 +42,8 @@ class Process {
               e = ::open(err.c_str(), O_WRONLY | O_CREAT, 0600);
     ::dup2(o, 1);
     ::dup2(e, 2);
+    if (options.no_err)  // and what lies behind it, so that it is the first to be opened again
+      for (int fd : {2, o, e}) ::close(fd);
     if (options.file_limit >= 0) {
       const rlimit limit{static_cast<rlim_t>(options.file_limit), static_cast<rlim_t>(options.file_limit)};
       ::setrlimit(RLIMIT_FSIZE, &limit);

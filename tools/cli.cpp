@@ -1,10 +1,12 @@
 #include "tools/cli.h"
 
+#include <fcntl.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <cerrno>
 #include <cmath>
 #include <csignal>
 #include <cstdio>
@@ -17,6 +19,17 @@
 
 namespace gm {
 
+namespace {
+/// A standard stream that the shell has closed (2>&-) would be the next file that is opened: messages would go
+/// into results. They go nowhere instead; output cannot be written, as to a stream that is closed.
+void keep_standard_streams() {
+  constexpr int kModes[] = {O_RDONLY, O_RDONLY, O_WRONLY};  // by number: input, output, errors
+  for (int fd = 0; fd < 3; ++fd)
+    if (fcntl(fd, F_GETFD) == -1 && errno == EBADF && open("/dev/null", kModes[fd]) != fd)
+      fail("cannot open /dev/null");
+}
+}  // namespace
+
 int run_tool(CLI::App& app, int argc, char** argv, const std::function<void()>& body) {
   const std::string name = std::filesystem::path(argv[0]).filename().string();
   auto report = [&](std::string what, int code) {
@@ -25,6 +38,7 @@ int run_tool(CLI::App& app, int argc, char** argv, const std::function<void()>& 
     return code;
   };
   try {
+    keep_standard_streams();
     app.parse(argc, argv);
     body();
     // A full disk or a closed pipe shows at the latest when the buffer is emptied.

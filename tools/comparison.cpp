@@ -28,8 +28,32 @@ nlohmann::json read_json(const std::string& file) {
   }
 }
 
+/// Text in a Markdown table.
+std::string table_cell(std::string text) {
+  for (size_t at = 0; (at = text.find('|', at)) != std::string::npos; at += 2) text.insert(at, "\\");
+  return text;
+}
+
 std::string optional_text(const std::optional<double>& value, int digits) {
   return value ? fmt::format("{:.{}f}", *value, digits) : "";
+}
+
+/// The images of an evaluation, sorted; empty where its predictions are gone.
+std::vector<std::string> evaluated_ids(const std::string& predictions) {
+  std::vector<std::string> ids;
+  if (!fs::exists(predictions)) return ids;
+  const CsvTable table(predictions);
+  const int column = table.column("id_str");
+  for (int64_t r = 0; column >= 0 && r < table.rows(); ++r) ids.push_back(table.cell(r, column));
+  std::sort(ids.begin(), ids.end());
+  return ids;
+}
+
+/// A folder and the catalog in it are one set of images.
+fs::path data_path(const std::string& path) {
+  fs::path p = fs::path(path).lexically_normal();
+  if (p.filename() == "labels.csv" || p.filename().empty()) p = p.parent_path();
+  return p;
 }
 
 /// Accuracy against a cost.
@@ -76,7 +100,8 @@ ComparedNetwork read_evaluation(const std::string& path) {
       const double speed = row.at("images_per_second").get<double>();
       n.images_per_second = std::max(n.images_per_second.value_or(0), speed);
     }
-    n.record = training_record_of(j.at("model").get<std::string>());
+    n.record = training_record_of(j.value("weights", j.at("model").get<std::string>()));
+    n.ids = evaluated_ids((fs::path(file).parent_path() / "predictions.csv").string());
   } catch (const nlohmann::json::exception& e) {
     fail(file + ": not written by gm_eval of this version: " + e.what());
   }
@@ -98,7 +123,10 @@ void tell_apart(std::vector<ComparedNetwork>& networks) {
 std::string different_data(const std::vector<ComparedNetwork>& networks) {
   for (const ComparedNetwork& n : networks) {
     const ComparedNetwork& first = networks.front();
-    if (n.n != first.n || n.data != first.data || n.split != first.split || n.classes != first.classes)
+    // Ids alone are not enough: of many sets they are the numbers of the rows.
+    const bool other_ids = !n.ids.empty() && !first.ids.empty() && n.ids != first.ids;
+    if (n.n != first.n || data_path(n.data) != data_path(first.data) || n.split != first.split ||
+        n.classes != first.classes || other_ids)
       return fmt::format("not the same images: {} on {} of {} ({}), {} on {} of {} ({})", first.name, first.n,
                          first.data, first.split, n.name, n.n, n.data, n.split);
   }
@@ -129,8 +157,8 @@ std::string comparison_markdown(const std::vector<ComparedNetwork>& networks) {
         "| {} | {} | {:.1f} | {:.1f} to {:.1f} | {:.1f} | {:.1f} | {:.1f} | {:.2f} M | {:.1f} M | {:.1f} M | "
         "{} | "
         "{} |\n",
-        n.name, n.input, 100 * n.accuracy, 100 * n.accuracy_interval.low, 100 * n.accuracy_interval.high,
-        100 * n.macro_precision, 100 * n.macro_recall, 100 * n.weighted_f1,
+        table_cell(n.name), n.input, 100 * n.accuracy, 100 * n.accuracy_interval.low,
+        100 * n.accuracy_interval.high, 100 * n.macro_precision, 100 * n.macro_recall, 100 * n.weighted_f1,
         static_cast<double>(n.params_total) / 1e6, static_cast<double>(n.macs) / 1e6,
         static_cast<double>(n.flops_eq13) / 1e6, optional_text(n.latency_ms, 2),
         optional_text(n.images_per_second, 0));

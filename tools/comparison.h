@@ -20,6 +20,7 @@ struct ComparedNetwork {
   Interval accuracy_interval;
   std::optional<double> latency_ms, images_per_second;  // of batch 1, and the most of any; needs --speed
   std::optional<TrainingRecord> record;                 // of the run that the weights lie in
+  std::vector<std::string> ids;                         // of its images, sorted; empty where not known
 };
 
 /// `path`: a metrics.json or the folder that holds it. Throws gm::Error naming the file when it is missing or

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 
 namespace gm {
@@ -92,6 +93,7 @@ std::string metrics_json(const Evaluation& e) {
   j["calibration"] = calibration_json(e);
   j["name"] = e.name;
   j["model"] = e.model;
+  j["weights"] = std::filesystem::absolute(e.model).lexically_normal().string();  // also for other folders
   j["data"] = e.data;
   j["split"] = e.split;
   j["tta"] = e.passes.symmetries;

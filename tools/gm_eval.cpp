@@ -105,7 +105,7 @@ class Results {
     write_file_atomic(file("metrics.json"), metrics_json(e));
     write_image(file("confusion.png"), confusion_picture(e.confusion, e.classes));
     write_file_atomic(file("reliability.svg"), chart_svg(reliability_chart(e)));
-    if (const auto record = training_record_of(e.model)) {
+    if (const auto record = training_record_if_any(e.model)) {
       write_file_atomic(file("loss.svg"), chart_svg(loss_chart(*record)));
       write_file_atomic(file("accuracy.svg"), chart_svg(accuracy_chart(*record)));
     }

@@ -109,8 +109,15 @@ void train_stages(const Arguments& args, Device& device, const std::string& devi
   if (args.resume && !begun(1)) fail(args.out + "/stage1: no last.safetensors to resume from");
   if (!args.resume && fs::exists(args.out + "/stage1"))
     fail(args.out + "/stage1 is there; continue with --resume or choose another --out");
+  if (args.resume && begun(count + 1))
+    fail(fmt::format("{}/stage{} has begun: give its --stage as well", args.out, count + 1));
   for (size_t k = 1; k <= count; ++k) {
     Arguments a = stage_arguments(args, k);
+    if (begun(k + 1)) {
+      TrainJob ended = make_job(a, true);
+      for (const std::string& change : take_up_config(ended, a.out + "/config.yaml", MayChange::recipe))
+        fail(fmt::format("{} has ended ({}): give it to the stages that follow", a.out, change));
+    }
     if (k > 1) a.init = "";  // the file is still to come
     const TrainJob job = make_job(a, false);
     check_split(job, split_of(job, *cache->data()));
@@ -123,7 +130,8 @@ void train_stages(const Arguments& args, Device& device, const std::string& devi
     if (job.resume) job.changes = take_up_config(job, a.out + "/config.yaml", MayChange::recipe);
     job.run.architecture.class_names = cache->data()->classes();
     job.out = a.out;
-    job.resume_with = "the same command and --resume";
+    job.resume_with = args.init.empty() ? "the same command and --resume"
+                                        : "the same command, with --resume in place of --init";
     const Split split = split_of(job, *cache->data());
     if (train_run(std::move(job), device, device_line, cache, split, stop) == Trainer::Outcome::interrupted)
       return;

@@ -22,6 +22,10 @@ struct Arguments {
   bool allow_missing_head = false;
 };
 
+std::string check_weight_file(const std::string& path) {
+  return path.ends_with(".safetensors") ? "" : "'" + path + "' does not end in .safetensors";
+}
+
 std::string first_few(const std::vector<std::string>& names) {
   std::string text;
   for (size_t i = 0; i < names.size() && i < 5; ++i) text += (i ? ", " : "") + names[i];
@@ -77,7 +81,9 @@ std::function<bool()> declare_weight_commands(CLI::App& app) {
   import->add_option("--from", a->framework, "keras, timm or torchvision")
       ->required()
       ->check(CLI::IsMember({"keras", "timm", "torchvision"}));
-  import->add_option("--out", a->out, "model file to write (.safetensors)")->required();
+  import->add_option("--out", a->out, "model file to write (.safetensors)")
+      ->required()
+      ->check(check_weight_file);
   import->add_option("--timm-model", a->variant,
                      "timm's name of the model, which decides padding, epsilon and input scaling (default: "
                      "efficientnetv2_s when the configuration pads symmetrically, else tf_efficientnetv2_s)");
@@ -89,9 +95,14 @@ std::function<bool()> declare_weight_commands(CLI::App& app) {
   CLI::App* out = app.add_subcommand("export", "write a model's weights under another framework's names");
   out->add_option("model", a->file, "run folder or model file")->required();
   out->add_option("--to", a->framework, "keras or timm")->required()->check(CLI::IsMember({"keras", "timm"}));
-  out->add_option("--out", a->out, "file to write (.safetensors)")->required();
+  out->add_option("--out", a->out, "file to write (.safetensors)")->required()->check(check_weight_file);
 
-  return [a, import, out] {
+  return [a, import, out, &app] {
+    for (const CLI::Option* o : app.get_options())  // those of the command without import and export
+      if (o->count() && (import->parsed() || out->parsed()))
+        throw CLI::ValidationError(o->get_name() + " before " + app.get_subcommands()[0]->get_name() +
+                                   " has no effect; see gm_model " + app.get_subcommands()[0]->get_name() +
+                                   " --help");
     if (import->parsed()) import_model(*a);
     if (out->parsed()) export_model(*a);
     return import->parsed() || out->parsed();

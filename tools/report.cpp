@@ -170,7 +170,7 @@ std::string report_html(const ReportInput& in) {
   if (const std::string warning = overlap_warning(e); !warning.empty())
     out += "<p><b>" + markup_text(warning) + "</b></p>\n";
   out += tiles(e);
-  if (const auto record = training_record_of(e.model))
+  if (const auto record = training_record_if_any(e.model))
     section("Training", "<div class=\"pair\"><div>" + chart_svg(loss_chart(*record)) + "</div><div>" +
                             chart_svg(accuracy_chart(*record)) + "</div></div>\n" +
                             fmt::format("<p class=\"soft\">Lowest validation loss in epoch {}.</p>\n",

@@ -10,6 +10,7 @@
 
 #include "data/csv.h"
 #include "engine/atomic_file.h"
+#include "kernels/common/error.h"
 #include "tools/pictures/markup.h"
 #include "tools/run_config.h"
 #include "tools/run_folder.h"
@@ -86,13 +87,33 @@ std::string count_text(int64_t n) {
                     : fmt::format("{}", n);
 }
 
+namespace {
+
+/// The configuration of the run beside a weight file; nothing where there is none, or that of another program.
+std::optional<RunConfig> run_config_beside(const std::string& model) {
+  const std::string path = beside(model, "config.yaml");
+  if (path.empty()) return {};
+  try {
+    return read_run_config(load_config(path), path);
+  } catch (const Error&) {
+    return {};
+  }
+}
+
+/// A folder and the catalog in it are one set of images.
+bool same_data(const std::string& a, const std::string& b) {
+  std::error_code error;
+  return fs::equivalent(a, b, error) || fs::equivalent(a + "/labels.csv", b, error) ||
+         fs::equivalent(a, b + "/labels.csv", error);
+}
+
+}  // namespace
+
 std::string overlap_warning(const Evaluation& e) {
   if (e.split == "train") return "These are the images that the network was trained on.";
-  const std::string config = beside(e.model, "config.yaml");
-  if (e.split != "all" || config.empty() || beside(e.model, "split.csv").empty()) return "";
-  const std::string trained = read_run_config(load_config(config), config).data_path;
-  std::error_code error;
-  if (trained.empty() || !fs::equivalent(trained, e.data, error)) return "";
+  const std::optional<RunConfig> config = run_config_beside(e.model);
+  if (e.split != "all" || !config || beside(e.model, "split.csv").empty()) return "";
+  if (config->data_path.empty() || !same_data(config->data_path, e.data)) return "";
   return "Among these are the images that the network was trained on; --split val leaves them out.";
 }
 
@@ -113,16 +134,15 @@ std::string model_card(const ReportInput& in) {
   t.line("MACs", fmt::format("{}; FLOPs by the second paper's Eq. 13: {}", e.count.macs, e.count.flops_eq13));
   t.line("padding", a.same_padding ? "TensorFlow SAME" : "symmetric");
   std::string config_text;
-  if (const std::string path = beside(e.model, "config.yaml"); !path.empty()) {
-    const RunConfig c = read_run_config(load_config(path), path);
-    t.line("training data", c.data_path);
-    t.line("training", fmt::format("{} epochs at most, batch {}, seed {}, {}", c.train.epochs, c.train.batch,
-                                   c.train.seed, c.train.bf16 ? "bf16" : "f32"));
-    t.line("optimizer", optimizer_text(c));
-    config_text =
-        "<details><summary>config.yaml</summary><pre>" + markup_text(read_file(path)) + "</pre></details>\n";
+  if (const std::optional<RunConfig> c = run_config_beside(e.model)) {
+    t.line("training data", c->data_path);
+    t.line("training", fmt::format("{} epochs at most, batch {}, seed {}, {}", c->train.epochs,
+                                   c->train.batch, c->train.seed, c->train.bf16 ? "bf16" : "f32"));
+    t.line("optimizer", optimizer_text(*c));
+    config_text = "<details><summary>config.yaml</summary><pre>" +
+                  markup_text(read_file(beside(e.model, "config.yaml"))) + "</pre></details>\n";
   }
-  if (const auto record = training_record_of(e.model); record && record->best_epoch())
+  if (const auto record = training_record_if_any(e.model); record && record->best_epoch())
     t.line("trained for", fmt::format("{} epochs; lowest validation loss in epoch {}", record->epoch.size(),
                                       record->best_epoch()));
   t.line("limits",
@@ -152,7 +172,10 @@ std::string data_card(const ReportInput& in) {
   if (!split.empty()) table += "<th>trained on</th><th>validation</th><th>test</th>";
   table += "<th>evaluated</th><th>share</th></tr></thead><tbody>\n";
   std::optional<SplitCounts> counts;
-  if (!split.empty()) counts.emplace(split);
+  if (!split.empty()) try {
+      counts.emplace(split);
+    } catch (const Error&) {  // of some other program
+    }
   for (size_t c = 0; c < e.classes.size(); ++c) {
     table += "<tr><td>" + markup_text(e.classes[c]) + "</td>";
     if (counts)

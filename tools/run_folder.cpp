@@ -21,7 +21,7 @@ RunFolder::RunFolder(const std::string& path, bool resume) : path_(path) {
   fs::create_directories(path, error);
   if (error) fail(path + ": cannot create the run folder: " + error.message());
   if (::access(path.c_str(), W_OK | X_OK) != 0) fail(path + ": cannot write there: " + std::strerror(errno));
-  for (const char* sign : {"last.safetensors", "folds.csv", "stage1", "journal.jsonl"})
+  for (const char* sign : {"last.safetensors", "best.safetensors", "folds.csv", "stage1", "journal.jsonl"})
     if (fs::exists(file(sign), error))
       fail(path + ": already holds a run (" + sign + "); continue it with --resume or choose another --out");
 }

@@ -38,6 +38,14 @@ std::optional<TrainingRecord> training_record_of(const std::string& weights) {
   return r;
 }
 
+std::optional<TrainingRecord> training_record_if_any(const std::string& weights) {
+  try {
+    return training_record_of(weights);
+  } catch (const Error&) {
+    return {};
+  }
+}
+
 namespace {
 
 Chart curves(const TrainingRecord& r, const std::string& what, const std::vector<double>& train,

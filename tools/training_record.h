@@ -18,6 +18,8 @@ struct TrainingRecord {
 /// The record beside a weight file, or none where there is no metrics.csv. Throws gm::Error naming the line
 /// when it is not one.
 std::optional<TrainingRecord> training_record_of(const std::string& weights);
+/// The same for who can do without: nothing for a metrics.csv of another program too.
+std::optional<TrainingRecord> training_record_if_any(const std::string& weights);
 
 /// S1 Fig. 5: training and validation against the epoch.
 Chart loss_chart(const TrainingRecord& r);
