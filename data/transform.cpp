@@ -1,9 +1,10 @@
 #include "data/transform.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <numbers>
-#include <string>
 
 #include "kernels/common/error.h"
 #include "kernels/common/philox.h"
@@ -116,23 +117,17 @@ TransformConfig TransformConfig::keras(int size) {
 }
 
 void TransformConfig::validate() const {
-  auto need = [](bool ok, const char* what) {
-    if (!ok) fail(std::string("augment: ") + what);
+  auto need = [](bool ok, const char* key, double least, double most) {
+    if (!ok) fail(fmt::format("augment.{} is out of range [{}, {}]", key, least, most));
   };
-  need(size >= 4 && size <= 4096, "size must be 4..4096 px");
-  need(rotation_deg >= 0 && rotation_deg <= 180, "rotation_deg must be 0..180");
-  need(shear_deg >= 0 && shear_deg <= 80, "shear_deg must be 0..80");
-  need(zoom_min >= 0.1 && zoom_min <= zoom_max && zoom_max <= 4, "zoom must be 0.1 <= min <= max <= 4");
-  need(crop_min >= 0 && crop_min <= crop_max && crop_max <= 4096, "crop must be 0 <= min <= max <= 4096 px");
-  need(crop_eval >= 0 && crop_eval <= 4096, "crop_eval must be 0..4096 px");
-  need(crop_reference >= 1, "crop_reference must be at least 1 px");
-  need(brightness >= 0 && brightness <= 1, "brightness must be 0..1");
-  need(contrast >= 0 && contrast <= 1, "contrast must be 0..1");
-  need(saturation >= 0 && saturation <= 1, "saturation must be 0..1");
-  need(hue >= 0 && hue <= 0.5, "hue must be 0..0.5 of a turn");
-  need(shift_px >= 0 && shift_px < size, "shift_px must be 0..size-1");
-  need(random_ops >= 0 && random_ops <= 4, "random_ops must be 0..4");
-  need(magnitude >= 0 && magnitude <= 30, "magnitude must be 0..30");
+  need(size >= 4 && size <= 4096, "size", 4, 4096);
+  need(crop_reference >= 1, "crop_reference", 1, INFINITY);
+  each_number(*this, [&](const char* key, double value, double least, double most) {
+    need(value >= least && value <= most, key, least, most);
+  });
+  each_range(*this, [&](const char* key, double first, double second, double least, double most) {
+    need(first >= least && first <= second && second <= most, key, least, most);
+  });
 }
 
 Transform::Transform(const TransformConfig& config, bool training) : config_(config), training_(training) {

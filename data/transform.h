@@ -55,7 +55,29 @@ struct TransformConfig {
   /// affine, bilinear, about the centre; all at the size of the network, to which the whole image is resized.
   static TransformConfig keras(int size);
 
-  /// Throws gm::Error naming the first setting out of range.
+  /// Every number that a configuration may set, under its key and with its bounds: number(key, setting, least,
+  /// most). Who reads a configuration and validate() both go by this list and the next.
+  template <class Config, class F>
+  static void each_number(Config& c, F&& number) {
+    number("rotation_deg", c.rotation_deg, 0, 180);
+    number("shear_deg", c.shear_deg, 0, 80);
+    number("crop_eval", c.crop_eval, 0, 4096);
+    number("brightness", c.brightness, 0, 1);
+    number("contrast", c.contrast, 0, 1);
+    number("saturation", c.saturation, 0, 1);
+    number("hue", c.hue, 0, 0.5);
+    number("shift_px", c.shift_px, 0, c.size - 1);
+    number("random_ops", c.random_ops, 0, 4);
+    number("magnitude", c.magnitude, 0, 30);
+  }
+  /// The same for settings of two numbers, which must be in order: range(key, first, second, least, most).
+  template <class Config, class F>
+  static void each_range(Config& c, F&& range) {
+    range("zoom", c.zoom_min, c.zoom_max, 0.1, 4);
+    range("crop", c.crop_min, c.crop_max, 0, 4096);
+  }
+
+  /// Throws gm::Error naming the first setting out of range: for configurations that were not read from a file.
   void validate() const;
 };
 

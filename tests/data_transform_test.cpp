@@ -387,6 +387,8 @@ TEST(DataTransform, RangesAreChecked) {
     return test::error_of([&] { Transform(config, true); });
   };
   EXPECT_EQ(with([](auto&) {}), "");
+  EXPECT_EQ(with([](auto& c) { c.crop_eval = 5000; }), "augment.crop_eval is out of range [0, 4096]");
+  EXPECT_NE(with([](auto& c) { c.shift_px = 64; }), "");
   EXPECT_NE(with([](auto& c) { c.size = 0; }), "");
   EXPECT_NE(with([](auto& c) { c.crop_min = 300; }), "");
   EXPECT_NE(with([](auto& c) { c.zoom_min = 0; }), "");
