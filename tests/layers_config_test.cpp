@@ -116,9 +116,9 @@ TEST_F(Config, AugmentationOutOfRangeIsNamedWithItsLine) {
   EXPECT_EQ(t.crop_eval, 4096);
   EXPECT_EQ(t.shift_px, 31);
   EXPECT_EQ(t.random_ops, 4);
-  EXPECT_EQ(t.hue, 0.5);
+  EXPECT_EQ(t.colour.hue, 0.5);
   EXPECT_EQ(t.rotation_deg, 180);
-  EXPECT_EQ(t.saturation, 0.2);
+  EXPECT_EQ(t.colour.saturation, 0.2);
   EXPECT_TRUE(t.flip_x && t.flip_y);
 }
 
