@@ -3,7 +3,7 @@
 #pragma once
 #include <cstdint>
 
-#include "data/resample.h"
+#include "data/augment_image.h"
 
 namespace gm {
 

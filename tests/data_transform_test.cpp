@@ -31,6 +31,13 @@ std::vector<float> run(const Image& image, const TransformConfig& config, bool t
   return out;
 }
 
+/// One resampling by hand, at the original scale.
+std::vector<float> resampled(const Image& image, const Affine& affine, Border border, int size) {
+  std::vector<float> out(static_cast<size_t>(size) * size * 3, NAN);
+  augment_image(image, place_sample(image.width, image.height, affine, 1, 1, border, size), size, out.data());
+  return out;
+}
+
 /// Calls check(x, y, c, value) on every element.
 template <class F>
 void each(const std::vector<float>& out, F&& check) {
@@ -47,11 +54,10 @@ TEST(DataTransform, ImageOfTheRightSizeIsUsedAsIs) {
 
 TEST(DataTransform, IdentityAndQuarterTurnAreExact) {
   Image image = noise(9, 9);
-  std::vector<float> out(9 * 9 * 3);
-  resample(image, Affine{}, 1, 1, Border::zero, 9, out.data());
-  each(out, [&](int x, int y, int c, float v) { ASSERT_EQ(v, at(image, x, y, c)); });
-  resample(image, Affine{0, -1, 9, 1, 0, 0}, 1, 1, Border::zero, 9, out.data());  // x = 9 - v, y = u
-  each(out, [&](int x, int y, int c, float v) { ASSERT_EQ(v, at(image, 8 - y, x, c)); });
+  each(resampled(image, Affine{}, Border::zero, 9),
+       [&](int x, int y, int c, float v) { ASSERT_EQ(v, at(image, x, y, c)); });
+  each(resampled(image, Affine{0, -1, 9, 1, 0, 0}, Border::zero, 9),  // x = 9 - v, y = u
+       [&](int x, int y, int c, float v) { ASSERT_EQ(v, at(image, 8 - y, x, c)); });
 }
 
 TEST(DataTransform, WholeRatiosAreExactAreaMeans) {
@@ -103,9 +109,7 @@ TEST(DataTransform, FillRules) {
     return fill == Border::edge ? std::clamp(i, 0, 3) : i < 0 ? -1 - i : 7 - i;
   };
   for (Border fill : {Border::edge, Border::reflect, Border::zero}) {
-    std::vector<float> out(8 * 8 * 3);
-    resample(image, Affine{1, 0, -2, 0, 1, -2}, 1, 1, fill, 8, out.data());
-    each(out, [&](int u, int v, int c, float value) {
+    each(resampled(image, Affine{1, 0, -2, 0, 1, -2}, fill, 8), [&](int u, int v, int c, float value) {
       int x = index(u - 2, fill), y = index(v - 2, fill);
       ASSERT_EQ(value, x < 0 || y < 0 ? 0.0f : at(image, x, y, c));
     });
