@@ -37,9 +37,14 @@ Architecture small_network() {
   a.mean = {127.5, 120, 130};
   a.std = {60, 55, 50};
   a.stem_filters = 8;
-  a.stages = {
-      {.block = BlockType::mbconv, .expand = 1, .filters = 8, .layers = 2},
-      {.block = BlockType::mbconv, .expand = 3, .kernel = 5, .stride = 2, .filters = 12, .layers = 2, .se = 0.25}};
+  a.stages = {{.block = BlockType::mbconv, .expand = 1, .filters = 8, .layers = 2},
+              {.block = BlockType::mbconv,
+               .expand = 3,
+               .kernel = 5,
+               .stride = 2,
+               .filters = 12,
+               .layers = 2,
+               .se = 0.25}};
   a.head_filters = 20;
   a.dropout = 0.3;
   a.stochastic_depth = 0.3;

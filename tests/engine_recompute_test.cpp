@@ -18,10 +18,15 @@ Architecture network() {
   a.classes = 3;
   a.input_size = 16;
   a.stem_filters = 8;
-  a.stages = {
-      {.block = BlockType::fused_mbconv, .expand = 1, .filters = 8, .layers = 2},
-      {.block = BlockType::fused_mbconv, .expand = 3, .stride = 2, .filters = 12, .layers = 2},
-      {.block = BlockType::mbconv, .expand = 3, .kernel = 5, .stride = 2, .filters = 16, .layers = 3, .se = 0.25}};
+  a.stages = {{.block = BlockType::fused_mbconv, .expand = 1, .filters = 8, .layers = 2},
+              {.block = BlockType::fused_mbconv, .expand = 3, .stride = 2, .filters = 12, .layers = 2},
+              {.block = BlockType::mbconv,
+               .expand = 3,
+               .kernel = 5,
+               .stride = 2,
+               .filters = 16,
+               .layers = 3,
+               .se = 0.25}};
   a.head_filters = 24;
   a.attention.type = AttentionType::cbam;
   a.dropout = 0.2;
