@@ -1,9 +1,10 @@
 #include "data/transform.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <numbers>
-#include <string>
 
 #include "kernels/common/error.h"
 #include "kernels/common/philox.h"
@@ -33,7 +34,7 @@ Affine place(const AugmentDraw& d, int width, int height, int size, double ratio
 
 /// Brightness, contrast, saturation and hue in this order: all linear, hence one 3x3 matrix and a share of
 /// the mean grey.
-void set_colour(const AugmentDraw& d, AugmentSample& sample) {
+void set_colour(const ColourDraw& d, AugmentSample& sample) {
   const double grey[3] = {0.299, 0.587, 0.114};
   // The quarter turn of the chroma plane (I -> -Q, Q -> I of YIQ) written over RGB.
   const double in_i[3] = {0.596, -0.274, -0.322}, in_q[3] = {0.211, -0.523, 0.312};
@@ -71,13 +72,13 @@ void add_random_op(AugmentDraw& d, PhiloxStream& rng, double strength, int size)
       d.shift_y += shift;
       break;
     case 5:
-      d.brightness *= factor;
+      d.colour.brightness *= factor;
       break;
     case 6:
-      d.contrast *= factor;
+      d.colour.contrast *= factor;
       break;
     default:
-      d.saturation *= factor;
+      d.colour.saturation *= factor;
   }
 }
 
@@ -97,8 +98,7 @@ TransformConfig TransformConfig::gz(int size) {
   c.crop_min = 160;
   c.crop_max = 240;
   c.crop_eval = 200;
-  c.brightness = c.contrast = c.saturation = 0.2;
-  c.hue = 0.02;
+  c.colour = {.brightness = 0.2, .contrast = 0.2, .saturation = 0.2, .hue = 0.02};
   c.shift_px = 3;
   c.fill = Border::reflect;
   return c;
@@ -116,23 +116,17 @@ TransformConfig TransformConfig::keras(int size) {
 }
 
 void TransformConfig::validate() const {
-  auto need = [](bool ok, const char* what) {
-    if (!ok) fail(std::string("augment: ") + what);
+  auto need = [](bool ok, const char* key, double least, double most) {
+    if (!ok) fail(fmt::format("augment.{} is out of range [{}, {}]", key, least, most));
   };
-  need(size >= 4 && size <= 4096, "size must be 4..4096 px");
-  need(rotation_deg >= 0 && rotation_deg <= 180, "rotation_deg must be 0..180");
-  need(shear_deg >= 0 && shear_deg <= 80, "shear_deg must be 0..80");
-  need(zoom_min >= 0.1 && zoom_min <= zoom_max && zoom_max <= 4, "zoom must be 0.1 <= min <= max <= 4");
-  need(crop_min >= 0 && crop_min <= crop_max && crop_max <= 4096, "crop must be 0 <= min <= max <= 4096 px");
-  need(crop_eval >= 0 && crop_eval <= 4096, "crop_eval must be 0..4096 px");
-  need(crop_reference >= 1, "crop_reference must be at least 1 px");
-  need(brightness >= 0 && brightness <= 1, "brightness must be 0..1");
-  need(contrast >= 0 && contrast <= 1, "contrast must be 0..1");
-  need(saturation >= 0 && saturation <= 1, "saturation must be 0..1");
-  need(hue >= 0 && hue <= 0.5, "hue must be 0..0.5 of a turn");
-  need(shift_px >= 0 && shift_px < size, "shift_px must be 0..size-1");
-  need(random_ops >= 0 && random_ops <= 4, "random_ops must be 0..4");
-  need(magnitude >= 0 && magnitude <= 30, "magnitude must be 0..30");
+  need(size >= 4 && size <= 4096, "size", 4, 4096);
+  need(crop_reference >= 1, "crop_reference", 1, INFINITY);
+  each_number(*this, [&](const char* key, double value, double least, double most) {
+    need(value >= least && value <= most, key, least, most);
+  });
+  each_range(*this, [&](const char* key, double first, double second, double least, double most) {
+    need(first >= least && first <= second && second <= most, key, least, most);
+  });
 }
 
 Transform::Transform(const TransformConfig& config, bool training) : config_(config), training_(training) {
@@ -152,10 +146,10 @@ AugmentDraw Transform::draw(uint64_t seed, uint32_t epoch, uint32_t row) const {
   d.flip_x = rng.uniform() < 0.5 && c.flip_x;
   d.flip_y = rng.uniform() < 0.5 && c.flip_y;
   d.crop = rng.uniform(c.crop_min, c.crop_max);
-  d.brightness = rng.uniform(1 - c.brightness, 1 + c.brightness);
-  d.contrast = rng.uniform(1 - c.contrast, 1 + c.contrast);
-  d.saturation = rng.uniform(1 - c.saturation, 1 + c.saturation);
-  d.hue = 2 * std::numbers::pi * rng.uniform(-c.hue, c.hue);
+  d.colour.brightness = rng.uniform(1 - c.colour.brightness, 1 + c.colour.brightness);
+  d.colour.contrast = rng.uniform(1 - c.colour.contrast, 1 + c.colour.contrast);
+  d.colour.saturation = rng.uniform(1 - c.colour.saturation, 1 + c.colour.saturation);
+  d.colour.hue = 2 * std::numbers::pi * rng.uniform(-c.colour.hue, c.colour.hue);
   d.shift_x = static_cast<int>(rng.below(2 * c.shift_px + 1)) - c.shift_px;
   d.shift_y = static_cast<int>(rng.below(2 * c.shift_px + 1)) - c.shift_px;
   for (int i = 0; i < c.random_ops; ++i) add_random_op(d, rng, c.magnitude / 30, c.size);
@@ -166,7 +160,10 @@ AugmentSample Transform::sample(int width, int height, uint64_t seed, uint32_t e
   const int size = config_.size;
   if (!random() && width == size && height == size)
     return place_sample(width, height, Affine{}, 1, 1, config_.fill, size);
-  return sample(width, height, draw(seed, epoch, row));
+  const AugmentSample drawn = sample(width, height, draw(seed, epoch, row));
+  // A card's kernel has no colour pass where recolours() is false and would drop the step without a word.
+  GM_CHECK(!drawn.recolour || recolours(), "augment: a colour step whose range is not in ColourRanges");
+  return drawn;
 }
 
 AugmentSample Transform::sample(int width, int height, const AugmentDraw& d) const {
@@ -178,14 +175,12 @@ AugmentSample Transform::sample(int width, int height, const AugmentDraw& d) con
   }
   AugmentSample sample = place_sample(width, height, place(d, width, height, size, ratio_x, ratio_y), ratio_x,
                                       ratio_y, config_.fill, size);
-  if (d.brightness != 1 || d.contrast != 1 || d.saturation != 1 || d.hue != 0) set_colour(d, sample);
+  if (d.colour != ColourDraw{}) set_colour(d.colour, sample);
   return sample;
 }
 
 bool Transform::recolours() const {
-  const TransformConfig& c = config_;
-  return random() &&
-         (c.random_ops > 0 || c.brightness > 0 || c.contrast > 0 || c.saturation > 0 || c.hue > 0);
+  return random() && (config_.random_ops > 0 || config_.colour != ColourRanges{});
 }
 
 void Transform::apply(const Image& image, uint64_t seed, uint32_t epoch, uint32_t row, float* out) const {

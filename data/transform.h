@@ -3,9 +3,17 @@
 #pragma once
 #include <cstdint>
 
-#include "data/resample.h"
+#include "data/augment_image.h"
 
 namespace gm {
+
+/// Ranges of the colour steps. Factors uniform in [1-x, 1+x]; brightness multiplies, contrast blends with the
+/// mean grey, saturation with each pixel's grey (Rec. 601), as torchvision's ColorJitter; hue turns the colour
+/// about the grey axis (YIQ) by a uniform share of a full turn in [-hue, hue]. The result is clamped to 0..255.
+struct ColourRanges {
+  double brightness = 0, contrast = 0, saturation = 0, hue = 0;
+  bool operator==(const ColourRanges&) const = default;
+};
 
 /// Every range of the augmentation; a preset per paper. Angles in degrees, factors without unit.
 /// In training the steps are drawn, in order, from PhiloxStream(seed, augment, epoch, row); all draws are
@@ -27,10 +35,7 @@ struct TransformConfig {
   double crop_min = 0, crop_max = 0, crop_eval = 0;
   double crop_reference = 264;
 
-  /// Factors uniform in [1-x, 1+x]; brightness multiplies, contrast blends with the mean grey, saturation
-  /// with each pixel's grey (Rec. 601), as torchvision's ColorJitter; hue turns the colour about the grey
-  /// axis (YIQ) by a uniform share of a full turn in [-hue, hue]. The result is clamped to 0..255.
-  double brightness = 0, contrast = 0, saturation = 0, hue = 0;
+  ColourRanges colour;
 
   int shift_px = 0;  ///< whole px of the output, x and y independently uniform in {-s .. s}
   Border fill = Border::edge;
@@ -55,8 +60,37 @@ struct TransformConfig {
   /// affine, bilinear, about the centre; all at the size of the network, to which the whole image is resized.
   static TransformConfig keras(int size);
 
-  /// Throws gm::Error naming the first setting out of range.
+  /// Every number that a configuration may set, under its key and with its bounds: number(key, setting, least,
+  /// most). Who reads a configuration and validate() both go by this list and the next.
+  template <class Config, class F>
+  static void each_number(Config& c, F&& number) {
+    number("rotation_deg", c.rotation_deg, 0, 180);
+    number("shear_deg", c.shear_deg, 0, 80);
+    number("crop_eval", c.crop_eval, 0, 4096);
+    number("brightness", c.colour.brightness, 0, 1);
+    number("contrast", c.colour.contrast, 0, 1);
+    number("saturation", c.colour.saturation, 0, 1);
+    number("hue", c.colour.hue, 0, 0.5);
+    number("shift_px", c.shift_px, 0, c.size - 1);
+    number("random_ops", c.random_ops, 0, 4);
+    number("magnitude", c.magnitude, 0, 30);
+  }
+  /// The same for settings of two numbers, which must be in order: range(key, first, second, least, most).
+  template <class Config, class F>
+  static void each_range(Config& c, F&& range) {
+    range("zoom", c.zoom_min, c.zoom_max, 0.1, 4);
+    range("crop", c.crop_min, c.crop_max, 0, 4096);
+  }
+
+  /// Throws gm::Error naming the first setting out of range: for configurations that were not read from a file.
   void validate() const;
+};
+
+/// One draw of the colour steps; the defaults leave colours as they are.
+struct ColourDraw {
+  double brightness = 1, contrast = 1, saturation = 1;
+  double hue = 0;  ///< radians about the grey axis
+  bool operator==(const ColourDraw&) const = default;
 };
 
 /// One draw of every step; the defaults leave an image as it is.
@@ -66,8 +100,7 @@ struct AugmentDraw {
   double zoom_x = 1, zoom_y = 1;
   bool flip_x = false, flip_y = false;
   double crop = 0;  ///< px, see TransformConfig; 0: the whole image
-  double brightness = 1, contrast = 1, saturation = 1;
-  double hue = 0;                ///< radians about the grey axis
+  ColourDraw colour;
   int shift_x = 0, shift_y = 0;  ///< px of the output: the window moves over the image
 };
 
@@ -86,7 +119,7 @@ class Transform {
   /// What the op `augment` needs to do the same to an image of that size, wherever it runs.
   AugmentSample sample(int width, int height, uint64_t seed, uint32_t epoch, uint32_t row) const;
   AugmentSample sample(int width, int height, const AugmentDraw& draw) const;
-  /// False: no sample changes colours, the op's attribute `colour` may be 0.
+  /// False: no sample that is drawn changes colours, the op's attribute `colour` may be 0.
   bool recolours() const;
 
  private:

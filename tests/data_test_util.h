@@ -54,19 +54,25 @@ inline Image gradient(int width, int height, int blue = 100) {
   return image;
 }
 
+inline std::string big_endian(uint32_t v) { return {char(v >> 24), char(v >> 16), char(v >> 8), char(v)}; }
+
+/// The check sum of a PNG chunk: CRC-32 of its type and data.
+inline std::string png_check_sum(const std::string& body) {
+  uint32_t crc = 0xFFFFFFFFu;
+  for (unsigned char c : body) {
+    crc ^= c;
+    for (int k = 0; k < 8; ++k) crc = (crc >> 1) ^ (crc & 1 ? 0xEDB88320u : 0);
+  }
+  return big_endian(~crc);
+}
+
 /// A PNG written by hand, uncompressed inside: `samples` are the raw bytes of all rows, top to bottom.
 /// colour: 0 grey, 2 RGB, 4 grey + alpha, 6 RGBA.
 inline std::string png_bytes(uint32_t width, uint32_t height, int depth, int colour,
                              const std::string& samples) {
-  auto big = [](uint32_t v) { return std::string{char(v >> 24), char(v >> 16), char(v >> 8), char(v)}; };
   auto chunk = [&](const std::string& type, const std::string& data) {
-    std::string body = type + data;
-    uint32_t crc = 0xFFFFFFFFu;
-    for (unsigned char c : body) {
-      crc ^= c;
-      for (int k = 0; k < 8; ++k) crc = (crc >> 1) ^ (crc & 1 ? 0xEDB88320u : 0);
-    }
-    return big(static_cast<uint32_t>(data.size())) + body + big(~crc);
+    const std::string body = type + data;
+    return big_endian(static_cast<uint32_t>(data.size())) + body + png_check_sum(body);
   };
   std::string raw;
   size_t line = height ? samples.size() / height : 0;
@@ -83,8 +89,9 @@ inline std::string png_bytes(uint32_t width, uint32_t height, int depth, int col
     stream +=
         std::string{char(at + 65535 >= raw.size()), char(n), char(n >> 8), char(~n), char(~n >> 8)} + part;
   }
-  std::string header = big(width) + big(height) + std::string{char(depth), char(colour), 0, 0, 0};
-  return "\x89PNG\r\n\x1a\n" + chunk("IHDR", header) + chunk("IDAT", stream + big(b << 16 | a)) +
+  std::string header =
+      big_endian(width) + big_endian(height) + std::string{char(depth), char(colour), 0, 0, 0};
+  return "\x89PNG\r\n\x1a\n" + chunk("IHDR", header) + chunk("IDAT", stream + big_endian(b << 16 | a)) +
          chunk("IEND", "");
 }
 

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <numbers>
 #include <set>
+#include <type_traits>
 
 #include "engine/safetensors.h"
 #include "kernels/common/philox.h"
@@ -30,6 +31,13 @@ std::vector<float> run(const Image& image, const TransformConfig& config, bool t
   return out;
 }
 
+/// One resampling by hand, at the original scale.
+std::vector<float> resampled(const Image& image, const Affine& affine, Border border, int size) {
+  std::vector<float> out(static_cast<size_t>(size) * size * 3, NAN);
+  augment_image(image, place_sample(image.width, image.height, affine, 1, 1, border, size), size, out.data());
+  return out;
+}
+
 /// Calls check(x, y, c, value) on every element.
 template <class F>
 void each(const std::vector<float>& out, F&& check) {
@@ -46,11 +54,10 @@ TEST(DataTransform, ImageOfTheRightSizeIsUsedAsIs) {
 
 TEST(DataTransform, IdentityAndQuarterTurnAreExact) {
   Image image = noise(9, 9);
-  std::vector<float> out(9 * 9 * 3);
-  resample(image, Affine{}, 1, 1, Border::zero, 9, out.data());
-  each(out, [&](int x, int y, int c, float v) { ASSERT_EQ(v, at(image, x, y, c)); });
-  resample(image, Affine{0, -1, 9, 1, 0, 0}, 1, 1, Border::zero, 9, out.data());  // x = 9 - v, y = u
-  each(out, [&](int x, int y, int c, float v) { ASSERT_EQ(v, at(image, 8 - y, x, c)); });
+  each(resampled(image, Affine{}, Border::zero, 9),
+       [&](int x, int y, int c, float v) { ASSERT_EQ(v, at(image, x, y, c)); });
+  each(resampled(image, Affine{0, -1, 9, 1, 0, 0}, Border::zero, 9),  // x = 9 - v, y = u
+       [&](int x, int y, int c, float v) { ASSERT_EQ(v, at(image, 8 - y, x, c)); });
 }
 
 TEST(DataTransform, WholeRatiosAreExactAreaMeans) {
@@ -102,9 +109,7 @@ TEST(DataTransform, FillRules) {
     return fill == Border::edge ? std::clamp(i, 0, 3) : i < 0 ? -1 - i : 7 - i;
   };
   for (Border fill : {Border::edge, Border::reflect, Border::zero}) {
-    std::vector<float> out(8 * 8 * 3);
-    resample(image, Affine{1, 0, -2, 0, 1, -2}, 1, 1, fill, 8, out.data());
-    each(out, [&](int u, int v, int c, float value) {
+    each(resampled(image, Affine{1, 0, -2, 0, 1, -2}, fill, 8), [&](int u, int v, int c, float value) {
       int x = index(u - 2, fill), y = index(v - 2, fill);
       ASSERT_EQ(value, x < 0 || y < 0 ? 0.0f : at(image, x, y, c));
     });
@@ -183,7 +188,7 @@ TEST(DataTransform, TrainingCropStaysInItsRange) {
     for (int x = 0; x < 424; ++x)
       image.rgb[(y * 424 + x) * 3] = static_cast<uint8_t>(std::min(255.0, std::hypot(x - 211.5, y - 211.5)));
   TransformConfig config = TransformConfig::gz(64);
-  config.brightness = config.contrast = config.saturation = config.hue = 0;
+  config.colour = {};
   config.shift_px = 0;
   double least = 1e9, most = 0;
   for (uint32_t row = 0; row < 300; ++row) {
@@ -232,7 +237,7 @@ TEST(DataTransform, S2ChainByHand) {
   d.rotation = std::numbers::pi / 2;  // clockwise: what was at the left comes to the top
   d.flip_x = true;
   d.crop = 200;
-  d.brightness = 1.25;
+  d.colour.brightness = 1.25;
   d.shift_x = 2;
   d.shift_y = -1;
   std::vector<float> out(100 * 100 * 3);
@@ -264,14 +269,14 @@ TEST(DataTransform, ColourStepsDoWhatTheySay) {
   auto base = run(image, plain, true);
 
   TransformConfig brightness = plain;
-  brightness.brightness = .2;
+  brightness.colour.brightness = .2;
   auto out = run(image, brightness, true);
   double factor = out[0] / base[0];
   EXPECT_TRUE(factor > .8 && factor < 1.2 && std::abs(factor - 1) > 1e-3) << factor;
   for (size_t i = 0; i < out.size(); ++i) ASSERT_NEAR(out[i], base[i] * factor, 1e-2);
 
   TransformConfig contrast = plain;
-  contrast.contrast = .2;
+  contrast.colour.contrast = .2;
   out = run(image, contrast, true);
   EXPECT_NEAR(mean_grey(out), mean_grey(base), 1e-2);
   double c0 = (out[0] - mean_grey(base)) / (base[0] - mean_grey(base));
@@ -279,8 +284,8 @@ TEST(DataTransform, ColourStepsDoWhatTheySay) {
     ASSERT_NEAR(out[i] - mean_grey(base), c0 * (base[i] - mean_grey(base)), 2e-2);
 
   TransformConfig colour = plain;
-  colour.saturation = .2;
-  colour.hue = .1;
+  colour.colour.saturation = .2;
+  colour.colour.hue = .1;
   out = run(image, colour, true);
   bool changed = false;
   for (size_t i = 0; i < out.size(); i += 3) {
@@ -329,9 +334,9 @@ TEST(DataTransform, RandomOperationsComeEquallyOftenWithTheirMagnitude) {
                               d.shear / (0.3 * third),
                               static_cast<double>(d.shift_x) / shift,
                               static_cast<double>(d.shift_y) / shift,
-                              (d.brightness - 1) / (0.9 * third),
-                              (d.contrast - 1) / (0.9 * third),
-                              (d.saturation - 1) / (0.9 * third)};
+                              (d.colour.brightness - 1) / (0.9 * third),
+                              (d.colour.contrast - 1) / (0.9 * third),
+                              (d.colour.saturation - 1) / (0.9 * third)};
     int used = 0;
     for (int k = 1; k < 8; ++k) {
       if (values[k] == 0) continue;
@@ -343,7 +348,7 @@ TEST(DataTransform, RandomOperationsComeEquallyOftenWithTheirMagnitude) {
       positive[k] += values[k] > 0;
     }
     if (used == 0) continue;
-    EXPECT_EQ(d.hue, 0);
+    EXPECT_EQ(d.colour.hue, 0);
     EXPECT_EQ(d.zoom_x, 1);
     EXPECT_FALSE(d.flip_x || d.flip_y);
   }
@@ -365,12 +370,12 @@ TEST(DataTransform, RandomOperationsJoinTheOtherSteps) {
   for (uint32_t row = 0; row < 2000; ++row) {
     const AugmentDraw a = plain.draw(1, 2, row), b = more.draw(1, 2, row);
     EXPECT_EQ(a.crop, b.crop);
-    EXPECT_EQ(a.hue, b.hue);
+    EXPECT_EQ(a.colour.hue, b.colour.hue);
     EXPECT_EQ(a.flip_x, b.flip_x);
     const double steps = (b.rotation - a.rotation) / turn;
     EXPECT_NEAR(steps, std::round(steps), 1e-9);
     turns.insert(std::lround(steps));
-    const double factor = b.contrast / a.contrast;
+    const double factor = b.colour.contrast / a.colour.contrast;
     const double allowed[] = {1, 1.27, 0.73, 1.27 * 1.27, 0.73 * 0.73, 1.27 * 0.73};
     EXPECT_TRUE(std::any_of(std::begin(allowed), std::end(allowed), [&](double f) {
       return std::abs(f - factor) < 1e-12;
@@ -380,6 +385,26 @@ TEST(DataTransform, RandomOperationsJoinTheOtherSteps) {
   EXPECT_EQ(Transform(config, false).draw(1, 2, 3).rotation, 0);
 }
 
+// A card's kernel goes by recolours() alone.
+TEST(DataTransform, RecoloursSaysWhetherASampleEverDoes) {
+  TransformConfig config = TransformConfig::none(16);
+  config.kind = TransformConfig::Kind::gz;
+  std::set<std::string> recolouring;
+  TransformConfig::each_number(config, [&](const char* key, auto& setting, double, double most) {
+    const auto nothing = setting;
+    setting = static_cast<std::remove_reference_t<decltype(setting)>>(most);
+    const Transform training(config, true);
+    bool seen = false;
+    for (uint32_t row = 0; row < 50; ++row) seen = seen || training.sample(20, 20, 1, 0, row).recolour;
+    EXPECT_EQ(training.recolours(), seen) << key;
+    EXPECT_FALSE(Transform(config, false).recolours()) << key;
+    if (seen) recolouring.insert(key);
+    setting = nothing;
+  });
+  EXPECT_EQ(recolouring,
+            (std::set<std::string>{"brightness", "contrast", "saturation", "hue", "random_ops"}));
+}
+
 TEST(DataTransform, RangesAreChecked) {
   auto with = [](auto change) {
     TransformConfig config = TransformConfig::gz(64);
@@ -387,10 +412,12 @@ TEST(DataTransform, RangesAreChecked) {
     return test::error_of([&] { Transform(config, true); });
   };
   EXPECT_EQ(with([](auto&) {}), "");
+  EXPECT_EQ(with([](auto& c) { c.crop_eval = 5000; }), "augment.crop_eval is out of range [0, 4096]");
+  EXPECT_NE(with([](auto& c) { c.shift_px = 64; }), "");
   EXPECT_NE(with([](auto& c) { c.size = 0; }), "");
   EXPECT_NE(with([](auto& c) { c.crop_min = 300; }), "");
   EXPECT_NE(with([](auto& c) { c.zoom_min = 0; }), "");
-  EXPECT_NE(with([](auto& c) { c.hue = NAN; }), "");
+  EXPECT_NE(with([](auto& c) { c.colour.hue = NAN; }), "");
   EXPECT_NE(with([](auto& c) { c.shift_px = -1; }), "");
   EXPECT_NE(with([](auto& c) { c.random_ops = 5; }), "");
   EXPECT_NE(with([](auto& c) { c.magnitude = 31; }), "");

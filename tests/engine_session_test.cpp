@@ -9,9 +9,13 @@
 #include "kernels/common/philox.h"
 #include "layers/network.h"
 #include "layers/rewrites.h"
+#include "tests/vectors.h"
 
 namespace gm {
 namespace {
+
+using test::distance;
+using test::l2;
 
 struct Outcome {
   float loss = 0, correct = 0;
@@ -65,14 +69,9 @@ Outcome train_step(const std::string& device_name, bool fused) {
   return o;
 }
 
-double norm(const std::vector<float>& v) {
-  double sum = 0;
-  for (float x : v) sum += double(x) * x;
-  return std::sqrt(sum);
-}
 double norm_of_all(const std::vector<std::vector<float>>& all) {
   double sum = 0;
-  for (const auto& v : all) sum += norm(v) * norm(v);
+  for (const auto& v : all) sum += l2(v) * l2(v);
   return std::sqrt(sum);
 }
 
@@ -83,9 +82,7 @@ void expect_same(const std::vector<std::vector<float>>& got, const std::vector<s
   ASSERT_EQ(got.size(), want.size());
   const double all = norm_of_all(want);
   for (size_t i = 0; i < want.size(); ++i) {
-    std::vector<float> difference = got[i];
-    for (size_t k = 0; k < difference.size(); ++k) difference[k] -= want[i][k];
-    EXPECT_LT(norm(difference), tolerance * norm(want[i]) + 1e-6 * all) << what << " " << i;
+    EXPECT_LT(distance(got[i], want[i]), tolerance * l2(want[i]) + 1e-6 * all) << what << " " << i;
   }
 }
 

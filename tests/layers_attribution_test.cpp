@@ -8,20 +8,12 @@
 #include <cmath>
 
 #include "tests/data_test_util.h"
+#include "tests/vectors.h"
 
 namespace gm {
 namespace {
 
-double relative_l2(const std::vector<float>& got, const std::vector<float>& want) {
-  EXPECT_EQ(got.size(), want.size());
-  double error = 0, norm = 0;
-  for (size_t i = 0; i < want.size(); ++i) {
-    error += std::pow(double(got[i]) - want[i], 2);
-    norm += double(want[i]) * want[i];
-  }
-  EXPECT_GT(norm, 0);
-  return std::sqrt(error / norm);
-}
+using test::relative_l2;
 
 /// One of the networks of tests/golden with its first two images.
 struct Twin {

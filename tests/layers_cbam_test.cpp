@@ -7,9 +7,14 @@
 #include "layers/network.h"
 #include "layers/rewrites.h"
 #include "tests/data_test_util.h"
+#include "tests/vectors.h"
 
 namespace gm {
 namespace {
+
+using test::distance;
+using test::l2;
+using test::relative_l2;
 
 constexpr const char* kConfig = R"(model:
   classes: 5
@@ -34,20 +39,6 @@ Architecture architecture(const std::vector<std::string>& sets = {}) {
   test::TempDir dir;
   test::write_text(dir / "c.yaml", kConfig);
   return read_architecture(load_config(dir / "c.yaml", sets), "c.yaml");
-}
-
-double l2(const std::vector<float>& v) {
-  double sum = 0;
-  for (float x : v) sum += double(x) * x;
-  return std::sqrt(sum);
-}
-std::vector<float> difference(std::vector<float> a, const std::vector<float>& b) {
-  EXPECT_EQ(a.size(), b.size());
-  for (size_t i = 0; i < b.size(); ++i) a[i] -= b[i];
-  return a;
-}
-double relative_l2(const std::vector<float>& got, const std::vector<float>& want) {
-  return l2(difference(got, want)) / l2(want);
 }
 
 constexpr int64_t kBatch = 6;
@@ -124,7 +115,7 @@ TEST_P(Attention, FusedTrainingEqualsUnfused) {
   double all = 0;
   for (const auto& [name, gradient] : want.gradients) all = std::hypot(all, l2(gradient));
   for (const auto& [name, gradient] : want.gradients)
-    EXPECT_LT(l2(difference(got.gradients.at(name), gradient)), 2e-4 * l2(gradient) + 1e-6 * all) << name;
+    EXPECT_LT(distance(got.gradients.at(name), gradient), 2e-4 * l2(gradient) + 1e-6 * all) << name;
 }
 
 TEST_P(Attention, FoldedInferenceEqualsUnfused) {
@@ -239,7 +230,7 @@ TEST(L2, ChosenLayersJoinLossAndGradient) {
     double all = 0;
     for (const auto& [name, gradient] : want) all = std::hypot(all, l2(gradient));
     for (const auto& [name, gradient] : want)
-      EXPECT_LT(l2(difference(with.gradients.at(name), gradient)), 2e-4 * l2(gradient) + 1e-6 * all) << name;
+      EXPECT_LT(distance(with.gradients.at(name), gradient), 2e-4 * l2(gradient) + 1e-6 * all) << name;
   }
   EXPECT_ERROR(build({{"blok3", 0.1}}), "'blok3'");
   EXPECT_ERROR(build({{"stem", 0.1}}, {.layers = {"stem"}}), "'stem'");

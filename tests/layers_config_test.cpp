@@ -1,4 +1,6 @@
 // Errors of configurations: the file, the line and the nearest valid key.
+#include <map>
+
 #include "layers/architecture.h"
 #include "tests/data_test_util.h"
 #include "tools/run_config.h"
@@ -82,6 +84,48 @@ TEST_F(Config, ErrorsOfSetDoNotBlameTheFile) {
   EXPECT_ERROR(read("", "", {"trian.epochs=3"}),
                path + " (--set): trian: unknown key; did you mean 'train'?");
   EXPECT_ERROR(read("", "", {"model.classes.x=3"}), "'classes' is not a section");
+}
+
+TEST_F(Config, AugmentationOutOfRangeIsNamedWithItsLine) {
+  auto augment = [&](const std::string& keys) {
+    return read("recipe: quick", "augment: {kind: gz, " + keys + "}\nrecipe: quick").transform;
+  };
+  for (const auto& [keys, message] : std::map<std::string, std::string>{
+           {"rotation_deg: 181", "rotation_deg: 181 is out of range [0, 180]"},
+           {"shear_deg: -1", "shear_deg: -1 is out of range [0, 80]"},
+           {"zoom: 7", "zoom: must be 0.1 <= first <= second <= 4"},
+           {"zoom: [0, 1]", "zoom: must be 0.1 <= first <= second <= 4"},
+           {"zoom: [1.2, 0.8]", "zoom: must be 0.1 <= first <= second <= 4"},
+           {"crop: [240, 160]", "crop: must be 0 <= first <= second <= 4096"},
+           {"crop: [160, 4097]", "crop: must be 0 <= first <= second <= 4096"},
+           {"crop_eval: 4097", "crop_eval: 4097 is out of range [0, 4096]"},
+           {"brightness: 1.5", "brightness: 1.5 is out of range [0, 1]"},
+           {"hue: 0.6", "hue: 0.6 is out of range [0, 0.5]"},
+           {"shift_px: 32", "shift_px: 32 is out of range [0, 31]"},  // of 32 px
+           {"shift_px: 1.5", "shift_px: must be a whole number"},
+           {"random_ops: 5", "random_ops: 5 is out of range [0, 4]"},
+           {"magnitude: 31", "magnitude: 31 is out of range [0, 30]"},
+           {"zom: 1", "zom: unknown key; did you mean 'zoom'?"}})
+    EXPECT_ERROR(augment(keys), path + ":8: augment." + message);
+  EXPECT_ERROR(read("", "", {"augment.crop=[240, 160]"}),
+               path + " (--set): augment.crop: must be 0 <= first");
+  EXPECT_ERROR(read("", "", {"augment.shift_px=32"}),
+               path + " (--set): augment.shift_px: 32 is out of range");
+
+  // Their ends are allowed, and a key that is absent has the value of `kind`.
+  const TransformConfig t =
+      augment("zoom: [0.1, 4], crop: 4096, crop_eval: 4096, shift_px: 31, random_ops: 4, hue: 0.5");
+  EXPECT_EQ(t.zoom_min, 0.1);
+  EXPECT_EQ(t.zoom_max, 4);
+  EXPECT_EQ(t.crop_min, 4096);
+  EXPECT_EQ(t.crop_max, 4096);
+  EXPECT_EQ(t.crop_eval, 4096);
+  EXPECT_EQ(t.shift_px, 31);
+  EXPECT_EQ(t.random_ops, 4);
+  EXPECT_EQ(t.colour.hue, 0.5);
+  EXPECT_EQ(t.rotation_deg, 180);
+  EXPECT_EQ(t.colour.saturation, 0.2);
+  EXPECT_TRUE(t.flip_x && t.flip_y);
 }
 
 TEST_F(Config, TheFirstPapersRecipeSplits80To10To10) {

@@ -10,20 +10,12 @@
 #include "layers/import.h"
 #include "layers/rewrites.h"
 #include "tests/golden_draws.h"
+#include "tests/vectors.h"
 
 namespace gm {
 namespace {
 
 using namespace test;
-
-template <class A, class B>
-double distance(const A& a, const B& b) {
-  EXPECT_EQ(a.size(), b.size());
-  double sum = 0;
-  for (size_t i = 0; i < b.size(); ++i) sum += std::pow(double(a[i]) - double(b[i]), 2);
-  return std::sqrt(sum);
-}
-double l2(const std::vector<float>& v) { return distance(v, std::vector<float>(v.size())); }
 
 struct Case {
   const char* name;  // of the golden file
@@ -93,8 +85,7 @@ class FrameworkGolden : public testing::TestWithParam<Case> {
     s.upload(g.labels, at("labels").bytes.data());
   }
   double error(const std::vector<float>& got, const std::string& name) {
-    const auto want = at(name).floats();
-    return distance(got, want) / l2(want);
+    return relative_l2(got, at(name).floats());
   }
   double inference_error(const TrainableGraph& g, Weights& w) {
     Session s(*device, g.graph, w, {.keep = {g.logits}});

@@ -10,9 +10,13 @@
 #include "kernels/common/philox.h"
 #include "layers/network.h"
 #include "layers/rewrites.h"
+#include "tests/vectors.h"
 
 namespace gm {
 namespace {
+
+using test::distance;
+using test::l2;
 
 constexpr int kBatch = 5, kSize = 16;
 
@@ -118,24 +122,14 @@ std::vector<float> logits(const char* device, DType dtype, const Fusions& fusion
   return s.download(folded.net.logits);
 }
 
-double norm(const std::vector<float>& v) {
-  double sum = 0;
-  for (float x : v) sum += double(x) * x;
-  return std::sqrt(sum);
-}
-double distance(std::vector<float> a, const std::vector<float>& b) {
-  EXPECT_EQ(a.size(), b.size());
-  for (size_t i = 0; i < b.size(); ++i) a[i] -= b[i];
-  return norm(a);
-}
 // Some gradients are zero by theory (a shift that the next batch norm removes) and hold only rounding: the
 // norm of everything sets the scale there.
 void expect_close(const Tensors& got, const Tensors& want, double tolerance, double of_all) {
   double all = 0;
-  for (const auto& [name, v] : want) all = std::hypot(all, norm(v));
+  for (const auto& [name, v] : want) all = std::hypot(all, l2(v));
   ASSERT_EQ(got.size(), want.size());
   for (const auto& [name, v] : want)
-    EXPECT_LT(distance(got.at(name), v), tolerance * norm(v) + of_all * all) << name;
+    EXPECT_LT(distance(got.at(name), v), tolerance * l2(v) + of_all * all) << name;
 }
 
 std::map<std::string, int> count_ops(const Graph& g) {
@@ -215,7 +209,7 @@ TEST(Fusion, InfersLikeTheUnfusedGraph) {
       for (const Named& n : kFusions) {
         SCOPED_TRACE(std::string(device) + " " + dtype_name(dtype) + " " + n.name);
         EXPECT_LT(distance(logits(device, dtype, n.fusions), want),
-                  (dtype == DType::f32 ? 1e-5 : 2e-2) * norm(want));
+                  (dtype == DType::f32 ? 1e-5 : 2e-2) * l2(want));
       }
   }
 }

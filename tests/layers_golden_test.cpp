@@ -7,21 +7,13 @@
 #include "engine/safetensors.h"
 #include "layers/network.h"
 #include "layers/rewrites.h"
+#include "tests/vectors.h"
 
 namespace gm {
 namespace {
 
-double l2(const std::vector<float>& v) {
-  double sum = 0;
-  for (float x : v) sum += double(x) * x;
-  return std::sqrt(sum);
-}
-double distance(const std::vector<float>& a, const std::vector<float>& b) {
-  EXPECT_EQ(a.size(), b.size());
-  double sum = 0;
-  for (size_t i = 0; i < b.size(); ++i) sum += std::pow(double(a[i]) - b[i], 2);
-  return std::sqrt(sum);
-}
+using test::distance;
+using test::l2;
 
 class Golden : public testing::TestWithParam<const char*> {
  protected:
@@ -57,8 +49,7 @@ class Golden : public testing::TestWithParam<const char*> {
     return s.download(g.logits);
   }
   double error(const std::vector<float>& got, const std::string& name) {
-    const auto want = file.at(name).floats();
-    return distance(got, want) / l2(want);
+    return test::relative_l2(got, file.at(name).floats());
   }
 
   std::string path;

@@ -2,7 +2,6 @@
 // (golden/make_keras_golden.py, golden/make_torchvision_golden.py).
 #include <gtest/gtest.h>
 
-#include <cmath>
 #include <functional>
 #include <map>
 
@@ -12,6 +11,7 @@
 #include "layers/import.h"
 #include "layers/rewrites.h"
 #include "tests/data_test_util.h"
+#include "tests/vectors.h"
 
 namespace gm {
 namespace {
@@ -36,14 +36,7 @@ double error(const Architecture& a, const TensorFile& weights, const TensorFile&
   const std::vector<float> wide(bytes, bytes + pixels.bytes.size());
   s.upload(folded.net.pixels, wide.data());
   s.forward();
-  const auto got = s.download(folded.net.logits), want = golden.at("logits").floats();
-  EXPECT_EQ(got.size(), want.size());
-  double distance = 0, norm = 0;
-  for (size_t i = 0; i < want.size(); ++i) {
-    distance += std::pow(double(got[i]) - want[i], 2);
-    norm += std::pow(double(want[i]), 2);
-  }
-  return std::sqrt(distance / norm);
+  return test::relative_l2(s.download(folded.net.logits), golden.at("logits").floats());
 }
 
 // The message of the gm::Error that `action` throws; it must be one line.

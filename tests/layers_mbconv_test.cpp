@@ -2,7 +2,6 @@
 // that the network's logits stay.
 #include <gtest/gtest.h>
 
-#include <cmath>
 #include <cstdio>
 #include <fstream>
 #include <map>
@@ -13,6 +12,7 @@
 #include "kernels/mbconv/mbconv_gpu.h"
 #include "layers/network.h"
 #include "layers/rewrites.h"
+#include "tests/vectors.h"
 
 namespace gm {
 namespace {
@@ -187,16 +187,11 @@ TEST(LayersMbconv, LogitsStay) {
       return s.download(folded.net.logits);
     };
     const std::vector<float> want = logits("cpu", DType::f32, Backend::cpu);
-    double norm = 0;
-    for (float x : want) norm += double(x) * x;
     for (DType dtype : {DType::f32, DType::bf16})
       for (const char* name : {"simt", "cpu"}) {
         SCOPED_TRACE(std::string(se) + " " + name + " " + dtype_name(dtype));
-        const std::vector<float> got = logits(name, dtype, Backend::simt);
-        double off = 0;
-        for (size_t i = 0; i < want.size(); ++i)
-          off += (double(got[i]) - want[i]) * (double(got[i]) - want[i]);
-        EXPECT_LT(std::sqrt(off / norm), dtype == DType::f32 ? 1e-5 : 2e-2);
+        EXPECT_LT(test::relative_l2(logits(name, dtype, Backend::simt), want),
+                  dtype == DType::f32 ? 1e-5 : 2e-2);
       }
   }
 }

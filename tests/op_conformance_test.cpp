@@ -156,8 +156,12 @@ TEST_P(OpRails, IsComplete) {
     if (c.tolerance > 0) EXPECT_STRNE(c.why, "") << case_name(op, c) << ": a tolerance needs its reason";
     Specs in;
     for (const auto& i : c.in) in.push_back(i.spec);
-    const Cost cost = op.cost(Pass::forward, c.attrs, in);
-    EXPECT_GT(cost.bytes, 0) << case_name(op, c);
+    for (const Pass pass : {Pass::forward, Pass::backward}) {
+      if (pass == Pass::backward && op.differentiable.empty()) continue;
+      const Cost cost = op.cost(pass, c.attrs, in);
+      EXPECT_GT(cost.bytes, 0) << case_name(op, c) << ", pass " << static_cast<int>(pass);
+      EXPECT_GE(cost.flops, 0) << case_name(op, c) << ", pass " << static_cast<int>(pass);
+    }
   }
   EXPECT_TRUE(odd_channels) << "needs a case whose channel count is not a multiple of 8";
   const bool has_backward = kernel_table(Backend::ref)[op_index(op)].backward != nullptr;

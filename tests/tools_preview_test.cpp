@@ -72,7 +72,7 @@ TEST(Preview, ShowsWhatTrainingSees) {
   expect_success(preview({"--rows", "5", "--columns", "1"}));
   EXPECT_EQ(read_image(dir / "sheet.png").height, kTop + 5 * (kCell + kGap)) << "more than there are classes";
   expect_failure(preview({"--rows", "0"}), 2, {"--rows"});
-  expect_failure(preview({"--set", "augment.zoom=7"}), 1, {"augment"});
+  expect_failure(preview({"--set", "augment.zoom=7"}), 1, {" (--set): augment.zoom: must be 0.1"});
   expect_failure(run("gm_data", {"preview", dir / "none", "--config", config, "--out", dir / "x.png"}), 1,
                  {"none"});
   expect_failure(

@@ -228,52 +228,64 @@ TEST_F(Train, RecomputationChangesNoBitAndMayBeSwitchedAtAResume) {
   expect_same_tensors(last("whole"), last("switched"));
 }
 
-// Fine-tuning: the head is new when the classes differ, frozen layers stay bit for bit, everything else
-// moves.
-TEST_F(Train, StartsFromWeightsAndFreezesLayers) {
-  const std::string model = dir / "start.safetensors", frozen_config = dir / "frozen.yaml";
-  const TensorFile start = test::write_tiny_model(model);
-  std::string text = test::tiny_config();
-  text.replace(text.find("train: {"), 8, "train: {freeze: [stem, block1], ");
-  test::write_text(frozen_config, text);
-  const std::vector<std::string> options{"--data", data, "--device", "cpu", "--epochs", "1", "--init", model};
-  auto tuned = [&](const std::string& out, std::vector<std::string> more) {
-    std::vector<std::string> args{frozen_config, "--out", dir / out};
-    args.insert(args.end(), options.begin(), options.end());
-    args.insert(args.end(), more.begin(), more.end());
-    expect_success(test::run("gm_train", args));
+// Training that starts from a stored network, for one epoch. The configuration freezes some layers.
+class FineTune : public Train {
+ protected:
+  FineTune() {
+    std::string text = test::tiny_config();
+    text.replace(text.find("train: {"), 8, "train: {freeze: [stem, block1], ");
+    test::write_text(config, text);
+  }
+  std::vector<std::string> from_start(const std::vector<std::string>& more) const {
+    std::vector<std::string> options{"--epochs", "1", "--init", model};
+    options.insert(options.end(), more.begin(), more.end());
+    return options;
+  }
+  TensorFile tuned(const std::string& out, const std::vector<std::string>& more) {
+    train(out, from_start(more));
     return read_safetensors(last(out));
-  };
-  auto same = [&](const TensorFile& f, const std::string& name) {
+  }
+  bool as_at_start(const TensorFile& f, const std::string& name) const {
     return f.at(name).bytes == start.at(name).bytes;
-  };
+  }
+
+  std::string model = dir / "start.safetensors";
+  TensorFile start = test::write_tiny_model(model);
+};
+
+TEST_F(FineTune, FrozenLayersStayBitForBitAndOthersMove) {
   const TensorFile stages = tuned("stages", {});
   for (const auto& [name, t] : start.tensors)
-    EXPECT_EQ(same(stages, name), name.starts_with("stem") || name.starts_with("block1")) << name;
+    EXPECT_EQ(as_at_start(stages, name), name.starts_with("stem") || name.starts_with("block1")) << name;
   EXPECT_NE(test::read_text(dir / "stages/log.txt").find("starting from " + model), std::string::npos);
+}
 
-  // Batch norms alone; the other optimizers; no prefix.
+TEST_F(FineTune, FrozenBatchNormsStayWithEveryOptimizer) {
   for (const char* optimizer : {"adam", "sgd"}) {
     const TensorFile norms = tuned(optimizer, {"--set", "train.freeze=[]", "--set", "train.freeze_bn=true",
                                                "--set", std::string("optimizer.name=") + optimizer});
     for (const auto& [name, t] : start.tensors)
-      EXPECT_EQ(same(norms, name), name.find("bn/") != std::string::npos) << name;
+      EXPECT_EQ(as_at_start(norms, name), name.find("bn/") != std::string::npos) << name;
   }
-  // A later change of mind does not let the moments coast on.
-  train("thaw", {"--epochs", "1"});
-  const TensorFile before = read_safetensors(last("thaw"));
-  train("thaw", {"--epochs", "2", "--resume", "--set", "train.freeze=[top]"});
-  EXPECT_EQ(read_safetensors(last("thaw")).at("top_conv/kernel").bytes, before.at("top_conv/kernel").bytes);
-  // What a resumed run changed is in its folder: the command that the log gives goes on with it.
-  EXPECT_NE(test::read_text(dir / "thaw/config.yaml").find("[top]"), std::string::npos);
-  EXPECT_NE(test::read_text(dir / "thaw/log.txt").find("changed: train.epochs from 1 to 2"),
-            std::string::npos);
+}
 
-  expect_failure(test::run("gm_train", arguments("x", {"--set", "train.freeze=[blok1]"})), 1,
-                 {"train.freeze", "blok1"});
-  expect_failure(test::run("gm_train", arguments("x", {"--init", model, "--set", "model.se=0.5"})), 1,
+TEST_F(FineTune, WeightsAndLayersThatDoNotFitAreNamed) {
+  expect_failure(test::run("gm_train", arguments("x", from_start({"--set", "model.se=0.5"}))), 1,
                  {model, "se_reduce", "shape"});
   expect_failure(test::run("gm_train", arguments("x", {"--init", dir / "none"})), 1, {"none"});
+  expect_failure(test::run("gm_train", arguments("x", {"--set", "train.freeze=[blok1]"})), 1,
+                 {"train.freeze", "blok1"});
+}
+
+// The moments of layers that are frozen at a resume must not let them coast on.
+TEST_F(Train, LayersFrozenAtAResumeStopAtOnce) {
+  train("a", {"--epochs", "1"});
+  const TensorFile before = read_safetensors(last("a"));
+  train("a", {"--epochs", "2", "--resume", "--set", "train.freeze=[top]"});
+  EXPECT_EQ(read_safetensors(last("a")).at("top_conv/kernel").bytes, before.at("top_conv/kernel").bytes);
+  // What a resumed run changed is in its folder: the command that the log gives goes on with it.
+  EXPECT_NE(test::read_text(dir / "a/config.yaml").find("[top]"), std::string::npos);
+  EXPECT_NE(test::read_text(dir / "a/log.txt").find("changed: train.epochs from 1 to 2"), std::string::npos);
 }
 
 TEST_F(Train, AnotherNumberOfClassesGetsANewHead) {

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <filesystem>
+#include <type_traits>
 
 #include "data/dataset.h"
 #include "data/loader.h"
@@ -80,30 +81,24 @@ TransformConfig read_transform(const YAML::Node& config, const std::string& wher
   TransformConfig t = kind == "gz"      ? TransformConfig::gz(input_size)
                       : kind == "keras" ? TransformConfig::keras(input_size)
                                         : TransformConfig::none(input_size);
-  t.rotation_deg = s.number("rotation_deg", t.rotation_deg, 0, 180);
-  t.shear_deg = s.number("shear_deg", t.shear_deg, 0, 80);
-  const auto zoom = s.numbers("zoom", {t.zoom_min, t.zoom_max}, 2);
-  t.zoom_min = zoom[0];
-  t.zoom_max = zoom[1];
+  TransformConfig::each_number(t, [&](const char* key, auto& value, double least, double most) {
+    if constexpr (std::is_integral_v<std::remove_reference_t<decltype(value)>>)
+      value =
+          static_cast<int>(s.integer(key, value, static_cast<int64_t>(least), static_cast<int64_t>(most)));
+    else
+      value = s.number(key, value, least, most);
+  });
+  TransformConfig::each_range(
+      t, [&](const char* key, double& first, double& second, double least, double most) {
+        const auto given = s.numbers(key, {first, second}, 2);
+        first = given[0];
+        second = given[1];
+        if (!(first >= least && first <= second && second <= most))
+          s.error(key, fmt::format("must be {} <= first <= second <= {}", least, most));
+      });
   t.flip_x = s.flag("flip_x", t.flip_x);
   t.flip_y = s.flag("flip_y", t.flip_y);
-  const auto crop = s.numbers("crop", {t.crop_min, t.crop_max}, 2);
-  t.crop_min = crop[0];
-  t.crop_max = crop[1];
-  t.crop_eval = s.number("crop_eval", t.crop_eval, 0, 1e6);
-  t.brightness = s.number("brightness", t.brightness, 0, 1);
-  t.contrast = s.number("contrast", t.contrast, 0, 1);
-  t.saturation = s.number("saturation", t.saturation, 0, 1);
-  t.hue = s.number("hue", t.hue, 0, 0.5);
-  t.shift_px = static_cast<int>(s.integer("shift_px", t.shift_px, 0, 4096));
-  t.random_ops = static_cast<int>(s.integer("random_ops", 0, 0, 4));
-  t.magnitude = s.number("magnitude", t.magnitude, 0, 30);
   s.finish();
-  try {
-    t.validate();
-  } catch (const Error& e) {
-    fail(where + ": " + e.what());
-  }
   return t;
 }
 

@@ -1,4 +1,4 @@
-#include "data/resample.h"
+#include "data/augment_image.h"
 
 #include "kernels/common/backends.h"
 #include "kernels/common/op.h"
@@ -17,12 +17,6 @@ void augment_image(const Image& image, const AugmentSample& sample, int size, fl
       {const_cast<AugmentSample*>(&sample), {Shape{1, sizeof sample}, DType::u8}}};
   const View result[] = {{out, {Shape{1, size, size, 3}, DType::f32}}};
   kernel(OpCall{attrs, in, result, {}, {}, {}, {}, {}, context});
-}
-
-void resample(const Image& image, const Affine& affine, double ratio_x, double ratio_y, Border border,
-              int size, float* out) {
-  augment_image(image, place_sample(image.width, image.height, affine, ratio_x, ratio_y, border, size), size,
-                out);
 }
 
 }  // namespace gm
