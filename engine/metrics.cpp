@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <string>
 #include <utility>
 
@@ -122,6 +123,24 @@ Interval wilson_interval(int64_t correct, int64_t n) {
   return {correct == 0 ? 0 : (centre - width) / scale, correct == n ? 1 : (centre + width) / scale};
 }
 
+namespace {
+
+/// Calls f(value, interval) with every score that has an interval.
+template <class F>
+void each_score(const Metrics& m, MetricIntervals& intervals, F f) {
+  auto three = [&](const auto& scores, MetricIntervals::Scores& i) {
+    f(scores.precision, i.precision);
+    f(scores.recall, i.recall);
+    f(scores.f1, i.f1);
+  };
+  f(m.accuracy, intervals.accuracy);
+  three(m.macro, intervals.macro);
+  three(m.weighted, intervals.weighted);
+  for (size_t c = 0; c < m.per_class.size(); ++c) three(m.per_class[c], intervals.per_class[c]);
+}
+
+}  // namespace
+
 MetricIntervals bootstrap_metrics(const ConfusionMatrix& confusion, uint64_t seed, int resamples,
                                   double level) {
   const int64_t n = confusion.total();
@@ -135,15 +154,7 @@ MetricIntervals bootstrap_metrics(const ConfusionMatrix& confusion, uint64_t see
   for (int t = 0; t < classes; ++t)
     for (int p = 0; p < classes; ++p) images.insert(images.end(), confusion.at(t, p), {t, p});
 
-  // Every value of interest, and where its interval goes.
-  std::vector<std::pair<Interval*, std::vector<double>>> samples{{&result.accuracy, {}}};
-  auto of_three = [&](MetricIntervals::Scores& s) {
-    for (Interval* i : {&s.precision, &s.recall, &s.f1}) samples.emplace_back(i, std::vector<double>{});
-  };
-  of_three(result.macro);
-  of_three(result.weighted);
-  for (auto& s : result.per_class) of_three(s);
-
+  std::map<Interval*, std::vector<double>> samples;  // of the score whose interval it is
   std::vector<ClassCounts> counts;
   Metrics m;
   for (int r = 0; r < resamples; ++r) {
@@ -156,11 +167,7 @@ MetricIntervals bootstrap_metrics(const ConfusionMatrix& confusion, uint64_t see
       counts[t].hits += t == p;
     }
     score(counts, m);
-    size_t at = 0;
-    auto keep = [&](double value) { samples[at++].second.push_back(value); };
-    keep(m.accuracy);
-    for (const Averages& a : {m.macro, m.weighted}) keep(a.precision), keep(a.recall), keep(a.f1);
-    for (const ClassScores& c : m.per_class) keep(c.precision), keep(c.recall), keep(c.f1);
+    each_score(m, result, [&](double value, Interval& interval) { samples[&interval].push_back(value); });
   }
   for (auto& [interval, values] : samples) {
     std::sort(values.begin(), values.end());

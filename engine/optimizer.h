@@ -35,6 +35,23 @@ struct ScheduleConfig {
   double final_fraction = 0.01;  // cosine: ends at lr * final_fraction
 };
 
+/// What a value of these enumerations is called: in configurations, and in reports.
+struct KindName {
+  const char *key, *title;
+};
+/// In the order of the enumerations.
+inline constexpr auto kOptimizers =
+    std::to_array<KindName>({{"adam", "Adam"}, {"adamw", "AdamW"}, {"sgd", "SGD"}});
+inline constexpr auto kSchedules =
+    std::to_array<KindName>({{"constant", "constant"}, {"keras_decay", "Keras decay"}, {"cosine", "cosine"}});
+/// These throw std::out_of_range for a kind that the table lacks.
+constexpr KindName optimizer_name(OptimizerConfig::Kind kind) {
+  return kOptimizers.at(static_cast<size_t>(kind));
+}
+constexpr KindName schedule_name(ScheduleConfig::Kind kind) {
+  return kSchedules.at(static_cast<size_t>(kind));
+}
+
 /// Learning rate of optimizer step `step` (0-based) out of `total`, `warmup` of which are warm-up.
 double learning_rate(const ScheduleConfig& schedule, double lr, int64_t step, int64_t warmup, int64_t total);
 

@@ -47,7 +47,7 @@ std::vector<double> probabilities(const std::vector<float>& logits, const Contro
   double largest = -1e300, sum = 0;
   for (double& v : p) {
     v /= c.temperature;
-    if (c.constant > 0) v = c.constant * std::tanh(v);
+    if (c.tanh_constant > 0) v = c.tanh_constant * std::tanh(v);
     largest = std::max(largest, v);
   }
   for (double& v : p) sum += v = std::exp(v - largest);
@@ -101,7 +101,7 @@ Controller::Controller(Device& device, std::vector<Decision> decisions, const Co
   std::vector<ValueId> symbols, actions;
   ValueId h = first_hidden, c = first_cell, loss = kAbsent;
   const Attrs attrs{{"temperature", config.temperature},
-                    {"constant", config.constant},
+                    {"constant", config.tanh_constant},
                     {"entropy_weight", config.entropy_weight / static_cast<double>(batch)}};
   for (size_t i = 0; i < decisions_.size(); ++i) {
     const int at = static_cast<int>(i);

@@ -12,8 +12,8 @@ namespace gm {
 /// Defaults: Pham et al. 2018 (arXiv:1802.03268), section 2.2, 3.1 and their code. S2 prints the learning
 /// rate and 300 iterations.
 struct ControllerConfig {
-  int hidden = 100;                        // units of the LSTM and of the embedding
-  double temperature = 5, constant = 2.5;  // logits become constant * tanh(logits / temperature)
+  int hidden = 100;                             // units of the LSTM and of the embedding
+  double temperature = 5, tanh_constant = 2.5;  // logits become tanh_constant * tanh(logits / temperature)
   double entropy_weight = 1e-4;
   double baseline_decay = 0.99;  // moving average of the reward, which starts at the first mean
   double lr = 3.5e-4;            // Adam
@@ -39,8 +39,7 @@ class Controller {
   std::vector<int> sample(PhiloxStream& draws);
   /// One Adam step on  mean over sequences of  sum over decisions of
   ///   -(reward - baseline) log p(decision) - entropy_weight H
-  /// The baseline takes in the mean reward first only when it has none yet, afterwards it does so behind the
-  /// step.
+  /// The first call sets the baseline to its mean reward; every call moves it after the step.
   void learn(const std::vector<std::vector<int>>& sequences, const std::vector<double>& rewards);
 
   double baseline() const { return baseline_; }

@@ -18,7 +18,7 @@ namespace {
 
 class RandomSampler : public Sampler {
  public:
-  explicit RandomSampler(const SearchSpace& space) : space_(space) {}
+  RandomSampler(const SearchSpace& space, Device&, const SamplerConfig&) : space_(space) {}
   ChoiceVector to_train(PhiloxStream& draws) override { return uniform_choices(space_, draws); }
   ChoiceVector to_score(PhiloxStream& draws, int64_t, int64_t) override {
     return uniform_choices(space_, draws);
@@ -85,7 +85,7 @@ class EnasSampler : public Sampler {
 
 class HalvingSampler : public Sampler {
  public:
-  HalvingSampler(const SearchSpace& space, const SamplerConfig& c) : children_(c.children) {
+  HalvingSampler(const SearchSpace& space, Device&, const SamplerConfig& c) : children_(c.children) {
     // As many rounds as leave one network at the end: children * (iterations / rounds) >= 2^(rounds - 1).
     int64_t rounds = 1;
     while (rounds < c.iterations && rounds < 40 && (children_ * (c.iterations / (rounds + 1))) >> rounds >= 1)
@@ -163,14 +163,38 @@ class HalvingSampler : public Sampler {
   std::vector<double> sums_, counts_;
 };
 
+template <class Type>
+std::unique_ptr<Sampler> make(const SearchSpace& space, Device& device, const SamplerConfig& config) {
+  return std::make_unique<Type>(space, device, config);
+}
+
+struct Kind {
+  const char* name;
+  uint32_t stream;  // no two alike, and never another one: a search is resumed and repeated by its draws
+  std::unique_ptr<Sampler> (*make)(const SearchSpace&, Device&, const SamplerConfig&);
+};
+constexpr Kind kKinds[]{
+    {"enas", 0, make<EnasSampler>}, {"random", 1, make<RandomSampler>}, {"halving", 2, make<HalvingSampler>}};
+
+const Kind& kind_named(const std::string& name) {
+  for (const Kind& kind : kKinds)
+    if (name == kind.name) return kind;
+  fail("no sampler named " + name);
+}
+
 }  // namespace
+
+std::vector<std::string> sampler_names() {
+  std::vector<std::string> names;
+  for (const Kind& kind : kKinds) names.push_back(kind.name);
+  return names;
+}
+
+uint32_t sampler_stream(const std::string& name) { return kind_named(name).stream; }
 
 std::unique_ptr<Sampler> make_sampler(const std::string& name, const SearchSpace& space,
                                       Device& controller_device, const SamplerConfig& config) {
-  if (name == "enas") return std::make_unique<EnasSampler>(space, controller_device, config);
-  if (name == "halving") return std::make_unique<HalvingSampler>(space, config);
-  GM_CHECK(name == "random", "no sampler named " + name);
-  return std::make_unique<RandomSampler>(space);
+  return kind_named(name).make(space, controller_device, config);
 }
 
 }  // namespace gm

@@ -27,6 +27,8 @@ class Sampler {
   /// A few words for the progress line.
   virtual std::string status() const { return ""; }
   virtual void save(TensorFile&) const {}
+  /// Throws gm::Error naming the file, and changes nothing, when it does not hold what save() of this space
+  /// wrote.
   virtual void load(const TensorFile&) {}
 };
 
@@ -36,16 +38,19 @@ struct SamplerConfig {
   ControllerConfig controller;
 };
 
-/// All of them propose networks that the space allows.
+/// All of them propose networks that the space allows. Throws gm::Error for a name that is none of these.
 /// enas: the controller proposes all children and learns once an iteration.
 /// random: every choice uniform and independent.
 /// halving: successive halving (Jamieson & Talwalkar 2016, arXiv:1502.07943) with shared weights. The
-/// iterations are
-///   split into R rounds; the first scores as many random networks as it can once each, every later round
-///   trains and scores the better half of the last, so that a network that stays is scored twice as often
-///   each time.
+///   iterations are split into R rounds; the first scores as many random networks as it can once each, every
+///   later round trains and scores the better half of the last, so that a network that stays is scored twice
+///   as often each time.
 std::unique_ptr<Sampler> make_sampler(const std::string& name, const SearchSpace& space,
                                       Device& controller_device, const SamplerConfig& config);
+
+std::vector<std::string> sampler_names();
+/// The number that keeps a sampler's draws apart from all others'. Throws as make_sampler.
+uint32_t sampler_stream(const std::string& name);
 
 /// Every choice uniform and independent; drawn again until the space allows the network.
 ChoiceVector uniform_choices(const SearchSpace& space, PhiloxStream& draws);

@@ -9,8 +9,8 @@ namespace gm {
 
 namespace {
 
-// Where a child's index d-th axis begins in the pool: kernels are centred, channels lead. Convolutions are
-// (out, k, k, in), depthwise ones (k, k, channels).
+// Whether an axis is a kernel's height or width, which a child takes the centre of, and not one of channels,
+// which it takes the first of. Convolutions are (out, k, k, in), depthwise ones (k, k, channels).
 bool spatial(const Shape& s, int axis) {
   return (s.rank == 4 && (axis == 1 || axis == 2)) || (s.rank == 3 && axis < 2);
 }
@@ -50,9 +50,9 @@ SharedWeights::SharedWeights(const SearchSpace& space, uint64_t seed) {
   auto host = open_device("cpu", {.threads = 1});
   Weights initial(*host, table_, false, false);
   initial.initialize(table_, seed);
-  buffers_[0] = initial.master().download<float>();
-  buffers_[1].assign(buffers_[0].size(), 0.f);
-  buffers_[2] = buffers_[1];
+  buffers_[values] = initial.master().download<float>();
+  buffers_[moment1].assign(buffers_[values].size(), 0.f);
+  buffers_[moment2] = buffers_[moment1];
 }
 
 std::vector<SliceRun> SharedWeights::slices(const ParameterTable& child) const {
@@ -67,16 +67,16 @@ std::vector<SliceRun> SharedWeights::slices(const ParameterTable& child) const {
 }
 
 void SharedWeights::save(TensorFile& file) const {
-  for (int i = 0; i < kBuffers; ++i)
-    file.tensors["shared/" + std::to_string(i)] =
-        StoredTensor::of(Shape{static_cast<int64_t>(buffers_[i].size())}, buffers_[i]);
+  for (const Part part : kParts)
+    file.tensors["shared/" + std::to_string(part)] =
+        StoredTensor::of(Shape{static_cast<int64_t>(buffer(part).size())}, buffer(part));
 }
 
 void SharedWeights::load(const TensorFile& file) {
-  for (int i = 0; i < kBuffers; ++i) {
-    std::vector<float> values = file.at("shared/" + std::to_string(i)).floats();
-    if (values.size() != buffers_[i].size()) fail(file.path + ": belongs to another search space");
-    buffers_[i] = std::move(values);
+  for (const Part part : kParts) {
+    std::vector<float> stored = file.at("shared/" + std::to_string(part)).floats();
+    if (stored.size() != buffer(part).size()) fail(file.path + ": belongs to another search space");
+    buffer(part) = std::move(stored);
   }
 }
 
@@ -98,17 +98,17 @@ ChildNetwork::ChildNetwork(Device& device, const Architecture& a, const SharedWe
   optimizer_ = std::make_unique<Optimizer>(device, o.optimizer, table_, *weights_);
 }
 
-void ChildNetwork::gather(const SharedWeights& pool, int which, const Buffer& to) {
+void ChildNetwork::gather(const SharedWeights& pool, SharedWeights::Part part, const Buffer& to) {
   if (!to.bytes()) return;  // no second moment
-  const float* from = pool.buffer(which).data();
+  const float* from = pool.buffer(part).data();
   for (const SliceRun& r : slices_) std::copy_n(from + r.pool, r.length, flat_.data() + r.child);
   to.upload(flat_);
 }
 
-void ChildNetwork::scatter(SharedWeights& pool, int which, const Buffer& from) {
+void ChildNetwork::scatter(SharedWeights& pool, SharedWeights::Part part, const Buffer& from) {
   if (!from.bytes()) return;
   from.device().download(flat_.data(), from.data(), flat_.size() * sizeof(float));
-  float* to = pool.buffer(which).data();
+  float* to = pool.buffer(part).data();
   for (const SliceRun& r : slices_) std::copy_n(flat_.data() + r.child, r.length, to + r.pool);
 }
 
@@ -118,14 +118,14 @@ void ChildNetwork::upload(const HostBatch& batch) {
 }
 
 void ChildNetwork::load(const SharedWeights& pool) {
-  gather(pool, 0, weights_->master());
+  gather(pool, SharedWeights::values, weights_->master());
   weights_->refresh_half();
 }
 
 double ChildNetwork::train(SharedWeights& pool, const HostBatch& batch, double lr, int64_t step) {
   load(pool);
-  gather(pool, 1, optimizer_->moment1());
-  gather(pool, 2, optimizer_->moment2());
+  gather(pool, SharedWeights::moment1, optimizer_->moment1());
+  gather(pool, SharedWeights::moment2, optimizer_->moment2());
   upload(batch);
   session_->forward();
   session_->backward();
@@ -134,9 +134,9 @@ double ChildNetwork::train(SharedWeights& pool, const HostBatch& batch, double l
   if (!std::isfinite(loss))
     fail("the loss of the shared weights is not finite at step " + std::to_string(step) +
          ": lower optimizer.lr");
-  scatter(pool, 0, weights_->master());
-  scatter(pool, 1, optimizer_->moment1());
-  scatter(pool, 2, optimizer_->moment2());
+  scatter(pool, SharedWeights::values, weights_->master());
+  scatter(pool, SharedWeights::moment1, optimizer_->moment1());
+  scatter(pool, SharedWeights::moment2, optimizer_->moment2());
   return loss;
 }
 

@@ -31,17 +31,20 @@ class SharedWeights {
   /// Where the trainable parameters of a child lie. Throws gm::Error for a tensor that does not fit.
   std::vector<SliceRun> slices(const ParameterTable& child) const;
 
-  /// Flat buffers laid out as table(): values, and the optimizer's first and second moment.
-  std::vector<float>& buffer(int which) { return buffers_[which]; }
-  const std::vector<float>& buffer(int which) const { return buffers_[which]; }
-  static constexpr int kBuffers = 3;
+  /// Flat buffers laid out as table(): the values, and the optimizer's two moments of them.
+  enum Part { values, moment1, moment2 };
+  static constexpr Part kParts[]{values, moment1, moment2};
+  std::vector<float>& buffer(Part part) { return buffers_[part]; }
+  const std::vector<float>& buffer(Part part) const { return buffers_[part]; }
 
   void save(TensorFile& file) const;
+  /// Throws gm::Error naming the file when it is damaged or of another space; the buffers read
+  /// before that stay changed.
   void load(const TensorFile& file);
 
  private:
   ParameterTable table_;
-  std::vector<float> buffers_[kBuffers];
+  std::vector<float> buffers_[std::size(kParts)];
 };
 
 struct ChildOptions {
@@ -80,8 +83,8 @@ class ChildNetwork {
   const Session& session() const { return *session_; }
 
  private:
-  void gather(const SharedWeights& pool, int which, const Buffer& to);
-  void scatter(SharedWeights& pool, int which, const Buffer& from);
+  void gather(const SharedWeights& pool, SharedWeights::Part part, const Buffer& to);
+  void scatter(SharedWeights& pool, SharedWeights::Part part, const Buffer& from);
   void upload(const HostBatch& batch);
 
   ParameterTable table_;

@@ -205,6 +205,13 @@ TEST(Samplers, DamagedStatesAreRefused) {
   }
 }
 
+// The streams are those of the journals that exist.
+TEST(Samplers, EachHasDrawsOfItsOwn) {
+  EXPECT_EQ(sampler_names(), (std::vector<std::string>{"enas", "random", "halving"}));
+  for (uint32_t i = 0; i < 3; ++i) EXPECT_EQ(sampler_stream(sampler_names()[i]), i);
+  EXPECT_EQ(test::error_of([] { sampler_stream("chance"); }), "no sampler named chance");
+}
+
 TEST(Samplers, HalvingKeepsTheBetterHalf) {
   SamplerConfig config = toy_config();
   const Outcome halving = search("halving", 4, config), random = search("random", 4, config);

@@ -52,7 +52,7 @@ float pool_value(const SharedWeights& pool, const Parameter& child, const std::v
     for (int d : {0, 1}) at[d] += p.shape[d] / 2 - child.shape[d] / 2;
   int64_t flat = 0;
   for (int d = 0; d < p.shape.rank; ++d) flat = flat * p.shape[d] + at[d];
-  return pool.buffer(0)[p.offset + flat];
+  return pool.buffer(SharedWeights::values)[p.offset + flat];
 }
 
 TEST(SharedWeights, ChildrenHoldLeadingChannelsAndCentredKernels) {
@@ -65,7 +65,7 @@ TEST(SharedWeights, ChildrenHoldLeadingChannelsAndCentredKernels) {
     build_network(a, child, {.training = true});
     std::vector<float> flat(child.trainable_elements(), -7.f);
     for (const SliceRun& r : pool.slices(child))
-      std::copy_n(pool.buffer(0).data() + r.pool, r.length, flat.data() + r.child);
+      std::copy_n(pool.buffer(SharedWeights::values).data() + r.pool, r.length, flat.data() + r.child);
     for (const Parameter& p : child) {
       if (!p.trainable) continue;
       std::vector<int64_t> index(p.shape.rank, 0);
@@ -84,7 +84,7 @@ TEST(SharedWeights, TrainingChangesTheChildsSlicesAndNothingElse) {
   SharedWeights pool(s, 3);
   const Architecture a = s.network({0, 1, 0, 0, 1, 0, 0, 1, 1, 1, 0, 0});
   ChildNetwork child(*device, a, pool, options(), nullptr);
-  const std::vector<float> before = pool.buffer(0);
+  const std::vector<float> before = pool.buffer(SharedWeights::values);
   child.train(pool, batch(6, 1), 1e-2, 0);
 
   ParameterTable table;
@@ -94,10 +94,10 @@ TEST(SharedWeights, TrainingChangesTheChildsSlicesAndNothingElse) {
   int64_t changed = 0, own = 0;
   for (size_t i = 0; i < before.size(); ++i) {
     own += mine[i];
-    changed += mine[i] && pool.buffer(0)[i] != before[i];
+    changed += mine[i] && pool.buffer(SharedWeights::values)[i] != before[i];
     if (!mine[i]) {
-      ASSERT_EQ(pool.buffer(0)[i], before[i]) << i;
-      ASSERT_EQ(pool.buffer(1)[i], 0.f) << i;
+      ASSERT_EQ(pool.buffer(SharedWeights::values)[i], before[i]) << i;
+      ASSERT_EQ(pool.buffer(SharedWeights::moment1)[i], 0.f) << i;
     }
   }
   EXPECT_EQ(own, table.trainable_count());
@@ -120,7 +120,7 @@ TEST(SharedWeights, CachedChildrenGiveTheSameBits) {
     fresh.load(two);
     ASSERT_EQ(cache.child(c).logits(b), fresh.logits(b)) << step;
     // Scoring changes nothing.
-    for (int i = 0; i < SharedWeights::kBuffers; ++i) ASSERT_EQ(one.buffer(i), two.buffer(i)) << step;
+    for (const auto part : SharedWeights::kParts) ASSERT_EQ(one.buffer(part), two.buffer(part)) << step;
   }
   EXPECT_EQ(cache.built(), 12) << "five networks in turn never meet again in a cache of three";
 }
@@ -164,9 +164,9 @@ TEST(SharedWeights, StateOfAnotherSpaceIsRefused) {
   pool.save(file);
   EXPECT_THROW(other.load(file), Error);
   SharedWeights again(s, 4);
-  EXPECT_NE(again.buffer(0), pool.buffer(0));
+  EXPECT_NE(again.buffer(SharedWeights::values), pool.buffer(SharedWeights::values));
   again.load(file);
-  EXPECT_EQ(again.buffer(0), pool.buffer(0));
+  EXPECT_EQ(again.buffer(SharedWeights::values), pool.buffer(SharedWeights::values));
 }
 
 }  // namespace

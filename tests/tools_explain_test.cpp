@@ -141,7 +141,12 @@ TEST_F(Explain, InputThatDoesNotFit) {
   expect_failure(explain({data, "--layer", "top_activatoin"}), 1,
                  {"no layer 'top_activatoin'", "there are top_activation, "});
   expect_failure(explain({data, "--class", "cigars"}), 1, {"--class cigars", "cigar, "});
-  expect_failure(explain({data + "/images", "--class", "label"}), 1, {data + "/images", "no labels"});
+  expect_failure(explain({data, data + "/images", "--class", "label"}), 1, {data + "/images", "no labels"});
+  test::write_text(dir / "bare.csv", "id_str,file_loc\ng0,set/images/g0.png\n");
+  expect_failure(explain({dir / "bare.csv", "--class", "label"}), 1, {"bare.csv", "no labels"});
+  test::write_text(dir / "foreign.csv", "file_loc,label\nset/images/g0.png,comet\n");
+  expect_failure(explain({dir / "foreign.csv", "--class", "label"}), 1,
+                 {"foreign.csv:2", "class \"comet\" is not one of the model's"});
   expect_failure(explain({data, "--method", "lime"}), 2, {"--method"});
   expect_failure(explain({data, "--samples", "0"}), 2, {"--samples"});
   expect_failure(run("gm_explain", {"--model", model, data}), 2, {"--out"});

@@ -14,6 +14,7 @@
 #include <filesystem>
 #include <new>
 
+#include "engine/device.h"
 #include "kernels/common/clock.h"
 #include "kernels/common/error.h"
 
@@ -93,6 +94,17 @@ void add_device(CLI::App& app, std::string& device, int& threads, const std::str
 
 CLI::Option* add_sets(CLI::App& app, std::vector<std::string>& sets, const std::string& help) {
   return app.add_option("--set", sets, help)->check(check_assignment)->allow_extra_args(false);
+}
+
+std::string device_line(const Device& device, const std::string& asked) {
+  const bool explained = device.backend() == Backend::cpu && asked == "auto";
+  return "device: " + device.description() + (explained ? " - " + no_cuda_reason() : "");
+}
+
+void make_folder(const std::string& path, const std::string& what) {
+  std::error_code error;
+  std::filesystem::create_directories(path, error);
+  if (error) fail(path + ": cannot create the " + what + ": " + error.message());
 }
 
 void keep_inputs(const std::string& out, const std::vector<std::string>& inputs) {

@@ -13,6 +13,8 @@ class Option;
 
 namespace gm {
 
+class Device;
+
 /// Parses the arguments and runs the body. Returns 0 on success and for --help, 2 after a usage error, 1
 /// after a failure; each error is one line on standard error, starting with the tool's name.
 int run_tool(CLI::App& app, int argc, char** argv, const std::function<void()>& body);
@@ -28,6 +30,14 @@ void add_device(CLI::App& app, std::string& device, int& threads,
                 const std::string& of_threads = "CPU threads; 0: all");
 /// --set key=value, one each time it is given.
 CLI::Option* add_sets(CLI::App& app, std::vector<std::string>& sets, const std::string& help);
+
+/// "device: " and what a tool runs on; where --device auto (`asked`) came to the CPU, also why no card is
+/// used.
+std::string device_line(const Device& device, const std::string& asked);
+
+/// Creates a folder and those above it, where they are not there yet. `what` it is, in the error when it
+/// cannot be created: "PATH: cannot create the folder: REASON".
+void make_folder(const std::string& path, const std::string& what = "folder");
 
 /// Fails where writing `out` would replace one of the inputs, files that may go by other names.
 void keep_inputs(const std::string& out, const std::vector<std::string>& inputs);

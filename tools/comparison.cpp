@@ -148,15 +148,13 @@ std::string comparison_csv(const std::vector<ComparedNetwork>& networks) {
 
 std::string comparison_markdown(const std::vector<ComparedNetwork>& networks) {
   std::string out =
-      "| Model | Input px | Accuracy % | 95 % interval | Macro precision % | Macro recall % | Weighted F1 % "
-      "| "
-      "Parameters | MACs | "
-      "FLOPs (eq. 13) | Latency ms | img/s |\n|---|---|---|---|---|---|---|---|---|---|---|---|\n";
+      "| Model | Input px | Accuracy % | 95 % interval | Macro precision % | Macro recall % "
+      "| Weighted F1 % | Parameters | MACs | FLOPs (eq. 13) | Latency ms | img/s |\n"
+      "|---|---|---|---|---|---|---|---|---|---|---|---|\n";
   for (const ComparedNetwork& n : networks)
     out += fmt::format(
-        "| {} | {} | {:.1f} | {:.1f} to {:.1f} | {:.1f} | {:.1f} | {:.1f} | {:.2f} M | {:.1f} M | {:.1f} M | "
-        "{} | "
-        "{} |\n",
+        "| {} | {} | {:.1f} | {:.1f} to {:.1f} | {:.1f} | {:.1f} "
+        "| {:.1f} | {:.2f} M | {:.1f} M | {:.1f} M | {} | {} |\n",
         table_cell(n.name), n.input, 100 * n.accuracy, 100 * n.accuracy_interval.low,
         100 * n.accuracy_interval.high, 100 * n.macro_precision, 100 * n.macro_recall, 100 * n.weighted_f1,
         static_cast<double>(n.params_total) / 1e6, static_cast<double>(n.macs) / 1e6,

@@ -150,9 +150,8 @@ void cross_validate(const CrossValidation& cv, Device& device, const std::shared
   const auto& data = cache->data();
   if (cv.job.run.train.patience > 0)
     fail(
-        "--cross-validate scores the last epoch, and train.patience would choose that epoch by the images it "
-        "is "
-        "scored on: use --set train.patience=0");
+        "--cross-validate scores the last epoch, and train.patience would choose that epoch by the images "
+        "it is scored on: use --set train.patience=0");
   if (cv.job.run.split.test > 0) fail("--cross-validate needs data.test_fraction 0: folds have no test part");
   for (int k : cv.only)
     if (k < 1 || k > cv.folds) fail(fmt::format("--folds {}: there are folds 1 to {}", k, cv.folds));

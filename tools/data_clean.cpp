@@ -1,6 +1,8 @@
 #include <fmt/format.h>
 
+#include <CLI/CLI.hpp>
 #include <filesystem>
+#include <memory>
 
 #include "data/clean_samples.h"
 #include "data/csv.h"
@@ -14,6 +16,11 @@ namespace fs = std::filesystem;
 
 namespace gm {
 namespace {
+
+struct CleanOptions {
+  std::string csv, images, out;
+  bool conditional = false, quiet = false;
+};
 
 void print_counts(const CleanSamples& s) {
   fmt::print("{:<12}  {:>8}  {:>8}\n", "class", "here", "paper");
@@ -41,8 +48,6 @@ std::string beside(const fs::path& file, const fs::path& catalog) {
   return none || near.empty() ? fs::absolute(file).string() : near.string();
 }
 
-}  // namespace
-
 void clean_samples(const CleanOptions& o) {
   keep_inputs(o.out, {o.csv});
   const CleanSamples s = select_clean_samples(o.csv, {.conditional = o.conditional});
@@ -68,6 +73,25 @@ void clean_samples(const CleanOptions& o) {
   if (o.quiet) return;
   fmt::print("{}: {} galaxies\n", o.out, written);
   if (missing > 0) fmt::print("without an image, left out: {} (first: {})\n", missing, first_missing);
+}
+
+}  // namespace
+
+std::function<bool()> declare_data_clean(CLI::App& app) {
+  auto o = std::make_shared<CleanOptions>();
+  CLI::App* clean = app.add_subcommand("clean", "select the second paper's five clean classes (its Table 1)");
+  clean->add_option("CSV", o->csv, "training_solutions_rev1.csv of the Galaxy Zoo challenge")->required();
+  CLI::Option* images = clean->add_option("--images", o->images, "folder that holds <GalaxyID>.jpg")
+                            ->check(CLI::ExistingDirectory);
+  clean->add_option("--out", o->out, "catalog to write: FILE.csv; without it, counts only")->needs(images);
+  clean->add_flag(
+      "--conditional", o->conditional,
+      "divide each vote fraction by its parent answer's first (not what the paper's counts mean)");
+  clean->add_flag("--quiet", o->quiet, "print errors only");
+  return [o, clean] {
+    if (clean->parsed()) clean_samples(*o);
+    return clean->parsed();
+  };
 }
 
 }  // namespace gm

@@ -1,6 +1,8 @@
 #include <fmt/format.h>
 
+#include <CLI/CLI.hpp>
 #include <filesystem>
+#include <memory>
 
 #include "data/download.h"
 #include "kernels/common/error.h"
@@ -11,6 +13,12 @@ namespace fs = std::filesystem;
 
 namespace gm {
 namespace {
+
+struct FetchOptions {
+  std::string name, out = ".";
+  std::vector<std::string> mirrors;  // tried before the built-in ones
+  bool quiet = false;
+};
 
 struct PublicSet {
   std::string name;
@@ -36,8 +44,6 @@ const std::vector<PublicSet>& public_sets() {
   return sets;
 }
 
-}  // namespace
-
 std::vector<std::string> fetchable_sets() {
   std::vector<std::string> names;
   for (const PublicSet& s : public_sets()) names.push_back(s.name);
@@ -52,9 +58,7 @@ void fetch_set(const FetchOptions& o) {
       fail(o.name + ": cannot be downloaded without your consent; see the steps above");
     }
     if (!can_download()) fail("this build has no libcurl: run tools/setup.sh and build again");
-    std::error_code ec;
-    fs::create_directories(o.out, ec);
-    if (ec) fail(o.out + ": cannot create the folder: " + ec.message());
+    make_folder(o.out);
     DownloadSource source = set.source;
     source.urls.insert(source.urls.begin(), o.mirrors.begin(), o.mirrors.end());
     const std::string path = (fs::path(o.out) / source.file).string();
@@ -75,6 +79,21 @@ void fetch_set(const FetchOptions& o) {
     return;
   }
   fail(o.name + ": unknown set");
+}
+
+}  // namespace
+
+std::function<bool()> declare_data_fetch(CLI::App& app) {
+  auto o = std::make_shared<FetchOptions>();
+  CLI::App* fetch = app.add_subcommand("fetch", "download a public set, or say how to get it");
+  fetch->add_option("NAME", o->name, "which set")->required()->check(CLI::IsMember(fetchable_sets()));
+  fetch->add_option("--out", o->out, "folder")->capture_default_str();
+  fetch->add_option("--mirror", o->mirrors, "another address of the file, tried first; repeatable");
+  fetch->add_flag("--quiet", o->quiet, "print errors only");
+  return [o, fetch] {
+    if (fetch->parsed()) fetch_set(*o);
+    return fetch->parsed();
+  };
 }
 
 }  // namespace gm

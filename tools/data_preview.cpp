@@ -1,6 +1,8 @@
 #include <fmt/format.h>
 
+#include <CLI/CLI.hpp>
 #include <algorithm>
+#include <memory>
 
 #include "data/dataset.h"
 #include "kernels/common/error.h"
@@ -13,6 +15,13 @@
 
 namespace gm {
 namespace {
+
+struct PreviewOptions {
+  std::string data, config, out;
+  std::vector<std::string> sets;
+  int rows = 6, columns = 8;
+  uint64_t seed = 0;
+};
 
 constexpr int kCell = 128, kGap = 6, kTop = 22;
 constexpr Colour kPaper{255, 255, 255}, kInk{30, 30, 30};
@@ -35,8 +44,6 @@ std::vector<int64_t> choose_rows(const Dataset& data, int count) {
     }
   return rows;
 }
-
-}  // namespace
 
 void preview_augmentation(const PreviewOptions& o) {
   keep_inputs(o.out, {o.data, o.config});
@@ -69,6 +76,28 @@ void preview_augmentation(const PreviewOptions& o) {
                  Canvas::shortened(data->classes()[label], (kCell - 8) / Canvas::kAdvance));
   }
   write_image(o.out, sheet.image());
+}
+
+}  // namespace
+
+std::function<bool()> declare_data_preview(CLI::App& app) {
+  auto o = std::make_shared<PreviewOptions>();
+  CLI::App* preview = app.add_subcommand("preview", "a PNG sheet of galaxies and their augmentations");
+  preview->add_option("DATA", o->data, ".h5, catalog .csv, folder or image")->required();
+  preview->add_option("--config", o->config, "configuration whose augmentation is shown")->required();
+  add_sets(*preview, o->sets, "override one key, e.g. --set augment.rotation_deg=180");
+  preview->add_option("--out", o->out, "FILE.png")->required();
+  preview->add_option("--rows", o->rows, "galaxies")->check(CLI::Range(1, 100))->capture_default_str();
+  preview->add_option("--columns", o->columns, "augmentations of each")
+      ->check(CLI::Range(1, 50))
+      ->capture_default_str();
+  preview->add_option("--seed", o->seed, "of the augmentation")
+      ->capture_default_str()
+      ->check(check_not_negative);
+  return [o, preview] {
+    if (preview->parsed()) preview_augmentation(*o);
+    return preview->parsed();
+  };
 }
 
 }  // namespace gm

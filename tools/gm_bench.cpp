@@ -163,8 +163,8 @@ void bench_model(Device& device, const Arguments& a) {
                            .dump());
   else
     fmt::print(
-        "{}\n{} {} at {} px, batch {}, {}: {:.2f} ms a step (p5 {:.2f}, p95 {:.2f}), {:.0f} img/s, {:.0f} "
-        "MiB\n",
+        "{}\n"
+        "{} {} at {} px, batch {}, {}: {:.2f} ms a step (p5 {:.2f}, p95 {:.2f}), {:.0f} img/s, {:.0f} MiB\n",
         device.description(), net.name, a.mode, net.input_size, t.batch, a.precision, t.step.median * 1e3,
         t.step.p5 * 1e3, t.step.p95 * 1e3, static_cast<double>(t.batch) / t.step.median,
         static_cast<double>(t.bytes) / (1 << 20));
@@ -208,10 +208,9 @@ void bench_from_host(Device& device, const Arguments& a) {
 int main(int argc, char** argv) {
   CLI::App app{
       "Times ops at real shapes (default), every op of networks (--ops), a whole network (--model), or a "
-      "network "
-      "block by block against the device's ceilings (--roofline). After a warm-up: median, 5th and 95th "
-      "percentile, "
-      "bytes and FLOPs from each op's cost, shares of the measured copy bandwidth and of the roof."};
+      "network block by block against the device's ceilings (--roofline). After a warm-up: median, 5th and "
+      "95th percentile, bytes and FLOPs from each op's cost, shares of the measured copy bandwidth and of "
+      "the roof."};
   Arguments a;
   app.add_option("--op", a.op, "one op only");
   app.add_flag("--list", a.list, "list the ops");

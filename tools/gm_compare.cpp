@@ -25,9 +25,7 @@ void compare(const std::vector<std::string>& inputs, const std::string& out, boo
       fmt::print(stderr, "note: {} has no metrics.csv beside its weights, so no curve\n", n.name);
   fmt::print("{}", comparison_markdown(networks));
   if (out.empty()) return;
-  std::error_code error;
-  fs::create_directories(out, error);
-  if (error) fail(out + ": cannot create: " + error.message());
+  make_folder(out);
   auto file = [&](const char* name) { return (fs::path(out) / name).string(); };
   write_file_atomic(file("comparison.csv"), comparison_csv(networks));
   write_file_atomic(file("accuracy_by_epoch.svg"), chart_svg(epochs_chart(networks)));
@@ -40,8 +38,7 @@ void compare(const std::vector<std::string>& inputs, const std::string& out, boo
 int main(int argc, char** argv) {
   CLI::App app{
       "Compares evaluated networks: a table on standard output and, with --out, comparison.csv and charts of "
-      "accuracy by "
-      "epoch, MACs and parameters."};
+      "accuracy by epoch, MACs and parameters."};
   std::vector<std::string> inputs;
   std::string out;
   bool quiet = false;

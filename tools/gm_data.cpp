@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <map>
-#include <set>
+#include <memory>
 
 #include "data/csv.h"
 #include "data/pack.h"
@@ -60,9 +60,7 @@ void pack(const gm::Dataset& data, const Options& o) {
 
 /// images/<id>.<format> and, last, labels.csv, so that a folder with labels.csv is complete.
 void write_folder(const gm::Dataset& data, const Options& o) {
-  std::error_code ec;
-  fs::create_directories(fs::path(o.out) / "images", ec);
-  if (ec) gm::fail(o.out + ": cannot create the folder: " + ec.message());
+  for (const fs::path& folder : {fs::path(o.out), fs::path(o.out) / "images"}) gm::make_folder(folder);
   auto file = [&](int64_t i) { return "images/" + data.id(i) + "." + o.format; };
   Watch watch("drawing", data.size(), o);
   constexpr int64_t kStep = 64;
@@ -79,7 +77,7 @@ void write_folder(const gm::Dataset& data, const Options& o) {
   gm::write_file_atomic((fs::path(o.out) / "labels.csv").string(), csv);
 }
 
-void synth(Options o) {
+void synth(const Options& o) {
   auto set = o.classes == "gz5" ? gm::SyntheticSet::gz5 : gm::SyntheticSet::galaxy10;
   // What looks like a data set may be somebody's galaxies.
   for (const std::string& there : {o.out, (fs::path(o.out) / "labels.csv").string()})
@@ -88,6 +86,14 @@ void synth(Options o) {
   is_hdf5_name(o.out) ? pack(data, o) : write_folder(data, o);
   say(o, fmt::format("{}: {} synthetic galaxies, {} classes, {}x{} px, seed {}", o.out, o.count,
                      data.classes().size(), o.size, o.size, o.seed));
+}
+
+void pack_file(const Options& o) {
+  gm::keep_inputs(o.out, {o.data});
+  auto data = gm::open_dataset(o.data);
+  pack(*data, o);
+  say(o, fmt::format("{}: {} images, {} classes, {:.1f} MB", o.out, data->size(), data->classes().size(),
+                     fs::file_size(o.out) / 1e6));
 }
 
 void info(const Options& o) {
@@ -130,108 +136,73 @@ void info(const Options& o) {
                100.0 * counts[k] / std::max<int64_t>(1, n - unlabelled));
 }
 
+// The subcommands, declared as data_commands.h says.
+
+void declare_common(CLI::App& sub, Options& o) {
+  sub.add_option("--workers", o.workers, "threads (0: one per hardware thread)")->check(CLI::Range(0, 256));
+  sub.add_flag("--quiet", o.quiet, "print errors only");
+}
+
+std::function<bool()> declare_synth(CLI::App& app) {
+  auto o = std::make_shared<Options>();
+  o->size = 256;
+  CLI::App* sub = app.add_subcommand("synth", "draw seeded synthetic galaxies (a demo and a test bed)");
+  sub->add_option("--classes", o->classes, "class set")
+      ->check(CLI::IsMember({"gz5", "galaxy10"}))
+      ->capture_default_str();
+  sub->add_option("--count", o->count, "number of images")
+      ->check(CLI::Range(int64_t{1}, int64_t{10000000}))
+      ->capture_default_str();
+  sub->add_option("--size", o->size, "side in px")->check(CLI::Range(8, 4096))->capture_default_str();
+  sub->add_option("--seed", o->seed, "same seed, same pixels")
+      ->capture_default_str()
+      ->check(gm::check_not_negative);
+  sub->add_option("--out", o->out, "folder (images/ and labels.csv) or FILE.h5")->required();
+  sub->add_option("--format", o->format, "of images in a folder")
+      ->check(CLI::IsMember({"jpg", "png"}))
+      ->capture_default_str();
+  declare_common(*sub, *o);
+  return [o, sub] {
+    if (sub->parsed()) synth(*o);
+    return sub->parsed();
+  };
+}
+
+std::function<bool()> declare_pack(CLI::App& app) {
+  auto o = std::make_shared<Options>();
+  CLI::App* sub = app.add_subcommand("pack", "write any data set as one HDF5 file in the Galaxy10 layout");
+  sub->add_option("DATA", o->data, ".h5, catalog .csv, folder or image")->required();
+  sub->add_option("--out", o->out, "FILE.h5")->required()->check([](const std::string& path) {
+    return is_hdf5_name(path) ? std::string() : path + ": the name must end in .h5 or .hdf5";
+  });
+  sub->add_option("--size", o->size, "resize to this side in px (0: keep)")->check(CLI::Range(0, 4096));
+  declare_common(*sub, *o);
+  return [o, sub] {
+    if (sub->parsed()) pack_file(*o);
+    return sub->parsed();
+  };
+}
+
+std::function<bool()> declare_info(CLI::App& app) {
+  auto o = std::make_shared<Options>();
+  CLI::App* sub = app.add_subcommand("info", "count, sizes and classes");
+  sub->add_option("DATA", o->data, ".h5, catalog .csv, folder or image")->required();
+  return [o, sub] {
+    if (sub->parsed()) info(*o);
+    return sub->parsed();
+  };
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   CLI::App app("Fetch, select, make, pack and look at galaxy data sets.");
-  Options o;
   app.require_subcommand(1);
-  auto common = [&](CLI::App* sub) {
-    sub->add_option("--workers", o.workers, "threads (0: one per hardware thread)")
-        ->check(CLI::Range(0, 256));
-    sub->add_flag("--quiet", o.quiet, "print errors only");
-  };
-
-  CLI::App* synth_cmd = app.add_subcommand("synth", "draw seeded synthetic galaxies (a demo and a test bed)");
-  synth_cmd->add_option("--classes", o.classes, "class set")
-      ->check(CLI::IsMember({"gz5", "galaxy10"}))
-      ->capture_default_str();
-  synth_cmd->add_option("--count", o.count, "number of images")
-      ->check(CLI::Range(int64_t{1}, int64_t{10000000}))
-      ->capture_default_str();
-  int synth_size = 256;
-  synth_cmd->add_option("--size", synth_size, "side in px")
-      ->check(CLI::Range(8, 4096))
-      ->capture_default_str();
-  synth_cmd->add_option("--seed", o.seed, "same seed, same pixels")
-      ->capture_default_str()
-      ->check(gm::check_not_negative);
-  synth_cmd->add_option("--out", o.out, "folder (images/ and labels.csv) or FILE.h5")->required();
-  synth_cmd->add_option("--format", o.format, "of images in a folder")
-      ->check(CLI::IsMember({"jpg", "png"}))
-      ->capture_default_str();
-  common(synth_cmd);
-
-  CLI::App* pack_cmd =
-      app.add_subcommand("pack", "write any data set as one HDF5 file in the Galaxy10 layout");
-  pack_cmd->add_option("DATA", o.data, ".h5, catalog .csv, folder or image")->required();
-  pack_cmd->add_option("--out", o.out, "FILE.h5")->required()->check([](const std::string& path) {
-    return is_hdf5_name(path) ? std::string() : path + ": the name must end in .h5 or .hdf5";
-  });
-  pack_cmd->add_option("--size", o.size, "resize to this side in px (0: keep)")->check(CLI::Range(0, 4096));
-  common(pack_cmd);
-
-  CLI::App* info_cmd = app.add_subcommand("info", "count, sizes and classes");
-  info_cmd->add_option("DATA", o.data, ".h5, catalog .csv, folder or image")->required();
-
-  gm::FetchOptions fetch;
-  CLI::App* fetch_cmd = app.add_subcommand("fetch", "download a public set, or say how to get it");
-  fetch_cmd->add_option("NAME", fetch.name, "which set")
-      ->required()
-      ->check(CLI::IsMember(gm::fetchable_sets()));
-  fetch_cmd->add_option("--out", fetch.out, "folder")->capture_default_str();
-  fetch_cmd->add_option("--mirror", fetch.mirrors, "another address of the file, tried first; repeatable");
-  fetch_cmd->add_flag("--quiet", fetch.quiet, "print errors only");
-
-  gm::CleanOptions clean;
-  CLI::App* clean_cmd =
-      app.add_subcommand("clean", "select the second paper's five clean classes (its Table 1)");
-  clean_cmd->add_option("CSV", clean.csv, "training_solutions_rev1.csv of the Galaxy Zoo challenge")
-      ->required();
-  CLI::Option* images = clean_cmd->add_option("--images", clean.images, "folder that holds <GalaxyID>.jpg")
-                            ->check(CLI::ExistingDirectory);
-  clean_cmd->add_option("--out", clean.out, "catalog to write: FILE.csv; without it, counts only")
-      ->needs(images);
-  clean_cmd->add_flag(
-      "--conditional", clean.conditional,
-      "divide each vote fraction by its parent answer's first (not what the paper's counts mean)");
-  clean_cmd->add_flag("--quiet", clean.quiet, "print errors only");
-
-  gm::PreviewOptions preview;
-  CLI::App* preview_cmd = app.add_subcommand("preview", "a PNG sheet of galaxies and their augmentations");
-  preview_cmd->add_option("DATA", preview.data, ".h5, catalog .csv, folder or image")->required();
-  preview_cmd->add_option("--config", preview.config, "configuration whose augmentation is shown")
-      ->required();
-  gm::add_sets(*preview_cmd, preview.sets, "override one key, e.g. --set augment.rotation_deg=180");
-  preview_cmd->add_option("--out", preview.out, "FILE.png")->required();
-  preview_cmd->add_option("--rows", preview.rows, "galaxies")
-      ->check(CLI::Range(1, 100))
-      ->capture_default_str();
-  preview_cmd->add_option("--columns", preview.columns, "augmentations of each")
-      ->check(CLI::Range(1, 50))
-      ->capture_default_str();
-  preview_cmd->add_option("--seed", preview.seed, "of the augmentation")
-      ->capture_default_str()
-      ->check(gm::check_not_negative);
-
+  const std::function<bool()> commands[]{declare_synth(app),          declare_pack(app),
+                                         declare_info(app),           gm::declare_data_fetch(app),
+                                         gm::declare_data_clean(app), gm::declare_data_preview(app)};
   return gm::run_tool(app, argc, argv, [&] {
-    if (*fetch_cmd) {
-      gm::fetch_set(fetch);
-    } else if (*clean_cmd) {
-      gm::clean_samples(clean);
-    } else if (*preview_cmd) {
-      gm::preview_augmentation(preview);
-    } else if (*synth_cmd) {
-      o.size = synth_size;
-      synth(o);
-    } else if (*pack_cmd) {
-      gm::keep_inputs(o.out, {o.data});
-      auto data = gm::open_dataset(o.data);
-      pack(*data, o);
-      say(o, fmt::format("{}: {} images, {} classes, {:.1f} MB", o.out, data->size(), data->classes().size(),
-                         fs::file_size(o.out) / 1e6));
-    } else {
-      info(o);
-    }
+    for (const auto& run : commands)
+      if (run()) return;
   });
 }

@@ -88,11 +88,10 @@ class Results {
           const PredictionColumns& columns)
       : folder_(folder) {
     if (folder.empty()) return;
-    std::error_code error;
-    fs::create_directories(folder, error);
-    if (error) fail(folder + ": cannot create: " + error.message());
+    make_folder(folder);
     keep_inputs(file("predictions.csv"), {data});
-    if (fs::exists(file("scores.json"), error))
+    std::error_code none;
+    if (fs::exists(file("scores.json"), none))
       fail(folder + ": holds the predictions of a fold's own images; choose another --out");
     predictions_ = open_predictions(file("predictions.csv"), classes, columns);
   }
@@ -143,8 +142,8 @@ Image explain(Device& device, const ModelFile& model, const std::shared_ptr<cons
   return explain_picture(sheet, classes, explainer.layer());
 }
 
-void evaluate(const Arguments& args) {
-  const ModelFile model = read_model(args.model);
+/// What is known of an evaluation before the data are opened.
+Evaluation describe(const Arguments& args, const ModelFile& model, const Device& device) {
   Evaluation e;
   e.classes = class_names(model.architecture);
   e.name = model.architecture.name;
@@ -154,86 +153,110 @@ void evaluate(const Arguments& args) {
   e.precision = args.precision;
   e.passes = args.passes;
   e.input_size = model.architecture.input_size;
+  e.device = device.description();
+  e.count = count_network(model.architecture);
+  e.confusion = ConfusionMatrix(model.architecture.classes);
+  return e;
+}
+
+std::unique_ptr<Predictor> make_predictor(const Arguments& args, const ModelFile& model, Device& device,
+                                          int64_t images) {
+  return std::make_unique<Predictor>(device, model, rows_of(device, args.passes, args.batch, images),
+                                     PredictorOptions{.bf16 = args.precision == "bf16",
+                                                      .sampling = args.passes.dropout > 0,
+                                                      .seed = static_cast<uint64_t>(args.seed),
+                                                      .images = on_device(device, args.passes)});
+}
+
+struct Classified {
+  std::vector<ScoredImage> scored;
+  std::vector<Outcome> outcomes;
+  std::string summary;
+};
+
+/// Runs the network on these rows; its predictions go to `results`, the counts to `e`.
+Classified classify(const Arguments& args, const ModelFile& model, Predictor& predictor,
+                    const std::shared_ptr<const Dataset>& data, const std::vector<int64_t>& rows,
+                    Results& results, Evaluation& e) {
+  Classified all;
+  Classifier classifier(predictor, model.transform,
+                        {.tool = "gm_eval",
+                         .doing = "classifying",
+                         .done = "classified",
+                         .total = static_cast<int64_t>(rows.size()),
+                         .strict = args.strict,
+                         .quiet = args.quiet,
+                         .stop = &stop_on_signals()},
+                        args.passes);
+  classifier.run(data, rows, [&](const std::vector<int64_t>& at, std::vector<Prediction>& batch) {
+    for (size_t i = 0; i < batch.size(); ++i) {
+      Prediction& p = batch[i];
+      p.label = data->label(at[i]);
+      const int predicted = predicted_class(p);
+      e.confusion.add(p.label, predicted);
+      all.scored.push_back({p.logits, p.label});
+      all.outcomes.push_back({at[i], p.label, predicted, p.probabilities[predicted]});
+    }
+    results.predictions(batch);
+  });
+  classifier.reader().expect_some();
+  e.unreadable = classifier.reader().bad();
+  all.summary = classifier.reader().summary();
+  return all;
+}
+
+void go_on(const std::atomic<bool>& stop) {
+  if (stop) fail("interrupted; no file was written");
+}
+
+SpeedRow time_batch(Device& device, const ModelFile& model, int64_t batch, bool half) {
+  const Timing t =
+      time_model(device, model.architecture, {.batch = batch, .training = false, .bf16 = half, .seconds = 1})
+          .step;
+  return {batch, t.median, t.p5, t.p95};
+}
+
+void evaluate(const Arguments& args) {
+  const ModelFile model = read_model(args.model);
   auto device = open_device(args.device, {.threads = args.threads});
-  e.device = device->description();
+  Evaluation e = describe(args, model, *device);
   const auto data = open_dataset(args.data, {.classes = e.classes});
   const Selection selection = select_rows(args, model, *data);
-  const auto total = static_cast<int64_t>(selection.rows.size());
-  const bool half = args.precision == "bf16";
-  const auto seed = static_cast<uint64_t>(args.seed);
-  auto predictor =
-      std::make_unique<Predictor>(*device, model, rows_of(*device, args.passes, args.batch, total),
-                                  PredictorOptions{.bf16 = half,
-                                                   .sampling = args.passes.dropout > 0,
-                                                   .seed = seed,
-                                                   .images = on_device(*device, args.passes)});
-  e.count = count_network(model.architecture);
   e.unlabelled = selection.unlabelled;
-  e.confusion = ConfusionMatrix(model.architecture.classes);
+  auto predictor = make_predictor(args, model, *device, static_cast<int64_t>(selection.rows.size()));
   const std::string warning = overlap_warning(e);
   PredictionColumns columns = columns_for({data}, args.passes);
   columns.labels = true;
   const std::atomic<bool>& stop = stop_on_signals();  // before the first file
   Results results(args.out, args.data, e.classes, columns);
   if (!args.quiet) {
-    fmt::print(stderr, "device: {}{}\n", e.device,
-               device->backend() == Backend::cpu && args.device == "auto" ? " - " + no_cuda_reason() : "");
+    fmt::print(stderr, "{}\n", device_line(*device, args.device));
     if (selection.unlabelled)
       fmt::print(stderr, "{} images without a label left out\n", selection.unlabelled);
     if (!warning.empty()) fmt::print(stderr, "note: {}\n", warning);
   }
 
-  std::vector<ScoredImage> scored;
-  std::vector<Outcome> outcomes;
-  Classifier classifier(*predictor, model.transform,
-                        {.tool = "gm_eval",
-                         .doing = "classifying",
-                         .done = "classified",
-                         .total = total,
-                         .strict = args.strict,
-                         .quiet = args.quiet,
-                         .stop = &stop},
-                        args.passes);
-  classifier.run(data, selection.rows, [&](const std::vector<int64_t>& rows, std::vector<Prediction>& batch) {
-    for (size_t i = 0; i < batch.size(); ++i) {
-      Prediction& p = batch[i];
-      p.label = data->label(rows[i]);
-      const int predicted = predicted_class(p);
-      e.confusion.add(p.label, predicted);
-      scored.push_back({p.logits, p.label});
-      outcomes.push_back({rows[i], p.label, predicted, p.probabilities[predicted]});
-    }
-    results.predictions(batch);
-  });
-  classifier.reader().expect_some();
-  e.unreadable = classifier.reader().bad();
-  const std::string summary = classifier.reader().summary();
-  finish_evaluation(e, scored, seed);
-  predictor.reset();
-  auto go_on = [&] {
-    if (stop) fail("interrupted; no file was written");
-  };
-  go_on();
+  Classified all = classify(args, model, *predictor, data, selection.rows, results, e);
+  finish_evaluation(e, all.scored, static_cast<uint64_t>(args.seed));
+  predictor.reset();  // its memory is free for what follows
+  go_on(stop);
   if (args.speed)
     for (int64_t batch : kTimedBatches) {
-      const Timing t = time_model(*device, model.architecture,
-                                  {.batch = batch, .training = false, .bf16 = half, .seconds = 1})
-                           .step;
-      e.speed.push_back({batch, t.median, t.p5, t.p95});
-      go_on();
+      e.speed.push_back(time_batch(*device, model, batch, args.precision == "bf16"));
+      go_on(stop);
     }
   if (results.wanted()) results.scores(e);
   if (!args.quiet) {
     print_scores(e);
-    fmt::print(stderr, "{}{}\n", summary, args.out.empty() ? "" : ": " + args.out);
+    fmt::print(stderr, "{}{}\n", all.summary, args.out.empty() ? "" : ": " + args.out);
   }
   fmt::print("accuracy {:.6f}\n", e.metrics.accuracy);
   if (!results.wanted()) return;
   std::fflush(stdout);
-  const auto examples = telling_examples(outcomes, kExplained);
+  const auto examples = telling_examples(all.outcomes, kExplained);
   std::string layer;
   const Image explanations = explain(*device, model, data, examples, e.classes, layer);
-  results.report({model, e, *data, std::move(outcomes), explanations, layer, args.command});
+  results.report({model, e, *data, std::move(all.outcomes), explanations, layer, args.command});
 }
 
 }  // namespace

@@ -72,9 +72,9 @@ struct Input {
 /// Labels are needed for --class label and shown where the data have the model's classes.
 std::shared_ptr<Dataset> open_input(const std::string& path, const std::vector<std::string>& classes,
                                     bool labels_needed) {
-  if (labels_needed) return open_labelled(path, classes);
+  if (labels_needed) return open_dataset(path, {.classes = classes});
   try {
-    return open_labelled(path, classes);
+    return open_dataset(path, {.classes = classes});
   } catch (const Error&) {
     return open_dataset(path, {.labels = false});
   }
@@ -120,10 +120,10 @@ void explain(const Arguments& args) {
     Input in{open_input(path, classes, by_label), {}};
     for (int64_t row = 0; row < in.data->size(); ++row)
       by_label&& in.data->label(row) < 0 ? void(++unlabelled) : in.rows.push_back(row);
+    if (in.rows.empty()) fail(path + ": has no labels (a column label or class)");
     total += static_cast<int64_t>(in.rows.size());
     inputs.push_back(std::move(in));
   }
-  if (total == 0) fail(args.inputs[0] + ": not one image has a label (--class label)");
 
   auto wanted = [&](const char* method) { return args.method == "all" || args.method == method; };
   auto device = open_device(args.device, {.threads = args.threads});
@@ -133,9 +133,7 @@ void explain(const Arguments& args) {
                        .cam = wanted("gradcam"),
                        .layer = args.layer,
                        .smooth_grad = {args.samples, args.noise, static_cast<uint64_t>(args.seed)}});
-  std::error_code error;
-  fs::create_directories(args.out, error);
-  if (error) fail(args.out + ": cannot create: " + error.message());
+  make_folder(args.out);
   auto file = [&](const std::string& name) { return (fs::path(args.out) / name).string(); };
   keep_inputs(file("explain.h5"), args.inputs);
   for (const Input& in : inputs) keep_pictures(args.out, *in.data);
@@ -148,8 +146,7 @@ void explain(const Arguments& args) {
                           {"smoothgrad_noise", fmt::format("{}", args.noise)},
                           {"smoothgrad_seed", std::to_string(args.seed)}});
   if (!args.quiet) {
-    fmt::print(stderr, "device: {}{}\n", device->description(),
-               device->backend() == Backend::cpu && args.device == "auto" ? " - " + no_cuda_reason() : "");
+    fmt::print(stderr, "{}\n", device_line(*device, args.device));
     if (unlabelled) fmt::print(stderr, "{} images without a label left out\n", unlabelled);
     if (wanted("gradcam")) fmt::print(stderr, "Grad-CAM of {}\n", explainer.layer_text());
   }
@@ -167,7 +164,6 @@ void explain(const Arguments& args) {
   std::vector<Explanation> sheet;
   auto choice = [&](int label, int predicted) { return by_label ? label : fixed >= 0 ? fixed : predicted; };
   for (const Input& in : inputs) {
-    if (in.rows.empty()) continue;
     reader.run(in.data, in.rows, [&](const HostBatch& batch) {
       auto rows = explainer.explain(*in.data, batch, choice);
       arrays.write(rows);
@@ -189,8 +185,7 @@ int main(int argc, char** argv) {
   CLI::App app{
       "Shows what a trained network looks at: saliency, SmoothGrad and Grad-CAM of a class score (before the "
       "softmax), as pictures over the galaxies and as arrays in explain.h5. --out also receives sheet.png "
-      "with "
-      "the first images."};
+      "with the first images."};
   Arguments args;
   declare(app, args);
   return gm::run_tool(app, argc, argv, [&] { explain(args); });

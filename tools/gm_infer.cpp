@@ -45,10 +45,10 @@ void declare(CLI::App& app, Arguments& a) {
 }
 
 /// What --device auto and --decode auto came to, and why.
-std::string choices_text(const Arguments& args, const Device& device, const JpegDecoder* jpegs,
+std::string choices_line(const Arguments& args, const Device& device, const JpegDecoder* jpegs,
                          const std::string& no_jpegs) {
-  const std::string text = device.description();
-  if (device.backend() == Backend::cpu) return text + (args.device == "auto" ? " - " + no_cuda_reason() : "");
+  const std::string text = device_line(device, args.device);
+  if (device.backend() == Backend::cpu) return text;
   if (jpegs) return text + "; JPEG files: " + jpegs->description();
   return text + "; JPEG files: processor" + (no_jpegs.empty() ? "" : " - " + no_jpegs);
 }
@@ -78,7 +78,7 @@ void infer(const Arguments& args) {
   columns.logits = args.logits;
   const std::atomic<bool>& stop = stop_on_signals();  // before the first file
   auto writer = open_predictions(args.out, class_names(model.architecture), columns);
-  if (!args.quiet) fmt::print(stderr, "device: {}\n", choices_text(args, *device, jpegs.get(), no_jpegs));
+  if (!args.quiet) fmt::print(stderr, "{}\n", choices_line(args, *device, jpegs.get(), no_jpegs));
 
   Classifier classifier(predictor, model.transform,
                         {.tool = "gm_infer",
@@ -105,8 +105,7 @@ void infer(const Arguments& args) {
 int main(int argc, char** argv) {
   CLI::App app{
       "Classifies galaxy images. Columns: id_str, class, p_<class>..., and ra and dec where they are known. "
-      "An image that already has the model's "
-      "input size is used as it is, pixel for pixel."};
+      "An image that already has the model's input size is used as it is, pixel for pixel."};
   Arguments args;
   declare(app, args);
   return gm::run_tool(app, argc, argv, [&] { infer(args); });

@@ -102,7 +102,7 @@ Arguments stage_arguments(const Arguments& args, size_t k) {
   return a;
 }
 
-void train_stages(const Arguments& args, Device& device, const std::string& device_line,
+void train_stages(const Arguments& args, Device& device, const std::string& runs_on,
                   const std::shared_ptr<ImageCache>& cache, const std::atomic<bool>& stop) {
   const size_t count = args.stages.size();
   auto begun = [&](size_t k) { return fs::exists(fmt::format("{}/stage{}/last.safetensors", args.out, k)); };
@@ -133,7 +133,7 @@ void train_stages(const Arguments& args, Device& device, const std::string& devi
     job.resume_with = args.init.empty() ? "the same command and --resume"
                                         : "the same command, with --resume in place of --init";
     const Split split = split_of(job, *cache->data());
-    if (train_run(std::move(job), device, device_line, cache, split, stop) == Trainer::Outcome::interrupted)
+    if (train_run(std::move(job), device, runs_on, cache, split, stop) == Trainer::Outcome::interrupted)
       return;
   }
 }
@@ -163,9 +163,7 @@ void train(Arguments args) {
     job.changes = take_up_config(job, begun, args.folds ? MayChange::place : MayChange::recipe);
   // Everything is checked before the first file is written.
   auto device = open_device(args.device, {.threads = args.threads});
-  const std::string device_line =
-      "device: " + device->description() +
-      (device->backend() == Backend::cpu && args.device == "auto" ? " - " + no_cuda_reason() : "");
+  const std::string runs_on = device_line(*device, args.device);
   const auto data = open_training_data(job.run);
   job.run.architecture.class_names = data->classes();
   const auto cache = std::make_shared<ImageCache>(data, job.run.cache_bytes);
@@ -176,16 +174,16 @@ void train(Arguments args) {
                     .new_job = [&](bool resume) { return make_job(args, resume); },
                     .folds = args.folds,
                     .only = args.only,
-                    .device_line = device_line},
+                    .device_line = runs_on},
                    *device, cache, stop);
     return;
   }
   if (!args.stages.empty()) {
-    train_stages(args, *device, device_line, cache, stop);
+    train_stages(args, *device, runs_on, cache, stop);
     return;
   }
   const Split split = split_of(job, *data);
-  train_run(std::move(job), *device, device_line, cache, split, stop);
+  train_run(std::move(job), *device, runs_on, cache, split, stop);
 }
 
 }  // namespace

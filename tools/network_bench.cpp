@@ -103,8 +103,7 @@ std::string roofline_page(const std::string& device, const Architecture& a, cons
   std::sort(order.begin(), order.end());
   std::string page = fmt::format(
       "# Roofline: {}, {} px, batch {}, {}, {}\n\n{}. Measured ceilings: copy {:.1f} GB/s, matrix product "
-      "f32 {:.2f} "
-      "and bf16 {:.2f} TFLOP/s; the smallest kernel takes {:.1f} us.\n\n",
+      "f32 {:.2f} and bf16 {:.2f} TFLOP/s; the smallest kernel takes {:.1f} us.\n\n",
       a.name, a.input_size, options.batch, options.bf16 ? "bf16" : "f32",
       options.training ? "training" : "inference", device, ceilings.copy / 1e9, ceilings.matrix_f32 / 1e12,
       ceilings.matrix_bf16 / 1e12, ceilings.smallest * 1e6);

@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <cstdio>
 
 #include "kernels/common/error.h"
@@ -13,22 +12,6 @@ std::vector<std::string> class_names(const Architecture& a) {
   std::vector<std::string> names = a.class_names;
   for (int c = static_cast<int>(names.size()); c < a.classes; ++c) names.push_back(std::to_string(c));
   return names;
-}
-
-std::shared_ptr<Dataset> open_labelled(const std::string& path, const std::vector<std::string>& classes) {
-  const auto own = open_dataset(path);
-  const auto& names = own->classes();
-  if (names.empty()) fail(path + ": has no labels (a column label or class)");
-  if (names.size() > classes.size())
-    fail(fmt::format("{}: has {} classes, the model {}", path, names.size(), classes.size()));
-  auto numbered = [](const std::vector<std::string>& list, size_t k) { return list[k] == std::to_string(k); };
-  bool model_has_names = false;
-  for (size_t k = 0; k < classes.size(); ++k) model_has_names |= !numbered(classes, k);
-  for (size_t k = 0; k < names.size() && model_has_names; ++k)
-    if (!numbered(names, k) && std::find(classes.begin(), classes.end(), names[k]) == classes.end())
-      fail(fmt::format("{}: class \"{}\" is not one of the model's: {}", path, names[k],
-                       fmt::join(classes, ", ")));
-  return open_dataset(path, {.classes = classes});
 }
 
 ImageReader::ImageReader(const TransformConfig& transform, int64_t batch, const Options& options)

@@ -16,11 +16,6 @@ namespace gm {
 /// Names of all classes; a class without a name is called by its index.
 std::vector<std::string> class_names(const Architecture& a);
 
-/// The data with labels that are indices into `classes`, the model's. Names are met by name; data or models
-/// whose classes are only numbered are met by number. Throws gm::Error when there are no labels, more classes
-/// than the model has, or one that it does not know.
-std::shared_ptr<Dataset> open_labelled(const std::string& path, const std::vector<std::string>& classes);
-
 class ImageReader {
  public:
   struct Options {

@@ -78,9 +78,8 @@ std::string calibration(const Evaluation& e) {
   std::string out = "<div class=\"pair\"><div>" + chart_svg(reliability_chart(e)) + "</div><div>\n";
   out += fmt::format(
       "<p>Divided by the temperature {:.3f}, the logits give the least log loss on these images. The second "
-      "column "
-      "takes each half of the images with the temperature of the other half.</p>\n<table><thead><tr><th></th>"
-      "<th>as it is</th><th>with temperature</th></tr></thead><tbody>\n",
+      "column takes each half of the images with the temperature of the other half.</p>\n"
+      "<table><thead><tr><th></th><th>as it is</th><th>with temperature</th></tr></thead><tbody>\n",
       e.temperature);
   for (auto [name, before, after] : {std::tuple{"calibration error (15 bins)", e.raw.ece, e.calibrated.ece},
                                      {"log loss", e.raw.nll, e.calibrated.nll},
@@ -114,8 +113,8 @@ std::string mistakes(const ReportInput& in) {
   for (const Outcome& o : shown) {
     const std::string id = markup_text(in.data.id(o.row));
     out += fmt::format(
-        "<figure><img alt=\"{0}\" src=\"{1}\"><figcaption>{0}<br>true <b>{2}</b><br>predicted <b>{3}</b> "
-        "{4:.2f}",
+        "<figure><img alt=\"{0}\" src=\"{1}\"><figcaption>{0}<br>true <b>{2}</b>"
+        "<br>predicted <b>{3}</b> {4:.2f}",
         id, picture_uri(resize_image(in.data.read(o.row), kThumbnail)), markup_text(classes[o.label]),
         markup_text(classes[o.predicted]), o.probability);
     double ra = 0, dec = 0;
@@ -184,8 +183,7 @@ std::string report_html(const ReportInput& in) {
   if (in.explanations.width > 0)
     section("What the network looks at",
             "<p>Of each class the galaxy recognised with most confidence, then the surest mistakes. Saliency "
-            "is the "
-            "gradient of the predicted class score in the pixels; Grad-CAM weighs the map of layer " +
+            "is the gradient of the predicted class score in the pixels; Grad-CAM weighs the map of layer " +
                 markup_text(in.explanation_layer) + ".</p>\n<img alt=\"saliency and Grad-CAM\" src=\"" +
                 picture_uri(in.explanations) + "\">\n");
   section("Model card", model_card(in));

@@ -42,10 +42,9 @@ class CardTable {
 };
 
 std::string optimizer_text(const RunConfig& c) {
-  const char* names[] = {"Adam", "AdamW", "SGD"};
-  const char* schedules[] = {"constant", "Keras decay", "cosine"};
-  return fmt::format("{}, learning rate {:g}, schedule {}, weight decay {:g}", names[c.optimizer.kind],
-                     c.optimizer.lr, schedules[c.schedule.kind], c.optimizer.weight_decay);
+  return fmt::format("{}, learning rate {:g}, schedule {}, weight decay {:g}",
+                     optimizer_name(c.optimizer.kind).title, c.optimizer.lr,
+                     schedule_name(c.schedule.kind).title, c.optimizer.weight_decay);
 }
 
 std::string passes_text(const Passes& p) {
@@ -147,8 +146,7 @@ std::string model_card(const ReportInput& in) {
                                       record->best_epoch()));
   t.line("limits",
          "Every image gets one of these classes, also one that shows none of them. The scores hold for "
-         "images like "
-         "those evaluated here: same survey, scale and selection.");
+         "images like those evaluated here: same survey, scale and selection.");
   return t.text() + config_text;
 }
 

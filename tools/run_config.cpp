@@ -2,7 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <filesystem>
+#include <span>
 #include <type_traits>
 
 #include "data/dataset.h"
@@ -14,12 +16,18 @@ namespace fs = std::filesystem;
 
 namespace {
 
+// The key `name` of a section: one of the keys in `names`.
+template <class Kind>
+Kind named(Section& s, Kind otherwise, std::span<const KindName> names) {
+  std::vector<std::string> keys;
+  for (const KindName& n : names) keys.push_back(n.key);
+  const std::string key = s.text("name", keys.at(static_cast<size_t>(otherwise)), keys);
+  return static_cast<Kind>(std::find(keys.begin(), keys.end(), key) - keys.begin());
+}
+
 OptimizerConfig read_optimizer(Section s) {
   OptimizerConfig o;
-  const std::string name = s.text("name", "adamw", {"adam", "adamw", "sgd"});
-  o.kind = name == "adam"  ? OptimizerConfig::adam
-           : name == "sgd" ? OptimizerConfig::sgd
-                           : OptimizerConfig::adamw;
+  o.kind = named(s, o.kind, kOptimizers);
   o.lr = s.number("lr", o.lr, 0, 1000);
   o.beta1 = s.number("beta1", o.beta1, 0, 0.999999999);
   o.beta2 = s.number("beta2", o.beta2, 0, 0.999999999);
@@ -37,10 +45,7 @@ OptimizerConfig read_optimizer(Section s) {
 
 ScheduleConfig read_schedule(Section s) {
   ScheduleConfig c;
-  const std::string name = s.text("name", "constant", {"constant", "keras_decay", "cosine"});
-  c.kind = name == "cosine"        ? ScheduleConfig::cosine
-           : name == "keras_decay" ? ScheduleConfig::keras_decay
-                                   : ScheduleConfig::constant;
+  c.kind = named(s, c.kind, kSchedules);
   c.decay = s.number("decay", c.decay, 0, 1000);
   c.warmup_epochs = s.number("warmup_epochs", c.warmup_epochs, 0, 100000);
   c.final_fraction = s.number("final_fraction", c.final_fraction, 0, 1);

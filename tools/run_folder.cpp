@@ -7,6 +7,7 @@
 #include <filesystem>
 
 #include "kernels/common/error.h"
+#include "tools/cli.h"
 
 namespace gm {
 
@@ -18,8 +19,7 @@ RunFolder::RunFolder(const std::string& path, bool resume) : path_(path) {
     if (!fs::exists(file("last.safetensors"), error)) fail(path + ": no last.safetensors to resume from");
     return;
   }
-  fs::create_directories(path, error);
-  if (error) fail(path + ": cannot create the run folder: " + error.message());
+  make_folder(path, "run folder");
   if (::access(path.c_str(), W_OK | X_OK) != 0) fail(path + ": cannot write there: " + std::strerror(errno));
   for (const char* sign : {"last.safetensors", "best.safetensors", "folds.csv", "stage1", "journal.jsonl"})
     if (fs::exists(file(sign), error))

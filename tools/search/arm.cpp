@@ -12,9 +12,7 @@ namespace {
 
 // Second counters of the draws: children of training steps, children to score; every sampler has its own.
 constexpr uint32_t kTrainDraws = 0, kScoreDraws = 1;
-uint32_t draws_of(const std::string& sampler, uint32_t kind) {
-  return kind + 2 * (sampler == "enas" ? 0 : sampler == "random" ? 1 : 2);
-}
+uint32_t draws_of(const std::string& sampler, uint32_t kind) { return kind + 2 * sampler_stream(sampler); }
 
 }  // namespace
 
@@ -144,10 +142,14 @@ void SearchArm::resume() {
   if (!std::filesystem::exists(state_file())) return;
   const TensorFile file = read_safetensors(state_file());
   const Metadata kept(state_file(), file.metadata, "not the state of a search");
-  iteration_ = kept.integer("iteration");
-  trained_ = kept.integer("trained") == 1;
-  weights_.load(file);
-  sampler_->load(file);
+  const int64_t iteration = kept.integer("iteration");
+  const bool trained = kept.integer("trained") == 1;
+  SharedWeights weights = weights_;
+  weights.load(file);
+  sampler_->load(file);  // all or nothing: from here on the whole file is known to be good
+  weights_ = std::move(weights);
+  iteration_ = iteration;
+  trained_ = trained;
   const SearchConfig& c = shared_.config;
   work_done_ = iteration_ * (c.train_steps + c.children) + (trained_ ? c.train_steps : 0);
 }

@@ -42,7 +42,8 @@ class SearchArm {
   int64_t work_done() const { return work_done_; }
   static int64_t work(const SearchConfig& c) { return c.iterations * (c.train_steps + c.children); }
 
-  /// Reads the state file when there is one.
+  /// Reads the state file when there is one. Throws gm::Error, and changes nothing, when it is damaged or of
+  /// another search space.
   void resume();
   /// The next iteration. False when the stop flag cut it short.
   bool iterate();

@@ -172,9 +172,7 @@ class Pool {
 
   void start(size_t i) {
     const std::string dir = folder(i);
-    std::error_code error;
-    fs::create_directories(dir, error);
-    if (error) fail(dir + ": cannot create the folder: " + error.message());
+    make_folder(dir);
     FolderLock lock(dir);
     if (!lock.held()) {
       if (!options_.quiet) fmt::print("{}: another process is training it\n", candidates_[i].name);
@@ -245,9 +243,7 @@ std::vector<std::optional<CandidateResult>> train_candidates(const std::vector<C
                                                              const CandidateOptions& options,
                                                              const std::atomic<bool>& stop) {
   check_candidates(candidates, options);
-  std::error_code error;
-  fs::create_directories(options.folder, error);
-  if (error) fail(options.folder + ": cannot create the folder: " + error.message());
+  make_folder(options.folder);
   if (::access(options.folder.c_str(), W_OK | X_OK) != 0)
     fail(options.folder + ": cannot write there: " + std::strerror(errno));
   install_cpu_kernels();

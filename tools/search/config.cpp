@@ -1,5 +1,8 @@
 #include "tools/search/config.h"
 
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <cmath>
 #include <sstream>
@@ -12,13 +15,13 @@ namespace {
 
 // Chance always runs beside whoever else is asked for: without it a search shows nothing.
 std::vector<std::string> read_samplers(Section& s) {
-  const std::vector<std::string> known{"enas", "random", "halving"};
+  const std::vector<std::string> known = sampler_names();
   std::vector<std::string> names{"enas", "random"};
   if (!s.has("samplers")) return names;
   names = s.texts("samplers");
   for (size_t i = 0; i < names.size(); ++i) {
     if (std::find(known.begin(), known.end(), names[i]) == known.end())
-      s.error("samplers", "'" + names[i] + "' is not one of enas, random, halving");
+      s.error("samplers", fmt::format("'{}' is not one of {}", names[i], fmt::join(known, ", ")));
     if (std::find(names.begin(), names.begin() + static_cast<int64_t>(i), names[i]) !=
         names.begin() + static_cast<int64_t>(i))
       s.error("samplers", "'" + names[i] + "' stands there twice");
@@ -44,7 +47,7 @@ ControllerConfig read_controller(Section s) {
   ControllerConfig c;
   c.hidden = static_cast<int>(s.integer("hidden", c.hidden, 1, 4096));
   c.temperature = s.number("temperature", c.temperature, 1e-3, 1000);
-  c.constant = s.number("tanh_constant", c.constant, 0, 1000);
+  c.tanh_constant = s.number("tanh_constant", c.tanh_constant, 0, 1000);
   c.entropy_weight = s.number("entropy_weight", c.entropy_weight, 0, 1000);
   c.baseline_decay = s.number("baseline_decay", c.baseline_decay, 0, 1);
   c.lr = s.number("lr", c.lr, 0, 10);

@@ -33,8 +33,8 @@ struct SearchConfig {
   ControllerConfig controller;
   int64_t finalists = 3;  // best networks of each sampler, trained from scratch
 
-  /// The first iteration of the last quarter, whose networks were chosen by what the sampler has learnt.
-  int64_t late_iterations() const { return iterations - (iterations + 3) / 4; }
+  /// Begins the last quarter, whose networks were chosen by what the sampler has learnt.
+  int64_t first_late_iteration() const { return iterations - (iterations + 3) / 4; }
 };
 
 /// Reads and checks every key of a loaded configuration. Throws gm::Error naming file (`path`) and line.

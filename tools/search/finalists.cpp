@@ -28,7 +28,7 @@ std::vector<Finalist> choose_finalists(const SearchConfig& config, const SearchS
   for (const std::string& sampler : config.samplers) {
     std::map<std::string, Finalist> pool;
     for (int64_t i = config.iterations - 1; i >= 0; --i) {
-      if (i < config.late_iterations() && static_cast<int64_t>(pool.size()) >= config.finalists) break;
+      if (i < config.first_late_iteration() && static_cast<int64_t>(pool.size()) >= config.finalists) break;
       for (const JournalEntry& e : journal.entries())
         if (e.sampler == sampler && e.iteration == i && !sent.count(e.network))
           pool[e.network] = {"", sampler, e.choices, e.network, e.macs, e.parameters};

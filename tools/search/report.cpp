@@ -56,7 +56,7 @@ Chart front_chart(const SearchConfig& config, const Journal& journal, const Sear
   for (const std::string& sampler : config.samplers) {
     Series scored{.name = sampler + ", shared weights", .mark = Series::Mark::points, .colour = colour};
     for (const JournalEntry& e : journal.entries())
-      if (e.sampler == sampler && e.iteration >= config.late_iterations()) {
+      if (e.sampler == sampler && e.iteration >= config.first_late_iteration()) {
         scored.x.push_back(millions(e.macs)), scored.y.push_back(e.score);
         scored.notes.push_back(e.network);
       }
@@ -91,10 +91,9 @@ std::string verdict(const SearchOutcome& o) {
   };
   const double half = 1.959963984540054 * std::sqrt(variance(base) + variance(found));
   return fmt::format(
-      "{} is {} as accurate as the base network ({:.4f} against {:.4f}) at {} MACs ({:.2f} M against {:.2f} "
-      "M); "
-      "difference in accuracy {:+.4f}, 95 % interval {:+.4f} to {:+.4f} as of independent "
-      "samples (a paired comparison on the same images is narrower)",
+      "{} is {} as accurate as the base network ({:.4f} against {:.4f}) at {} MACs "
+      "({:.2f} M against {:.2f} M); difference in accuracy {:+.4f}, 95 % interval {:+.4f} to {:+.4f} as of "
+      "independent samples (a paired comparison on the same images is narrower)",
       o.finalists[o.best].name, difference >= 0 ? "at least" : "not", found.val_accuracy, base.val_accuracy,
       found.macs <= base.macs ? "no more" : "more", millions(found.macs), millions(base.macs), difference,
       difference - half, difference + half);
@@ -119,15 +118,14 @@ void write_search_report(const SearchConfig& config, const Journal& journal, con
                          const std::string& folder) {
   std::string page = fmt::format(
       "# Search around {}\n\n{}.\n\nData {}, {} validation images, {} px; {} iterations of {} training steps "
-      "and {} "
-      "networks for each sampler ({}); reward {} · (MACs / {:g} M)^{:g}.\n\n",
+      "and {} networks for each sampler ({}); reward {} · (MACs / {:g} M)^{:g}.\n\n",
       config.run.architecture.name, verdict(o), config.run.data_path, o.results[0].val_images,
       config.run.architecture.input_size, config.iterations, config.train_steps, config.children,
       fmt::join(config.samplers, ", "), config.reward.metric, config.reward.target_macs * 1e-6,
       config.reward.exponent);
   page += fmt::format(
-      "Trained from scratch, {} epochs each, same recipe and split; accuracy of the last epoch with its 95 % "
-      "interval\n"
+      "Trained from scratch, {} epochs each, same recipe and split; accuracy of the last epoch with its "
+      "95 % interval\n"
       "(Wilson). The best of several is chosen on the same images: its accuracy is a little too high.\n\n"
       "| Network | Accuracy | Interval | MACs, M | Parameters | With shared weights | Stages |\n"
       "|---|---|---|---|---|---|---|\n",

@@ -44,8 +44,7 @@ void open_folder(const Arguments& a, const std::string& text) {
       fail(a.config + ": differs from the search in " + a.out + "; resume it with " + config);
     return;
   }
-  fs::create_directories(a.out, error);
-  if (error) fail(a.out + ": cannot create the run folder: " + error.message());
+  make_folder(a.out, "run folder");
   if (::access(a.out.c_str(), W_OK | X_OK) != 0)
     fail(a.out + ": cannot write there: " + std::strerror(errno));
   if (fs::exists(a.out + "/journal.jsonl", error) || fs::exists(config, error))
@@ -59,129 +58,179 @@ int class_index(const std::vector<std::string>& classes, const std::string& name
   fail_unknown_class(where + ": search.class", name, classes);
 }
 
-// The part with shared weights, up to the choice of finalists. False when it was stopped.
-bool search_networks(const Arguments& args, const SearchConfig& config, const std::string& text) {
-  const RunConfig& run = config.run;
-  auto device = open_device(args.device, {.threads = args.threads});
-  auto data = open_training_data(run, "has 1 class; a search needs at least two");
+// Training and validation images of a search, each enough for a batch.
+Split search_split(const RunConfig& run, const Dataset& data) {
   SplitConfig splitting = run.split;
   splitting.seed = static_cast<uint64_t>(run.train.seed);
-  const Split split = make_split(*data, splitting);
+  Split split = make_split(data, splitting);
   for (const auto& [rows, name] : {std::pair{&split.train, "training"}, {&split.val, "validation"}})
     if (static_cast<int64_t>(rows->size()) < run.train.batch)
       fail(fmt::format("train.batch {} is larger than the {} set ({} images)", run.train.batch, name,
                        rows->size()));
-  const SearchSpace space(run.architecture, config.space);
-  if (space.size() < 2) fail(args.config + ": search.space leaves nothing to choose");
-  const NetworkSize smallest = network_size(space.smallest()), base_size = network_size(space.base());
-  if (config.space.max_macs > 0 && smallest.macs > config.space.max_macs)
-    fail(fmt::format("{}: search.max_macs {} is below the smallest network of the space ({} MACs)",
-                     args.config, config.space.max_macs, smallest.macs));
+  return split;
+}
+
+SearchSpace search_space(const SearchConfig& config, const std::string& path) {
+  SearchSpace space(config.run.architecture, config.space);
+  if (space.size() < 2) fail(path + ": search.space leaves nothing to choose");
+  const int64_t least = network_size(space.smallest()).macs;
+  if (config.space.max_macs > 0 && least > config.space.max_macs)
+    fail(fmt::format("{}: search.max_macs {} is below the smallest network of the space ({} MACs)", path,
+                     config.space.max_macs, least));
+  return space;
+}
+
+ChildOptions child_options(const RunConfig& run) {
+  OptimizerConfig optimizer = run.optimizer;  // every step is another network's
+  optimizer.accumulate = 1;
+  optimizer.average = 0;
+  return {.batch = run.train.batch,
+          .bf16 = run.train.bf16,
+          .label_smoothing = run.train.label_smoothing,
+          .optimizer = optimizer,
+          .seed = static_cast<uint64_t>(run.train.seed)};
+}
+
+// split.csv, which must be the present split when a search is resumed.
+void keep_split(const Arguments& args, const RunConfig& run, const Dataset& data, const Split& split) {
+  const std::string file = args.out + "/split.csv";
+  if (!args.resume || !fs::exists(file)) write_split(file, data, split);
+  const Split begun = read_split(file, data, true);
+  if (begun.train != split.train || begun.val != split.val)
+    fail(file + ": not the split that this search would make: " + run.data_path + " has changed");
+}
+
+void log_beginning(Log& log, const Device& device, const RunConfig& run, const SearchSpace& space,
+                   const SharedWeights& layout, const Split& split) {
+  const NetworkSize base = network_size(space.base());
+  log.line("device: " + device.description());
+  log.line(fmt::format("space: {:.3g} choice vectors over {} stages; largest network {} parameters; {} px",
+                       space.size(), space.stages(), layout.table().trainable_count(),
+                       run.architecture.input_size));
+  log.line(fmt::format("base: {} - {} parameters, {:.2f} M MACs", SearchSpace::text(space.base()),
+                       base.parameters, 1e-6 * static_cast<double>(base.macs)));
+  log.line(fmt::format("data: {} - {} training, {} validation, {} test images", run.data_path,
+                       split.train.size(), split.val.size(), split.test.size()));
+}
+
+// The samplers of a search, which take turns: one iteration of each.
+class Arms {
+ public:
+  // Each goes on from its state file where the search is resumed.
+  Arms(SearchShared& shared, const Arguments& args) : shared_(shared), args_(args), progress_(!args.quiet) {
+    shared.progress = [this] { show_progress(); };
+    for (const std::string& name : shared.config.samplers) {
+      arms_.push_back(std::make_unique<SearchArm>(shared, name, *controller_device_));
+      if (args.resume) arms_.back()->resume();
+      done_before_ += arms_.back()->work_done();
+    }
+  }
+
+  // False when it was stopped.
+  bool run(Log& log) {
+    for (int64_t i = 0; i < shared_.config.iterations; ++i)
+      for (const auto& arm : arms_) {
+        if (arm->iteration() > i) continue;
+        running_ = arm.get();
+        const bool whole = arm->iterate();
+        progress_.clear();
+        if (!whole) {
+          log.line(
+              fmt::format("stopped in iteration {} of {}. Resume with: gm_search run {} --out {} --resume{}",
+                          i + 1, arm->name(), shell_word(args_.out + "/config.yaml"), shell_word(args_.out),
+                          args_.device == "auto" ? "" : " --device " + args_.device));
+          return false;
+        }
+        log.line(fmt::format("{:<8} {:>4}/{}  loss {:.4f}  mean reward {:.4f}  {}", arm->name(), i + 1,
+                             shared_.config.iterations, arm->loss(), arm->mean_reward(), arm->status()));
+      }
+    const ChildCache& cache = shared_.cache;
+    log.line(
+        fmt::format("networks built: {}, {:.1f} ms each; wall time {}", cache.built(),
+                    1e3 * cache.build_seconds() / static_cast<double>(std::max<int64_t>(1, cache.built())),
+                    duration_text(seconds_now() - start_)));
+    return true;
+  }
+
+  // The late networks of every sampler, scored anew on all validation images.
+  std::vector<Finalist> finalists() {
+    const auto all = minibatches(shared_.scoring, 0, shared_.scoring.batches());
+    return choose_finalists(shared_.config, shared_.space, shared_.journal,
+                            [&](const std::string& sampler, const ChoiceVector& c) {
+                              for (const auto& arm : arms_)
+                                if (arm->name() == sampler) {
+                                  const SearchArm::Score s = arm->score(c, all);
+                                  return std::pair(s.metric, s.reward);
+                                }
+                              fail("no sampler " + sampler);
+                            });
+  }
+
+ private:
+  void show_progress() {
+    const SearchConfig& config = shared_.config;
+    int64_t done = 0;
+    for (const auto& arm : arms_) done += arm->work_done();
+    const int64_t all = SearchArm::work(config) * static_cast<int64_t>(arms_.size());
+    const JournalEntry* best = nullptr;
+    for (const JournalEntry& e : shared_.journal.entries())
+      if (!best || e.reward > best->reward) best = &e;
+    const double rate = static_cast<double>(done - done_before_) / std::max(1e-3, seconds_now() - start_);
+    progress_.update(
+        static_cast<double>(done) / static_cast<double>(all),
+        fmt::format("{} {}/{}", running_->name(), running_->iteration() + 1, config.iterations),
+        (best ? fmt::format("best {:.4f} ({} {:.4f}, {:.1f} M MACs)  ", best->reward, config.reward.metric,
+                            best->score, 1e-6 * static_cast<double>(best->macs))
+              : std::string()) +
+            fmt::format("ETA {}", duration_text(static_cast<double>(all - done) / rate)));
+  }
+
+  SearchShared& shared_;
+  const Arguments& args_;
+  // Thousands of tiny steps: one thread is fastest.
+  std::unique_ptr<Device> controller_device_ = open_device("cpu", {.threads = 1});
+  std::vector<std::unique_ptr<SearchArm>> arms_;
+  Progress progress_;
+  const double start_ = seconds_now();
+  const SearchArm* running_ = nullptr;
+  int64_t done_before_ = 0;  // by the searches that this one resumes
+};
+
+// The part with shared weights, up to the choice of finalists. False when it was stopped.
+bool search_networks(const Arguments& args, const SearchConfig& config, const std::string& text) {
+  // Everything is checked before the first file is written.
+  const RunConfig& run = config.run;
+  auto device = open_device(args.device, {.threads = args.threads});
+  auto data = open_training_data(run, "has 1 class; a search needs at least two");
+  const Split split = search_split(run, *data);
+  const SearchSpace space = search_space(config, args.config);
   const int metric_class = config.reward.class_name.empty()
                                ? -1
                                : class_index(data->classes(), config.reward.class_name, args.config);
-
-  auto images = std::make_shared<ImageCache>(data, run.cache_bytes);
   LoaderConfig loading{.batch = run.train.batch,
                        .transform = run.transform,
                        .training = true,
                        .seed = static_cast<uint64_t>(run.train.seed),
                        .workers = run.workers,
-                       .cache = images};
+                       .cache = std::make_shared<ImageCache>(data, run.cache_bytes)};
   Loader training(data, split.train, loading);
   loading.augment = false;
   Loader scoring(data, split.val, loading);
   const SharedWeights layout(space, 0);
-  OptimizerConfig optimizer = run.optimizer;  // every step is another network's
-  optimizer.accumulate = 1;
-  optimizer.average = 0;
-  ChildCache cache(*device, space, layout,
-                   {.batch = run.train.batch,
-                    .bf16 = run.train.bf16,
-                    .label_smoothing = run.train.label_smoothing,
-                    .optimizer = optimizer,
-                    .seed = static_cast<uint64_t>(run.train.seed)},
-                   static_cast<size_t>(config.cache));
+  ChildCache cache(*device, space, layout, child_options(run), static_cast<size_t>(config.cache));
 
   open_folder(args, text);
   const FolderLock hold = hold_run(args.out);
   Journal journal(args.out + "/journal.jsonl");
   Log log(args.out + "/log.txt", args.resume, args.quiet);
-  const std::string split_file = args.out + "/split.csv";
-  if (!args.resume || !fs::exists(split_file)) write_split(split_file, *data, split);
-  const Split begun = read_split(split_file, *data, true);
-  if (begun.train != split.train || begun.val != split.val)
-    fail(split_file + ": not the split that this search would make: " + run.data_path + " has changed");
-  log.line("device: " + device->description());
-  log.line(fmt::format("space: {:.3g} choice vectors over {} stages; largest network {} parameters; {} px",
-                       space.size(), space.stages(), layout.table().trainable_count(),
-                       run.architecture.input_size));
-  log.line(fmt::format("base: {} - {} parameters, {:.2f} M MACs", SearchSpace::text(space.base()),
-                       base_size.parameters, 1e-6 * static_cast<double>(base_size.macs)));
-  log.line(fmt::format("data: {} - {} training, {} validation, {} test images", run.data_path,
-                       split.train.size(), split.val.size(), split.test.size()));
+  keep_split(args, run, *data, split);
+  log_beginning(log, *device, run, space, layout, split);
 
-  const std::atomic<bool>& stop = stop_on_signals();
-  auto controller_device =
-      open_device("cpu", {.threads = 1});  // thousands of tiny steps: one thread is fastest
-  std::vector<std::unique_ptr<SearchArm>> arms;
-  Progress progress(!args.quiet);
-  const double start = seconds_now();
-  SearchArm* running = nullptr;
-  int64_t done_before = 0;
-  SearchShared shared{config, space, training, scoring, cache, journal, args.out, metric_class, stop, {}};
-  shared.progress = [&] {
-    int64_t done = 0;
-    for (const auto& arm : arms) done += arm->work_done();
-    const int64_t all = SearchArm::work(config) * static_cast<int64_t>(arms.size());
-    const JournalEntry* best = nullptr;
-    for (const JournalEntry& e : journal.entries())
-      if (!best || e.reward > best->reward) best = &e;
-    const double rate = static_cast<double>(done - done_before) / std::max(1e-3, seconds_now() - start);
-    progress.update(
-        static_cast<double>(done) / static_cast<double>(all),
-        fmt::format("{} {}/{}", running->name(), running->iteration() + 1, config.iterations),
-        (best ? fmt::format("best {:.4f} ({} {:.4f}, {:.1f} M MACs)  ", best->reward, config.reward.metric,
-                            best->score, 1e-6 * static_cast<double>(best->macs))
-              : std::string()) +
-            fmt::format("ETA {}", duration_text(static_cast<double>(all - done) / rate)));
-  };
-  for (const std::string& name : config.samplers) {
-    arms.push_back(std::make_unique<SearchArm>(shared, name, *controller_device));
-    if (args.resume) arms.back()->resume();
-    done_before += arms.back()->work_done();
-  }
-  for (int64_t i = 0; i < config.iterations; ++i)
-    for (const auto& arm : arms) {
-      if (arm->iteration() > i) continue;
-      running = arm.get();
-      const bool whole = arm->iterate();
-      progress.clear();
-      if (!whole) {
-        log.line(
-            fmt::format("stopped in iteration {} of {}. Resume with: gm_search run {} --out {} --resume{}",
-                        i + 1, arm->name(), shell_word(args.out + "/config.yaml"), shell_word(args.out),
-                        args.device == "auto" ? "" : " --device " + args.device));
-        return false;
-      }
-      log.line(fmt::format("{:<8} {:>4}/{}  loss {:.4f}  mean reward {:.4f}  {}", arm->name(), i + 1,
-                           config.iterations, arm->loss(), arm->mean_reward(), arm->status()));
-    }
-  log.line(fmt::format("networks built: {}, {:.1f} ms each; wall time {}", cache.built(),
-                       1e3 * cache.build_seconds() / static_cast<double>(std::max<int64_t>(1, cache.built())),
-                       duration_text(seconds_now() - start)));
-  if (!fs::exists(args.out + "/finalists.json")) {
-    const auto all = minibatches(scoring, 0, scoring.batches());
-    write_finalists(args.out, choose_finalists(config, space, journal,
-                                               [&](const std::string& sampler, const ChoiceVector& c) {
-                                                 for (const auto& arm : arms)
-                                                   if (arm->name() == sampler) {
-                                                     const SearchArm::Score s = arm->score(c, all);
-                                                     return std::pair(s.metric, s.reward);
-                                                   }
-                                                 fail("no sampler " + sampler);
-                                               }));
-  }
+  SearchShared shared{config,  space,    training,     scoring,           cache,
+                      journal, args.out, metric_class, stop_on_signals(), {}};
+  Arms arms(shared, args);
+  if (!arms.run(log)) return false;
+  if (!fs::exists(args.out + "/finalists.json")) write_finalists(args.out, arms.finalists());
   return true;
 }
 

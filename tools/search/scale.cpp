@@ -180,9 +180,7 @@ void scale(Arguments& a) {
     if (!found) return;
     best = *found;
   } else {
-    std::error_code error;
-    fs::create_directories(a.out, error);
-    if (error) fail(a.out + ": cannot create the folder: " + error.message());
+    make_folder(a.out);
   }
   for (size_t i = 0; i < a.phis.size(); ++i) {
     const std::string file = fmt::format("{}/{}_phi{:g}.yaml", a.out, stem_of(path), a.phis[i]);
