@@ -163,16 +163,18 @@ std::vector<int> Controller::sample(PhiloxStream& draws) {
   return sequence;
 }
 
-void Controller::learn(const std::vector<std::vector<int>>& sequences, const std::vector<double>& rewards) {
+void Controller::learn(const std::vector<std::vector<int>>& sequences, const std::vector<double>& rewards,
+                       bool limited) {
   GM_CHECK(static_cast<int64_t>(sequences.size()) == batch_ && rewards.size() == sequences.size(),
            "controller: wrong number of sequences");
   Graphs& g = *graphs_;
   double mean = 0;
   for (double r : rewards) mean += r / static_cast<double>(batch_);
   if (step_ == 0) baseline_ = mean;
+  const double compared = limited && batch_ > 1 ? mean : baseline_;
   std::vector<float> advantage;
   for (double r : rewards)
-    advantage.push_back(static_cast<float>((r - baseline_) / static_cast<double>(batch_)));
+    advantage.push_back(static_cast<float>((r - compared) / static_cast<double>(batch_)));
   g.learning->upload(g.advantage, advantage.data());
   std::vector<int> last(sequences.size(), 0);
   for (size_t i = 0; i < decisions_.size(); ++i) {

@@ -40,7 +40,13 @@ class Controller {
   /// One Adam step on  mean over sequences of  sum over decisions of
   ///   -(reward - baseline) log p(decision) - entropy_weight H
   /// The first call sets the baseline to its mean reward; every call moves it after the step.
-  void learn(const std::vector<std::vector<int>>& sequences, const std::vector<double>& rewards);
+  /// `limited`: of what sample() drew, only sequences within a limit were taken. Such a sequence has the
+  /// probability p / Z, Z the share within the limit, and the gradient of -log Z is missing above. Several of
+  /// them are therefore compared with their own mean: the advantages add up to 0, and what is the same for
+  /// all sequences cancels. Against the moving baseline, rewards that rise as the shared weights learn would
+  /// raise Z, that is, draw the policy to whatever is within the limit.
+  void learn(const std::vector<std::vector<int>>& sequences, const std::vector<double>& rewards,
+             bool limited = false);
 
   double baseline() const { return baseline_; }
   /// Mean entropy of a decision in the sequences sampled since the last learn(), or where there are none in

@@ -54,7 +54,7 @@ class EnasSampler : public Sampler {
       sequences.push_back(sequence);
       rewards.push_back(child.reward);
     }
-    controller_.learn(sequences, rewards);
+    controller_.learn(sequences, rewards, space_.limited());
   }
   std::string status() const override {
     char text[64];

@@ -144,7 +144,7 @@ std::string SearchSpace::text(const Architecture& a) {
 }
 
 bool SearchSpace::allows(const ChoiceVector& choices) const {
-  return options_.max_macs == 0 || network_size(network(choices)).macs <= options_.max_macs;
+  return !limited() || network_size(network(choices)).macs <= options_.max_macs;
 }
 
 ChoiceVector SearchSpace::first_allowed(const std::function<ChoiceVector()>& draw) const {

@@ -51,6 +51,8 @@ class SearchSpace {
 
   /// Throws gm::Error when the vector has another length or an index out of range.
   Architecture network(const ChoiceVector& choices) const;
+  /// Whether there is a max_macs.
+  bool limited() const { return options_.max_macs > 0; }
   /// Whether it is within max_macs.
   bool allows(const ChoiceVector& choices) const;
   /// The first of `draw`'s networks that is within max_macs. Throws gm::Error after 10,000 that are not.

@@ -141,6 +141,38 @@ TEST(Controller, RewardedSequencesBecomeLikelier) {
   EXPECT_EQ(c.entropy(), before) << "what a search prints behind the step";
 }
 
+// Rewards that rise alike for all networks, as they do while shared weights learn, must not draw a search
+// under a limit of MACs to small networks.
+TEST(Controller, ALimitDoesNotDrawItToSmallNetworks) {
+  const SearchSpace all(base(), {});
+  SpaceOptions capped;
+  capped.max_macs = network_size(all.base()).macs;
+  const SearchSpace space(base(), capped);
+  const SamplerConfig config = toy_config();
+  auto device = open_device("cpu", {.threads = 1});
+  // Of 400 networks that it proposes, drawn apart from those of the search.
+  const auto mean_macs = [&](Sampler& sampler) {
+    double sum = 0;
+    for (uint32_t n = 0; n < 400; ++n) {
+      PhiloxStream draws(77, RngUse::sample, n);
+      sum += static_cast<double>(network_size(space.network(sampler.to_train(draws))).macs) / 400;
+    }
+    return sum;
+  };
+  const auto enas = make_sampler("enas", space, *device, config);
+  const double before = mean_macs(*enas);
+  for (int64_t i = 0; i < config.iterations; ++i) {
+    std::vector<ScoredChild> children;
+    for (int64_t k = 0; k < config.children; ++k) {
+      PhiloxStream draws(1, RngUse::sample, static_cast<uint32_t>(i), static_cast<uint32_t>(k));
+      const double reward = static_cast<double>(i) / static_cast<double>(config.iterations);
+      children.push_back({enas->to_score(draws, i, k), reward});
+    }
+    enas->learn(i, children);
+  }
+  EXPECT_NEAR(mean_macs(*enas) / before, 1, 0.03);
+}
+
 TEST(Samplers, StateGoesOnBitForBit) {
   auto device = open_device("cpu", {.threads = 1});
   const SearchSpace space(base(), {});

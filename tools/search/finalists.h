@@ -17,7 +17,7 @@ struct Finalist {
   ChoiceVector choices;       // empty when the base is not in its own space
   std::string network;        // SearchSpace::text
   int64_t macs = 0, parameters = 0;
-  double score = 0, reward = 0;  // on all validation images with the final shared weights; 0 for the base
+  double score = 0, reward = 0;  // with the final shared weights; 0 for the base
 };
 
 /// Score and reward of a network with a sampler's final shared weights.
@@ -25,7 +25,8 @@ using Rescore = std::function<std::pair<double, double>(const std::string& sampl
 
 /// The base, then search.finalists networks of every sampler: of those journalled in the last quarter of the
 /// iterations (earlier ones while there are too few) the ones of highest reward when scored anew. Scores in
-/// the journal are of different moments of the shared weights and of few images; these are of one and of all.
+/// the journal are of different moments of the shared weights and of few images; these are of one and of all
+/// whole batches.
 /// A network that an earlier sampler has sent is not sent again.
 std::vector<Finalist> choose_finalists(const SearchConfig& config, const SearchSpace& space,
                                        const Journal& journal, const Rescore& rescore);

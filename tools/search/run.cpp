@@ -152,7 +152,7 @@ class Arms {
     return true;
   }
 
-  // The late networks of every sampler, scored anew on all validation images.
+  // The late networks of every sampler, scored anew on all whole batches of the validation images.
   std::vector<Finalist> finalists() {
     const auto all = minibatches(shared_.scoring, 0, shared_.scoring.batches());
     return choose_finalists(shared_.config, shared_.space, shared_.journal,
