@@ -185,8 +185,7 @@ bool Trainer::train_epoch(BatchSource& train, const TrainerEvents& events, const
       const double rate = seen / (seconds_now() - start);
       const double left =
           static_cast<double>((total - state_.step) * static_cast<int64_t>(batch.labels.size()));
-      events.on_step({state_.epoch, config_.epochs, state_.batch, batches,
-                      static_cast<int64_t>(state_.samples), train.samples(), state_.loss_sum / state_.samples,
+      events.on_step({state_.epoch, config_.epochs, state_.batch, batches, state_.loss_sum / state_.samples,
                       state_.correct / state_.samples, rate, left / rate});
     }
     if (state_.batch == batches) continue;  // the epoch's end writes its own checkpoint

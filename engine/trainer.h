@@ -55,7 +55,7 @@ struct TrainerConfig {
 /// What the user sees while training; called after every step and every epoch.
 struct TrainerEvents {
   struct Step {
-    int64_t epoch, epochs, batch, batches, samples_done, samples_total;
+    int64_t epoch, epochs, batch, batches;
     double loss, accuracy, images_per_second, eta_seconds;
   };
   std::function<void(const Step&)> on_step;
@@ -137,6 +137,5 @@ void load_weights(const TensorFile& file, const ParameterTable& table, Weights& 
 /// The same without a second copy of the network in memory.
 class TensorReader;
 void load_weights(TensorReader& file, const ParameterTable& table, Weights& weights);
-TensorFile store_weights(const ParameterTable& table, const Weights& weights);
 
 }  // namespace gm

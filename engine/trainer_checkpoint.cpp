@@ -109,10 +109,4 @@ void load_weights(TensorReader& file, const ParameterTable& table, Weights& weig
   weights.refresh_half();
 }
 
-TensorFile store_weights(const ParameterTable& table, const Weights& weights) {
-  TensorFile file;
-  for (const Parameter& p : table) file.tensors[p.name] = StoredTensor::of(p.shape, weights.download(p));
-  return file;
-}
-
 }  // namespace gm

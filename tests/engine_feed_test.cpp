@@ -201,7 +201,8 @@ TEST(EngineFeed, DamagedCheckpointsAreRefusedAndChangeNothing) {
   test::TempDir dir;
   auto device = open_device("cpu", {.threads = 2});
   Training run(*device, nullptr, dir / "run");
-  const TensorFile before = store_weights(run.table, *run.weights), good = read_safetensors(reference.file());
+  const TensorFile before = test::store_weights(run.table, *run.weights),
+                   good = read_safetensors(reference.file());
   const auto refused = [&](const TensorFile& bad, const std::string& part) {
     write_safetensors(dir / "run/last.safetensors", bad);
     EXPECT_ERROR(run.trainer->resume(), dir / "run/last.safetensors" + ": " + part);
@@ -225,7 +226,7 @@ TEST(EngineFeed, DamagedCheckpointsAreRefusedAndChangeNothing) {
   bad = good;
   bad.tensors["stem_conv/kernel"] = StoredTensor::of(Shape{2}, {1, 2});
   refused(bad, "tensor 'stem_conv/kernel' has shape (2)");
-  const TensorFile after = store_weights(run.table, *run.weights);
+  const TensorFile after = test::store_weights(run.table, *run.weights);
   for (const auto& [name, tensor] : before.tensors) EXPECT_EQ(after.at(name).bytes, tensor.bytes) << name;
   EXPECT_EQ(run.trainer->step(), 0);
 }

@@ -22,6 +22,12 @@
 
 namespace gm::test {
 
+inline TensorFile store_weights(const ParameterTable& table, const Weights& weights) {
+  TensorFile file;
+  for (const Parameter& p : table) file.tensors[p.name] = StoredTensor::of(p.shape, weights.download(p));
+  return file;
+}
+
 /// A running gm_* tool. Its output goes to files, so that it never blocks on a full pipe.
 class Process {
  public:

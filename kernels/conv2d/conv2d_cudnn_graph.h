@@ -74,6 +74,12 @@ class Graph {
     return d;
   }
 
+  static cudnnPointwiseMode_t pointwise_mode(Act act) {
+    if (act == Act::silu) return CUDNN_POINTWISE_SWISH_FWD;
+    if (act == Act::sigmoid) return CUDNN_POINTWISE_SIGMOID_FWD;
+    GM_CHECK(act == Act::relu || act == Act::relu6, "conv2d: cuDNN lacks this activation");
+    return CUDNN_POINTWISE_RELU_FWD;  // pointwise() has the upper clip
+  }
   void pointwise(cudnnPointwiseMode_t mode, const Descriptor& x, const Descriptor* b, const Descriptor& y) {
     Descriptor& p = keep(CUDNN_BACKEND_POINTWISE_DESCRIPTOR);
     p.set(CUDNN_ATTR_POINTWISE_MODE, CUDNN_TYPE_POINTWISE_MODE, mode);
@@ -148,11 +154,7 @@ class Graph {
       y = &to;
     };
     if (q_.bias) then(CUDNN_POINTWISE_ADD, &tensor(kBias, 1, g.k, 1, 1, CUDNN_DATA_FLOAT));
-    if (q_.act != Act::none)
-      then(q_.act == Act::silu      ? CUDNN_POINTWISE_SWISH_FWD
-           : q_.act == Act::sigmoid ? CUDNN_POINTWISE_SIGMOID_FWD
-                                    : CUDNN_POINTWISE_RELU_FWD,
-           nullptr);
+    if (q_.act != Act::none) then(pointwise_mode(q_.act), nullptr);
     if (q_.residual) then(CUDNN_POINTWISE_ADD, &tensor(kResidual, g.n, g.k, g.oh, g.ow, io));
   }
 

@@ -2,7 +2,7 @@
 //   y[n,oh,ow,c] = act( bias[c] + sum_{r,s}
 //                       x[n, oh*stride + r - pad_top, ow*stride + s - pad_left, c] * w[r,s,c] )
 // with x = 0 outside the image.
-// attrs  kernel  odd (3, 5, 7 are fast);  stride  1 or 2
+// attrs  kernel  odd (3 and 5 are fast, on the CPU also 7);  stride  1 or 2
 //        pad_top, pad_left, pad_bottom, pad_right  0 .. kernel - 1, each side on its own (TensorFlow SAME at
 //        stride 2 pads more at the bottom and right)
 //        act  (Act), inference only: backward throws when it is not `none`
