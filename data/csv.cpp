@@ -111,6 +111,8 @@ CsvTable::CsvTable(const std::string& path) : path_(path) {
 
 int CsvTable::column(const std::string& name) const {
   auto found = std::find(header_.begin(), header_.end(), name);
+  if (found != header_.end() && std::find(found + 1, header_.end(), name) != header_.end())
+    fail(path_ + ":1: two columns are called '" + name + "'");
   return found == header_.end() ? -1 : static_cast<int>(found - header_.begin());
 }
 

@@ -15,7 +15,7 @@ class CsvTable {
   explicit CsvTable(const std::string& path);
 
   int64_t rows() const { return static_cast<int64_t>(lines_.size()); }
-  /// Index of the column called `name`, or -1.
+  /// Index of the column called `name`, or -1. Throws gm::Error when two are.
   int column(const std::string& name) const;
   /// All column names, for messages: "a, b, c".
   std::string column_list() const;

@@ -176,7 +176,8 @@ Hdf5Dataset::Pixels Hdf5Dataset::block(int64_t index) const {
 
 size_t Hdf5Dataset::buffer_bytes() const {
   if (block_rows_ == 1 || block_rows_ > kCachedRows) return 0;
-  return std::min<size_t>(kCacheBytes, shape_[0] * image_bytes());
+  const size_t one = static_cast<size_t>(block_rows_) * image_bytes();  // is kept whatever its size
+  return std::min<size_t>(std::max<size_t>(kCacheBytes, one), shape_[0] * image_bytes());
 }
 
 void Hdf5Dataset::unpack_block(int64_t index) const {

@@ -50,7 +50,7 @@ struct LoaderConfig {
   bool training = false;
   bool augment = true;  ///< training: false for images as evaluation sees them
   uint64_t seed = 0;
-  int workers = 0;                                 ///< threads; 0: one per hardware thread, at most 16
+  int workers = 0;                                 ///< threads; 0: one per processor, at most 16
   int prefetch = 4;                                ///< batches prepared ahead, at least 1
   size_t cache_bytes = ImageCache::kDefaultBytes;  ///< of a cache of this loader's own; 0: none
   std::shared_ptr<ImageCache> cache;               ///< shared cache, instead of cache_bytes
@@ -107,7 +107,7 @@ class Loader : public BatchSource {
   LoaderConfig config_;
   Transform transform_;
   std::shared_ptr<ImageCache> cache_;
-  std::vector<Slot> slots_;  // batch b lives in slot b % prefetch
+  std::vector<Slot> slots_;  // batch b lives in slot b % slots_.size()
   double wait_seconds_ = 0;
 
   std::mutex mutex_;  // guards what follows, and Slot::missing

@@ -10,7 +10,7 @@ namespace gm {
 
 struct PackOptions {
   int size = 0;     ///< side of the stored images in px; 0: as they are, which must be alike
-  int workers = 0;  ///< threads that read and resize; 0: one per hardware thread
+  int workers = 0;  ///< threads that read and resize; 0: one per processor
   std::function<void(int64_t done)> progress = {};  ///< called now and then, from the calling thread
 };
 

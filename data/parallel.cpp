@@ -8,9 +8,11 @@
 #include <thread>
 #include <vector>
 
+#include "kernels/common/parallel.h"
+
 namespace gm {
 
-int default_workers() { return static_cast<int>(std::clamp(std::thread::hardware_concurrency(), 1u, 16u)); }
+int default_workers() { return std::clamp(available_processors(), 1, 16); }
 
 void parallel_for(int64_t n, int workers, const std::function<void(int64_t)>& fn) {
   if (workers <= 0) workers = default_workers();

@@ -5,7 +5,7 @@
 
 namespace gm {
 
-/// Threads to use when a user does not say: one per hardware thread, at most 16.
+/// Threads to use when a user does not say: one per processor that the process may use, at most 16.
 int default_workers();
 
 /// Calls fn(i) for i in [0, n), each once, on up to `workers` threads (0: default_workers()); returns when

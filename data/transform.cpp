@@ -92,7 +92,6 @@ TransformConfig TransformConfig::none(int size) {
 
 TransformConfig TransformConfig::gz(int size) {
   TransformConfig c = none(size);
-  c.kind = Kind::gz;
   c.rotation_deg = 180;
   c.flip_x = c.flip_y = true;
   c.crop_min = 160;
@@ -106,7 +105,6 @@ TransformConfig TransformConfig::gz(int size) {
 
 TransformConfig TransformConfig::keras(int size) {
   TransformConfig c = none(size);
-  c.kind = Kind::keras;
   c.rotation_deg = 20;
   c.shear_deg = 0.3;
   c.zoom_min = 0.7;
@@ -115,12 +113,16 @@ TransformConfig TransformConfig::keras(int size) {
   return c;
 }
 
+bool TransformConfig::random() const {
+  return rotation_deg > 0 || shear_deg > 0 || zoom_min != 1 || zoom_max != 1 || flip_x || flip_y ||
+         crop_max > 0 || colour != ColourRanges{} || shift_px > 0 || random_ops > 0;
+}
+
 void TransformConfig::validate() const {
   auto need = [](bool ok, const char* key, double least, double most) {
     if (!ok) fail(fmt::format("augment.{} is out of range [{}, {}]", key, least, most));
   };
   need(size >= 4 && size <= 4096, "size", 4, 4096);
-  need(crop_reference >= 1, "crop_reference", 1, INFINITY);
   each_number(*this, [&](const char* key, double value, double least, double most) {
     need(value >= least && value <= most, key, least, most);
   });
@@ -170,7 +172,7 @@ AugmentSample Transform::sample(int width, int height, const AugmentDraw& d) con
   const int size = config_.size;
   double ratio_x = static_cast<double>(width) / size, ratio_y = static_cast<double>(height) / size;
   if (d.crop > 0) {
-    double shrink = std::min(1.0, std::min(width, height) / config_.crop_reference);
+    double shrink = std::min(1.0, std::min(width, height) / TransformConfig::kCropReference);
     ratio_x = ratio_y = d.crop * shrink / size;
   }
   AugmentSample sample = place_sample(width, height, place(d, width, height, size, ratio_x, ratio_y), ratio_x,

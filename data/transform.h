@@ -19,9 +19,6 @@ struct ColourRanges {
 /// In training the steps are drawn, in order, from PhiloxStream(seed, augment, epoch, row); all draws are
 /// always made, so that switching one step off leaves the others as they were.
 struct TransformConfig {
-  enum class Kind { none, gz, keras };
-
-  Kind kind = Kind::none;
   int size = 64;  ///< side of the square output, px
 
   double rotation_deg = 0;            ///< uniform in [-r, r]; 180 is every direction
@@ -30,10 +27,10 @@ struct TransformConfig {
   bool flip_x = false, flip_y = false;  ///< each with p = 0.5 where true
 
   /// Side of the centre crop in px of the original scale, drawn uniformly in training and fixed in
-  /// evaluation; 0: the whole image, stretched to a square. The scale is that of the `crop_reference`-px
+  /// evaluation; 0: the whole image, stretched to a square. The scale is that of the kCropReference-px
   /// centre of a Galaxy Zoo picture: in an image whose shorter side is below it, crops shrink in proportion.
   double crop_min = 0, crop_max = 0, crop_eval = 0;
-  double crop_reference = 264;
+  static constexpr double kCropReference = 264;
 
   ColourRanges colour;
 
@@ -82,6 +79,8 @@ struct TransformConfig {
     range("crop", c.crop_min, c.crop_max, 0, 4096);
   }
 
+  /// Whether training draws anything.
+  bool random() const;
   /// Throws gm::Error naming the first setting out of range: for configurations that were not read from a file.
   void validate() const;
 };
@@ -123,9 +122,7 @@ class Transform {
   bool recolours() const;
 
  private:
-  bool random() const {
-    return training_ && (config_.kind != TransformConfig::Kind::none || config_.random_ops > 0);
-  }
+  bool random() const { return training_ && config_.random(); }
   TransformConfig config_;
   bool training_;
 };

@@ -1,6 +1,7 @@
 #include "engine/captured_graph_cuda.h"
 
 #include <cstdio>
+#include <exception>
 
 #include "kernels/common/error.h"
 
@@ -45,18 +46,25 @@ std::unique_ptr<CapturedGraph> capture_cuda_graph(cudaStream_t stream, const std
   };
   // Other threads may use the card meanwhile; only this one must not allocate or wait.
   note(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
-  if (!reason.empty()) return nullptr;
+  if (!reason.empty()) {
+    cudaGetLastError();  // or the next launch would report it
+    return nullptr;
+  }
+  std::exception_ptr thrown;
   try {
     work();
   } catch (const Error& e) {
     reason = e.what();
+  } catch (...) {  // the stream must not stay in capture
+    thrown = std::current_exception();
   }
   cudaGraph_t graph = nullptr;
   note(cudaStreamEndCapture(stream, &graph));
   cudaGraphExec_t ready = nullptr;
-  if (reason.empty()) note(cudaGraphInstantiate(&ready, graph, 0));
+  if (reason.empty() && !thrown) note(cudaGraphInstantiate(&ready, graph, 0));
   if (graph) cudaGraphDestroy(graph);
   cudaGetLastError();  // a failed capture leaves the stream as it was, and the error behind
+  if (thrown) std::rethrow_exception(thrown);
   if (!reason.empty()) return nullptr;
   return std::make_unique<CudaCapturedGraph>(ready, stream);
 }

@@ -93,7 +93,8 @@ std::unique_ptr<Device> open_device(const std::string& name, const DeviceOptions
       index = static_cast<int>(std::strtol(name.c_str() + 5, &end, 10));
       if (name.size() == 5 || *end || index < 0) fail("--device " + name + ": write cuda or cuda:INDEX");
     }
-    if (std::string reason = no_cuda_reason(); !reason.empty()) fail("--device " + name + ": " + reason);
+    if (std::string reason = no_cuda_reason(); index == 0 && !reason.empty())
+      fail("--device " + name + ": " + reason);
     return open_cuda_device(index, options);
   }
   fail("--device " + name + ": unknown device; use auto, cpu, cuda or cuda:INDEX");

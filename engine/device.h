@@ -84,11 +84,12 @@ struct DeviceOptions {
   bool deterministic = true;  // cuda: refuse engines whose sums depend on timing
 };
 
-/// "auto" (a CUDA card if there is one, else the CPU), "cpu", "cuda", "cuda:1"; in tests and gm_check also
-/// "simt" and "ref". Throws gm::Error when the named device does not exist. With "auto" on a machine without
-/// a usable card the reason is available from no_cuda_reason().
+/// "auto" ("cuda", or the CPU where no_cuda_reason() has one), "cpu", "cuda" (the first card), "cuda:1"; in
+/// tests and gm_check also "simt" and "ref". Throws gm::Error when the named device does not exist or does
+/// not start.
 std::unique_ptr<Device> open_device(const std::string& name, const DeviceOptions& options = {});
-/// Why CUDA is not available ("this build has no CUDA ...", "no NVIDIA driver ..."); empty when it is.
+/// Why the first card cannot be used ("this build has no CUDA ...", "no NVIDIA driver ...", an architecture
+/// that this build has no code for); empty when it can.
 std::string no_cuda_reason();
 
 }  // namespace gm

@@ -31,15 +31,21 @@ static_assert(cuda_status::memory_allocation == cudaErrorMemoryAllocation &&
 void check(cudaError_t status, const std::string& what) {
   if (status != cudaSuccess) fail(cuda_error_text(what, status, cudaGetErrorString(status)));
 }
+cudaDeviceProp properties_of(int index) {
+  cudaDeviceProp properties;
+  check(cudaGetDeviceProperties(&properties, index), "cuda:" + std::to_string(index));
+  return properties;
+}
+std::string problem_of(int index, const cudaDeviceProp& p) {
+  return architecture_problem(index, p.name, p.major, p.minor, GM_CUDA_ARCHS);
+}
 double gib(size_t bytes) { return static_cast<double>(bytes) / (1u << 30); }
 
 class CudaDevice : public Device {
  public:
   CudaDevice(int index, const DeviceOptions& options) : index_(index), deterministic_(options.deterministic) {
-    check(cudaGetDeviceProperties(&properties_, index), "cuda:" + std::to_string(index));
-    const std::string problem =
-        architecture_problem(index, properties_.name, properties_.major, properties_.minor, GM_CUDA_ARCHS);
-    if (!problem.empty()) fail(problem);
+    properties_ = properties_of(index);
+    if (const std::string problem = problem_of(index, properties_); !problem.empty()) fail(problem);
     check(cudaSetDevice(index), "cuda:" + std::to_string(index));
     for (cudaStream_t* stream : {&stream_, &uploads_})
       check(cudaStreamCreateWithFlags(stream, cudaStreamNonBlocking), "cannot create a CUDA stream");
@@ -73,12 +79,14 @@ class CudaDevice : public Device {
   void* allocate(size_t bytes) override {
     select();
     void* data = nullptr;
-    if (cudaMalloc(&data, bytes) != cudaSuccess) {
+    const cudaError_t status = cudaMalloc(&data, bytes);
+    if (status == cudaErrorMemoryAllocation) {
       cudaGetLastError();  // out of memory is not sticky: clear it
       size_t free = 0, total = 0;
       cudaMemGetInfo(&free, &total);
       fail(out_of_memory_text(bytes, free, total));
     }
+    check(status, std::to_string(bytes >> 20) + " MiB of GPU memory");  // a kernel before it has failed
     used_ += sizes_[data] = bytes;
     peak_ = std::max(peak_, used_);
     return data;
@@ -152,6 +160,7 @@ class CudaDevice : public Device {
     return open_nvjpeg(index_, reason);
   }
   size_t free_bytes() const override {
+    select();
     size_t free = 0, total = 0;
     check(cudaMemGetInfo(&free, &total), "free memory");
     return free;
@@ -169,7 +178,9 @@ class CudaDevice : public Device {
     return milliseconds * 1e-3;
   }
   size_t cache_bytes() const override { return static_cast<size_t>(properties_.l2CacheSize); }
+  // Asked for before every run of kernels, which go to the card that was selected last.
   Context context() const override {
+    select();
     Context c;
     c.backend = Backend::cuda;
     c.stream = stream_;
@@ -182,7 +193,7 @@ class CudaDevice : public Device {
   size_t peak_bytes() const override { return peak_ + overhead_bytes(); }
 
  private:
-  void select() { check(cudaSetDevice(index_), "cuda:" + std::to_string(index_)); }
+  void select() const { check(cudaSetDevice(index_), "cuda:" + std::to_string(index_)); }
   // As soon as the host waits anyway: a run that is killed later goes on with the same plans.
   void keep_choices() {
     if (store_ && libraries_->choices.unsaved()) store_->write(libraries_->choices);
@@ -220,8 +231,7 @@ int device_count(std::string& reason) {
 std::string no_cuda_reason() {
   static const std::string reason = [] {
     std::string text;
-    device_count(text);
-    return text;
+    return device_count(text) > 0 ? problem_of(0, properties_of(0)) : text;
   }();
   return reason;
 }
@@ -229,6 +239,7 @@ std::string no_cuda_reason() {
 std::unique_ptr<Device> open_cuda_device(int index, const DeviceOptions& options) {
   std::string reason;
   const int count = device_count(reason);
+  if (count == 0) fail("--device cuda:" + std::to_string(index) + ": " + reason);
   if (index >= count)
     fail("--device cuda:" + std::to_string(index) + ": this machine has " + std::to_string(count) +
          " CUDA device" + (count == 1 ? "" : "s"));

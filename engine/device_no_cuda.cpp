@@ -6,6 +6,8 @@ namespace gm {
 std::string no_cuda_reason() {
   return "this build has no CUDA (configured with GM_CUDA=OFF or without nvcc and cuDNN)";
 }
-std::unique_ptr<Device> open_cuda_device(int, const DeviceOptions&) { fail(no_cuda_reason()); }
+std::unique_ptr<Device> open_cuda_device(int index, const DeviceOptions&) {
+  fail("--device cuda:" + std::to_string(index) + ": " + no_cuda_reason());
+}
 
 }  // namespace gm

@@ -27,6 +27,7 @@ struct Library {
 
   /// False and the loader's reason.
   bool load(std::string& reason) {
+    reason.clear();
     const std::string name = "libnvjpeg.so." + std::to_string(NVJPEG_VER_MAJOR);
     void* handle = nullptr;
     for (const std::string& path : {name, std::string(GM_NVJPEG_LIBRARY)})

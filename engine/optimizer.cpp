@@ -15,7 +15,7 @@ double learning_rate(const ScheduleConfig& s, double lr, int64_t step, int64_t w
     case ScheduleConfig::constant:
       return lr;
     case ScheduleConfig::keras_decay:
-      return lr / (1 + s.decay * static_cast<double>(step));
+      return lr / (1 + s.decay * static_cast<double>(step - warmup));
     case ScheduleConfig::cosine: {
       const double t =
           std::min(1.0, static_cast<double>(step - warmup) / std::max<int64_t>(1, total - warmup));

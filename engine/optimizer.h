@@ -30,7 +30,7 @@ struct OptimizerConfig {
 
 struct ScheduleConfig {
   enum Kind { constant, keras_decay, cosine } kind = constant;
-  double decay = 0;              // keras_decay: lr / (1 + decay * step), steps counted from 0 (S1: 0.001)
+  double decay = 0;  // keras_decay: lr / (1 + decay * step), counted from the end of warm-up (S1: 0.001)
   double warmup_epochs = 0;      // linear from lr / steps to lr
   double final_fraction = 0.01;  // cosine: ends at lr * final_fraction
 };

@@ -1,4 +1,4 @@
-// From a graph to a schedule and one arena: what runs when, where every tensor lies, and the printed budget.
+// From a graph to a schedule and one arena: what runs when, where every tensor lies.
 #pragma once
 #include <vector>
 

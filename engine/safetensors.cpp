@@ -146,6 +146,12 @@ StoredTensor StoredTensor::of(const Shape& shape, const std::vector<float>& valu
   return t;
 }
 
+std::string exact_text(double value) {
+  char text[40];
+  std::snprintf(text, sizeof text, "%.17g", value);
+  return text;
+}
+
 const std::string& Metadata::text(const std::string& key) const {
   auto it = values_.find(key);
   if (it == values_.end()) fail(begin_ + key + "' is missing");

@@ -11,7 +11,7 @@
 namespace gm {
 
 struct StoredTensor {
-  TensorSpec spec;  // f32, bf16, i32 or u8; f16 and f64 files are widened or narrowed to f32 on reading
+  TensorSpec spec;          // f32, bf16, i32 or u8; on reading f16 and f64 become f32, i64 i32
   std::vector<char> bytes;  // row-major
   std::vector<float> floats() const;
   static StoredTensor of(const Shape& shape, const std::vector<float>& values);
@@ -29,6 +29,10 @@ struct TensorFile {
   const StoredTensor& at(const std::string& name) const;
   std::string path;  // for error messages
 };
+
+/// A number as metadata: the double that Metadata::number reads is the same one, so that a resumed run is
+/// bit-exact.
+std::string exact_text(double value);
 
 /// A file's metadata, as text and as numbers. Throws gm::Error for a value that is absent or no such number:
 /// "PATH: PURPOSE: 'KEY' is missing". The values must outlive it.
@@ -57,6 +61,7 @@ class TensorReader {
   const std::string& path() const { return path_; }
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
   std::vector<std::string> names() const;
+  bool has(const std::string& name) const { return entries_.contains(name); }
   /// These throw gm::Error naming the file and the tensor when it is absent; read() also when its type is not
   /// known or its size does not fit its shape.
   const Shape& shape(const std::string& name) const { return entry(name).shape; }

@@ -52,7 +52,8 @@ struct TrainerConfig {
   std::map<std::string, std::string> metadata;  // stored in every weight file: model, classes, scaling ...
 };
 
-/// What the user sees while training; called after every step and every epoch.
+/// What the user sees while training; called after every step whose results are known (a card is
+/// two steps ahead) and every epoch.
 struct TrainerEvents {
   struct Step {
     int64_t epoch, epochs, batch, batches;
@@ -75,7 +76,8 @@ class Trainer {
 
   enum class Outcome { finished, interrupted, stopped_early };
   /// Runs to the last epoch. `stop` is polled after each update: when set, a checkpoint is written and
-  /// `interrupted` returned. Throws gm::Error when an epoch ends between two batches of one update.
+  /// `interrupted` returned. Throws gm::Error when an epoch ends between two batches of one update, for an
+  /// image that cannot be read, and when a loss or a weight is not finite: the last checkpoint before stays.
   Outcome run(BatchSource& train, BatchSource& validation, const TrainerEvents& events,
               const std::atomic<bool>& stop);
 

@@ -1,5 +1,6 @@
 // What a run can be continued from, and weights alone.
-#include <cstdio>
+#include <algorithm>
+#include <cmath>
 
 #include "engine/safetensors.h"
 #include "engine/trainer.h"
@@ -7,13 +8,6 @@
 namespace gm {
 
 namespace {
-
-// Doubles survive the round trip through text, so a resumed run is bit-exact.
-std::string exact(double v) {
-  char text[40];
-  std::snprintf(text, sizeof text, "%.17g", v);
-  return text;
-}
 
 void check_shape(const std::string& path, const Parameter& p, const Shape& shape) {
   if (!(shape == p.shape))
@@ -23,10 +17,17 @@ void check_shape(const std::string& path, const Parameter& p, const Shape& shape
 }  // namespace
 
 void Trainer::save(const std::string& name, bool full) {
+  // A loss is known one step before what its update made of the weights: this is the first look at those.
   auto source = [this](const View& v) {
-    return TensorSource{v.spec, [this, v](char* to, size_t offset, size_t bytes) {
-                          device_.download(to, static_cast<const char*>(v.data) + offset, bytes);
-                        }};
+    return TensorSource{
+        v.spec, [this, v](char* to, size_t offset, size_t bytes) {
+          device_.download(to, static_cast<const char*>(v.data) + offset, bytes);
+          const float* values = reinterpret_cast<const float*>(to);
+          if (!std::all_of(values, values + bytes / sizeof(float), [](float x) { return std::isfinite(x); }))
+            fail("the weights or the optimizer's moments are not finite after step " +
+                 std::to_string(state_.step) +
+                 ": lower optimizer.lr; the last checkpoint before that is kept");
+        }};
   };
   std::map<std::string, TensorSource> tensors;
   // Under their names the parameters as they are evaluated: their average where there is one.
@@ -45,11 +46,11 @@ void Trainer::save(const std::string& name, bool full) {
     if (optimizer_.moment2().bytes()) tensors["optimizer/moment2"] = flat(optimizer_.moment2());
     if (optimizer_.average().bytes()) tensors["optimizer/parameters"] = flat(weights_.master());
     metadata["batch"] = std::to_string(state_.batch);
-    metadata["loss_sum"] = exact(state_.loss_sum);
-    metadata["correct"] = exact(state_.correct);
-    metadata["samples"] = exact(state_.samples);
-    metadata["best_loss"] = exact(state_.best_loss);
-    metadata["best_accuracy"] = exact(state_.best_accuracy);
+    metadata["loss_sum"] = exact_text(state_.loss_sum);
+    metadata["correct"] = exact_text(state_.correct);
+    metadata["samples"] = exact_text(state_.samples);
+    metadata["best_loss"] = exact_text(state_.best_loss);
+    metadata["best_accuracy"] = exact_text(state_.best_accuracy);
     metadata["best_epoch"] = std::to_string(state_.best_epoch);
     metadata["epochs_without_gain"] = std::to_string(state_.epochs_without_gain);
     metadata["seed"] = std::to_string(config_.seed);
@@ -64,7 +65,8 @@ void Trainer::resume() {
   for (const Parameter& p : table_) check_shape(path, p, file.shape(p.name));
   std::map<std::string, Buffer*> flat{{"optimizer/moment1", &optimizer_.moment1()}};
   if (optimizer_.moment2().bytes()) flat["optimizer/moment2"] = &optimizer_.moment2();
-  if (optimizer_.average().bytes()) flat["optimizer/parameters"] = &weights_.master();
+  // Whether or not the average goes on, what the optimizer works on is the parameters themselves.
+  if (file.has("optimizer/parameters")) flat["optimizer/parameters"] = &weights_.master();
   for (const auto& [name, buffer] : flat)
     if (static_cast<size_t>(file.shape(name).numel()) * sizeof(float) != buffer->bytes())
       fail(path + ": '" + name + "' is of another model");

@@ -70,7 +70,7 @@ Architecture read_architecture(const YAML::Node& config, const std::string& wher
   Architecture a;
   Section model = root.section("model");
   a.name = model.text("name", "network");
-  a.classes = static_cast<int>(model.integer("classes", 0, 2, 100000));
+  a.classes = static_cast<int>(model.integer("classes", 0, 2, 10000));
   a.class_names = model.texts("class_names");
   if (a.classes == 0) model.missing("classes");
   if (!a.class_names.empty() && static_cast<int>(a.class_names.size()) != a.classes)
@@ -98,7 +98,9 @@ Architecture read_architecture(const YAML::Node& config, const std::string& wher
   auto filters = [&](Section& s, const char* key) {
     const int64_t base = s.integer(key, 0, 1, 65536);
     if (base == 0) s.missing(key);
-    return width == 1 ? static_cast<int>(base) : round_filters(static_cast<double>(base) * width, guard);
+    const double scaled = static_cast<double>(base) * width;
+    if (scaled > 65536) s.error(key, "model.scaling makes more than 65536 of it");
+    return width == 1 ? static_cast<int>(base) : round_filters(scaled, guard);
   };
 
   Section stem = model.section("stem");
@@ -121,7 +123,9 @@ Architecture read_architecture(const YAML::Node& config, const std::string& wher
     if (stage.kernel % 2 == 0) s.error("kernel", "must be odd");
     stage.stride = static_cast<int>(s.integer("stride", 1, 1, depthwise ? 2 : 4));
     stage.filters = filters(s, "filters");
-    stage.layers = round_layers(static_cast<double>(s.integer("layers", 1, 1, 1000)) * depth);
+    const double layers = static_cast<double>(s.integer("layers", 1, 1, 1000)) * depth;
+    if (layers > 1000) s.error("layers", "model.scaling makes more than 1000 of it");
+    stage.layers = round_layers(layers);
     stage.se = s.number("se", depthwise ? se : 0, 0, 1);
     stage.residual = s.flag("residual", true);
     s.finish();

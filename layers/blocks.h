@@ -29,20 +29,22 @@ class Blocks {
   Blocks(Graph& graph, const Architecture& a, bool training, FreezeSpec freeze = {})
       : g_(graph), a_(a), training_(training), freeze_(std::move(freeze)) {}
 
-  /// k x k convolution without bias. x (N,H,W,C) -> (N,H/stride,W/stride,filters)
+  /// k x k convolution without bias. x (N,H,W,C) -> (N,ceil(H/stride),ceil(W/stride),filters)
   ValueId conv(ValueId x, const std::string& name, int64_t filters, int kernel, int stride);
   ValueId conv(ValueId x, const std::string& name, int64_t filters, int kernel, int stride,
                const Initializer& init);
+  /// k x k depthwise convolution without bias. x (N,H,W,C) -> (N,ceil(H/stride),ceil(W/stride),C)
   ValueId depthwise(ValueId x, const std::string& name, int kernel, int stride);
   ValueId batch_norm(ValueId x, const std::string& name);
   ValueId batch_norm(ValueId x, const std::string& name, double epsilon, double momentum);
   ValueId activation(ValueId x, Act act, const std::string& name);
+  /// x (N,C) -> (N,units)
   ValueId dense(ValueId x, const std::string& name, int64_t units);
   ValueId dense(ValueId x, const std::string& name, int64_t units, const Initializer& init, bool bias = true);
   /// x itself in inference, unless in_inference: then all samples have one mask.
   ValueId dropout(ValueId x, double rate, bool per_sample, const std::string& name,
                   bool in_inference = false);
-  /// Squeeze-and-excitation: x * sigmoid(W2 silu(W1 mean_hw(x) + b1) + b2), W1: C -> squeeze
+  /// Squeeze-and-excitation: x * sigmoid(W2 act(W1 mean_hw(x) + b1) + b2), act that of the network, W1: C -> squeeze
   ValueId squeeze_excite(ValueId x, const std::string& prefix, int64_t squeeze, bool bias = true);
   /// CBAM: channel attention, then spatial attention on its result (Woo et al. 2018).
   ///   F'  = x  * sigmoid(MLP(mean_hw x) + MLP(max_hw x))        MLP: C -> C / reduction, ReLU, -> C, shared

@@ -73,7 +73,7 @@ Controller::~Controller() = default;
 
 Controller::Controller(Device& device, std::vector<Decision> decisions, const ControllerConfig& config,
                        int64_t batch, uint64_t seed)
-    : device_(device), decisions_(std::move(decisions)), config_(config), batch_(batch) {
+    : decisions_(std::move(decisions)), config_(config), batch_(batch) {
   if (decisions_.empty()) fail("search: the space leaves nothing to choose");
   int kinds = 0;
   for (const Decision& d : decisions_) kinds = std::max(kinds, d.kind + 1);
@@ -205,9 +205,7 @@ void Controller::save(TensorFile& file) const {
     const std::vector<float> values = buffer->download<float>();
     file.tensors[name] = StoredTensor::of(Shape{static_cast<int64_t>(values.size())}, values);
   }
-  char text[40];
-  std::snprintf(text, sizeof text, "%.17g", baseline_);  // exact
-  file.metadata["baseline"] = text;
+  file.metadata["baseline"] = exact_text(baseline_);
   file.metadata["controller_step"] = std::to_string(step_);
 }
 

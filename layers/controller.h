@@ -62,7 +62,6 @@ class Controller {
 
  private:
   struct Graphs;
-  Device& device_;
   std::vector<Decision> decisions_;
   ControllerConfig config_;
   int64_t batch_, step_ = 0;

@@ -43,10 +43,8 @@ std::vector<float> transposed(const std::vector<float>& from, const Shape& ours,
   return to;
 }
 
-bool starts_with(const std::string& s, const char* prefix) { return s.rfind(prefix, 0) == 0; }
-
 bool may_be_missing(const std::string& parameter) {
-  return is_head(parameter) || starts_with(parameter, "cbam_") || starts_with(parameter, "top_se_");
+  return is_head(parameter) || parameter.starts_with("cbam_") || parameter.starts_with("top_se_");
 }
 
 const StoredTensor* find(const TensorFile& file, const ForeignTensor& t, std::string* name = nullptr) {
@@ -78,7 +76,7 @@ Framework framework_named(const std::string& name) {
 }
 
 bool is_head(const std::string& parameter) {
-  return starts_with(parameter, "predictions/") || starts_with(parameter, "hidden/");
+  return parameter.starts_with("predictions/") || parameter.starts_with("hidden/");
 }
 
 void adopt_conventions(Architecture& a, Framework from, const std::string& asked) {
@@ -101,11 +99,11 @@ void adopt_conventions(Architecture& a, Framework from, const std::string& asked
   const std::string variant = !asked.empty()   ? asked
                               : a.same_padding ? "tf_efficientnetv2_s"
                                                : "efficientnetv2_s";
-  a.same_padding = starts_with(variant, "tf_");
+  a.same_padding = variant.starts_with("tf_");
   a.bn_epsilon = a.same_padding ? 1e-3 : 1e-5;
   for (const char* half :
        {"tf_efficientnetv2_s", "tf_efficientnetv2_m", "tf_efficientnetv2_l", "tf_efficientnetv2_xl"})
-    if (variant == half || starts_with(variant, (std::string(half) + ".").c_str()))
+    if (variant == half || variant.starts_with(std::string(half) + "."))
       a.mean = a.std = {127.5, 127.5, 127.5};
 }
 
@@ -134,7 +132,7 @@ Imported import_weights(TensorFile source, Framework from, Architecture& a, bool
       if (table[t.parameter].name == "predictions/bias")
         if (const StoredTensor* bias = find(source, t); bias && bias->spec.shape.rank == 1) {
           const int64_t classes = bias->spec.shape[0];
-          if (classes < 2 || classes > 100000)
+          if (classes < 2 || classes > 10000)
             fail(source.path + ": tensor '" + t.names[0] + "': " + std::to_string(classes) + " classes");
           a.classes = static_cast<int>(classes);
           if (a.class_names.size() != static_cast<size_t>(classes)) a.class_names.clear();

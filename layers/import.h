@@ -35,7 +35,7 @@ std::vector<ForeignTensor> foreign_tensors(const Architecture& a, const Paramete
 /// configuration asks for symmetric padding and tf_efficientnetv2_s otherwise. tf_*: SAME, 1e-3; others:
 /// symmetric, 1e-5. tf_efficientnetv2_s, _m, _l, _xl: mean and deviation 127.5; others ImageNet's.
 void adopt_conventions(Architecture& a, Framework from, const std::string& variant = "");
-/// "padding same, epsilon 0.001, scaling (x - 128) / 128"
+/// Padding, batch norm and input scaling in one line, for people.
 std::string conventions_text(const Architecture& a);
 
 struct Imported {

@@ -129,11 +129,8 @@ class HalvingSampler : public Sampler {
     file.tensors["halving/choices"] =
         StoredTensor::of(Shape{n, static_cast<int64_t>(alive_[0].size())}, choices);
     std::string text;
-    char number[64];
-    for (size_t i = 0; i < alive_.size(); ++i) {
-      std::snprintf(number, sizeof number, "%.17g %.0f ", sums_[i], counts_[i]);
-      text += number;
-    }
+    for (size_t i = 0; i < alive_.size(); ++i)
+      text += exact_text(sums_[i]) + ' ' + exact_text(counts_[i]) + ' ';
     file.metadata["halving"] = text;
   }
   void load(const TensorFile& file) override {

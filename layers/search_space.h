@@ -13,7 +13,7 @@
 namespace gm {
 
 /// One index into SpaceOptions for every kind of choice of every stage: stage by stage, in the order of
-/// kChoiceKinds.
+/// ChoiceKind.
 using ChoiceVector = std::vector<int>;
 
 enum class ChoiceKind : int { kernel, expand, width, layers, se, residual };

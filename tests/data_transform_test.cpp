@@ -141,7 +141,6 @@ TEST(DataTransform, FlipsOccurInAllFourWays) {
 TEST(DataTransform, ShiftMovesByWholePixelsUpToThree) {
   Image image = noise(16, 16);
   TransformConfig config = TransformConfig::none(16);
-  config.kind = TransformConfig::Kind::gz;
   config.shift_px = 3;
   std::set<int> across, down;
   for (uint32_t row = 0; row < 200; ++row) {
@@ -259,7 +258,6 @@ TEST(DataTransform, ColourStepsDoWhatTheySay) {
   Image image = noise(16, 16);
   for (auto& v : image.rgb) v = static_cast<uint8_t>(80 + v / 4);  // away from the clamps
   TransformConfig plain = TransformConfig::none(16);
-  plain.kind = TransformConfig::Kind::gz;
   auto grey = [](const float* p) { return .299 * p[0] + .587 * p[1] + .114 * p[2]; };
   auto mean_grey = [&](const std::vector<float>& v) {
     double sum = 0;
@@ -388,7 +386,6 @@ TEST(DataTransform, RandomOperationsJoinTheOtherSteps) {
 // A card's kernel goes by recolours() alone.
 TEST(DataTransform, RecoloursSaysWhetherASampleEverDoes) {
   TransformConfig config = TransformConfig::none(16);
-  config.kind = TransformConfig::Kind::gz;
   std::set<std::string> recolouring;
   TransformConfig::each_number(config, [&](const char* key, auto& setting, double, double most) {
     const auto nothing = setting;

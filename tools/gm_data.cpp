@@ -139,7 +139,7 @@ void info(const Options& o) {
 // The subcommands, declared as data_commands.h says.
 
 void declare_common(CLI::App& sub, Options& o) {
-  sub.add_option("--workers", o.workers, "threads (0: one per hardware thread)")->check(CLI::Range(0, 256));
+  sub.add_option("--workers", o.workers, "threads (0: one per processor)")->check(CLI::Range(0, 256));
   sub.add_flag("--quiet", o.quiet, "print errors only");
 }
 

@@ -32,11 +32,16 @@ void PlanChoices::forget(const std::string& problem) {
   }
 }
 
-void PlanChoices::add_earlier(const PlanChoices& earlier) {
+size_t PlanChoices::add_earlier(const PlanChoices& earlier) {
+  size_t overruled = 0;
   for (const auto& [problem, candidate] : earlier.chosen_) {
     const auto refused = forgotten_.find(problem);
-    if (refused == forgotten_.end() || refused->second != candidate) chosen_[problem] = candidate;
+    if (refused != forgotten_.end() && refused->second == candidate) continue;
+    std::string& chosen = chosen_[problem];
+    overruled += !chosen.empty() && chosen != candidate;
+    chosen = candidate;
   }
+  return overruled;
 }
 
 std::string PlanChoices::text(const std::string& origin) const {

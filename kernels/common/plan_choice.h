@@ -26,8 +26,8 @@ class PlanChoices {
   void saved() { unsaved_ = false; }
 
   /// Adds the choices of `earlier`, which win: whoever chose first has fixed the choice. Except those that
-  /// were forgotten here.
-  void add_earlier(const PlanChoices& earlier);
+  /// were forgotten here. Number of choices that were others here.
+  size_t add_earlier(const PlanChoices& earlier);
 
   /// A file's content. origin: one line naming the device and the libraries that the choices hold for.
   std::string text(const std::string& origin) const;
