@@ -38,6 +38,9 @@ TEST(DataCsv, BadFiles) {
   EXPECT_ERROR(CsvTable(dir / "q.csv"), "q.csv:2: a quote is never closed");
   test::write_text(dir / "n.csv", "a,b\n1,2\n1,2,3\n");
   EXPECT_ERROR(CsvTable(dir / "n.csv"), "n.csv:3: 3 cells, but the header has 2");
+  test::write_text(dir / "d.csv", "a,b,a\n1,2,3\n");
+  EXPECT_ERROR(CsvTable(dir / "d.csv").column("a"), "d.csv:1: two columns are called 'a'");
+  EXPECT_EQ(CsvTable(dir / "d.csv").column("b"), 1);
   test::write_text(dir / "z.csv", std::string("a\0b", 3));
   EXPECT_ERROR(CsvTable(dir / "z.csv"), "not a text file");
 }

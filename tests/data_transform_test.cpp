@@ -402,6 +402,33 @@ TEST(DataTransform, RecoloursSaysWhetherASampleEverDoes) {
             (std::set<std::string>{"brightness", "contrast", "saturation", "hue", "random_ops"}));
 }
 
+// Ranges count by themselves, not only under a preset.
+TEST(DataTransform, EveryRangeIsDrawn) {
+  const Image image = noise(16, 16);
+  const auto as_is = run(image, TransformConfig::none(16), true, 1, 0, 0);
+  const auto drawn = [&](const char* key, auto change) {
+    TransformConfig config = TransformConfig::none(16);
+    change(config);
+    bool other = false;
+    for (uint32_t row = 0; row < 20; ++row) other = other || run(image, config, true, 1, 0, row) != as_is;
+    EXPECT_EQ(other, std::string(key) != "crop_eval" && std::string(key) != "magnitude") << key;
+    EXPECT_EQ(config.random(), other) << key;
+  };
+  TransformConfig keys = TransformConfig::none(16);
+  TransformConfig::each_number(keys, [&](const char* key, auto&, double, double most) {
+    drawn(key, [&](TransformConfig& config) {
+      TransformConfig::each_number(config, [&](const char* each, auto& setting, double, double) {
+        if (std::string(each) == key)
+          setting = static_cast<std::remove_reference_t<decltype(setting)>>(most / 2);
+      });
+    });
+  });
+  drawn("flip_x", [](TransformConfig& c) { c.flip_x = true; });
+  drawn("flip_y", [](TransformConfig& c) { c.flip_y = true; });
+  drawn("zoom", [](TransformConfig& c) { c.zoom_max = 1.5; });
+  drawn("crop", [](TransformConfig& c) { c.crop_min = 100, c.crop_max = 200; });
+}
+
 TEST(DataTransform, RangesAreChecked) {
   auto with = [](auto change) {
     TransformConfig config = TransformConfig::gz(64);

@@ -271,6 +271,20 @@ TEST(EngineFeed, ALossThatIsNotFiniteEndsTheRunBeforeItIsSaved) {
     for (float v : tensor.floats()) ASSERT_TRUE(std::isfinite(v)) << name;
 }
 
+// An update can ruin the weights behind a loss that was still finite: nothing of them replaces a checkpoint.
+TEST(EngineFeed, WeightsThatAreNotFiniteAreNotSaved) {
+  const Reference reference;
+  test::TempDir dir;
+  auto device = open_device("cpu", {.threads = 2});
+  Training run(*device, nullptr, dir / "run");
+  std::filesystem::copy(reference.file(), dir / "run/last.safetensors");
+  for (const Parameter& p : run.table)
+    if (p.name == "stem_conv/kernel")
+      run.weights->upload(p, std::vector<float>(static_cast<size_t>(p.shape.numel()), INFINITY));
+  EXPECT_ERROR(run.train(), "not finite after step 0");
+  test::expect_same_tensors(dir / "run/last.safetensors", reference.file());
+}
+
 TEST(EngineFeed, UnreadableImagesLeaveSamplesAndImagesInStep) {
   auto data = std::make_shared<test::FakeDataset>(11, 3, 20);
   data->bad_row = 3;

@@ -58,6 +58,14 @@ TEST_F(Config, AnAliasThatHoldsItselfIsAnError) {
   EXPECT_ERROR(read("model:", "train: &t\n  l2: *t\nmodel:"), "nested too deep");
 }
 
+TEST_F(Config, ScalingHasLimits) {
+  const std::string large = "model:\n  scaling: {alpha: 4, beta: 1, phi: 20}",
+                    wide = "model:\n  scaling: {beta: 4, phi: 20}";
+  EXPECT_ERROR(read("model:", large),
+               path + ":6: model.stages[0].layers: model.scaling makes more than 1000");
+  EXPECT_ERROR(read("model:", wide), path + ":4: model.stem.filters: model.scaling makes more than 65536");
+}
+
 TEST_F(Config, ErrorsNameFileLineAndNearestKey) {
   EXPECT_ERROR(read("classes", "clases"), path + ":2: model.clases: unknown key; did you mean 'classes'?");
   EXPECT_ERROR(read("input:", "inputs:"), path + ":6: inputs: unknown key; did you mean 'input'?");

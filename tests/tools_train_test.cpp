@@ -145,6 +145,29 @@ TEST_F(Train, AveragedWeightsAreWhatIsEvaluatedAndResumeBitForBit) {
   EXPECT_NE(read_safetensors(last("free")).at("top_conv/kernel").bytes, plain.at("top_conv/kernel").bytes);
 }
 
+// The optimizer goes on from its own parameters when the average ends, and the average begins with them.
+TEST_F(Train, AnAverageMayEndOrBeginOnResume) {
+  const auto resumed = [&](const std::string& name, const std::string& average) {
+    expect_success(test::run(
+        "gm_train", {dir / (name + "/config.yaml"), "--out", dir / name, "--resume", "--device", "cpu",
+                     "--threads", "2", "--set", "train.epochs=3", "--set", "optimizer.average=" + average}));
+    return read_safetensors(last(name));
+  };
+  const std::vector<std::string> constant{"--set", "schedule={name: constant}", "--set", "train.epochs=2"};
+  auto averaged = constant;
+  averaged.insert(averaged.end(), {"--set", "optimizer.average=0.9"});
+  train("plain", constant);
+  train("ends", averaged);
+  train("begins", constant);
+  const TensorFile plain = resumed("plain", "0"), ends = resumed("ends", "0"),
+                   begins = resumed("begins", "0.9");
+  EXPECT_EQ(ends.at("top_conv/kernel").bytes, plain.at("top_conv/kernel").bytes);
+  EXPECT_NE(begins.at("top_conv/kernel").bytes, plain.at("top_conv/kernel").bytes);
+  const std::vector<float> raw = begins.at("optimizer/parameters").floats(),
+                           kernel = plain.at("top_conv/kernel").floats();
+  EXPECT_NE(std::search(raw.begin(), raw.end(), kernel.begin(), kernel.end()), raw.end());
+}
+
 // Without batch statistics and dropout, two batches of 8 an update are one of 16: the same images in the same
 // order, the same schedule. Killed and resumed it is still the same run.
 TEST_F(Train, TwoBatchesAnUpdateAreOneOfTwiceTheSize) {

@@ -88,10 +88,15 @@ void launch(const char* name, const char* file, int line, void (*kernel)(P...), 
   // More than 48 KB, static arrays included, must be asked for kernel by kernel. Kernels with
   // dynamic memory have less than 16 KB of static.
   constexpr size_t kDefaultLimit = 32 * 1024;
-  if (smem_bytes > kDefaultLimit)
-    check_launch(
-        cudaFuncSetAttribute(code, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(smem_bytes)),
-        name, file, line);
+  if (smem_bytes > kDefaultLimit) {
+    // Only ever raised: a captured graph may hold a launch of the same kernel that needs more.
+    cudaFuncAttributes now{};
+    check_launch(cudaFuncGetAttributes(&now, code), name, file, line);
+    const int wanted = static_cast<int>(smem_bytes);
+    if (now.maxDynamicSharedSizeBytes < wanted)
+      check_launch(cudaFuncSetAttribute(code, cudaFuncAttributeMaxDynamicSharedMemorySize, wanted), name,
+                   file, line);
+  }
   cudaLaunchAttribute overlap{};
   overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
   overlap.val.programmaticStreamSerializationAllowed = 1;
