@@ -37,30 +37,53 @@ __device__ __forceinline__ NarrowTile narrow_tile(const NarrowConv& p, int tile)
   return {image, (row - image * p.tiles_y) * p.tile_h, (tile - row * p.tiles_x) * p.tile_w};
 }
 
+/// The place of a pixel in a tile.
+__device__ __forceinline__ uint4* narrow_pixel(const NarrowConv& p, uint4* tile, int row, int pixel) {
+  const int shift = p.stride - 1;
+  return tile + row * p.row_units + ((pixel & shift) * p.half + (pixel >> shift)) * p.pitch;
+}
+
+/// A tile's inputs where one unit holds a pixel of C < 8 channels, which are not aligned and so not copied by
+/// the unit. The loads of kAtOnce pixels are under way before the first of them is stored.
+template <int C, int kAtOnce>
+__device__ __forceinline__ void narrow_load_pixels(const NarrowConv& p, const bf16* image, int y0, int x0,
+                                                   uint4* to) {
+  const int count = p.in_h * p.in_w;
+  for (int begin = static_cast<int>(threadIdx.x); begin < count; begin += kAtOnce * kNarrowThreads) {
+    float v[kAtOnce][8] = {};
+#pragma unroll
+    for (int k = 0; k < kAtOnce; ++k) {
+      const int at = begin + k * kNarrowThreads, row = at / p.in_w, y = y0 + row, x = x0 + at - row * p.in_w;
+      const bool inside = at < count && y >= 0 && y < p.h && x >= 0 && x < p.w;
+#pragma unroll
+      for (int e = 0; e < C; ++e)
+        if (inside && e < p.c) v[k][e] = to_float(image[(y * p.w + x) * p.c + e]);
+    }
+#pragma unroll
+    for (int k = 0; k < kAtOnce; ++k) {
+      const int at = begin + k * kNarrowThreads, row = at / p.in_w;
+      if (at < count) *narrow_pixel(p, to, row, at - row * p.in_w) = Vec<bf16, 8>::from_float(v[k]).raw;
+    }
+  }
+}
+
 /// Starts the copy of a tile's inputs, zero outside of the image. A row of pixels is one run of units.
 __device__ __forceinline__ void narrow_load(const NarrowConv& p, const bf16* in, int tile, uint4* to) {
   const NarrowTile t = narrow_tile(p, tile);
-  const int lane = static_cast<int>(threadIdx.x) % 32, y0 = t.y * p.stride - p.top,
-            first = (t.x * p.stride - p.left) * p.units, end = p.w * p.units, count = p.in_w * p.units;
+  const int y0 = t.y * p.stride - p.top, x0 = t.x * p.stride - p.left;
   const bf16* const image = in + int64_t{t.image} * p.h * p.w * p.c;
-  const int shift = p.stride - 1, inverse = 65536 / p.units + 1;  // exact for u < count
+  if (p.c == 3) return narrow_load_pixels<3, 5>(p, image, y0, x0, to);  // the stem
+  if (p.c < 8) return narrow_load_pixels<7, 1>(p, image, y0, x0, to);
+  const int first = x0 * p.units, end = p.w * p.units, count = p.in_w * p.units;
+  const int inverse = 65536 / p.units + 1;  // exact for u < count
   for (int r = static_cast<int>(threadIdx.x) / 32; r < p.in_h; r += kNarrowWarps) {
     const int y = y0 + r;
     const bool row_inside = y >= 0 && y < p.h;
     const bf16* row = image + y * p.w * p.c;
-    for (int u = lane; u < count; u += 32) {
+    for (int u = static_cast<int>(threadIdx.x) % 32; u < count; u += 32) {
       const int at = first + u, pixel = u * inverse >> 16;
       const bool inside = row_inside && at >= 0 && at < end;
-      uint4* place = to + r * p.row_units + ((pixel & shift) * p.half + (pixel >> shift)) * p.pitch +
-                     (u - pixel * p.units);
-      if (p.c % 8 == 0) {
-        async_copy16(place, inside ? row + at * 8 : in, inside);
-      } else {  // one unit holds a pixel
-        float v[8];
-#pragma unroll
-        for (int e = 0; e < 8; ++e) v[e] = inside && e < p.c ? to_float(row[at * p.c + e]) : 0.f;
-        *place = Vec<bf16, 8>::from_float(v).raw;
-      }
+      async_copy16(narrow_pixel(p, to, r, pixel) + u - pixel * p.units, inside ? row + at * 8 : in, inside);
     }
   }
 }
