@@ -127,10 +127,9 @@ __device__ void bn_reduce(const float (&a)[N], const float (&b)[N], int columns,
     to[0] = s[0];
     to[channels] = s[1];
   });
+  constexpr int kLanes = N % 4 == 0 ? 4 : N % 2 == 0 ? 2 : 1;
   if (last_block_done(&bn_tickets[blockIdx.y], gridDim.x))
-    bn_finish_slice<N % 4 == 0   ? 4
-                    : N % 2 == 0 ? 2
-                                 : 1>(first, min(columns * N, channels - first), channels, partial, finish);
+    bn_finish_slice<kLanes>(first, min(columns * N, channels - first), channels, partial, finish);
 }
 
 }  // namespace gm::GM_BACKEND_NS
