@@ -28,6 +28,22 @@ int open_scratch() {
   return fd;
 }
 
+/// Throws gm::Error for a dataset compressed in a way that this HDF5 cannot undo (h5py's lzf, plugins). Only
+/// reading a chunk would tell otherwise, image by image.
+void check_filters(const std::string& path, hid_t layout) {
+  for (int i = 0; i < H5Pget_nfilters(layout); ++i) {
+    char name[64] = "";
+    unsigned flags = 0;
+    size_t values = 0;
+    const H5Z_filter_t id = H5Pget_filter2(layout, static_cast<unsigned>(i), &flags, &values, nullptr,
+                                           sizeof name, name, nullptr);
+    if (id >= 0 && H5Zfilter_avail(id) <= 0)
+      fail(path + ": images is compressed with filter " + std::to_string(id) +
+           (*name ? " (" + std::string(name) + ")" : "") +
+           ", which this HDF5 library lacks: write the file anew with gzip");
+  }
+}
+
 }  // namespace
 
 Hdf5Dataset::Hdf5Dataset(const std::string& path, const OpenOptions& options) : path_(path) {
@@ -47,6 +63,7 @@ Hdf5Dataset::Hdf5Dataset(const std::string& path, const OpenOptions& options) : 
     fail(path + ": images has shape " + h5::shape_text(shape_) + ", sides must be " +
          std::to_string(kMinSide) + ".." + std::to_string(kMaxSide) + " px");
   h5::Handle layout(H5Dget_create_plist(images_), H5Pclose);
+  check_filters(path, layout);
   if (H5Pget_layout(layout) == H5D_CHUNKED) {
     hsize_t chunk[4] = {1, 1, 1, 1};
     H5Pget_chunk(layout, 4, chunk);

@@ -214,6 +214,24 @@ TEST(DataHdf5, BadFiles) {
   has(error(), "ans[1] = -7 is not a class");
 }
 
+TEST(DataHdf5, CompressionThatTheLibraryLacksIsNamedOnOpening) {
+  TempDir dir;
+  {
+    Handle file = create(dir / "a.h5");
+    const hsize_t shape[4] = {2, 6, 8, 3};
+    Handle space(H5Screate_simple(4, shape, nullptr), H5Sclose),
+        layout(H5Pcreate(H5P_DATASET_CREATE), H5Pclose);
+    H5Pset_chunk(layout, 4, shape);
+    // Optional, as h5py sets its lzf: a library without it stores the chunk as it is.
+    ASSERT_GE(H5Pset_filter(layout, 32000, H5Z_FLAG_OPTIONAL, 0, nullptr), 0);
+    Handle images(H5Dcreate2(file, "images", H5T_NATIVE_UINT8, space, H5P_DEFAULT, layout, H5P_DEFAULT),
+                  H5Dclose);
+    ASSERT_TRUE(images.ok());
+    put(file, "ans", H5T_NATIVE_INT16, {2}, std::vector<int16_t>{0, 1});
+  }
+  EXPECT_ERROR(open_dataset(dir / "a.h5"), "a.h5: images is compressed with filter 32000");
+}
+
 TEST(DataHdf5, TruncatedFile) {
   TempDir dir;
   {
