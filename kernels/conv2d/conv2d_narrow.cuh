@@ -72,7 +72,7 @@ __device__ __forceinline__ void narrow_load(const NarrowConv& p, const bf16* in,
   const NarrowTile t = narrow_tile(p, tile);
   const int y0 = t.y * p.stride - p.top, x0 = t.x * p.stride - p.left;
   const bf16* const image = in + int64_t{t.image} * p.h * p.w * p.c;
-  if (p.c == 3) return narrow_load_pixels<3, 5>(p, image, y0, x0, to);  // the stem
+  if (p.c == 3) return narrow_load_pixels<3, 4>(p, image, y0, x0, to);  // the stem
   if (p.c < 8) return narrow_load_pixels<7, 1>(p, image, y0, x0, to);
   const int first = x0 * p.units, end = p.w * p.units, count = p.in_w * p.units;
   const int inverse = 65536 / p.units + 1;  // exact for u < count
