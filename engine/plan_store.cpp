@@ -63,12 +63,14 @@ void PlanStore::write(PlanChoices& choices) {
     std::filesystem::create_directories(folder_, error);
     const FolderLock lock(folder_, true);  // so that no process loses what another one found
     PlanChoices all = choices;
-    if (const size_t overruled = all.add_earlier(load(false)))
+    const size_t overruled = all.add_earlier(load(false));
+    if (overruled > overruled_)
       std::fprintf(
           stderr,
           "%s: another process chose %zu plans differently at the same time, and its choice is kept; "
           "this run, if it is resumed, goes on with other last digits\n",
           path_.c_str(), overruled);
+    overruled_ = overruled;
     write_file_atomic(path_, all.text(origin_));
   } catch (const Error& e) {
     failed_ = true;

@@ -21,7 +21,8 @@ class PlanStore {
   /// treated as if it were not there.
   PlanChoices read() const { return load(true); }
   /// Makes `choices`, after those that other processes have written since, the content of the file. Failing
-  /// is reported in one line, once: a run does not end because a folder is read-only.
+  /// is reported in one line, once: a run does not end because a folder is read-only. So is a choice that one
+  /// of theirs overrules.
   void write(PlanChoices& choices);
 
  private:
@@ -29,6 +30,7 @@ class PlanStore {
 
   std::string folder_, origin_, path_;
   bool failed_ = false;
+  size_t overruled_ = 0;  // choices, as reported
 };
 
 }  // namespace gm

@@ -44,7 +44,8 @@ class Blocks {
   /// x itself in inference, unless in_inference: then all samples have one mask.
   ValueId dropout(ValueId x, double rate, bool per_sample, const std::string& name,
                   bool in_inference = false);
-  /// Squeeze-and-excitation: x * sigmoid(W2 act(W1 mean_hw(x) + b1) + b2), act that of the network, W1: C -> squeeze
+  /// Squeeze-and-excitation: x * sigmoid(W2 act(W1 mean_hw(x) + b1) + b2), act that of the network,
+  /// W1: C -> squeeze
   ValueId squeeze_excite(ValueId x, const std::string& prefix, int64_t squeeze, bool bias = true);
   /// CBAM: channel attention, then spatial attention on its result (Woo et al. 2018).
   ///   F'  = x  * sigmoid(MLP(mean_hw x) + MLP(max_hw x))        MLP: C -> C / reduction, ReLU, -> C, shared

@@ -1,10 +1,12 @@
 #include "data/pack.h"
 
+#include <sched.h>
 #include <signal.h>
 #include <sys/resource.h>
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 
 #include "data/hdf5_dataset.h"
 #include "data/parallel.h"
@@ -196,6 +198,20 @@ TEST(DataTool, CommandLine) {
   run({"pack", dir / "s", "--out", dir / "s.h5"});
   EXPECT_EQ(open_dataset(dir / "s.h5")->classes(), gz5_classes());
   EXPECT_NE(run({"info", dir / "s.h5"}).find("images     12"), std::string::npos);
+}
+
+// In a process of its own, whose threads are then bound to one processor.
+TEST(DataParallel, ThreadsAreAsManyAsProcessorsThatMayBeUsed) {
+  const auto bound = [] {
+    cpu_set_t all, one;
+    if (sched_getaffinity(0, sizeof all, &all) != 0) std::_Exit(2);
+    CPU_ZERO(&one);
+    for (int cpu = 0; cpu < CPU_SETSIZE && CPU_COUNT(&one) == 0; ++cpu)
+      if (CPU_ISSET(cpu, &all)) CPU_SET(cpu, &one);
+    if (sched_setaffinity(0, sizeof one, &one) != 0) std::_Exit(3);
+    std::_Exit(default_workers() == 1 ? 0 : 1);
+  };
+  EXPECT_EXIT(bound(), testing::ExitedWithCode(0), "");
 }
 
 }  // namespace

@@ -172,6 +172,9 @@ TEST(EngineSchedule, KerasDecay) {
   EXPECT_NEAR(learning_rate(s, 0.01, 222, 0, 1), 0.0082, 5e-5);
   EXPECT_NEAR(learning_rate(s, 0.01, 5 * 222, 0, 1), 0.0047, 5e-5);
   EXPECT_NEAR(learning_rate(s, 0.01, 50 * 222, 0, 1), 0.00083, 5e-6);
+  EXPECT_DOUBLE_EQ(learning_rate(s, 0.01, 499, 500, 1), 0.01);
+  EXPECT_DOUBLE_EQ(learning_rate(s, 0.01, 500, 500, 1), 0.01) << "no jump behind the warm-up";
+  EXPECT_DOUBLE_EQ(learning_rate(s, 0.01, 722, 500, 1), learning_rate(s, 0.01, 222, 0, 1));
 }
 
 TEST(EngineSchedule, WarmUpThenCosine) {

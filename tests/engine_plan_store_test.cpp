@@ -201,8 +201,10 @@ TEST(EnginePlanStore, WhoChoseFirstHasFixedTheChoice) {
   PlanStore store(folder.path, kOrigin);
   PlanChoices first = choices({{"conv 1", "engine 1:"}, {"conv 2", "engine 2:"}}),
               second = choices({{"conv 1", "engine 9:"}, {"conv 3", "engine 3:"}});
-  store.write(first);
-  store.write(second);
+  EXPECT_EQ(on_stderr([&] { store.write(first); }), "");
+  EXPECT_PRED_FORMAT2(testing::IsSubstring, "another process chose 1 plans differently",
+                      on_stderr([&] { store.write(second); }));
+  EXPECT_EQ(on_stderr([&] { store.write(second); }), "") << "said once";
   PlanChoices read = store.read();
   EXPECT_EQ(chosen(read, "conv 1"), "engine 1:");
   EXPECT_EQ(chosen(read, "conv 2"), "engine 2:");
