@@ -73,7 +73,8 @@ std::vector<NetworkQuestion> training_questions(int64_t batch, DType dtype) {
       ask(CudnnGraph::forward);
       if (found.op->name == "conv2d" && given(found, 2)) ask(CudnnGraph::forward_epilogue, true);
       ask(CudnnGraph::weights_same);
-      if (g.dtype == DType::bf16 && sums_in_f32(g)) ask(CudnnGraph::weights_f32);
+      if (g.dtype == DType::bf16 && sums_in_f32(g))
+        for (CudnnGraph graph : {CudnnGraph::weights_f32, CudnnGraph::weights_f32_add}) ask(graph);
       if (found.layers.front() == stem) return;  // nobody wants the gradient of the image
       ask(CudnnGraph::backward_data);
       ask(CudnnGraph::backward_data_add);
@@ -103,8 +104,8 @@ std::vector<NetworkQuestion> inference_questions(int64_t batch, DType dtype) {
 }
 
 std::string question_text(const CudnnQuestion& q) {
-  const char* const names[] = {"forward",           "forward",      "backward_data",
-                               "backward_data_add", "weights_same", "weights_f32"};
+  const char* const names[] = {"forward",      "forward",     "backward_data",  "backward_data_add",
+                               "weights_same", "weights_f32", "weights_f32_add"};
   const char* const acts[] = {"", "+silu", "+relu", "+relu6", "+sigmoid"};
   const ConvGeometry& g = q.g;
   auto shape = [](std::initializer_list<int64_t> sizes) {

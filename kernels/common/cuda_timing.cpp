@@ -48,7 +48,7 @@ class Clock {
 }  // namespace
 
 CudaScratch::CudaScratch(size_t bytes) {
-  if (cudaMalloc(&data_, bytes) != cudaSuccess) {
+  if (bytes && cudaMalloc(&data_, bytes) != cudaSuccess) {
     data_ = nullptr;
     cudaGetLastError();  // out of memory is not sticky: clear it
   }

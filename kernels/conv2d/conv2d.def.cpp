@@ -36,7 +36,8 @@ size_t conv_workspace(Backend backend, Pass pass, const ConvGeometry& g) {
   if (backend != Backend::cpu) {
     NarrowGradient p;
     if (pass == Pass::forward) return 0;
-    return std::max(conv_slices_bytes(g), narrow_gradient(g, p) ? p.partial_bytes(g) : 0);
+    const size_t zeros_and_sums = static_cast<size_t>(8 * g.weights());  // cudnn_conv_backward_weights
+    return std::max({conv_slices_bytes(g), narrow_gradient(g, p) ? p.partial_bytes(g) : 0, zeros_and_sums});
   }
   const ConvPlan plan(g, pass);
   if (pass == Pass::forward) return plan.packed_bytes(onednn::ConvPass::forward);

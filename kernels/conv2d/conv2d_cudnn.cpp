@@ -9,11 +9,12 @@ using namespace cudnn_graph;
 
 namespace {
 
-bool execute(const OpCall& call, const CudnnQuestion& q, const ConvOperands& operands) {
+bool execute(const OpCall& call, const CudnnQuestion& q, ConvOperands operands) {
   for (const void* p : {operands.x, operands.w, operands.y, operands.bias, operands.residual})
     if (reinterpret_cast<uintptr_t>(p) % kAlignment != 0) return false;  // plans are made for aligned tensors
   ConvolutionPlan* plan = find_plan(call.ctx, q, operands);
   if (!plan) return false;
+  if (gradient_of_weights(q.graph) && !plan->adds) operands.residual = nullptr;
   try {
     start(call.ctx, q, plan->plan.get(), operands);
     return true;
@@ -65,10 +66,11 @@ CudnnResult cudnn_conv_backward_weights(const OpCall& call, const ConvGeometry& 
   const bool accumulate = call.din[1].mode == GradMode::accumulate;
   void *x = call.in[0].data, *dy = call.dout[0].data, *dw = call.din[1].view.data;
   void* place = accumulate ? call.workspace.data : dw;  // our own kernel adds afterwards
+  void* zeros = static_cast<float*>(call.workspace.data) + (accumulate ? g.weights() : 0);
   const bool f32 = g.dtype == DType::f32;
   const CudnnQuestion in_f32 = question(call, f32 ? CudnnGraph::weights_same : CudnnGraph::weights_f32, g);
   // Of an image's three channels only our kernel for few channels has f32 sums.
-  if ((f32 || sums_in_f32(g) || is_narrow(in_f32)) && execute(call, in_f32, {x, place, dy}))
+  if ((f32 || sums_in_f32(g) || is_narrow(in_f32)) && execute(call, in_f32, {x, place, dy, nullptr, zeros}))
     return accumulate ? CudnnResult::sums_f32 : CudnnResult::complete;
   if (f32) return CudnnResult::nothing;
   // cuDNN's precompiled kernels round the sums of bf16 problems to bf16.

@@ -28,7 +28,8 @@ enum class CudnnGraph {
   backward_data,      // dx = conv^T(dy, w)
   backward_data_add,  // dx += conv^T(dy, w)
   weights_same,       // dw = x (*) dy in the dtype of x
-  weights_f32         // bf16 operands, f32 dw
+  weights_f32,        // bf16 operands, f32 dw
+  weights_f32_add     // the same, dw = x (*) dy + residual
 };
 struct CudnnQuestion {
   CudnnGraph graph;
@@ -41,10 +42,9 @@ struct CudnnQuestion {
 constexpr bool gradient_of_data(CudnnGraph g) {
   return g == CudnnGraph::backward_data || g == CudnnGraph::backward_data_add;
 }
-constexpr bool gradient_of_weights(CudnnGraph g) {
-  return g == CudnnGraph::weights_same || g == CudnnGraph::weights_f32;
-}
-/// Device pointers of a graph's tensors; which one is written the question's graph says.
+constexpr bool gradient_of_weights(CudnnGraph g) { return g >= CudnnGraph::weights_same; }
+/// Device pointers of a graph's tensors; which one is written the question's graph says. weights_f32 takes
+/// as `residual` memory for zeros, as large as the gradient.
 struct ConvOperands {
   void *x, *w, *y, *bias = nullptr, *residual = nullptr;
 };
@@ -53,6 +53,11 @@ struct ConvOperands {
 /// gave wrong sums. Those for larger filters and multiples of 8, which networks have, were right, and so were
 /// the precompiled ones, which round the sums to bf16.
 inline bool sums_in_f32(const ConvGeometry& g) { return g.kernel > 1 && g.c % 8 == 0 && g.k % 8 == 0; }
+/// True where a gradient is asked for as a sum too (weights_f32_add, of zeros): cuDNN 9.19 offers fifteen
+/// configurations of that for sm_90, some of which split the sum over pixels, and one without.
+inline bool also_as_sum(const CudnnQuestion& q) {
+  return q.graph == CudnnGraph::weights_f32 && sums_in_f32(q.g);
+}
 /// True where the graph is one matrix product over pixels, which cuBLASLt serves as well: a 1x1 convolution
 /// with no more than a bias behind it, or a gradient of one. Its gradient of bf16 weights is a product
 /// anyway.

@@ -103,7 +103,8 @@ class Graph {
     const bool forward = q_.graph == CudnnGraph::forward || q_.graph == CudnnGraph::forward_epilogue;
     const bool data = q_.graph == CudnnGraph::backward_data || q_.graph == CudnnGraph::backward_data_add;
     const bool epilogue = q_.graph == CudnnGraph::forward_epilogue,
-               widen = q_.graph == CudnnGraph::weights_f32;
+               add = q_.graph == CudnnGraph::weights_f32_add,
+               widen = q_.graph == CudnnGraph::weights_f32 || add;
     int64_t next = kVirtual;
     Descriptor& x = tensor(kX, g.n, g.c, g.h, g.w, io);
     Descriptor& w = tensor(widen ? next++ : kW, g.k, g.c, g.kernel, g.kernel, widen ? CUDNN_DATA_FLOAT : io);
@@ -141,9 +142,13 @@ class Graph {
     o.set(names.beta, CUDNN_TYPE_FLOAT, q_.graph == CudnnGraph::backward_data_add ? 1.f : 0.f);
     o.finalize("convolution operation");
     operations_.push_back(o.raw());
-    if (widen)
-      pointwise(CUDNN_POINTWISE_IDENTITY, w, nullptr,
-                tensor(kW, g.k, g.c, g.kernel, g.kernel, CUDNN_DATA_FLOAT));
+    if (widen) {
+      auto filters = [&](int64_t uid) -> Descriptor& {
+        return tensor(uid, g.k, g.c, g.kernel, g.kernel, CUDNN_DATA_FLOAT);
+      };
+      pointwise(add ? CUDNN_POINTWISE_ADD : CUDNN_POINTWISE_IDENTITY, w, add ? &filters(kResidual) : nullptr,
+                filters(kW));
+    }
     if (!epilogue) return;
     // Results between the operations are f32 and virtual: only the last one is rounded and written.
     int left = q_.bias + (q_.act != Act::none) + q_.residual;

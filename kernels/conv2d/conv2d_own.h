@@ -23,7 +23,7 @@ inline int64_t result_values(const CudnnQuestion& q) {
 }
 /// Its element type; our own kernels leave gradients of weights in f32 whatever the graph says.
 inline DType result_type(const CudnnQuestion& q) {
-  return q.graph == CudnnGraph::weights_f32 ? DType::f32 : q.g.dtype;
+  return q.graph >= CudnnGraph::weights_f32 ? DType::f32 : q.g.dtype;
 }
 inline DType own_result_type(const CudnnQuestion& q) {
   return gradient_of_weights(q.graph) ? DType::f32 : q.g.dtype;

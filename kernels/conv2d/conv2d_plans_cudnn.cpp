@@ -17,7 +17,9 @@ namespace {
 
 // Candidates timed for a problem: making a precompiled plan takes less than a millisecond, compiling one
 // about a second.
-constexpr int kTimed = 8, kTimedCompiled = 2;
+constexpr int kTimed = 8, kTimedCompiled = 2, kTimedSums = 6;
+// Before the names of plans that add the gradient of weights to zeros.
+const std::string kAdds = "added, ";
 // Candidates that are not cuDNN's; a problem has one of them at most.
 const char kProduct[] = "cuBLASLt";  // its own algorithms are timed by linear_cublas.cpp
 const char kNarrow[] = "own, few channels";
@@ -25,6 +27,7 @@ const char kNarrow[] = "own, few channels";
 struct Candidate {
   std::string name;
   std::unique_ptr<Descriptor> configuration, plan;  // null: kProduct or kNarrow
+  bool adds = false;
 };
 
 // Null when the kernel does not compile, as those the heuristics offer may, or needs too much workspace.
@@ -62,6 +65,7 @@ std::vector<Candidate> candidates(const CudaLibraries& libraries, const CudnnQue
     if (other && !name) made.push_back({other, nullptr, nullptr});
     return made;
   }
+  const int most_compiled = q.graph == CudnnGraph::weights_f32_add ? kTimedSums : kTimedCompiled;
   int compiled = 0;
   for (auto mode : {CUDNN_HEUR_MODE_A, CUDNN_HEUR_MODE_FALLBACK}) {
     for (Descriptor& configuration :
@@ -72,7 +76,7 @@ std::vector<Candidate> candidates(const CudaLibraries& libraries, const CudnnQue
       const auto same = [&](const Candidate& c) { return c.name == found; };
       if (std::any_of(made.begin(), made.end(), same)) continue;  // some are listed twice
       const bool compiles = Engine(configuration).compiled_at_run_time();
-      if (compiles && compiled == kTimedCompiled) continue;
+      if (compiles && compiled == most_compiled) continue;
       std::unique_ptr<Descriptor> plan = make(libraries, configuration);
       if (!plan) continue;
       compiled += compiles;
@@ -97,12 +101,13 @@ void start_product(const Context& ctx, const CudnnQuestion& q, const ConvOperand
 // Index of the fastest; kNoCandidate where there is no memory to find out. Each writes its result to memory
 // of its own, so that a sum is not added twice and a tensor is not read after it was written.
 size_t time(const Context& ctx, const CudnnQuestion& q, const std::vector<Candidate>& made,
-            ConvOperands operands) {
+            ConvOperands operands, void* zeros) {
   const CudaScratch scratch(static_cast<size_t>(result_values(q)) * dtype_bytes(result_type(q)));
   void* const out = operands.*result_of(q.graph) = scratch.data();
   if (!out) return kNoCandidate;
   return fastest_candidate(time_candidates(ctx.stream, made.size(), [&](size_t i) {
     try {
+      if (gradient_of_weights(q.graph)) operands.residual = made[i].adds ? zeros : nullptr;
       start(ctx, q, made[i].plan.get(), operands);
       return true;
     } catch (const Refusal&) {
@@ -113,11 +118,11 @@ size_t time(const Context& ctx, const CudnnQuestion& q, const std::vector<Candid
 
 // Takes out what does not compute the problem, and what refuses it.
 void drop_wrong(const Context& ctx, const CudnnQuestion& q, std::vector<Candidate>& made,
-                const ConvOperands& operands) {
+                const ConvOperands& operands, void* zeros) {
   OwnResult own(ctx, q, operands);
   std::erase_if(made, [&](const Candidate& c) {
     try {
-      const double off = own.off(c.plan.get());
+      const double off = own.off(c.plan.get(), c.adds ? zeros : nullptr);
       if (off <= kWrong) return false;
       std::fprintf(stderr, "%s: result of %s off by %.2g of its size; not used\n", plan_key(q).c_str(),
                    c.name.c_str(), off);
@@ -135,18 +140,36 @@ std::unique_ptr<ConvolutionPlan> make_plan(const Context& ctx, const CudnnQuesti
   plan->graph = std::make_unique<Graph>(q, libraries.cudnn);
   const std::string problem = plan_key(q);
   std::vector<Candidate> made;
+  // Adds to `made` what the graph that adds offers, the candidate of one name or all.
+  auto append_sums = [&](size_t most, const std::string* name) try {
+    CudnnQuestion adding = q;
+    adding.graph = CudnnGraph::weights_f32_add;
+    plan->sum = std::make_unique<Graph>(adding, libraries.cudnn);
+    for (Candidate& c : candidates(libraries, adding, *plan->sum, most, name)) {
+      c.name = kAdds + c.name;
+      c.adds = true;
+      made.push_back(std::move(c));
+    }
+  } catch (const Refusal&) {
+  };
   if (const std::string* chosen = libraries.choices.find(problem)) {
-    made = candidates(libraries, q, *plan->graph, 1, chosen);
+    const std::string of_sum = chosen->starts_with(kAdds) ? chosen->substr(kAdds.size()) : "";
+    if (of_sum.empty())
+      made = candidates(libraries, q, *plan->graph, 1, chosen);
+    else if (also_as_sum(q))
+      append_sums(1, &of_sum);
     if (made.empty()) libraries.choices.forget(problem);
   }
   size_t best = 0;
   if (made.empty()) {
     const bool captured = being_captured(ctx.stream), timed = libraries.timing && !captured;
     made = candidates(libraries, q, *plan->graph, timed ? kTimed : 1, nullptr);
-    if (!captured) drop_wrong(ctx, q, made, operands);
+    const CudaScratch zeros(timed && also_as_sum(q) ? static_cast<size_t>(4 * q.g.weights()) : 0);
+    if (zeros.data()) append_sums(kTimedSums, nullptr);
+    if (!captured) drop_wrong(ctx, q, made, operands, zeros.data());
     if (made.empty()) return nullptr;
     if (timed) {
-      if (made.size() > 1) best = time(ctx, q, made, operands);
+      if (made.size() > 1) best = time(ctx, q, made, operands, zeros.data());
       if (best == kNoCandidate)
         best = 0;
       else
@@ -155,6 +178,7 @@ std::unique_ptr<ConvolutionPlan> make_plan(const Context& ctx, const CudnnQuesti
   }
   plan->configuration = std::move(made[best].configuration);
   plan->plan = std::move(made[best].plan);
+  plan->adds = made[best].adds;
   return plan;
 }
 
@@ -176,6 +200,10 @@ void start(const Context& ctx, const CudnnQuestion& q, const Descriptor* plan, c
   if (!plan && is_product(q)) return start_product(ctx, q, operands);
   if (!plan) return own_convolution(ctx, q, operands, libraries.workspace, false);
   check(cudnnSetStream(libraries.cudnn, static_cast<cudaStream_t>(ctx.stream)), "set stream");
+  if (gradient_of_weights(q.graph) && operands.residual &&
+      cudaMemsetAsync(operands.residual, 0, static_cast<size_t>(4 * q.g.weights()),
+                      static_cast<cudaStream_t>(ctx.stream)) != cudaSuccess)
+    throw Refusal(CUDNN_STATUS_EXECUTION_FAILED, "zeros to add to");
   Descriptor pack(CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR);
   std::vector<int64_t> uids{kX, kW, kY};
   std::vector<void*> pointers{operands.x, operands.w, operands.y};

@@ -9,10 +9,11 @@
 namespace gm::cuda::cudnn_graph {
 
 struct ConvolutionPlan : CudaPlan {
-  std::unique_ptr<Graph> graph;
+  std::unique_ptr<Graph> graph, sum;  // sum: the gradient added to zeros, see also_as_sum()
   // A plan refers to the configuration it was made of. Both null: cuBLASLt's product where the problem is
   // one, else our own kernels for few channels.
   std::unique_ptr<Descriptor> configuration, plan;
+  bool adds = false;  // of the graph `sum`
   bool failed = false;
 };
 
@@ -24,7 +25,8 @@ struct ConvolutionPlan : CudaPlan {
 /// but write to memory of their own.
 ConvolutionPlan* find_plan(const Context& ctx, const CudnnQuestion& q, const ConvOperands& operands);
 
-/// Starts a plan (null: see ConvolutionPlan); throws Refusal.
+/// Starts a plan (null: see ConvolutionPlan); throws Refusal. operands.residual of a gradient of weights: the
+/// plan adds, and finds zeros there.
 void start(const Context& ctx, const CudnnQuestion& q, const Descriptor* plan, const ConvOperands& operands);
 
 }  // namespace gm::cuda::cudnn_graph

@@ -27,8 +27,9 @@ OwnResult::OwnResult(const Context& ctx, const CudnnQuestion& q, const ConvOpera
   want_ = ends(own_result_type(q));
 }
 
-double OwnResult::off(const Descriptor* plan) {
+double OwnResult::off(const Descriptor* plan, void* zeros) {
   if (want_.empty()) return 0;
+  if (gradient_of_weights(q_.graph)) operands_.residual = zeros;
   // NaN where a plan writes nothing; 0 where it adds to what is there.
   const int before = q_.graph == CudnnGraph::backward_data_add ? 0 : 0xFF;
   check(cudaMemsetAsync(result_.data(), before, static_cast<size_t>(4 * result_values(q_)),

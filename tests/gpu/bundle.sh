@@ -2,9 +2,10 @@
 # Builds what tests/gpu/run.sh needs on a machine without our packages, and packs it: build-portable.tar.xz, to be copied
 # there beside a checkout. Needs nvcc, cuDNN and the packages of tools/setup.sh, but no GPU. The programs share most of
 # their bytes, the kernels, so a dictionary that spans them all makes the archive small.
+# Usage: tests/gpu/bundle.sh [ARGUMENTS OF CMAKE], for one card's architecture: -DGM_CUDA_ARCHS=90-real
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-cmake --preset portable >/dev/null
+cmake --preset portable "$@" >/dev/null
 cmake --build --preset portable --parallel "${GM_JOBS:-$(nproc)}"
 # PyTorch brings cuDNN and cuBLAS to the other machine, but not this.
 nvjpeg=$(sed -n 's/^NVJPEG_LIBRARY:FILEPATH=//p' build-portable/CMakeCache.txt)

@@ -6,7 +6,7 @@
 #            cuDNN and the packages of tools/setup.sh)
 #   RESULTS  where the results go (tests/gpu/results)
 #   PLANS    folder of plans that an earlier run chose on such a card: choosing takes a minute (none)
-#   LOGS     folder that keeps the whole output of every phase (none)
+#   LOGS     folder that keeps the whole output of every phase and the plans (none)
 #   SECONDS_IN_ALL  540; every phase has a cap of its own as well, and what is known is written after each phase
 # Usage: tests/gpu/run.sh [right | speed]; both without an argument.
 set -uo pipefail
@@ -60,7 +60,7 @@ printf '%s\n' "device=$device" "driver=$(query driver_version)" "memory=$(query 
 
 report() {
   python3 tests/gpu/report.py "$work" "$file" || echo "gpu: no report" >&2
-  [ -z "${LOGS:-}" ] || { mkdir -p "$LOGS" && cp "$work"/*.log "$work"/*.jsonl "$LOGS" 2>/dev/null; }
+  [ -z "${LOGS:-}" ] || { mkdir -p "$LOGS" && cp -r "$work"/{*.log,*.jsonl,plans} "$LOGS" 2>/dev/null; }
 }
 finish() {
   report
@@ -90,8 +90,8 @@ phase() {
 # Keeps the JSON lines of a phase's output.
 lines() { grep -h '^{' "$work/$1.log" >>"$work/$2.jsonl" 2>/dev/null; }
 
-# ---- Right or wrong. Nothing here is timed, so all of it runs at once, and PyTorch's compiler warms its cache. The
-# plans chosen meanwhile are those of a busy card: they have a folder of their own.
+# ---- Right or wrong. Nothing here is timed, so all of it runs at once, and PyTorch prepares its cases. The plans
+# chosen meanwhile are those of a busy card: they have a folder of their own.
 export GM_PLAN_CACHE=$work/plans-busy
 # Plans of its own: whoever runs beside may fix a choice between two runs that are to be the same.
 determinism() {
@@ -203,13 +203,7 @@ export bin work
 # In two groups: the tests are thousands of short waits for the card, which each process with long work beside them
 # makes ten times as long.
 right() {
-  if [ -n "$peers" ]; then  # works on the processors
-    compile() { python3 tests/peers/torch_bench.py --prepare --variants compile-graphs --limit 140 --total 140 "$@"; }
-    export -f compile
-    phase compile-v2s 145 bash -c 'compile --case models/effv2s_cbam.yaml:224:{64:train,256:infer}' &
-    phase compile-g 145 bash -c 'compile --case models/effg{3.yaml:96:256:train,0.yaml:32:256:train,3.yaml:96:256:infer,3.yaml:96:1:latency}' &
-  fi
-  local tool group=()
+  local tool each group=()
   phase tests 100 bash -c 'ops_tests 3' &
   group+=($!)
   if command -v compute-sanitizer >/dev/null; then
@@ -224,12 +218,16 @@ right() {
   report
   # Where plans are kept an expansion's kernels compete with the libraries' two steps: either choice has to be right.
   # Not OpGradients: all gradients and one alone may be won by different kernels, which round differently.
-  GM_PLAN_CACHE=$work/plans-ops phase plans 90 "$bin/gm_kernel_tests" --gtest_filter='Ops/OpConformance*/conv_bn_act_cuda' &
+  GM_PLAN_CACHE=$work/plans-ops phase plans 90 "$bin/gm_kernel_tests" \
+    --gtest_filter='Ops/OpConformance*/conv_bn_act_cuda' &
+  group=($!)
   phase feed 60 "$bin/gm_unit_tests" --gtest_filter='DataAugment*:EngineFeed*:ToolsFeed*' &
-  phase determinism 90 bash -c determinism &
-  phase checks 90 bash -c checks &
-  phase tools 90 bash -c tools &
-  wait
+  group+=($!)
+  for each in determinism checks tools; do
+    phase $each 90 bash -c $each &
+    group+=($!)
+  done
+  wait "${group[@]}"
   cat "$work"/check-*.json >"$work/checks.jsonl" 2>/dev/null
   phase jpegs 40 bash -c jpegs  # alone: it is timed
   report
@@ -238,6 +236,16 @@ if [ -n "${GM_NO_PEERS:-}" ] || ! python3 -c 'import torch; assert torch.cuda.is
   peers=""
 else
   peers=yes
+fi
+# PyTorch takes a minute to build, compile and warm up a case, so all of them begin at once, now, and wait for `quiet`.
+v2s=models/effv2s_cbam.yaml:224 g3=models/effg3.yaml:96 g0=models/effg0.yaml:32
+if [ -n "$peers" ] && [ $part != right ]; then
+  TORCHINDUCTOR_COMPILE_THREADS=4 nice python3 tests/peers/torch_bench.py --when "$work/quiet" --limit 30 --seconds 1 \
+    --total "$(left)" --out "$work/peers.jsonl" --variants - \
+    --case $v2s:64:train:{compile-graphs,eager} $v2s:256:infer:{compile-graphs,eager} \
+    $g3:256:{train,infer}:{compile-graphs,eager} $g3:1:latency:{compile-graphs,graphs} $g3:256:infer:graphs \
+    $g0:256:train:{eager,graphs} >"$work/peers.log" 2>&1 &
+  prepared=$!
 fi
 [ $part = speed ] || right
 [ $part = right ] && finish
@@ -267,9 +275,22 @@ pipeline() { # gm_train with decoding and augmentation
 }
 export -f step models pipeline
 
-phase models 110 bash -c models  # half of it makes plans and times them
+if [ -n "$peers" ]; then
+  quiet() { while [ ! -e "$work/quiet.prepared" ] && kill -0 $prepared 2>/dev/null; do sleep 0.2; done; }
+  # Waits for a process that is not this phase's own child.
+  timed() { touch "$work/quiet" && tail --pid=$prepared -f /dev/null; }
+  export -f quiet timed
+  export prepared
+  phase prepare 60 bash -c quiet
+fi
+phase models 130 bash -c models  # half of it makes plans and times them
 lines models models
 report
+if [ -n "$peers" ]; then
+  phase peers 100 bash -c timed
+  kill $prepared 2>/dev/null
+  report
+fi
 ops() { # BATCH MODE
   "$bin/gm_bench" --ops models/effg3.yaml --ops models/effv2s_cbam.yaml --device cuda --precision bf16 --batch "$1" \
     --mode "$2" --seconds 0.02 --json
@@ -281,31 +302,37 @@ depthwise() { # alone, as cuDNN has it: not fused with the batch norm behind it
 from_host() { # 8-bit images in the host's memory, against the rate of uploads
   "$bin/gm_bench" --model models/effg3.yaml --from-host 424 --batch 256 --device cuda --precision bf16 --seconds 3 --json
 }
-export -f ops depthwise from_host
+# What the hardware counters say of each of our kernels at each shape: a CSV row a counter, for LOGS.
+profile() {
+  local of=gpu__time_duration.sum,dram__bytes_read.sum,dram__bytes_write.sum each
+  for each in dram__throughput lts__throughput gpu__compute_memory_throughput; do
+    of+=,$each.avg.pct_of_peak_sustained_elapsed
+  done
+  for each in l1tex__throughput sm__inst_issued sm__warps_active sm__pipe_tensor_cycles_active; do
+    of+=,$each.avg.pct_of_peak_sustained_active
+  done
+  for each in long_scoreboard short_scoreboard barrier math_pipe_throttle lg_throttle mio_throttle not_selected wait; do
+    of+=,smsp__average_warps_issue_stalled_${each}_per_issue_active.ratio
+  done
+  ncu --clock-control none --filter-mode per-launch-config --launch-count 1 --kernel-name 'regex:_kernel$' --csv \
+    --metrics "$of,launch__registers_per_thread,launch__waves_per_multiprocessor" "$bin/gm_bench" --ops "$1" \
+    --device cuda --precision bf16 --batch "$2" --mode train --seconds 0.001
+}
+export -f ops depthwise from_host profile
 phase ops 60 bash -c 'ops 64 train'
 lines ops ops
 phase depthwise 15 bash -c depthwise
 lines depthwise ops
+[ -z "$peers" ] || phase cudnn 40 python3 tests/peers/torch_bench.py --depthwise "$work/depthwise.log" --seconds 0.02 \
+  --out "$work/cudnn.jsonl"
 report
-# ---- PyTorch on the same card, the targets first: preparing a case takes it up to 20 seconds.
-torch() { # PHASE CAP VARIANTS
-  local cap=$2
-  [ "$(left)" -lt "$cap" ] && cap=$(left)
-  phase "$1" "$cap" python3 tests/peers/torch_bench.py --variants "$3" --seconds 1 --limit 100 --total $((cap - 3)) \
-    --out "$work/peers.jsonl"
-  report
-}
-if [ -n "$peers" ]; then
-  torch eager $(($(left) * 2 / 5)) eager
-  torch compiled 200 compile-graphs
-  phase cudnn 40 python3 tests/peers/torch_bench.py --depthwise "$work/depthwise.log" --seconds 0.02 \
-    --out "$work/cudnn.jsonl"
-  report
-fi
-
 phase from_host 25 bash -c from_host
 lines from_host from_host
 report
+command -v ncu >/dev/null &&
+  for each in models/effv2s_cbam.yaml:64 models/effg3.yaml:256; do
+    phase "profile-$(basename "${each%.*}")" 60 bash -c "profile ${each%:*} ${each#*:}"
+  done
 phase roofline 40 "$bin/gm_bench" --roofline models/effv2s_cbam.yaml --device cuda --precision bf16 --batch 64
 phase roofline-g3 30 "$bin/gm_bench" --roofline models/effg3.yaml --device cuda --precision bf16 --batch 256
 phase pipeline 40 bash -c pipeline
@@ -317,8 +344,6 @@ phase ops-256 45 bash -c 'ops 256 infer; ops 256 train'
 lines ops-256 ops
 report
 
-if [ -n "$peers" ]; then
-  torch graphs 100 graphs
-  torch autotuned 300 compile
-fi
+[ -z "$peers" ] || phase autotuned 300 python3 tests/peers/torch_bench.py --variants compile --seconds 1 --limit 100 \
+  --total "$(left)" --out "$work/peers.jsonl"
 finish

@@ -6,9 +6,12 @@ of its own, so that one that hangs or runs out of time loses nothing but itself.
     tests/peers/torch_bench.py --out torch.jsonl                  # the cases of the speed targets, on the GPU
     tests/peers/torch_bench.py --device cpu --case models/effg0.yaml:32:4:train --variants eager --seconds 1
 
+    tests/peers/torch_bench.py --when free --out torch.jsonl &    # prepared beside other work, timed from: touch free
+
     tests/peers/torch_bench.py --depthwise ops.jsonl              # depthwise convolutions of `gm_bench --ops --json`
 
-A case is MODEL:SIZE:BATCH:MODE, mode train, infer or latency (inference with a wait after every call).
+A case is MODEL:SIZE:BATCH:MODE, mode train, infer or latency (inference with a wait after every call); with :VARIANT
+behind it, of that variant alone.
 Networks come from torch_network.py; --library takes timm's where it is the same one. --depthwise times cuDNN: PyTorch
 sends every channels-last depthwise convolution to it.
 """
@@ -18,6 +21,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 CASES = [  # in the order of their worth when time runs out
@@ -25,11 +29,12 @@ CASES = [  # in the order of their worth when time runs out
     "models/effg3.yaml:96:256:infer", "models/effg3.yaml:96:1:latency", "models/effg0.yaml:32:256:train",
 ]
 VARIANTS = ["eager", "graphs", "compile", "compile-graphs", "compile-default"]
+READY = "prepared"
 SAME = {"models/effv2s.yaml": {"timm": "tf_efficientnetv2_s"}}  # torchvision pads on both sides: another function
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
-parser.add_argument("--case", action="extend", nargs="+", help="MODEL:SIZE:BATCH:MODE; default: the speed targets")
+parser.add_argument("--case", action="extend", nargs="+", help="MODEL:SIZE:BATCH:MODE[:VARIANT]; default: the speed targets")
 parser.add_argument("--variants", default=",".join(VARIANTS), help="default: %(default)s")
 parser.add_argument("--precision", choices=["bf16", "f32"], help="default: bf16 on the GPU, f32 on the CPU")
 parser.add_argument("--library", choices=["timm"], help="where SAME lists the network")
@@ -37,6 +42,8 @@ parser.add_argument("--seconds", type=float, default=3, help="of timing for each
 parser.add_argument("--limit", type=float, default=240, help="seconds for one figure, compilation included")
 parser.add_argument("--total", type=float, default=1e9, help="seconds for all")
 parser.add_argument("--prepare", action="store_true", help="compile only, so that the compiler's cache is warm")
+parser.add_argument("--when", metavar="FILE", help="prepare all cases at once, write FILE.prepared, and time them one "
+                    "after the other when FILE is there; --limit: seconds that those still being prepared then have")
 parser.add_argument("--out", help="file to append to; default: standard output")
 parser.add_argument("--depthwise", metavar="FILE", help="time the depthwise_conv2d rows of this file")
 parser.add_argument("--one", help=argparse.SUPPRESS)
@@ -162,6 +169,10 @@ def one(case, variant):
     if cuda:
         torch.cuda.synchronize()
     row["prepare_s"] = round(time.perf_counter() - start, 2)
+    if args.when:
+        print(READY, flush=True)
+        if not sys.stdin.readline():
+            sys.exit("no longer wanted")
     if not args.prepare:
         row.update(measure(torch, run, mode == "latency"))
         row["images_per_second"] = batch / row["median_ms"] * 1e3
@@ -239,47 +250,97 @@ if args.one:
     print("\n" + json.dumps(one(*args.one.rsplit(":", 1))))
     sys.exit()
 
-running = None
+processes = []  # of what is being prepared or measured
+
+
+def stop(process):
+    # The compiler starts processes of its own: all of them end with their group.
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def leave(number, frame):
     """Ended from outside: what is being measured must not go on beside whatever is measured next."""
-    if running and running.poll() is None:
-        os.killpg(running.pid, signal.SIGKILL)
-        running.wait()
+    for process in processes:
+        stop(process)
     sys.exit(128 + number)
 
 
 for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
     signal.signal(number, leave)
-end = time.monotonic() + args.total
-for variant in args.variants.split(","):
+
+
+def start(case, variant):
+    command = [sys.executable, os.path.abspath(__file__), "--one", f"{case}:{variant}", "--device", args.device,
+               "--precision", precision, "--seconds", str(args.seconds)]
+    command += ["--library", args.library] if args.library else []
+    command += ["--prepare"] if args.prepare else []
+    command += ["--when", args.when] if args.when else []
+    out, err = tempfile.TemporaryFile("w+"), tempfile.TemporaryFile("w+")
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=out, stderr=err, text=True,
+                               start_new_session=True)
+    process.out, process.err = out, err
+    processes.append(process)
+    return process
+
+
+def printed(file):
+    file.seek(0)
+    return file.read()
+
+
+def finish(process, row, limit):
+    """The row that a process prints within `limit` seconds, else `row` with the reason."""
+    if limit < 0:
+        stop(process)
+        return {**row, "skipped": "not prepared in time"}
+    try:
+        process.wait(timeout=limit)
+    except subprocess.TimeoutExpired:
+        stop(process)
+        return {**row, "skipped": f"not done after {limit:.0f} s"}
+    lines = [line for line in printed(process.out).splitlines() if line.startswith("{")]
+    if process.returncode == 0 and lines:
+        return json.loads(lines[-1])
+    return {**row, "failed": (printed(process.err).strip().splitlines() or ["no output"])[-1][:300]}
+
+
+begin = time.monotonic()
+left = lambda: args.total - (time.monotonic() - begin)
+wanted = []
+for variants in args.variants.split(","):
     for case in args.case or CASES:
+        case, variant = case.rsplit(":", 1) if case.count(":") == 4 else (case, variants)
         if variant not in VARIANTS:
             sys.exit(f"torch_bench.py: unknown variant {variant}; there are {', '.join(VARIANTS)}")
         model, size, batch, mode = case.rsplit(":", 3)
-        row = {"peer": "pytorch", "model": os.path.basename(model)[:-5], "size": int(size), "batch": int(batch),
-               "mode": mode, "variant": variant, "precision": precision}
-        limit = min(args.limit, end - time.monotonic())
-        if limit < 5:
-            row["skipped"] = "no time left"
-        else:
-            command = [sys.executable, os.path.abspath(__file__), "--one", f"{case}:{variant}", "--device", args.device,
-                       "--precision", precision, "--seconds", str(args.seconds)]
-            command += ["--library", args.library] if args.library else []
-            command += ["--prepare"] if args.prepare else []
-            # The compiler starts processes of its own: all of them end with their group.
-            process = running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                                                 start_new_session=True)
-            try:
-                out, err = process.communicate(timeout=limit)
-                lines = [line for line in out.splitlines() if line.startswith("{")]
-                if process.returncode == 0 and lines:
-                    row = json.loads(lines[-1])
-                else:
-                    row["failed"] = (err.strip().splitlines() or ["no output"])[-1][:300]
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.communicate()
-                row["skipped"] = f"not done after {limit:.0f} s"
-        emit(row)
+        wanted.append((case, variant, {"peer": "pytorch", "model": os.path.basename(model)[:-5], "size": int(size),
+                                       "batch": int(batch), "mode": mode, "variant": variant, "precision": precision}))
+if not args.when:
+    for case, variant, row in wanted:
+        limit = min(args.limit, left())
+        emit({**row, "skipped": "no time left"} if limit < 5 else finish(start(case, variant), row, limit))
+    sys.exit()
+
+started = [(start(case, variant), row) for case, variant, row in wanted]
+ready = lambda process: process.poll() is not None or READY in printed(process.out)
+wanted_at = None  # when FILE was there
+while left() > 0:
+    prepared = all(ready(process) for process, _ in started)
+    if prepared:
+        open(args.when + ".prepared", "w").close()
+    if not wanted_at and os.path.exists(args.when):
+        wanted_at = time.monotonic()
+    # Whoever still compiles would disturb the others.
+    if wanted_at and (prepared or time.monotonic() > wanted_at + args.limit):
+        break
+    time.sleep(0.2)
+late = {process for process, _ in started if not ready(process)}
+for process in late:
+    stop(process)
+for process, row in started:
+    if process.poll() is None:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    emit(finish(process, row, -1 if process in late else left()))
