@@ -141,16 +141,18 @@ std::unique_ptr<ConvolutionPlan> make_plan(const Context& ctx, const CudnnQuesti
   const std::string problem = plan_key(q);
   std::vector<Candidate> made;
   // Adds to `made` what the graph that adds offers, the candidate of one name or all.
-  auto append_sums = [&](size_t most, const std::string* name) try {
+  auto append_sums = [&](size_t most, const std::string* name) {
     CudnnQuestion adding = q;
     adding.graph = CudnnGraph::weights_f32_add;
-    plan->sum = std::make_unique<Graph>(adding, libraries.cudnn);
-    for (Candidate& c : candidates(libraries, adding, *plan->sum, most, name)) {
-      c.name = kAdds + c.name;
-      c.adds = true;
-      made.push_back(std::move(c));
+    try {
+      plan->sum = std::make_unique<Graph>(adding, libraries.cudnn);
+      for (Candidate& c : candidates(libraries, adding, *plan->sum, most, name)) {
+        c.name = kAdds + c.name;
+        c.adds = true;
+        made.push_back(std::move(c));
+      }
+    } catch (const Refusal&) {
     }
-  } catch (const Refusal&) {
   };
   if (const std::string* chosen = libraries.choices.find(problem)) {
     const std::string of_sum = chosen->starts_with(kAdds) ? chosen->substr(kAdds.size()) : "";
