@@ -101,7 +101,7 @@ def phase_notes(work, name):
         s = sanitizer(name, log)
         return (f"{s['errors']} errors; {s['tests']} of {s['begun']} tests; "
                 f"{s['ended']} of {s['processes']} processes ended")
-    if name in ("tools", "jpegs"):
+    if name in ("tools", "runs", "jpegs"):
         return "; ".join(log.strip().splitlines())[-600:]
     if name in ("checks", "determinism", "pipeline"):
         errors = re.findall(r"^gm_\w+: error: (.*)|^(.* differ: .*)", log, re.M)

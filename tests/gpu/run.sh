@@ -66,7 +66,7 @@ finish() {
   report
   echo "gpu: $file.json, $file.md"
   # 0 only when everything that ran was right.
-  ! grep -vE ' 0$' "$work/phases" | grep -qE '^(tests|plans|feed|determinism|checks|tools|jpegs|memcheck|racecheck|synccheck|initcheck) '
+  ! grep -vE ' 0$' "$work/phases" | grep -qE '^(tests|plans|feed|determinism|checks|tools|runs|jpegs|memcheck|racecheck|synccheck|initcheck) '
   local status=$?
   rm -rf "$work"
   exit $status
@@ -176,6 +176,35 @@ tools() {
   done
   return $bad
 }
+# Whole runs with what steps alone do not have: several batches an update, CutMix, class weights, the moving average,
+# histograms; their losses are the CPU's. A search; the speed line of gm_eval; a batch that no card holds.
+runs() {
+  local set=$work/runs.h5 message
+  "$bin/gm_data" synth --classes gz5 --count 512 --size 64 --quiet --out "$set" || return 1
+  train_on() { # DEVICE
+    "$bin/gm_train" models/effg0.yaml --data "$set" --device "$1" --epochs 2 --batch 32 --quiet --set input.size=32 \
+      --set recipe=paper --set optimizer.accumulate=2 --set optimizer.average=0.9 --set train.cutmix=1 \
+      --set train.class_weights=balanced --set train.board_epochs=1 --out "$work/runs-$1"
+  }
+  search() {
+    "$bin/gm_search" run models/search_small.yaml --data "$set" --device cuda --set search.iterations=4 \
+      --set search.train_steps=4 --set train.epochs=2 --set input.size=32 --out "$work/search" >"$work/search.log" 2>&1 ||
+      { tail -n 3 "$work/search.log"; return 1; }
+  }
+  together 'train_on cpu' 'train_on cuda' search || return 1
+  python3 - "$work"/runs-{cpu,cuda}/metrics.csv <<'PYTHON' || return 1
+import csv, sys
+cpu, cuda = (list(csv.DictReader(open(path))) for path in sys.argv[1:])
+off = max(abs(float(b[c]) / float(a[c]) - 1) for a, b in zip(cpu, cuda, strict=True) for c in ("train_loss", "val_loss"))
+print(f"losses of {len(cpu)} epochs differ by {off:.2g} at most, allowed 1e-3")
+sys.exit(not off <= 1e-3)
+PYTHON
+  "$bin/gm_eval" --model "$work/runs-cuda" --data "$set" --device cuda --speed --out "$work/eval-speed" || return 1
+  message=$("$bin/gm_bench" --model models/effv2s_cbam.yaml --set input.size=224 --batch 100000 --mode train \
+    --device cuda --precision bf16 2>&1) && { echo "a batch of 100,000 images was taken"; return 1; }
+  echo "$message"
+  [ "$(wc -l <<<"$message")" = 1 ]
+}
 # gm_infer on JPEG files of 424 px, with the card's decoder and without: how fast, and how far the scores are apart.
 jpegs() {
   local set=$work/jpegs how
@@ -197,7 +226,7 @@ ops_tests() { # PROCESSES [TOOL]
   done
   together "${each[@]}"
 }
-export -f determinism checks check together ops_tests tools jpegs
+export -f determinism checks check together ops_tests tools runs jpegs
 export bin work
 
 # In two groups: the tests are thousands of short waits for the card, which each process with long work beside them
@@ -223,7 +252,7 @@ right() {
   group=($!)
   phase feed 60 "$bin/gm_unit_tests" --gtest_filter='DataAugment*:EngineFeed*:ToolsFeed*' &
   group+=($!)
-  for each in determinism checks tools; do
+  for each in determinism checks tools runs; do
     phase $each 90 bash -c $each &
     group+=($!)
   done
