@@ -8,6 +8,10 @@
 // next ones meanwhile: latency is hidden by bytes in flight, not by occupancy alone. Sums over pixels:
 // bn_reduce.cuh.
 //
+// Passes that sum walk from the last pixel to the first, passes that write from the first to the last: a
+// cache smaller than the tensor then holds, when a pass begins, what that pass reads first. The kernel before
+// the sums wrote the last pixels last, and the sums end with the first ones.
+//
 // Braces round a loop with #pragma unroll under `if constexpr` are not style: nvcc 13.0 drops the statement
 // that follows a discarded branch of that form without them.
 #pragma once
@@ -75,9 +79,12 @@ struct BnGrid {
   }
   dim3 grid() const { return dim3(static_cast<unsigned>(blocks), static_cast<unsigned>(slices)); }
   dim3 block() const { return dim3(static_cast<unsigned>(columns), static_cast<unsigned>(rows)); }
-  /// Grid of a pass without sums: two rounds of what a card holds.
-  dim3 filling_grid(int64_t pixels, const Context& ctx) const {
-    const int64_t card = int64_t{8} * (ctx.sm_count > 0 ? ctx.sm_count : 128);
+  /// Grid of a pass without sums, by `kernel`: as many blocks as a card holds at once. More of them, which
+  /// start when others end, would each walk down the whole tensor once more.
+  template <class Kernel>
+  dim3 filling_grid(int64_t pixels, const Context& ctx, Kernel kernel) const {
+    const int64_t card =
+        int64_t{resident_blocks(kernel, columns * rows)} * (ctx.sm_count > 0 ? ctx.sm_count : 128);
     return dim3(static_cast<unsigned>(blocks_of(pixels, std::max<int64_t>(1, card / slices))),
                 static_cast<unsigned>(slices));
   }
@@ -121,17 +128,20 @@ struct BnPlace {
 };
 
 /// Deals the pixels first, first + step, ... in batches of R rows, with the loads of the next batch in flight
-/// while one is used: load(row, held) fills what is held of a row, use(held, row) takes it. In the last batch
-/// rows past the end are loaded as its first one and not used.
-template <class Held, int R, class Load, class Use>
+/// while one is used: load(row, held) fills what is held of a row, use(held, row) takes it. begin() is called
+/// once, when the first loads are on their way: what is loaded there, coefficients, arrives with them and not
+/// ahead of them. In the last batch rows past the end are loaded as its first one and not used.
+template <class Held, int R, class Load, class Begin, class Use>
 __device__ __forceinline__ void bn_stream(unsigned first, unsigned step, unsigned pixels, Load load,
-                                          Use use) {
+                                          Begin begin, Use use) {
+  if (first >= pixels) return;
   Held held[2][R];
   auto fetch = [&](unsigned r, int k) {
 #pragma unroll
     for (int u = 0; u < R; ++u) load(r + u * step < pixels ? r + u * step : r, held[k][u]);
   };
-  if (first < pixels) fetch(first, 0);
+  fetch(first, 0);
+  begin();
   for (unsigned r = first; r < pixels;) {
 #pragma unroll
     for (int k = 0; k < 2; ++k) {
