@@ -49,16 +49,23 @@ __device__ __forceinline__ void bn_image_sums(const T* const (&from)[kTensors], 
         for (int t = 0; t < kTensors; ++t) raw[u][t] = bn_load<T, N>(from[t] + at);
       }
     };
+    auto take = [&](int u) {
+      float v[kTensors][N];
+#pragma unroll
+      for (int t = 0; t < kTensors; ++t) bn_unpack(raw[u][t], v[t]);
+      use(v, sum);
+    };
     fetch(row);
     begin();
     for (int first = row;;) {
+      // A batch that is not whole is apart: behind a condition each, the loads would be moved to their uses.
+      if (first + (kInFlight - 1) * rows < pixels) {
 #pragma unroll
-      for (int u = 0; u < kInFlight; ++u) {
-        if (first + u * rows >= pixels) break;
-        float v[kTensors][N];
+        for (int u = 0; u < kInFlight; ++u) take(u);
+      } else {
 #pragma unroll
-        for (int t = 0; t < kTensors; ++t) bn_unpack(raw[u][t], v[t]);
-        use(v, sum);
+        for (int u = 0; u < kInFlight - 1; ++u)
+          if (first + u * rows < pixels) take(u);
       }
       first += rows * kInFlight;
       if (first >= pixels) break;
