@@ -212,13 +212,19 @@ __device__ __forceinline__ void bn_finish_channel(const BnFinishBackward& f, int
   f.v.q[c] = static_cast<float>(share * inv * inv * product);
 }
 
-// Stochastic depth: the factor of every image, drawn once a call rather than at every pixel. One thread per
-// image.
-static __global__ void bn_factors_kernel(DropPath drop, float* factor, int images) {
-  await_launch_before();
-  const int n = blockIdx.x * blockDim.x + threadIdx.x;
-  if (n < images) factor[n] = drop.factor(n);
-}
+/// Stochastic depth: the factor of every image, drawn once, by forward's kernel that finds the coefficients,
+/// and kept for backward.
+struct BnDraw {
+  DropPath drop;
+  float* factor = nullptr;  // null: none are drawn
+  int images = 0;
+
+  /// The share of thread `t` of `threads`.
+  __device__ __forceinline__ void operator()(unsigned t, unsigned threads) const {
+    if (!factor) return;
+    for (unsigned n = t; n < static_cast<unsigned>(images); n += threads) factor[n] = drop.factor(n);
+  }
+};
 /// The image a pixel is of, without a division: n * multiplier >> shift is n / d for all n < 2^31.
 struct BnImages {
   unsigned multiplier = 1u << 31, shift = 31;
@@ -274,14 +280,16 @@ inline BnFinishBackward bn_finish_backward_of(const OpCall& c, int gamma, BnVect
 }
 inline unsigned bn_vector_blocks(int64_t channels) { return static_cast<unsigned>((channels + 127) / 128); }
 
-/// The factors of stochastic depth, in the workspace behind `bn_gpu_workspace`; null when all are 1.
-inline const float* bn_launch_factors(const OpCall& c, const Shape& shape) {
+/// What a forward call draws: into saved[2] or, where nothing is kept, the workspace behind
+/// `bn_gpu_workspace`.
+inline BnDraw bn_draw_of(const OpCall& c, const Shape& shape) {
   const DropPath drop(c.attrs, c.ctx.step);
-  if (!drop) return nullptr;
-  float* factor = static_cast<float*>(c.workspace.data) + bn_gpu_workspace(shape.channels()) / sizeof(float);
-  GM_LAUNCH(bn_factors_kernel, bn_vector_blocks(shape[0]), 128, 0, c.ctx.stream, drop, factor,
-            static_cast<int>(shape[0]));
-  return factor;
+  if (drop.p.rate <= 0) return {};
+  float* const scratch = static_cast<float*>(c.workspace.data);
+  return {.drop = drop,
+          .factor = c.saved[2] ? c.saved[2].as<float>()
+                               : scratch + bn_gpu_workspace(shape.channels()) / sizeof(float),
+          .images = static_cast<int>(shape[0])};
 }
 
 }  // namespace gm::GM_BACKEND_NS

@@ -175,7 +175,8 @@ void bn_op_backward(const OpCall& c, bool pool) {
   const BnVectors v(memory, channels);
   const T* x = c.in[0].as<T>();
   const BnGradient<T> g{c.dout[0].as<T>(), pool ? c.dout[1].as<float>() : nullptr,
-                        static_cast<int>(pixels / s[0]), bn_launch_factors(c, s)};
+                        static_cast<int>(pixels / s[0]),
+                        DropPath(c.attrs, c.ctx.step) ? c.saved[2].as<float>() : nullptr};
   const BnFinishBackward finish = bn_finish_backward_of(c, 1, v, pixels);
   if (!finish.frozen || finish.dgamma || finish.dbeta)
     bn_launch_sums<T, A>(x, g, pixels, channels, memory + 8 * channels, finish, c.ctx);

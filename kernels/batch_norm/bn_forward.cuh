@@ -11,7 +11,7 @@ namespace gm::GM_BACKEND_NS {
 template <class T, int N>
 __global__ __launch_bounds__(kBnThreads, 2) void bn_statistics_kernel(const T* x, unsigned pixels,
                                                                       int channels, float* partial,
-                                                                      BnFinish finish) {
+                                                                      BnFinish finish, BnDraw draw) {
   await_launch_before();
   const BnPlace at(N, channels, sizeof(T));
   float s[N] = {}, q[N] = {};
@@ -38,6 +38,9 @@ __global__ __launch_bounds__(kBnThreads, 2) void bn_statistics_kernel(const T* x
 #pragma unroll
             for (int i = 0; i < N; ++i) finish.v.pivot[at.c + i] = pivot[i];
           }
+          // Of this block all threads have a row or, where pixels are fewer than rows, at least as many as there
+          // are pixels, and so images. Behind the pivot it takes no more registers.
+          if (blockIdx.x == 0 && blockIdx.y == 0) draw(linear_thread(), block_threads());
         },
         [&](const Row& held, unsigned) {
           float v[N];
@@ -55,9 +58,10 @@ __global__ __launch_bounds__(kBnThreads, 2) void bn_statistics_kernel(const T* x
 }
 
 // Inference and frozen BN: coefficients from the running statistics. One thread per channel.
-static __global__ void bn_running_kernel(BnFinish f, int channels) {
+static __global__ void bn_running_kernel(BnFinish f, int channels, BnDraw draw) {
   await_launch_before();
   const int c = blockIdx.x * blockDim.x + threadIdx.x;
+  draw(static_cast<unsigned>(c), gridDim.x * blockDim.x);
   if (c >= channels) return;
   const float inv = static_cast<float>(1.0 / sqrt(static_cast<double>(f.running_var[c]) + f.eps));
   f.v.mean[c] = f.running_mean[c];
@@ -252,20 +256,21 @@ void bn_op_forward(const OpCall& c, bool pool) {
   float* memory = static_cast<float*>(c.workspace.data);
   const BnVectors v(memory, channels);
   const BnFinish finish = bn_finish_of(c, 1, 0, v, pixels);
+  const BnDraw draw = bn_draw_of(c, s);
   const T* x = c.in[0].as<T>();
   if (BatchNormAttrs(c.attrs).training)
     bn_lanes<T>(channels, [&](auto n) {
       constexpr int N = decltype(n)::value;
       const BnGrid g(pixels, channels, N);
       GM_LAUNCH((bn_statistics_kernel<T, N>), g.grid(), g.block(), 0, c.ctx.stream, x, pixels,
-                static_cast<int>(channels), memory + 8 * channels, finish);
+                static_cast<int>(channels), memory + 8 * channels, finish, draw);
     });
   else
     GM_LAUNCH(bn_running_kernel, bn_vector_blocks(channels), 128, 0, c.ctx.stream, finish,
-              static_cast<int>(channels));
+              static_cast<int>(channels), draw);
   bn_launch_apply<T, A>(x, c.out[0].as<T>(), pool ? c.out[1].as<float>() : nullptr, s, v, c.ctx,
                         {.residual = c.in.size() > 3 ? c.in[3].as<T>() : nullptr,
-                         .factor = bn_launch_factors(c, s),
+                         .factor = draw.drop ? draw.factor : nullptr,
                          .image_pixels = static_cast<int>(pixels / s[0])});
 }
 
