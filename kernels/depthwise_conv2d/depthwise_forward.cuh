@@ -220,7 +220,7 @@ BnVectors dw_launch_normalised(const OpCall& c, const DepthwiseShape& d, T* yc) 
   } else {
     dw_launch_forward<T, DwEnd::any>(x, w, nullptr, yc, d, Act::none, nullptr, finish, c.ctx);
     GM_LAUNCH(bn_running_kernel, bn_vector_blocks(d.channels), 128, 0, c.ctx.stream, finish,
-              static_cast<int>(d.channels));
+              static_cast<int>(d.channels), BnDraw());
   }
   return v;
 }
