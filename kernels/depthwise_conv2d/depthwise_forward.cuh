@@ -177,7 +177,6 @@ bool dw_launch_forward(const T* x, const T* w, const float* bias, T* y, const De
   const DepthwiseSlices sl(d.channels, kDwLanes);
   const DwShape shape(d, sl.columns);
   GM_CHECK(sl.slices <= kBnSlices, "depthwise: too many channels");
-  const int64_t most = std::clamp<int64_t>(kDwBlocks / sl.slices, 1, kBnGpuBlocks);
   const unsigned threads = static_cast<unsigned>(sl.columns * sl.rows),
                  slices = static_cast<unsigned>(sl.slices);
   if (depthwise_marches(d)) {
@@ -186,14 +185,15 @@ bool dw_launch_forward(const T* x, const T* w, const float* bias, T* y, const De
       const size_t shared = k.value > 3 ? sizeof(float) * d.taps() * sl.columns * kDwLanes : 0;
       dw_choose_forward<T, End, k.value>(m, act, [&](auto tile, auto whole, auto end) {
         GM_LAUNCH((dw_forward_kernel<T, k.value, s.value, tile.value, whole.value, end.value>),
-                  dim3(static_cast<unsigned>(m.blocks(sl, most)), slices), threads, shared, ctx.stream, x, w,
-                  bias, y, shape, DwMarch(m), act, partial, finish);
+                  dim3(static_cast<unsigned>(m.blocks), slices), threads, shared, ctx.stream, x, w, bias, y,
+                  shape, DwMarch(m), act, partial, finish);
       });
     });
     return true;
   }
   constexpr bool Stats = End == DwEnd::statistics;
   const int64_t pixels = d.images * d.out_height * d.out_width;
+  const int64_t most = std::clamp<int64_t>(kDwBlocks / sl.slices, 1, kBnGpuBlocks);
   const dim3 grid(static_cast<unsigned>(std::clamp<int64_t>((pixels + sl.rows - 1) / sl.rows, 1, most)),
                   slices);
   if (sl.lanes == 1)

@@ -169,7 +169,7 @@ int dw_launch_march_backward(const T* x, const T* w, const DwIncoming<T>& in, T*
     const DepthwiseMarch& m = back.march;
     auto launch = [&](auto tile, auto alone, auto before) {
       GM_LAUNCH((dw_march_backward_kernel<T, tile.value, alone.value, before.value>),
-                dim3(static_cast<unsigned>(back.blocks), static_cast<unsigned>(sl.slices)),
+                dim3(static_cast<unsigned>(m.blocks), static_cast<unsigned>(sl.slices)),
                 static_cast<unsigned>(sl.columns * sl.rows),
                 dw_sums_bytes(d.taps(), kDwLanes, kDwBackThreads), ctx.stream, x, w, in, dx, add_dx,
                 DwShape(d, sl.columns), DwMarch(m), partial);
@@ -190,7 +190,7 @@ int dw_launch_march_backward(const T* x, const T* w, const DwIncoming<T>& in, T*
     } else {
       strip(std::integral_constant<DwBefore, DwBefore::norm_any>{});
     }
-    return back.blocks;
+    return m.blocks;
   }
   return 0;
 }
