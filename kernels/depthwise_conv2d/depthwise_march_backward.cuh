@@ -72,6 +72,32 @@ __global__ __launch_bounds__(kDwBackThreads, kDwBackBlocks) void dw_march_backwa
   GM_DYN_SHARED(float, shared);
   const auto [column, lane, lanes, slice, first, c] = DwThread(d, N);
   const bool active = c < d.channels;
+  const int pitch = d.width * d.channels;
+  // The unit that is marched down. Columns -1 and TW of its strip may lie outside the image; what does is 0.
+  int unit = static_cast<int>(blockIdx.x) * lanes + lane, image = 0, first_row = 0, rows = 0;
+  bool left = false, right = false;
+  int64_t corner = 0;
+  DwPixel<T, N> dy[J], yc[kNorm ? J : 1], pixel[TW];
+  auto fetch = [&](int ih) {  // or the nearest row of the image, for nothing
+    const int64_t row = corner + int64_t{max(0, min(ih, d.height - 1))} * pitch;
+#pragma unroll
+    for (int j = 0; j < J; ++j) {
+      if ((j == 0 && !left) || (j == J - 1 && !right)) continue;
+      dy[j].load(in.g.dy + row + (j - 1) * d.channels);
+      if constexpr (kNorm) yc[j].load(in.yc + row + (j - 1) * d.channels);
+    }
+  };
+  auto begin = [&] {  // false: that was the last
+    if (!active || unit >= m.units) return false;
+    const DwUnit at(m, unit, TW, d);
+    image = at.image, first_row = at.row, rows = at.rows;
+    corner = int64_t{at.image} * d.height * pitch + at.column * d.channels + c;
+    left = !Alone && at.column > 0, right = !Alone && at.column + TW < d.width;
+    fetch(at.row - 1);
+    return true;
+  };
+  // Before weights and coefficients are waited for: the first row's loads are in flight together with theirs.
+  bool more = begin();
   float wr[K * K][N] = {}, sums[K * K][N] = {};
   DwNormGradient<T, N, Before> through;
   if (active) {
@@ -79,24 +105,8 @@ __global__ __launch_bounds__(kDwBackThreads, kDwBackBlocks) void dw_march_backwa
     for (int k = 0; k < K * K; ++k) load_lanes<T, N>(w + k * d.channels + c, wr[k]);
     through.channels(in, c);
   }
-  const int pitch = d.width * d.channels;
-  for (int unit = static_cast<int>(blockIdx.x) * lanes + lane; active && unit < m.units;
-       unit += static_cast<int>(gridDim.x) * lanes) {
-    const DwUnit at(m, unit, TW, d);
-    through.image(in, at.image, d.channels, c);
-    const int64_t corner = int64_t{at.image} * d.height * pitch + at.column * d.channels + c;
-    // Columns -1 and TW of the strip may lie outside the image; what does is 0.
-    const bool left = !Alone && at.column > 0, right = !Alone && at.column + TW < d.width;
-    DwPixel<T, N> dy[J], yc[kNorm ? J : 1], pixel[TW];
-    auto fetch = [&](int ih) {  // or the nearest row of the image, for nothing
-      const int64_t row = corner + int64_t{max(0, min(ih, d.height - 1))} * pitch;
-#pragma unroll
-      for (int j = 0; j < J; ++j) {
-        if ((j == 0 && !left) || (j == J - 1 && !right)) continue;
-        dy[j].load(in.g.dy + row + (j - 1) * d.channels);
-        if constexpr (kNorm) yc[j].load(in.yc + row + (j - 1) * d.channels);
-      }
-    };
+  while (more) {
+    through.image(in, image, d.channels, c);
     float window[K][J][N];  // row t of the march in slot t % K
     auto take_row = [&](float(&to)[J][N], bool inside) {
 #pragma unroll
@@ -112,14 +122,13 @@ __global__ __launch_bounds__(kDwBackThreads, kDwBackBlocks) void dw_march_backwa
         }
       }
     };
-    fetch(at.row - 1);
-    for (int t0 = 0; t0 < at.rows + K - 1; t0 += K)
+    for (int t0 = 0; t0 < rows + K - 1; t0 += K)
 #pragma unroll
       for (int u = 0; u < K; ++u) {
-        const int t = t0 + u, ih = at.row + t - (K - 1);
-        if (t >= at.rows + K - 1) break;
-        take_row(window[u], static_cast<unsigned>(at.row - 1 + t) < static_cast<unsigned>(d.height));
-        fetch(at.row + t);
+        const int t = t0 + u, ih = first_row + t - (K - 1);
+        if (t >= rows + K - 1) break;
+        take_row(window[u], static_cast<unsigned>(first_row - 1 + t) < static_cast<unsigned>(d.height));
+        fetch(first_row + t);
         if (t >= K - 1) {
           float own[TW][N];
 #pragma unroll
@@ -153,6 +162,8 @@ __global__ __launch_bounds__(kDwBackThreads, kDwBackBlocks) void dw_march_backwa
 #pragma unroll
         for (int q = 0; q < TW; ++q) pixel[q].load(x + next + q * d.channels);
       }
+    unit += static_cast<int>(gridDim.x) * lanes;
+    more = begin();
   }
   if (!partial) return;
   dw_block_sums(sums, 0, shared, d, partial);
