@@ -16,9 +16,9 @@ constexpr int kDwBlocks = 528;
 constexpr int kDwAtOnce = kDwBlocks / 2;
 
 /// Backward that marches: threads of a block, blocks of a processor, and of an H100 at once; the time of a
-/// unit before its first row, in rows.
+/// unit besides its rows and those that only fill the window, in rows.
 constexpr int kDwBackThreads = 128, kDwBackBlocks = 3, kDwBackAtOnce = 132 * kDwBackBlocks;
-constexpr double kDwBackOverhead = 2.2;
+constexpr double kDwBackOverhead = 0.2;
 
 /// Channels of one thread in backward: the window, weights and sums of a 5x5 kernel leave registers for one.
 constexpr int depthwise_lanes(int kernel) { return kernel >= 5 ? 1 : 2; }
@@ -81,19 +81,21 @@ struct DepthwiseMarch {
 
   /// Forward.
   DepthwiseMarch(const DepthwiseShape& d, DType type, const DepthwiseSlices& sl)
-      : DepthwiseMarch(d, type, sl, 1.5,
+      : DepthwiseMarch(d, type, sl, d.kernel == 3 ? 7 : 4, 1.5,
                        [&](int64_t groups) { return DepthwiseBlocks::forward(groups, sl.slices); }) {}
 
-  /// deal(groups): their DepthwiseBlocks; overhead: the time of a unit besides its rows, in rows.
+  /// widest: columns of a strip that registers hold; overhead: the time of a unit besides its rows, in rows;
+  /// deal(groups): their DepthwiseBlocks.
   template <class Deal>
-  DepthwiseMarch(const DepthwiseShape& d, DType type, const DepthwiseSlices& sl, double overhead, Deal deal)
+  DepthwiseMarch(const DepthwiseShape& d, DType type, const DepthwiseSlices& sl, int widest, double overhead,
+                 Deal deal)
       : tile(4), whole(false) {
     const int width = static_cast<int>(d.out_width), half = d.kernel / 2;
     const int64_t pad_right = (d.out_width - 1) * d.stride + d.kernel - d.pad_left - d.width;
     // f32 is for checks, not for speed.
     if (type == DType::bf16 && d.pad_left <= half && pad_right <= half)
       for (int t : {4, 6, 7})
-        if (width % t == 0 && (t == 4 || d.kernel == 3)) tile = t, whole = true;
+        if (width % t == 0 && t <= widest) tile = t, whole = true;
     strips = (width + tile - 1) / tile;
     // Bands fill a card with few images, but each reads rows of its neighbour and waits for its first row:
     // the count of least time.
@@ -129,22 +131,22 @@ inline int64_t depthwise_gpu_partials(const DepthwiseShape& d) {
 struct DepthwiseMarchBack {
   DepthwiseSlices slices;
   DepthwiseMarch march;
-  bool fits;  // 3x3, stride 1, a map as large as the input that strips fill
+  bool fits;  // 3x3 or 5x5, stride 1, a map as large as the input that strips fill
 
   explicit DepthwiseMarchBack(const DepthwiseShape& d)
-      : DepthwiseMarchBack(d, {d.channels, kDwLanes, kDwBackThreads}) {}
+      : DepthwiseMarchBack(d, {d.channels, depthwise_lanes(d.kernel), kDwBackThreads}) {}
 
  private:
   DepthwiseMarchBack(const DepthwiseShape& d, const DepthwiseSlices& sl)
       : slices(sl),
-        march(d, DType::bf16, sl, kDwBackOverhead,
+        march(d, DType::bf16, sl, d.kernel == 3 ? 7 : 6, d.kernel - 1 + kDwBackOverhead,
               [&](int64_t groups) {
                 const int most = std::max(1, kDwBackAtOnce / sl.slices);
                 return DepthwiseBlocks(groups, sl.slices, most, kDwBackAtOnce);
               }),
-        fits(d.kernel == 3 && d.stride == 1 && d.pad_top == 1 && d.pad_left == 1 &&
-             d.out_height == d.height && d.out_width == d.width && d.channels % kDwLanes == 0 &&
-             march.whole) {}
+        fits((d.kernel == 3 || d.kernel == 5) && d.stride == 1 && d.pad_top == d.kernel / 2 &&
+             d.pad_left == d.kernel / 2 && d.out_height == d.height && d.out_width == d.width &&
+             d.channels % depthwise_lanes(d.kernel) == 0 && march.whole) {}
 };
 /// Backward: partial weight gradients [partials][taps][C] f32.
 inline size_t depthwise_gpu_workspace(const DepthwiseShape& d) {
