@@ -43,14 +43,44 @@ TEST(LayersDepthwisePlan, UnitsCoverEveryOutputOnce) {
           EXPECT_LT((m.bands - 1) * m.band_rows, d.out_height);
           EXPECT_EQ(m.units, batch * m.strips * m.bands);
           if (m.whole) EXPECT_EQ(m.strips * m.tile, d.out_width);
-          const int64_t most = std::max(1, kDwBlocks / sl.slices);
-          EXPECT_LE(m.blocks(sl, most), most);
+          EXPECT_LE(m.blocks, std::max(1, kDwBlocks / sl.slices));
+          EXPECT_LE(m.blocks, kBnGpuBlocks);
         });
+}
+
+TEST(LayersDepthwisePlan, NoOtherNumberOfForwardBlocksIsThroughInFewerRounds) {
+  auto round_up = [](int64_t a, int64_t b) { return (a + b - 1) / b; };
+  for (const char* model : {"effv2s_cbam", "effg0", "effg3"})
+    for (int64_t batch : {1, 64, 256})
+      for_depthwise(model, 96, batch, [&](const DepthwiseShape& d) {
+        const DepthwiseSlices sl(d.channels, kDwLanes);
+        const DepthwiseMarch m(d, DType::bf16, sl);
+        const int64_t groups = round_up(m.units, sl.rows);
+        auto rounds = [&](int64_t blocks) {
+          return round_up(groups, blocks) * round_up(blocks * sl.slices, kDwAtOnce);
+        };
+        for (int64_t b = 1; b <= std::min<int64_t>(kDwBlocks / sl.slices, kBnGpuBlocks); ++b)
+          EXPECT_LE(rounds(m.blocks), rounds(b)) << m.blocks << " or " << b << " blocks";
+      });
+}
+
+// 528 blocks at most would be 336 of two units each, the second wave of them a quarter full.
+TEST(LayersDepthwisePlan, WhatIsLeftOverMakesNoWaveOfItsOwn) {
+  int found = 0;
+  for_depthwise("effg3", 96, 256, [&](const DepthwiseShape& d) {
+    if (d.kernel != 5 || d.stride != 1) return;
+    ++found;
+    const DepthwiseSlices sl(d.channels, kDwLanes);
+    const DepthwiseMarch m(d, DType::bf16, sl);
+    EXPECT_LE(m.blocks * sl.slices, kDwAtOnce);
+    EXPECT_EQ(m.units, m.blocks * sl.rows * 3);
+  });
+  EXPECT_GT(found, 0);
 }
 
 TEST(LayersDepthwisePlan, BackwardMarchesThroughTheMapsOfThePapers) {
   for (const auto& [model, size, batch, wanted] :
-       {std::tuple{"effv2s_cbam", 224, 64, 28}, {"effg3", 96, 256, 13}, {"effg3", 96, 64, 13}}) {
+       {std::tuple{"effv2s_cbam", 224, 64, 28}, {"effg3", 96, 256, 17}, {"effg3", 96, 64, 17}}) {
     int marching = 0;
     for_depthwise(model, size, batch, [&](const DepthwiseShape& d) {
       const DepthwiseMarchBack back(d);
@@ -62,8 +92,8 @@ TEST(LayersDepthwisePlan, BackwardMarchesThroughTheMapsOfThePapers) {
           << "partial sums are planned for the tiled kernel's slices";
       EXPECT_EQ(back.march.strips * back.march.tile, d.width);
       EXPECT_GE(back.march.bands * back.march.band_rows, d.height);
-      EXPECT_LE(back.blocks, depthwise_gpu_partials(d));
-      EXPECT_LE(back.blocks * sl.slices, kDwBackAtOnce);
+      EXPECT_LE(back.march.blocks, depthwise_gpu_partials(d));
+      EXPECT_LE(back.march.blocks * sl.slices, kDwBackAtOnce);
     });
     EXPECT_EQ(marching, wanted) << model;
   }

@@ -8,6 +8,10 @@
 // next ones meanwhile: latency is hidden by bytes in flight, not by occupancy alone. Sums over pixels:
 // bn_reduce.cuh.
 //
+// Passes that sum walk from the last pixel to the first, passes that write from the first to the last: a
+// cache smaller than the tensor then holds, when a pass begins, what that pass reads first. The kernel before
+// the sums wrote the last pixels last, and the sums end with the first ones.
+//
 // Braces round a loop with #pragma unroll under `if constexpr` are not style: nvcc 13.0 drops the statement
 // that follows a discarded branch of that form without them.
 #pragma once
@@ -75,9 +79,12 @@ struct BnGrid {
   }
   dim3 grid() const { return dim3(static_cast<unsigned>(blocks), static_cast<unsigned>(slices)); }
   dim3 block() const { return dim3(static_cast<unsigned>(columns), static_cast<unsigned>(rows)); }
-  /// Grid of a pass without sums: two rounds of what a card holds.
-  dim3 filling_grid(int64_t pixels, const Context& ctx) const {
-    const int64_t card = int64_t{8} * (ctx.sm_count > 0 ? ctx.sm_count : 128);
+  /// Grid of a pass without sums, by `kernel`: as many blocks as a card holds at once. More of them, which
+  /// start when others end, would each walk down the whole tensor once more.
+  template <class Kernel>
+  dim3 filling_grid(int64_t pixels, const Context& ctx, Kernel kernel) const {
+    const int64_t card =
+        int64_t{resident_blocks(kernel, columns * rows)} * (ctx.sm_count > 0 ? ctx.sm_count : 128);
     return dim3(static_cast<unsigned>(blocks_of(pixels, std::max<int64_t>(1, card / slices))),
                 static_cast<unsigned>(slices));
   }
@@ -121,17 +128,20 @@ struct BnPlace {
 };
 
 /// Deals the pixels first, first + step, ... in batches of R rows, with the loads of the next batch in flight
-/// while one is used: load(row, held) fills what is held of a row, use(held, row) takes it. In the last batch
-/// rows past the end are loaded as its first one and not used.
-template <class Held, int R, class Load, class Use>
+/// while one is used: load(row, held) fills what is held of a row, use(held, row) takes it. begin() is called
+/// once, when the first loads are on their way: what is loaded there, coefficients, arrives with them and not
+/// ahead of them. In the last batch rows past the end are loaded as its first one and not used.
+template <class Held, int R, class Load, class Begin, class Use>
 __device__ __forceinline__ void bn_stream(unsigned first, unsigned step, unsigned pixels, Load load,
-                                          Use use) {
+                                          Begin begin, Use use) {
+  if (first >= pixels) return;
   Held held[2][R];
   auto fetch = [&](unsigned r, int k) {
 #pragma unroll
     for (int u = 0; u < R; ++u) load(r + u * step < pixels ? r + u * step : r, held[k][u]);
   };
-  if (first < pixels) fetch(first, 0);
+  fetch(first, 0);
+  begin();
   for (unsigned r = first; r < pixels;) {
 #pragma unroll
     for (int k = 0; k < 2; ++k) {
@@ -202,13 +212,19 @@ __device__ __forceinline__ void bn_finish_channel(const BnFinishBackward& f, int
   f.v.q[c] = static_cast<float>(share * inv * inv * product);
 }
 
-// Stochastic depth: the factor of every image, drawn once a call rather than at every pixel. One thread per
-// image.
-static __global__ void bn_factors_kernel(DropPath drop, float* factor, int images) {
-  await_launch_before();
-  const int n = blockIdx.x * blockDim.x + threadIdx.x;
-  if (n < images) factor[n] = drop.factor(n);
-}
+/// Stochastic depth: the factor of every image, drawn once, by forward's kernel that finds the coefficients,
+/// and kept for backward.
+struct BnDraw {
+  DropPath drop;
+  float* factor = nullptr;  // null: none are drawn
+  int images = 0;
+
+  /// The share of thread `t` of `threads`.
+  __device__ __forceinline__ void operator()(unsigned t, unsigned threads) const {
+    if (!factor) return;
+    for (unsigned n = t; n < static_cast<unsigned>(images); n += threads) factor[n] = drop.factor(n);
+  }
+};
 /// The image a pixel is of, without a division: n * multiplier >> shift is n / d for all n < 2^31.
 struct BnImages {
   unsigned multiplier = 1u << 31, shift = 31;
@@ -264,14 +280,16 @@ inline BnFinishBackward bn_finish_backward_of(const OpCall& c, int gamma, BnVect
 }
 inline unsigned bn_vector_blocks(int64_t channels) { return static_cast<unsigned>((channels + 127) / 128); }
 
-/// The factors of stochastic depth, in the workspace behind `bn_gpu_workspace`; null when all are 1.
-inline const float* bn_launch_factors(const OpCall& c, const Shape& shape) {
+/// What a forward call draws: into saved[2] or, where nothing is kept, the workspace behind
+/// `bn_gpu_workspace`.
+inline BnDraw bn_draw_of(const OpCall& c, const Shape& shape) {
   const DropPath drop(c.attrs, c.ctx.step);
-  if (!drop) return nullptr;
-  float* factor = static_cast<float*>(c.workspace.data) + bn_gpu_workspace(shape.channels()) / sizeof(float);
-  GM_LAUNCH(bn_factors_kernel, bn_vector_blocks(shape[0]), 128, 0, c.ctx.stream, drop, factor,
-            static_cast<int>(shape[0]));
-  return factor;
+  if (drop.p.rate <= 0) return {};
+  float* const scratch = static_cast<float*>(c.workspace.data);
+  return {.drop = drop,
+          .factor = c.saved[2] ? c.saved[2].as<float>()
+                               : scratch + bn_gpu_workspace(shape.channels()) / sizeof(float),
+          .images = static_cast<int>(shape[0])};
 }
 
 }  // namespace gm::GM_BACKEND_NS

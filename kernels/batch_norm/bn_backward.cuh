@@ -88,11 +88,14 @@ __global__ __launch_bounds__(kBnThreads,
   const BnPlace at(N, channels, sizeof(T));
   float s[N] = {}, q[N] = {};
   if (at.c < channels) {
+    const unsigned last = pixels - 1;  // walked from there to the first
     float mean[N] = {}, scale[N] = {}, beta[N] = {};
-    if (x) finish.load<N, A != Act::none>(at.c, mean, scale, beta);
     using Row = BnRow<T, N, A, kPlain>;
     bn_stream<Row, 2>(
-        at.start, at.step, pixels, [&](unsigned row, Row& held) { held.load(x, g, images, row, at); },
+        at.start, at.step, pixels, [&](unsigned k, Row& held) { held.load(x, g, images, last - k, at); },
+        [&] {
+          if (x) finish.load<N, A != Act::none>(at.c, mean, scale, beta);
+        },
         [&](const Row& held, unsigned) {
           if constexpr (!kPlain) {
             if (held.factor == 0.f) return;  // a dropped image adds nothing
@@ -120,23 +123,25 @@ __global__ __launch_bounds__(kBnThreads, 2) void bn_backward_apply_kernel(const 
   await_launch_before();
   const BnPlace at(N, channels, sizeof(T));
   if (at.c >= channels) return;
-  float mean[N], scale[N], beta[N], shift[N] = {}, slope[N] = {};
-  k.load<N, A != Act::none>(at.c, mean, scale, beta);
-  if (!k.frozen) {
-    load_lanes<float, N>(k.v.c + at.c, shift);
-    load_lanes<float, N>(k.v.q + at.c, slope);
-  }
   constexpr bool kFolded = sizeof(T) == 2;
-  if constexpr (kFolded) {
-#pragma unroll
-    for (int i = 0; i < N; ++i) {
-      if constexpr (A != Act::none) beta[i] -= mean[i] * scale[i];
-      shift[i] -= mean[i] * slope[i];
-    }
-  }
+  float mean[N], scale[N], beta[N], shift[N] = {}, slope[N] = {};
   using Row = BnRow<T, N, A, kPlain>;
   bn_stream<Row, 2>(
       at.start, at.step, pixels, [&](unsigned row, Row& held) { held.load(x, g, images, row, at); },
+      [&] {
+        k.load<N, A != Act::none>(at.c, mean, scale, beta);
+        if (!k.frozen) {
+          load_lanes<float, N>(k.v.c + at.c, shift);
+          load_lanes<float, N>(k.v.q + at.c, slope);
+        }
+        if constexpr (kFolded) {
+#pragma unroll
+          for (int i = 0; i < N; ++i) {
+            if constexpr (A != Act::none) beta[i] -= mean[i] * scale[i];
+            shift[i] -= mean[i] * slope[i];
+          }
+        }
+      },
       [&](const Row& held, unsigned row) {
         float v[N], dz[N];
         held.template get<kFolded>(g, channels, at.c, mean, scale, beta, v, dz);
@@ -170,7 +175,8 @@ void bn_op_backward(const OpCall& c, bool pool) {
   const BnVectors v(memory, channels);
   const T* x = c.in[0].as<T>();
   const BnGradient<T> g{c.dout[0].as<T>(), pool ? c.dout[1].as<float>() : nullptr,
-                        static_cast<int>(pixels / s[0]), bn_launch_factors(c, s)};
+                        static_cast<int>(pixels / s[0]),
+                        DropPath(c.attrs, c.ctx.step) ? c.saved[2].as<float>() : nullptr};
   const BnFinishBackward finish = bn_finish_backward_of(c, 1, v, pixels);
   if (!finish.frozen || finish.dgamma || finish.dbeta)
     bn_launch_sums<T, A>(x, g, pixels, channels, memory + 8 * channels, finish, c.ctx);
@@ -179,7 +185,8 @@ void bn_op_backward(const OpCall& c, bool pool) {
     constexpr int N = decltype(n)::value;
     const BnGrid grid(pixels, channels, N, true);
     auto launch = [&](auto plain) {
-      GM_LAUNCH((bn_backward_apply_kernel<T, N, A, plain.value>), grid.filling_grid(pixels, c.ctx),
+      GM_LAUNCH((bn_backward_apply_kernel<T, N, A, plain.value>),
+                grid.filling_grid(pixels, c.ctx, bn_backward_apply_kernel<T, N, A, plain.value>),
                 grid.block(), 0, c.ctx.stream, x, g, c.din[0].view.as<T>(), pixels,
                 static_cast<int>(channels), finish, c.din[0].mode == GradMode::accumulate,
                 BnImages(g.image_pixels));

@@ -11,31 +11,37 @@ namespace gm::GM_BACKEND_NS {
 template <class T, int N>
 __global__ __launch_bounds__(kBnThreads, 2) void bn_statistics_kernel(const T* x, unsigned pixels,
                                                                       int channels, float* partial,
-                                                                      BnFinish finish) {
+                                                                      BnFinish finish, BnDraw draw) {
   await_launch_before();
   const BnPlace at(N, channels, sizeof(T));
   float s[N] = {}, q[N] = {};
   if (at.c < channels) {
     const T* const p = x + at.c;
+    const unsigned last = pixels - 1;  // walked from there to the first
     float pivot[N] = {};
-    BnRaw<T, N> probe[8];
-#pragma unroll
-    for (int k = 0; k < 8; ++k)
-      probe[k] = bn_load<T, N>(at.row(p, static_cast<unsigned>(uint64_t{pixels} * k / 8)));
-#pragma unroll
-    for (int k = 0; k < 8; ++k) {
-      float v[N];
-      bn_unpack(probe[k], v);
-#pragma unroll
-      for (int i = 0; i < N; ++i) pivot[i] += v[i] * 0.125f;
-    }
-    if (blockIdx.x == 0 && threadIdx.y == 0) {
-#pragma unroll
-      for (int i = 0; i < N; ++i) finish.v.pivot[at.c + i] = pivot[i];
-    }
     using Row = BnRaw<T, N>;
     bn_stream<Row, 4>(
-        at.start, at.step, pixels, [&](unsigned row, Row& held) { held = bn_load<T, N>(at.row(p, row)); },
+        at.start, at.step, pixels, [&](unsigned k, Row& held) { held = bn_load<T, N>(at.row(p, last - k)); },
+        [&] {
+          BnRaw<T, N> probe[8];
+#pragma unroll
+          for (int k = 0; k < 8; ++k)
+            probe[k] = bn_load<T, N>(at.row(p, static_cast<unsigned>(uint64_t{pixels} * k / 8)));
+#pragma unroll
+          for (int k = 0; k < 8; ++k) {
+            float v[N];
+            bn_unpack(probe[k], v);
+#pragma unroll
+            for (int i = 0; i < N; ++i) pivot[i] += v[i] * 0.125f;
+          }
+          if (blockIdx.x == 0 && threadIdx.y == 0) {
+#pragma unroll
+            for (int i = 0; i < N; ++i) finish.v.pivot[at.c + i] = pivot[i];
+          }
+          // Of this block all threads have a row or, where pixels are fewer than rows, at least as many as there
+          // are pixels, and so images. Behind the pivot it takes no more registers.
+          if (blockIdx.x == 0 && blockIdx.y == 0) draw(linear_thread(), block_threads());
+        },
         [&](const Row& held, unsigned) {
           float v[N];
           bn_unpack(held, v);
@@ -52,9 +58,10 @@ __global__ __launch_bounds__(kBnThreads, 2) void bn_statistics_kernel(const T* x
 }
 
 // Inference and frozen BN: coefficients from the running statistics. One thread per channel.
-static __global__ void bn_running_kernel(BnFinish f, int channels) {
+static __global__ void bn_running_kernel(BnFinish f, int channels, BnDraw draw) {
   await_launch_before();
   const int c = blockIdx.x * blockDim.x + threadIdx.x;
+  draw(static_cast<unsigned>(c), gridDim.x * blockDim.x);
   if (c >= channels) return;
   const float inv = static_cast<float>(1.0 / sqrt(static_cast<double>(f.running_var[c]) + f.eps));
   f.v.mean[c] = f.running_mean[c];
@@ -70,6 +77,7 @@ struct BnAffine {
   static constexpr bool kFolded = sizeof(T) == 2;
   float mean[kFolded ? 1 : N], scale[N], shift[N];
 
+  BnAffine() = default;  // to be assigned before use
   __device__ __forceinline__ BnAffine(const BnVectors& k, int c) {
     float m[N];
     load_lanes<float, N>(k.mean + c, m);
@@ -111,7 +119,7 @@ __global__ __launch_bounds__(kBnThreads, kTail ? 2 : 4) void bn_apply_kernel(con
   await_launch_before();
   const BnPlace at(N, channels, sizeof(T));
   if (at.c >= channels) return;
-  const BnAffine<T, N> normalise(k, at.c);
+  BnAffine<T, N> normalise;
   const T* const residuals = tail.residual ? tail.residual + at.c : x + at.c;
   x += at.c;
   y += at.c;
@@ -128,6 +136,7 @@ __global__ __launch_bounds__(kBnThreads, kTail ? 2 : 4) void bn_apply_kernel(con
           held.factor = tail.factor ? tail.factor[images.of(row)] : 1.f;
         }
       },
+      [&] { normalise = BnAffine<T, N>(k, at.c); },
       [&](const Row& held, unsigned row) {
         float v[N];
         bn_unpack(held.x, v);
@@ -163,7 +172,7 @@ __global__ __launch_bounds__(kBnThreads, 3) void bn_apply_pool_kernel(const T* x
   const BnPlace at(N, channels, sizeof(T));
   float sum[1][N] = {};
   if (at.c < channels) {
-    const BnAffine<T, N> normalise(k, at.c);
+    BnAffine<T, N> normalise;
     const uint64_t image = uint64_t{blockIdx.x} * pixels * channels + at.c;
     x += image;
     y += image;
@@ -171,6 +180,7 @@ __global__ __launch_bounds__(kBnThreads, 3) void bn_apply_pool_kernel(const T* x
     bn_stream<Row, 2>(
         threadIdx.y, blockDim.y, pixels,
         [&](unsigned row, Row& held) { held = bn_load<T, N>(at.row(x, row)); },
+        [&] { normalise = BnAffine<T, N>(k, at.c); },
         [&](const Row& held, unsigned row) {
           float v[N];
           bn_unpack(held, v);
@@ -195,16 +205,16 @@ __global__ __launch_bounds__(32 * kBnImageRows, 4) void bn_pool_kernel(const T* 
                                                                        int channels, BnVectors k) {
   await_launch_before();
   const int c = (static_cast<int>(blockIdx.x) * 32 + static_cast<int>(threadIdx.x)) * N;
-  const BnAffine<T, N> normalise(k, min(c, channels - N));
+  BnAffine<T, N> normalise;
   const T* const from[] = {x};
   bn_image_sums<T, N, 1, 1>(
-      from, pixels, channels, c,
+      from, pixels, channels, c, [&] { normalise = BnAffine<T, N>(k, c); },
       [&](const float(&v)[1][N], float(&sum)[1][N]) {
 #pragma unroll
         for (int i = 0; i < N; ++i) sum[0][i] += act_value<A, T>(normalise(i, v[0][i]));
       },
-      [&](int channel, const float(&total)[1]) {
-        pooled[int64_t{blockIdx.y} * channels + channel] = total[0] / static_cast<float>(pixels);
+      [&](unsigned image, int channel, const float(&total)[1]) {
+        pooled[int64_t{image} * channels + channel] = total[0] / static_cast<float>(pixels);
       });
 }
 
@@ -226,16 +236,16 @@ void bn_launch_apply(const T* x, T* y, float* pooled, const Shape& shape, BnVect
     constexpr int N = decltype(n)::value;
     const BnGrid g(pixels, channels, N);
     const BnGrid whole(pixels, channels, N, true);
-    const dim3 all = whole.filling_grid(pixels, ctx);
+    auto all = [&](auto kernel) { return whole.filling_grid(pixels, ctx, kernel); };
     if (pooled)
       GM_LAUNCH((bn_apply_pool_kernel<T, N, A>), dim3(unsigned(shape[0]), unsigned(g.slices)), g.block(), 0,
                 ctx.stream, x, y, pooled, static_cast<int>(pixels / shape[0]), static_cast<int>(channels), k);
     else if (tail.residual || tail.factor || tail.gate)
-      GM_LAUNCH((bn_apply_kernel<T, N, A, true>), all, whole.block(), 0, ctx.stream, x, y, pixels,
-                static_cast<int>(channels), k, tail, BnImages(tail.image_pixels));
+      GM_LAUNCH((bn_apply_kernel<T, N, A, true>), all(bn_apply_kernel<T, N, A, true>), whole.block(), 0,
+                ctx.stream, x, y, pixels, static_cast<int>(channels), k, tail, BnImages(tail.image_pixels));
     else
-      GM_LAUNCH((bn_apply_kernel<T, N, A, false>), all, whole.block(), 0, ctx.stream, x, y, pixels,
-                static_cast<int>(channels), k, tail, BnImages());
+      GM_LAUNCH((bn_apply_kernel<T, N, A, false>), all(bn_apply_kernel<T, N, A, false>), whole.block(), 0,
+                ctx.stream, x, y, pixels, static_cast<int>(channels), k, tail, BnImages());
   });
 }
 /// Forward of batch_norm and batch_norm_act. Workspace: vectors [6][C], then partials.
@@ -246,20 +256,21 @@ void bn_op_forward(const OpCall& c, bool pool) {
   float* memory = static_cast<float*>(c.workspace.data);
   const BnVectors v(memory, channels);
   const BnFinish finish = bn_finish_of(c, 1, 0, v, pixels);
+  const BnDraw draw = bn_draw_of(c, s);
   const T* x = c.in[0].as<T>();
   if (BatchNormAttrs(c.attrs).training)
     bn_lanes<T>(channels, [&](auto n) {
       constexpr int N = decltype(n)::value;
       const BnGrid g(pixels, channels, N);
       GM_LAUNCH((bn_statistics_kernel<T, N>), g.grid(), g.block(), 0, c.ctx.stream, x, pixels,
-                static_cast<int>(channels), memory + 8 * channels, finish);
+                static_cast<int>(channels), memory + 8 * channels, finish, draw);
     });
   else
     GM_LAUNCH(bn_running_kernel, bn_vector_blocks(channels), 128, 0, c.ctx.stream, finish,
-              static_cast<int>(channels));
+              static_cast<int>(channels), draw);
   bn_launch_apply<T, A>(x, c.out[0].as<T>(), pool ? c.out[1].as<float>() : nullptr, s, v, c.ctx,
                         {.residual = c.in.size() > 3 ? c.in[3].as<T>() : nullptr,
-                         .factor = bn_launch_factors(c, s),
+                         .factor = draw.drop ? draw.factor : nullptr,
                          .image_pixels = static_cast<int>(pixels / s[0])});
 }
 

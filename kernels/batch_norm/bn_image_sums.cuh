@@ -24,36 +24,52 @@ struct BnImageGrid {
   }
 };
 
-/// use(values, sum): adds a pixel, `values` of each tensor, to this thread's sums; put(c, totals) once for
-/// each of its N channels, in one thread. Pixels are added in an order that depends on their number alone.
-/// Every thread must call.
-template <class T, int N, int kTensors, int Q, class Use, class Put>
+/// use(values, sum): adds a pixel, `values` of each tensor, to this thread's sums; put(image, c, totals) once
+/// for each of its N channels, in one thread; begin() once before the first use, behind the first loads.
+/// Pixels are added in an order that depends on their number alone. Every thread must call. The blocks that
+/// start first take the last images: the order of all passes that sum (bn.cuh).
+template <class T, int N, int kTensors, int Q, class Begin, class Use, class Put>
 __device__ __forceinline__ void bn_image_sums(const T* const (&from)[kTensors], int pixels, int channels,
-                                              int c, Use use, Put put) {
+                                              int c, Begin begin, Use use, Put put) {
   GM_SHARED(float, shared, [Q * N][kBnImageRows][32]);
   constexpr int kInFlight = 7;  // 49 and 196 pixels are whole batches
   const int row = static_cast<int>(threadIdx.y), rows = static_cast<int>(blockDim.y),
             lane = static_cast<int>(threadIdx.x);
+  const unsigned image = gridDim.y - 1 - blockIdx.y;
   float sum[Q][N] = {};
-  if (c < channels) {
-    const uint64_t image = uint64_t{blockIdx.y} * pixels * channels + c;
-    for (int first = row; first < pixels; first += rows * kInFlight) {
-      BnRaw<T, N> raw[kInFlight][kTensors];
+  if (c < channels && row < pixels) {
+    const uint64_t start = uint64_t{image} * pixels * channels + c;
+    BnRaw<T, N> raw[kInFlight][kTensors];
+    auto fetch = [&](int first) {
 #pragma unroll
       for (int u = 0; u < kInFlight; ++u) {
         const uint64_t at =
-            image + uint64_t{static_cast<unsigned>(min(first + u * rows, pixels - 1))} * channels;
+            start + uint64_t{static_cast<unsigned>(min(first + u * rows, pixels - 1))} * channels;
 #pragma unroll
         for (int t = 0; t < kTensors; ++t) raw[u][t] = bn_load<T, N>(from[t] + at);
       }
+    };
+    auto take = [&](int u) {
+      float v[kTensors][N];
 #pragma unroll
-      for (int u = 0; u < kInFlight; ++u) {
-        if (first + u * rows >= pixels) break;
-        float v[kTensors][N];
+      for (int t = 0; t < kTensors; ++t) bn_unpack(raw[u][t], v[t]);
+      use(v, sum);
+    };
+    fetch(row);
+    begin();
+    for (int first = row;;) {
+      // A batch that is not whole is apart: behind a condition each, the loads would be moved to their uses.
+      if (first + (kInFlight - 1) * rows < pixels) {
 #pragma unroll
-        for (int t = 0; t < kTensors; ++t) bn_unpack(raw[u][t], v[t]);
-        use(v, sum);
+        for (int u = 0; u < kInFlight; ++u) take(u);
+      } else {
+#pragma unroll
+        for (int u = 0; u < kInFlight - 1; ++u)
+          if (first + u * rows < pixels) take(u);
       }
+      first += rows * kInFlight;
+      if (first >= pixels) break;
+      fetch(first);
     }
   }
 #pragma unroll
@@ -70,7 +86,7 @@ __device__ __forceinline__ void bn_image_sums(const T* const (&from)[kTensors], 
       total[q] = sum[q][n];
       for (int r = 1; r < rows; ++r) total[q] += shared[q * N + n][r][lane];
     }
-    put(c + n, total);
+    put(image, c + n, total);
   }
 }
 

@@ -36,6 +36,11 @@ void bn_for_images(bool apart, int64_t image, int64_t begin, int64_t count, F&& 
   }
 }
 
+/// The factors of stochastic depth that forward saves and backward reads; null with a rate of 0.
+inline float* bn_kept_factors(const OpCall& c, size_t saved) {
+  return c.attrs.get("rate", 0) > 0 ? c.saved[saved].as<float>() : nullptr;
+}
+
 /// What follows the activation: y = act(z) * factor of the image + residual.
 template <class T>
 struct BnTail {
@@ -49,6 +54,10 @@ struct BnTail {
       : residual(c.in.size() > residual ? c.in[residual].as<T>() : nullptr),
         drop(c.attrs, c.ctx.step),
         image(y.pixels() / y[0]) {}
+  /// Saves the factors for backward; kept: bn_kept_factors.
+  void keep(float* kept, int64_t images) const {
+    for (int64_t n = 0; kept && n < images; ++n) kept[n] = drop.factor(n);
+  }
 };
 
 /// Applies BN, activation and tail to the pixels [begin, begin + count) of x and y.
@@ -86,26 +95,27 @@ void bn_apply_all(ThreadPool& pool, const T* x, T* y, float* pooled, const BnChu
 /// The gradient of y over all pixels: of act's output, of a pooled output, through stochastic depth.
 template <class T>
 struct BnSource {
-  const T* dy;         // null: 0
-  const float* dpool;  // (N, C), null: none
-  DropPath drop;
+  const T* dy;              // null: 0
+  const float* dpool;       // (N, C), null: none
+  const float* factor;      // (N), null: 1
   int64_t image, channels;  // image: pixels of one
 
-  BnSource(const OpCall& c, bool pooled, const Shape& y)
+  /// factors: saved by forward; null: none.
+  BnSource(const OpCall& c, bool pooled, const Shape& y, const float* factors = nullptr)
       : dy(c.dout[0].as<T>()),
         dpool(pooled ? c.dout[1].as<float>() : nullptr),
-        drop(c.attrs, c.ctx.step),
+        factor(factors),
         image(y.pixels() / y[0]),
         channels(y.channels()) {}
   /// Calls f(first pixel, pixels, BnGradient) for the pieces of the pixels [begin, begin + count): one, or
   /// one for each image they touch when images differ.
   template <class F>
   void pieces(int64_t begin, int64_t count, F&& f) const {
-    bn_for_images(dpool || drop, image, begin, count, [&](int64_t n, int64_t row, int64_t rows) {
-      const float factor = drop.factor(n);
+    bn_for_images(dpool || factor, image, begin, count, [&](int64_t n, int64_t row, int64_t rows) {
+      const float times = factor ? factor[n] : 1.f;
       f(row, rows,
-        BnGradient<T>{dy && factor != 0 ? dy + row * channels : nullptr,
-                      dpool ? dpool + n * channels : nullptr, 1.f / static_cast<float>(image), factor});
+        BnGradient<T>{dy && times != 0 ? dy + row * channels : nullptr,
+                      dpool ? dpool + n * channels : nullptr, 1.f / static_cast<float>(image), times});
     });
   }
 };
@@ -119,6 +129,8 @@ void bn_op_forward(const OpCall& c, bool pooled) {
   double* partial = static_cast<double*>(c.workspace.data);
   const BnCoefficients k(reinterpret_cast<float*>(partial + chunks.count * 2 * channels), channels);
   const BnForward f = bn_forward_of(c, 1, 0);
+  const BnTail<T> tail(c, 3, shape);
+  tail.keep(bn_kept_factors(c, 2), shape[0]);
   if (BatchNormAttrs(c.attrs).training) {
     c.ctx.pool->run(chunks.count, [&](int64_t i, int) {
       bn_statistics(x + chunks.begin(i) * size, chunks.rows(i), channels, partial + i * 2 * channels);
@@ -129,7 +141,7 @@ void bn_op_forward(const OpCall& c, bool pooled) {
     bn_running_coefficients(f, channels, k);
   }
   bn_apply_all<A>(*c.ctx.pool, x, c.out[0].as<T>(), pooled ? c.out[1].as<float>() : nullptr, chunks, channels,
-                  k, BnTail<T>(c, 3, shape));
+                  k, tail);
 }
 
 template <Act A, class T>
@@ -138,7 +150,7 @@ void bn_op_backward(const OpCall& c, bool pooled) {
   const BnChunks chunks = bn_chunks_of(c.in[0].spec, pooled);
   const int64_t channels = c.in[0].shape().channels();
   const T* x = c.in[0].as<T>();
-  const BnSource<T> source(c, pooled, c.in[0].shape());
+  const BnSource<T> source(c, pooled, c.in[0].shape(), bn_kept_factors(c, 2));
   const float* inv_std = c.saved[1].as<float>();
   double* partial = static_cast<double*>(c.workspace.data);
   const BnCoefficients k(reinterpret_cast<float*>(partial + chunks.count * 2 * channels), channels);

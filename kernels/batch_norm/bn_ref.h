@@ -18,6 +18,7 @@ struct BnRef {
   double *mean, *inv_std;            // saved
   const double* residual = nullptr;  // null: none
   std::vector<double> factor = {};   // stochastic depth, per image; empty: 1
+  double* kept = nullptr;            // saved: the factors; null: not saved
 
   double factor_of(int64_t image) const { return factor.empty() ? 1 : factor[image]; }
 };
@@ -45,13 +46,15 @@ inline BnRef bn_parts(const OpCall& c, int gamma, int saved, const Shape& y, int
           .inv_std = c.saved[saved + 1].as<double>(),
           .residual = residual >= 0 && static_cast<int>(c.in.size()) > residual ? c.in[residual].as<double>()
                                                                                 : nullptr,
-          .factor = drop_path_factors(c, y[0])};
+          .factor = drop_path_factors(c, y[0]),
+          .kept = c.attrs.get("rate", 0) > 0 ? c.saved[saved + 2].as<double>() : nullptr};
 }
 
 /// pooled may be null.
 inline void bn_forward(const BnRef& r, const double* x, double* running_mean, double* running_var, double* y,
                        double* pooled) {
   const int64_t pixels = r.images * r.rows;
+  for (int64_t n = 0; r.kept && n < r.images; ++n) r.kept[n] = r.factor_of(n);
   for (int64_t c = 0; c < r.channels; ++c) {
     double mean = running_mean[c], var = running_var[c];
     if (r.attrs.training) {

@@ -41,7 +41,7 @@ inline size_t bn_gpu_workspace(int64_t channels) {
   return static_cast<size_t>(kBnGpuBlocks * 2 + 8) * static_cast<size_t>(channels) * sizeof(float);
 }
 
-/// drop: the GPU keeps each image's factor of stochastic depth behind the rest.
+/// drop: the GPU draws each image's factor of stochastic depth behind the rest where forward keeps none.
 inline size_t bn_workspace_bytes(Backend backend, const TensorSpec& x, bool whole_images, bool drop = false) {
   const int64_t channels = x.shape.channels();
   if (backend == Backend::cpu) return bn_cpu_workspace(bn_chunks_of(x, whole_images).count, channels);

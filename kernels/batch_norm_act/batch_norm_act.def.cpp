@@ -18,6 +18,12 @@ Specs bn_act_outputs(const char* op, const Attrs& attrs, const TensorSpec& y, co
   return {y, {Shape{y.shape[0], y.shape[3]}, DType::f32}};
 }
 
+Specs bn_act_saved(const Attrs& attrs, const TensorSpec& y) {
+  Specs s = two_vectors(y.shape.channels());
+  if (attrs.get("rate", 0) > 0) s.push_back({Shape{y.shape[0]}, DType::f32});
+  return s;
+}
+
 const TensorSpec* bn_act_residual(std::span<const TensorSpec> in, size_t k) {
   return in.size() > k && in[k].shape.rank ? &in[k] : nullptr;
 }
@@ -131,13 +137,13 @@ const OpDef& batch_norm_act_def() {
             check_batch_norm("batch_norm_act", a, in[0].shape.channels(), in[1], in[2]);
             return bn_act_outputs("batch_norm_act", a, in[0], bn_act_residual(in, 3));
           },
-      .saved = [](const Attrs&,
-                  std::span<const TensorSpec> in) { return two_vectors(in[0].shape.channels()); },
+      .saved = [](const Attrs& a, std::span<const TensorSpec> in) { return bn_act_saved(a, in[0]); },
       .state = [](const Attrs&,
                   std::span<const TensorSpec> in) { return two_vectors(in[0].shape.channels()); },
       .workspace =
-          [](Backend backend, Pass, const Attrs& a, std::span<const TensorSpec> in) {
-            return bn_workspace_bytes(backend, in[0], pool_of(a), a.get("rate", 0) > 0);
+          [](Backend backend, Pass pass, const Attrs& a, std::span<const TensorSpec> in) {
+            return bn_workspace_bytes(backend, in[0], pool_of(a),
+                                      pass == Pass::forward && a.get("rate", 0) > 0);
           },
       .cost =
           [](Pass pass, const Attrs& a, std::span<const TensorSpec> in) {

@@ -12,6 +12,8 @@ namespace gm {
 /// or empty: none) does not fit, when the rate of stochastic depth is not in [0, 1).
 Specs bn_act_outputs(const char* op, const Attrs& attrs, const TensorSpec& y,
                      const TensorSpec* residual = nullptr);
+/// What is saved of the batch norm: mean, inv_std and, with stochastic depth, the factor of every image.
+Specs bn_act_saved(const Attrs& attrs, const TensorSpec& y);
 /// Input k of a list that may end before it; null when it is not given.
 const TensorSpec* bn_act_residual(std::span<const TensorSpec> in, size_t k);
 

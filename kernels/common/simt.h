@@ -112,6 +112,16 @@ void launch(const char* name, const char* file, int line, void (*kernel)(P...), 
   check_launch(cudaGetLastError(), name, file, line);
 }
 
+/// Blocks of `kernel`, of so many threads and without dynamic shared memory, that a multiprocessor of the
+/// current device holds at once: 1 or more.
+template <class... P>
+int resident_blocks(void (*kernel)(P...), int threads) {
+  int blocks = 0;
+  check_launch(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, threads, 0),
+               "(its resident blocks)", __FILE__, __LINE__);
+  return blocks > 0 ? blocks : 1;
+}
+
 }  // namespace gm::cuda
 
 #define GM_LAUNCH(kernel, grid, block, smem_bytes, stream, ...)                    \
@@ -126,6 +136,10 @@ void launch(const char* name, const char* file, int line, void (*kernel)(P...), 
 
 namespace gm::simt_dev {
 inline void await_launch_before() {}  // here a launch ends before the next begins
+template <class... P>
+int resident_blocks(void (*)(P...), int) {
+  return 2;  // here blocks run one after the other: some number above one
+}
 }  // namespace gm::simt_dev
 
 #define GM_SHARED(T, name, ...)                                             \

@@ -55,8 +55,9 @@ size_t workspace(Backend backend, Pass pass, const Attrs& attrs, std::span<const
   const ConvGeometry g = conv_geometry(attrs, in);
   const TensorSpec yc = conv_bn_product(attrs, in);
   if (backend != Backend::cpu) {
-    const size_t steps = std::max(conv_workspace(backend, pass, g),
-                                  bn_workspace_bytes(backend, yc, pool_of(attrs), attrs.get("rate", 0) > 0));
+    const size_t steps = std::max(
+        conv_workspace(backend, pass, g),
+        bn_workspace_bytes(backend, yc, pool_of(attrs), pass == Pass::forward && attrs.get("rate", 0) > 0));
     return steps + (pass == Pass::backward ? conv_bn_backward_bytes(attrs, g, bn_act_residual(in, 4)) : 0);
   }
   const ConvPlan plan(g, pass);
@@ -89,7 +90,7 @@ const OpDef& conv_bn_act_def() {
       .saved =
           [](const Attrs& a, std::span<const TensorSpec> in) {
             Specs s{conv_bn_product(a, in)};
-            for (const TensorSpec& v : two_vectors(in[1].shape[0])) s.push_back(v);
+            for (const TensorSpec& v : bn_act_saved(a, s[0])) s.push_back(v);
             return s;
           },
       .state = [](const Attrs&, std::span<const TensorSpec> in) { return two_vectors(in[1].shape[0]); },

@@ -9,7 +9,7 @@
 //          gamma (K) f32, parameter;  beta (K) f32, parameter;
 //          r (N, OH, OW, K) dtype of x, optional, may be x
 // state    running mean (K) f32;  running variance (K) f32
-// saved    yc (N, OH, OW, K) dtype of x;  mean (K) f32;  inv_std (K) f32
+// saved    yc (N, OH, OW, K) dtype of x;  mean (K) f32;  inv_std (K) f32;  with rate > 0 factor (N) f32
 //          all null in inference: then yc is formed in the place of out[0]
 // out[0]   a (N, OH, OW, K) dtype of x
 // out[1]   pooled (N, K) f32, with pool = 1

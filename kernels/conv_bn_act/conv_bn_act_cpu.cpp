@@ -38,6 +38,7 @@ void forward(const OpCall& c) {
   float* pooled = pool_of(c.attrs) ? c.out[1].as<float>() : nullptr;
   const BnForward f = bn_forward_of(c, 2, 1);
   const BnTail<T> tail(c, 4, c.out[0].shape());
+  tail.keep(bn_kept_factors(c, 3), c.out[0].shape()[0]);
   const bool training = BatchNormAttrs(c.attrs).training;
   if (!training) bn_running_coefficients(f, channels, bn.k);
   conv.pack_forward(c.in[1].data, packed);
@@ -70,7 +71,7 @@ void backward(const OpCall& c) {
   const bool frozen = !BatchNormAttrs(c.attrs).training;
   const GradView &dx = c.din[0], &dw = c.din[1];
   const T* yc = c.saved[0].as<T>();
-  const BnSource<T> source(c, pool_of(c.attrs), c.saved[0].shape());
+  const BnSource<T> source(c, pool_of(c.attrs), c.saved[0].shape(), bn_kept_factors(c, 3));
   const float* inv_std = c.saved[2].as<float>();
   const BnChunks chunks = bn_chunks_of(c.saved[0].spec, pool_of(c.attrs));
   char* cursor = static_cast<char*>(c.workspace.data);

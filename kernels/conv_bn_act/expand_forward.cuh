@@ -206,7 +206,7 @@ inline void launch_expand_forward(const ExpandForward& p, const OpCall& c, float
       GM_LAUNCH((conv_bn_expand_statistics_kernel<steps.value>), grid, threads, p.shared_bytes(),
                 c.ctx.stream, p, x, w, memory + int64_t{8} * p.k, finish);
     else
-      GM_LAUNCH(bn_running_kernel, bn_vector_blocks(p.k), 128, 0, c.ctx.stream, finish, p.k);
+      GM_LAUNCH(bn_running_kernel, bn_vector_blocks(p.k), 128, 0, c.ctx.stream, finish, p.k, BnDraw());
     GM_LAUNCH((conv_bn_expand_kernel<steps.value>), grid, threads, p.shared_bytes(), c.ctx.stream, p, x, w, v,
               c.saved[0].as<bf16>(), c.out[0].as<bf16>());
   };

@@ -19,10 +19,9 @@ __global__ __launch_bounds__(32 * kBnImageRows) void se_sums_kernel(const T* yc,
   await_launch_before();
   const int c = (static_cast<int>(blockIdx.x) * 32 + static_cast<int>(threadIdx.x)) * N;
   float mean[N], scale[N], beta[N];
-  k.load<N, true>(min(c, channels - N), mean, scale, beta);
   const T* const from[] = {yc, dy};
   bn_image_sums<T, N, 2, kSeQuantities>(
-      from, pixels, channels, c,
+      from, pixels, channels, c, [&] { k.load<N, true>(c, mean, scale, beta); },
       [&](const float(&pixel)[2][N], float(&sum)[kSeQuantities][N]) {
 #pragma unroll
         for (int i = 0; i < N; ++i) {
@@ -35,10 +34,10 @@ __global__ __launch_bounds__(32 * kBnImageRows) void se_sums_kernel(const T* yc,
           sum[4][i] += slope * v;
         }
       },
-      [&](int channel, const float(&total)[kSeQuantities]) {
+      [&](unsigned image, int channel, const float(&total)[kSeQuantities]) {
 #pragma unroll
         for (int q = 0; q < kSeQuantities; ++q)
-          sums[(int64_t{q} * gridDim.y + blockIdx.y) * channels + channel] = total[q];
+          sums[(int64_t{q} * gridDim.y + image) * channels + channel] = total[q];
       });
 }
 

@@ -68,6 +68,7 @@ std::vector<OpCase> cases() {
   // rows; pairs of channels that are no 16 bytes; more units than threads.
   for (int width : {14, 7, 12, 6, 8, 4, 9, 3}) {
     add({1, 5, width, 10}, DType::bf16, 3, 1, {1, 1, 1, 1}, width > 6, true);
+    add({1, 5, width, 10}, DType::bf16, 5, 1, {2, 2, 2, 2}, width > 6, true);
     add({1, 9, 2 * width, 16}, DType::bf16, 3, 2, {0, 0, 1, 1}, false, true);
     add({1, 6, 2 * width, 24}, DType::bf16, 5, 2, {1, 1, 2, 2}, false, true);
   }
@@ -78,6 +79,7 @@ std::vector<OpCase> cases() {
   // Backward that marches: bands of four and three rows, two units a thread.
   add({50, 7, 4, 960}, DType::bf16, 3, 1, {1, 1, 1, 1}, false);
   add({1200, 1, 4, 80}, DType::bf16, 3, 1, {1, 1, 1, 1}, false);
+  add({650, 1, 4, 80}, DType::bf16, 5, 1, {2, 2, 2, 2}, false);
   for (int stride : {1, 2}) {
     add({2, 9, 10, 20}, DType::bf16, 3, stride, {1, 1, 1, 1}, true);
     add({2, 8, 13, 40}, DType::bf16, 5, stride, {stride == 2, 2, 2, 2}, false);

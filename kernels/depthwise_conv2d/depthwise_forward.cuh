@@ -21,6 +21,39 @@ __global__ __launch_bounds__(kDwThreads, 2) void dw_forward_kernel(const T* x, c
   constexpr bool kWeightsShared = K > 3;  // 25 pairs leave no registers for the rest
   const auto [column, lane, lanes, slice, first, c] = DwThread(d, N);
   const bool active = c < d.channels;
+  const int in_pitch = d.width * d.channels, out_pitch = d.out_width * d.channels;
+  // The unit that is marched down.
+  int unit = static_cast<int>(blockIdx.x) * lanes + lane, rows = 0, iw0 = 0, ih0 = 0;
+  int columns = TW;  // of the strip inside the output
+  const T* corner = nullptr;
+  T* out = nullptr;
+  Vec<T, N> held[J];
+  auto fetch = [&](int ih) {  // or the nearest row of the image, for nothing
+    const T* row = corner + int64_t{max(0, min(ih, d.height - 1))} * in_pitch;
+#pragma unroll
+    for (int j = 0; j < J; ++j) {
+      const bool guarded = !Whole || j < K / 2 || j >= J - K / 2;
+      if (!guarded || static_cast<unsigned>(iw0 + j) < static_cast<unsigned>(d.width))
+        held[j] = Vec<T, N>::load(row + j * d.channels);
+      else
+        held[j] = {};
+    }
+  };
+  auto begin = [&] {  // false: that was the last
+    if (!active || unit >= m.units) return false;
+    const DwUnit at(m, unit, TW, d);
+    if constexpr (!Whole) columns = d.out_width - at.column;
+    iw0 = at.column * S - d.pad_left, ih0 = at.row * S - d.pad_top, rows = (at.rows - 1) * S + K;
+    corner = x + int64_t{at.image} * d.height * in_pitch + iw0 * d.channels + c;
+    out = y + (int64_t{at.image} * d.out_height + at.row) * out_pitch + at.column * d.channels + c;
+    fetch(ih0);
+    return true;
+  };
+  // Before weights and pivot are waited for: the first row's loads are in flight together with theirs. Those
+  // of f32 take registers that its pivot wants.
+  constexpr bool kRowFirst = sizeof(T) == 2;
+  bool more = false;
+  if constexpr (kRowFirst) more = begin();
   // [column][tap][lane]: a thread's pairs are together, 25 apart from its neighbour's, so no banks conflict.
   GM_DYN_SHARED(float, weights);
   if constexpr (kWeightsShared) {
@@ -44,26 +77,8 @@ __global__ __launch_bounds__(kDwThreads, 2) void dw_forward_kernel(const T* x, c
       if (bias) load_lanes<float, N>(bias + c, b);
     }
   }
-  const int in_pitch = d.width * d.channels, out_pitch = d.out_width * d.channels;
-  for (int unit = static_cast<int>(blockIdx.x) * lanes + lane; active && unit < m.units;
-       unit += static_cast<int>(gridDim.x) * lanes) {
-    const DwUnit at(m, unit, TW, d);
-    const int columns = Whole ? TW : d.out_width - at.column;  // of the strip inside the output
-    const int iw0 = at.column * S - d.pad_left, ih0 = at.row * S - d.pad_top, rows = (at.rows - 1) * S + K;
-    const T* corner = x + int64_t{at.image} * d.height * in_pitch + iw0 * d.channels + c;
-    T* out = y + (int64_t{at.image} * d.out_height + at.row) * out_pitch + at.column * d.channels + c;
-    Vec<T, N> held[J];
-    auto fetch = [&](int ih) {  // or the nearest row of the image, for nothing
-      const T* row = corner + int64_t{max(0, min(ih, d.height - 1))} * in_pitch;
-#pragma unroll
-      for (int j = 0; j < J; ++j) {
-        const bool guarded = !Whole || j < K / 2 || j >= J - K / 2;
-        if (!guarded || static_cast<unsigned>(iw0 + j) < static_cast<unsigned>(d.width))
-          held[j] = Vec<T, N>::load(row + j * d.channels);
-        else
-          held[j] = {};
-      }
-    };
+  if constexpr (!kRowFirst) more = begin();
+  while (more) {
     // acc[i]: the open output rows h with h % L == i. Row t of the march, t % U == u, is tap row r of output
     // row (t - r) / S.
     float acc[L][TW][N] = {};
@@ -122,7 +137,6 @@ __global__ __launch_bounds__(kDwThreads, 2) void dw_forward_kernel(const T* x, c
       }
       out += out_pitch;
     };
-    fetch(ih0);
     for (int t0 = 0; t0 < rows; t0 += U)
 #pragma unroll
       for (int u = 0; u < U; ++u) {
@@ -139,6 +153,8 @@ __global__ __launch_bounds__(kDwThreads, 2) void dw_forward_kernel(const T* x, c
         if ((u - (K - 1) + U) % S == 0 && t >= K - 1) finish_row(u);
       }
     if constexpr (kPool) store_lanes<float, N>(partial + int64_t{unit} * d.channels + c, total);
+    unit += static_cast<int>(gridDim.x) * lanes;
+    more = begin();
   }
   if constexpr (End == DwEnd::statistics) {
     bn_reduce<N>(st.sum, st.square, d.columns, lanes, first, d.channels, partial, finish);
@@ -177,7 +193,6 @@ bool dw_launch_forward(const T* x, const T* w, const float* bias, T* y, const De
   const DepthwiseSlices sl(d.channels, kDwLanes);
   const DwShape shape(d, sl.columns);
   GM_CHECK(sl.slices <= kBnSlices, "depthwise: too many channels");
-  const int64_t most = std::clamp<int64_t>(kDwBlocks / sl.slices, 1, kBnGpuBlocks);
   const unsigned threads = static_cast<unsigned>(sl.columns * sl.rows),
                  slices = static_cast<unsigned>(sl.slices);
   if (depthwise_marches(d)) {
@@ -186,14 +201,15 @@ bool dw_launch_forward(const T* x, const T* w, const float* bias, T* y, const De
       const size_t shared = k.value > 3 ? sizeof(float) * d.taps() * sl.columns * kDwLanes : 0;
       dw_choose_forward<T, End, k.value>(m, act, [&](auto tile, auto whole, auto end) {
         GM_LAUNCH((dw_forward_kernel<T, k.value, s.value, tile.value, whole.value, end.value>),
-                  dim3(static_cast<unsigned>(m.blocks(sl, most)), slices), threads, shared, ctx.stream, x, w,
-                  bias, y, shape, DwMarch(m), act, partial, finish);
+                  dim3(static_cast<unsigned>(m.blocks), slices), threads, shared, ctx.stream, x, w, bias, y,
+                  shape, DwMarch(m), act, partial, finish);
       });
     });
     return true;
   }
   constexpr bool Stats = End == DwEnd::statistics;
   const int64_t pixels = d.images * d.out_height * d.out_width;
+  const int64_t most = std::clamp<int64_t>(kDwBlocks / sl.slices, 1, kBnGpuBlocks);
   const dim3 grid(static_cast<unsigned>(std::clamp<int64_t>((pixels + sl.rows - 1) / sl.rows, 1, most)),
                   slices);
   if (sl.lanes == 1)
@@ -220,7 +236,7 @@ BnVectors dw_launch_normalised(const OpCall& c, const DepthwiseShape& d, T* yc) 
   } else {
     dw_launch_forward<T, DwEnd::any>(x, w, nullptr, yc, d, Act::none, nullptr, finish, c.ctx);
     GM_LAUNCH(bn_running_kernel, bn_vector_blocks(d.channels), 128, 0, c.ctx.stream, finish,
-              static_cast<int>(d.channels));
+              static_cast<int>(d.channels), BnDraw());
   }
   return v;
 }

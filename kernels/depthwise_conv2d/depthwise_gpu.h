@@ -1,8 +1,7 @@
 // How the depthwise CUDA kernels cut their work: shared by the descriptions (planned memory) and the
 // launchers. Everything is a function of the shape only, so that sums have the same bits on every card.
 #pragma once
-#include <cmath>
-
+#include "kernels/batch_norm/bn_workspace.h"
 #include "kernels/common/op.h"
 #include "kernels/depthwise_conv2d/depthwise_conv2d.h"
 
@@ -13,11 +12,13 @@ constexpr int kDwTile = 4;       // backward on tiles: columns of a strip, which
 constexpr int kDwLanes = 2;      // of a thread that marches: channels
 /// Blocks of one launch, over all slices of channels: four on each of the 132 processors of an H100.
 constexpr int kDwBlocks = 528;
+/// Of these the blocks of forward that an H100 is sure to run at once: two on each processor.
+constexpr int kDwAtOnce = kDwBlocks / 2;
 
 /// Backward that marches: threads of a block, blocks of a processor, and of an H100 at once; the time of a
-/// unit before its first row, in rows.
+/// unit besides its rows and those that only fill the window, in rows.
 constexpr int kDwBackThreads = 128, kDwBackBlocks = 3, kDwBackAtOnce = 132 * kDwBackBlocks;
-constexpr double kDwBackOverhead = 2.2;
+constexpr double kDwBackOverhead = 0.2;
 
 /// Channels of one thread in backward: the window, weights and sums of a 5x5 kernel leave registers for one.
 constexpr int depthwise_lanes(int kernel) { return kernel >= 5 ? 1 : 2; }
@@ -45,6 +46,30 @@ struct DepthwiseSlices {
       : DepthwiseSlices(d.channels, depthwise_lanes(d.kernel)) {}
 };
 
+/// Blocks that share the groups of a slice, a group being a unit for every row of a block.
+struct DepthwiseBlocks {
+  int blocks;
+  int64_t rounds;  // groups that a block takes, times the waves in which the blocks of all slices run
+
+  /// All blocks take as many groups but for the last few; a slice has no more than `most` blocks, a card
+  /// `at_once` running.
+  DepthwiseBlocks(int64_t groups, int slices, int64_t most, int at_once) {
+    const int64_t turns = (groups + most - 1) / most;
+    blocks = static_cast<int>((groups + turns - 1) / turns);
+    rounds = turns * ((int64_t{blocks} * slices + at_once - 1) / at_once);
+  }
+  /// Forward: as many blocks as may be, or, where the last of their waves is a rest for which all others
+  /// wait, no more than run at once.
+  static DepthwiseBlocks forward(int64_t groups, int slices) {
+    auto at_most = [&](int blocks) {
+      const int64_t most = std::clamp<int64_t>(blocks / slices, 1, kBnGpuBlocks);
+      return DepthwiseBlocks(groups, slices, most, kDwAtOnce);
+    };
+    const DepthwiseBlocks many = at_most(kDwBlocks), few = at_most(kDwAtOnce);
+    return few.rounds < many.rounds ? few : many;
+  }
+};
+
 /// How the kernels that march cut images: strips of `tile` columns x bands of rows, of the output in forward;
 /// one of these is a unit, which a thread marches down.
 struct DepthwiseMarch {
@@ -52,18 +77,25 @@ struct DepthwiseMarch {
   bool whole;  // strips fill the width, and only its outermost columns look outside; else tile is 4
   int strips, bands, band_rows;
   int64_t units;
+  int blocks;  // of a slice
 
-  /// at_once: blocks of a slice that a card has running (0: of forward, two on each processor); overhead: the
-  /// time of a unit besides its rows, in rows.
-  DepthwiseMarch(const DepthwiseShape& d, DType type, const DepthwiseSlices& sl, int at_once = 0,
-                 double overhead = 1.5)
+  /// Forward.
+  DepthwiseMarch(const DepthwiseShape& d, DType type, const DepthwiseSlices& sl)
+      : DepthwiseMarch(d, type, sl, d.kernel == 3 ? 7 : 4, 1.5,
+                       [&](int64_t groups) { return DepthwiseBlocks::forward(groups, sl.slices); }) {}
+
+  /// widest: columns of a strip that registers hold; overhead: the time of a unit besides its rows, in rows;
+  /// deal(groups): their DepthwiseBlocks.
+  template <class Deal>
+  DepthwiseMarch(const DepthwiseShape& d, DType type, const DepthwiseSlices& sl, int widest, double overhead,
+                 Deal deal)
       : tile(4), whole(false) {
     const int width = static_cast<int>(d.out_width), half = d.kernel / 2;
     const int64_t pad_right = (d.out_width - 1) * d.stride + d.kernel - d.pad_left - d.width;
     // f32 is for checks, not for speed.
     if (type == DType::bf16 && d.pad_left <= half && pad_right <= half)
       for (int t : {4, 6, 7})
-        if (width % t == 0 && (t == 4 || d.kernel == 3)) tile = t, whole = true;
+        if (width % t == 0 && t <= widest) tile = t, whole = true;
     strips = (width + tile - 1) / tile;
     // Bands fill a card with few images, but each reads rows of its neighbour and waits for its first row:
     // the count of least time.
@@ -72,18 +104,11 @@ struct DepthwiseMarch {
     for (int b = 1; b <= rows; ++b) {
       const int each = (rows + b - 1) / b;
       if ((rows + each - 1) / each != b) continue;
-      const int64_t groups = (d.images * strips * b + sl.rows - 1) / sl.rows;
-      const double turns = at_once ? std::ceil(double(groups) / at_once)
-                                   : std::ceil(double(groups * sl.slices) / (kDwBlocks / 2)),
-                   time = turns * (each + overhead);
-      if (time < least) least = time, bands = b, band_rows = each;
+      const DepthwiseBlocks dealt = deal((d.images * strips * b + sl.rows - 1) / sl.rows);
+      const double time = static_cast<double>(dealt.rounds) * (each + overhead);
+      if (time < least) least = time, bands = b, band_rows = each, blocks = dealt.blocks;
     }
     units = d.images * strips * bands;
-  }
-  /// Blocks for one slice, all with the same number of units but for the last few.
-  int blocks(const DepthwiseSlices& sl, int64_t at_most) const {
-    const int64_t groups = (units + sl.rows - 1) / sl.rows, turns = (groups + at_most - 1) / at_most;
-    return static_cast<int>((groups + turns - 1) / turns);
   }
 };
 
@@ -106,21 +131,22 @@ inline int64_t depthwise_gpu_partials(const DepthwiseShape& d) {
 struct DepthwiseMarchBack {
   DepthwiseSlices slices;
   DepthwiseMarch march;
-  int blocks;
-  bool fits;  // 3x3, stride 1, a map as large as the input that strips fill
+  bool fits;  // 3x3 or 5x5, stride 1, a map as large as the input that strips fill
 
   explicit DepthwiseMarchBack(const DepthwiseShape& d)
-      : DepthwiseMarchBack(d, {d.channels, kDwLanes, kDwBackThreads}) {}
+      : DepthwiseMarchBack(d, {d.channels, depthwise_lanes(d.kernel), kDwBackThreads}) {}
 
  private:
   DepthwiseMarchBack(const DepthwiseShape& d, const DepthwiseSlices& sl)
       : slices(sl),
-        march(d, DType::bf16, sl, at_once(sl), kDwBackOverhead),
-        blocks(march.blocks(sl, at_once(sl))),
-        fits(d.kernel == 3 && d.stride == 1 && d.pad_top == 1 && d.pad_left == 1 &&
-             d.out_height == d.height && d.out_width == d.width && d.channels % kDwLanes == 0 &&
-             march.whole) {}
-  static int at_once(const DepthwiseSlices& sl) { return std::max(1, kDwBackAtOnce / sl.slices); }
+        march(d, DType::bf16, sl, d.kernel == 3 ? 7 : 6, d.kernel - 1 + kDwBackOverhead,
+              [&](int64_t groups) {
+                const int most = std::max(1, kDwBackAtOnce / sl.slices);
+                return DepthwiseBlocks(groups, sl.slices, most, kDwBackAtOnce);
+              }),
+        fits((d.kernel == 3 || d.kernel == 5) && d.stride == 1 && d.pad_top == d.kernel / 2 &&
+             d.pad_left == d.kernel / 2 && d.out_height == d.height && d.out_width == d.width &&
+             d.channels % depthwise_lanes(d.kernel) == 0 && march.whole) {}
 };
 /// Backward: partial weight gradients [partials][taps][C] f32.
 inline size_t depthwise_gpu_workspace(const DepthwiseShape& d) {

@@ -6,8 +6,7 @@
 //   are in flight; lanes of a warp are neighbouring channels, so a load of a warp is whole sectors, and the
 //   columns that two strips share come from the first level cache. Open rows rotate by unrolling the march,
 //   so no register is ever moved. Strips that fill the map (14 = 2 x 7) need no test of their inner columns.
-//   backward, 3x3 with stride 1 in bf16 where strips fill the map: marches as well
-//   (depthwise_march_backward.cuh).
+//   backward, stride 1 in bf16 where strips fill the map: marches as well (depthwise_march_backward.cuh).
 //   backward, the others (whole 16-byte vectors of channels): a block takes a slice of channels and walks
 //   over tiles of an image (or of several small ones), in two phases with a barrier between them.
 //     load: all threads bring the tile and its halo to shared memory by 16-byte vectors, several in flight,
