@@ -1,5 +1,9 @@
 #include "engine/image_pool.h"
 
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
+
 #include <algorithm>
 #include <cstring>
 
@@ -7,10 +11,28 @@ namespace gm {
 
 namespace {
 size_t whole(size_t bytes) { return (bytes + 255) / 256 * 256; }
-// One thread copies some 10 GB/s, several as fast as a card takes them; below a megabyte waking them costs
-// more.
-constexpr int kCopiers = 8;
+// One thread copies some 5 to 10 GB/s, several as fast as a card takes them; below a megabyte waking them
+// costs more.
+constexpr int kCopiers = 16;
 constexpr int64_t kManyBytes = 1 << 20;
+
+// memcpy past the caches: what a card fetches next need not be read from memory before it is overwritten, nor
+// push anything out. Twice as fast as memcpy where memory is the bound (two threads, 424 px images).
+void copy_to_staging(char* to, const uint8_t* from, size_t bytes) {
+#ifdef __SSE2__
+  const size_t head =
+      std::min(bytes, static_cast<size_t>(-reinterpret_cast<uintptr_t>(to) % sizeof(__m128i)));
+  std::memcpy(to, from, head);
+  size_t at = head;
+  for (; at + sizeof(__m128i) <= bytes; at += sizeof(__m128i))
+    _mm_stream_si128(reinterpret_cast<__m128i*>(to + at),
+                     _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + at)));
+  std::memcpy(to + at, from + at, bytes - at);
+  _mm_sfence();  // before whoever starts the upload hears that the copy is done
+#else
+  std::memcpy(to, from, bytes);
+#endif
+}
 }  // namespace
 
 void ImagePool::reserve(size_t staying, size_t passing) {
@@ -48,7 +70,7 @@ void ImagePool::pack(const HostBatch& batch, const std::vector<int64_t>& list, c
   }
   auto copy = [&](int64_t i, int) {
     const auto& image = *batch.images[list[static_cast<size_t>(i)]];
-    std::memcpy(places[static_cast<size_t>(i)], image.data(), image.size());
+    copy_to_staging(places[static_cast<size_t>(i)], image.data(), image.size());
   };
   const auto count = static_cast<int64_t>(list.size());
   if (end - to < kManyBytes) {

@@ -6,6 +6,8 @@
 #include "kernels/conv2d/conv2d_general.cuh"
 #include "kernels/conv2d/conv2d_narrow_weights.cuh"
 #ifdef __CUDACC__
+#include "kernels/common/cuda_libraries.h"
+#include "kernels/common/cuda_trial.h"
 #include "kernels/conv2d/conv2d_after.cuh"
 #include "kernels/conv2d/conv2d_cudnn.h"
 #include "kernels/linear/linear_cublas.h"
@@ -28,6 +30,54 @@ void shape_switch(const ConvGeometry& g, F&& f) {
     return f(zero, std::false_type{});
   });
 }
+#ifdef __CUDACC__
+// The convolution by cuDNN, what follows it in the same kernel or, a pass more, in ours. False where there is
+// no plan.
+bool library_forward(const OpCall& c, const ConvGeometry& g, bool fused) {
+  const CudnnResult done = cudnn_conv_forward(c, g, fused);
+  if (done != CudnnResult::plain) return done == CudnnResult::complete;
+  const View residual = conv_residual(c.in);
+  float_switch(g.dtype, [&](auto zero) {
+    using T = decltype(zero);
+    const int64_t n = c.out[0].numel();
+    auto launch = [&](auto act, auto lanes) {
+      constexpr int V = decltype(lanes)::value;
+      GM_LAUNCH((conv2d_epilogue_kernel<T, act.value, V>), flat_grid(n, V, c.ctx), kFlatThreads, 0,
+                c.ctx.stream, c.out[0].as<T>(), c.in[2].as<float>(), residual.as<T>(), n,
+                static_cast<int>(g.k));
+    };
+    act_switch(act_of(c.attrs), [&](auto act) {
+      if (g.k % kVecLanes<T> == 0) return launch(act, Lanes<kVecLanes<T>>{});
+      launch(act, Lanes<1>{});
+    });
+  });
+  return true;
+}
+
+constexpr char kApart[] = "apart";  // in the file of plans
+
+// cuDNN compiles kernels with an epilogue at run time; the precompiled ones without may gain more than the
+// pass behind them costs, which the clock says.
+bool library_forward(const OpCall& c, const ConvGeometry& g) {
+  CudaLibraries* const libraries = c.ctx.libraries;
+  if (!libraries || !libraries->cudnn) return false;
+  if (!c.in[2] && act_of(c.attrs) == Act::none && !conv_residual(c.in)) return library_forward(c, g, false);
+  const std::string key = "epilogue of " + plan_key(epilogue_question(c, g));
+  if (const std::string* chosen = libraries->choices.find(key))
+    return library_forward(c, g, *chosen != kApart);
+  if (!library_forward(c, g, true)) return false;
+  if (!libraries->timing || being_captured(c.ctx.stream)) return true;
+  auto way = [&g](bool fused) {
+    return [&g, fused](const OpCall& call) {
+      if (!library_forward(call, g, fused)) fail("conv2d: cuDNN has no plan");
+    };
+  };
+  CudaTrial trial(c.ctx.stream);
+  const bool apart =
+      contender_pays(libraries->choices, key, trial, c, {"fused", way(true)}, {kApart, way(false)});
+  return library_forward(c, g, !apart);  // as every later call
+}
+#endif
 }  // namespace
 
 void conv2d_forward(const OpCall& c) {
@@ -35,24 +85,7 @@ void conv2d_forward(const OpCall& c) {
   const ConvProblem g = conv_problem(geometry);
   const View residual = conv_residual(c.in);
 #ifdef __CUDACC__
-  const CudnnResult done = cudnn_conv_forward(c, geometry);
-  if (done == CudnnResult::complete) return;
-  if (done == CudnnResult::plain) {
-    float_switch(geometry.dtype, [&](auto zero) {
-      using T = decltype(zero);
-      const int64_t n = c.out[0].numel();
-      auto launch = [&](auto act, auto lanes) {
-        constexpr int V = decltype(lanes)::value;
-        GM_LAUNCH((conv2d_epilogue_kernel<T, act.value, V>), flat_grid(n, V, c.ctx), kFlatThreads, 0,
-                  c.ctx.stream, c.out[0].as<T>(), c.in[2].as<float>(), residual.as<T>(), n, g.k);
-      };
-      act_switch(act_of(c.attrs), [&](auto act) {
-        if (g.k % kVecLanes<T> == 0) return launch(act, Lanes<kVecLanes<T>>{});
-        launch(act, Lanes<1>{});
-      });
-    });
-    return;
-  }
+  if (library_forward(c, geometry)) return;
 #endif
   if (NarrowConv p; !c.attrs.geti("general", 0) && narrow_forward(geometry, p))
     return launch_narrow(p, c.in[0].as<bf16>(), c.in[1].as<bf16>(), c.in[2].as<float>(), act_of(c.attrs),

@@ -35,19 +35,22 @@ bool usable(const OpCall& call) { return call.ctx.libraries && call.ctx.librarie
 
 }  // namespace
 
-CudnnResult cudnn_conv_forward(const OpCall& call, const ConvGeometry& g) {
+CudnnQuestion epilogue_question(const OpCall& call, const ConvGeometry& g) {
+  CudnnQuestion q = question(call, CudnnGraph::forward_epilogue, g);
+  q.bias = static_cast<bool>(call.in[2]);
+  q.residual = static_cast<bool>(conv_residual(call.in));
+  q.act = act_of(call.attrs);
+  return q;
+}
+
+CudnnResult cudnn_conv_forward(const OpCall& call, const ConvGeometry& g, bool fused) {
   if (!usable(call)) return CudnnResult::nothing;
   const Act act = act_of(call.attrs);
   void *x = call.in[0].data, *w = call.in[1].data, *y = call.out[0].data, *bias = call.in[2].data,
        *residual = conv_residual(call.in).data;
   const bool epilogue = bias || act != Act::none || residual;
-  if (epilogue) {
-    CudnnQuestion q = question(call, CudnnGraph::forward_epilogue, g);
-    q.bias = bias != nullptr;
-    q.residual = residual != nullptr;
-    q.act = act;
-    if (execute(call, q, {x, w, y, bias, residual})) return CudnnResult::complete;
-  }
+  if (epilogue && fused && execute(call, epilogue_question(call, g), {x, w, y, bias, residual}))
+    return CudnnResult::complete;
   if (!execute(call, question(call, CudnnGraph::forward, g), {x, w, y})) return CudnnResult::nothing;
   return epilogue ? CudnnResult::plain : CudnnResult::complete;
 }

@@ -17,9 +17,6 @@ enum class CudnnResult {
   sums_f32,  // backward weights: dw of this call is in the op's workspace as f32 ...
   sums_bf16  // ... or bf16, still to be added to or stored in dw
 };
-CudnnResult cudnn_conv_forward(const OpCall& call, const ConvGeometry& g);
-CudnnResult cudnn_conv_backward_data(const OpCall& call, const ConvGeometry& g);
-CudnnResult cudnn_conv_backward_weights(const OpCall& call, const ConvGeometry& g);
 
 /// The graphs conv2d asks cuDNN for.
 enum class CudnnGraph {
@@ -39,6 +36,14 @@ struct CudnnQuestion {
   bool deterministic = true;
   bool tf32 = false;
 };
+
+/// fused: with what follows the convolution in its own kernel, where there is such a plan.
+CudnnResult cudnn_conv_forward(const OpCall& call, const ConvGeometry& g, bool fused);
+/// What a fused call asks.
+CudnnQuestion epilogue_question(const OpCall& call, const ConvGeometry& g);
+CudnnResult cudnn_conv_backward_data(const OpCall& call, const ConvGeometry& g);
+CudnnResult cudnn_conv_backward_weights(const OpCall& call, const ConvGeometry& g);
+
 constexpr bool gradient_of_data(CudnnGraph g) {
   return g == CudnnGraph::backward_data || g == CudnnGraph::backward_data_add;
 }
