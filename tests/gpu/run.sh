@@ -187,7 +187,7 @@ runs() {
       --set train.class_weights=balanced --set train.board_epochs=1 --out "$work/runs-$1"
   }
   search() {
-    "$bin/gm_search" run models/search_small.yaml --data "$set" --device cuda --set search.iterations=4 \
+    "$bin/gm_search" run models/search_small.yaml --data "$set" --device cuda --set search.iterations=2 \
       --set search.train_steps=4 --set train.epochs=2 --set input.size=32 --out "$work/search" >"$work/search.log" 2>&1 ||
       { tail -n 3 "$work/search.log"; return 1; }
   }
@@ -358,21 +358,21 @@ report
 phase from_host 25 bash -c from_host
 lines from_host from_host
 report
-command -v ncu >/dev/null &&
-  for each in models/effv2s_cbam.yaml:64 models/effg3.yaml:256; do
-    phase "profile-$(basename "${each%.*}")" 60 bash -c "profile ${each%:*} ${each#*:}"
-  done
-phase roofline 40 "$bin/gm_bench" --roofline models/effv2s_cbam.yaml --device cuda --precision bf16 --batch 64
-phase roofline-g3 30 "$bin/gm_bench" --roofline models/effg3.yaml --device cuda --precision bf16 --batch 256
 phase pipeline 40 bash -c pipeline
 lines pipeline pipeline
 report
+phase roofline 40 "$bin/gm_bench" --roofline models/effv2s_cbam.yaml --device cuda --precision bf16 --batch 64
+phase roofline-g3 30 "$bin/gm_bench" --roofline models/effg3.yaml --device cuda --precision bf16 --batch 256
 phase ops-1 20 bash -c 'ops 1 infer'
 lines ops-1 ops
 phase ops-256 45 bash -c 'ops 256 infer; ops 256 train'
 lines ops-256 ops
 report
 
+command -v ncu >/dev/null &&
+  for each in models/effv2s_cbam.yaml:64 models/effg3.yaml:256; do
+    phase "profile-$(basename "${each%.*}")" 60 bash -c "profile ${each%:*} ${each#*:}"
+  done
 [ -z "$peers" ] || phase autotuned 300 python3 tests/peers/torch_bench.py --variants compile --seconds 1 --limit 100 \
   --total "$(left)" --out "$work/peers.jsonl"
 finish
