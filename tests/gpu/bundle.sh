@@ -12,6 +12,6 @@ nvjpeg=$(sed -n 's/^NVJPEG_LIBRARY:FILEPATH=//p' build-portable/CMakeCache.txt)
 if [ -f "$nvjpeg" ]; then
   cp -L "$nvjpeg" "build-portable/bin/$(readelf -d "$nvjpeg" | sed -n 's/.*SONAME.*\[\(.*\)\]/\1/p')"
 fi
-tar c build-portable/bin | xz --lzma2=preset=6,dict=512MiB >build-portable.tar.xz.partial
+tar c build-portable/bin | xz --lzma2=preset=1,dict=256MiB,nice=64 >build-portable.tar.xz.partial
 mv build-portable.tar.xz.partial build-portable.tar.xz
 du -h build-portable.tar.xz
