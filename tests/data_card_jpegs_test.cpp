@@ -1,8 +1,9 @@
-// A card's JPEG decoder in the processor's place: who decodes what, and what happens when it errs. The
-// decoder is played by the processor's.
+// A card's JPEG decoder in the processor's place: who decodes what, and what happens when it errs or is slow.
+// The decoder is played by the processor's.
 #include <atomic>
 #include <filesystem>
 #include <functional>
+#include <thread>
 
 #include "data/checked_jpegs.h"
 #include "data/loader.h"
@@ -141,6 +142,129 @@ TEST_F(CardJpegs, ManyThreadsWaitForOneVerdict) {
   const std::string said = testing::internal::GetCapturedStderr();
   EXPECT_EQ(std::count(said.begin(), said.end(), '\n'), 1) << said;
   EXPECT_EQ(played->calls, 1);
+}
+
+// What the clock shows is played, too. To each thread it is 2 ms later at each look, which is what the
+// processor takes; the card takes `card_ms` more or less.
+class TimedCardJpegs : public CardJpegs {
+ protected:
+  static constexpr int kTimed = CheckedJpegDecoder::kTimed;
+  static constexpr int kTrial = 1 + 3 * kTimed;  // pictures until the clock has decided
+  inline static thread_local double now_ms = 0;
+
+  TimedCardJpegs() : file(test::read_text(dir / "set/g00.jpg")), own(decode(nullptr)), card(own) {
+    one_more(card);
+  }
+  void open(std::function<double()> card_ms, bool quiet = false) {
+    auto decoder = std::make_unique<PlayedDecoder>([=](Image& image) {
+      now_ms += card_ms();
+      return one_more(image);
+    });
+    played = decoder.get();
+    jpegs =
+        std::make_unique<CheckedJpegDecoder>(std::move(decoder), quiet, [] { return 1e-3 * (now_ms += 2); });
+  }
+  Image decode(JpegDecoder* decoder) {
+    return decode_image(reinterpret_cast<const uint8_t*>(file.data()), file.size(), "file", decoder);
+  }
+  std::string decode_many(int pictures, int threads) {
+    testing::internal::CaptureStderr();
+    std::vector<std::thread> all;
+    std::atomic<int> next = 0;
+    for (int t = 0; t < threads; ++t)
+      all.emplace_back([&] {
+        while (next++ < pictures) {
+          const Image image = decode(jpegs.get());
+          EXPECT_TRUE(image.rgb == card.rgb || image.rgb == own.rgb);
+        }
+      });
+    for (auto& thread : all) thread.join();
+    return testing::internal::GetCapturedStderr();
+  }
+
+  std::string file;
+  Image own, card;  // what the two make of it
+  std::unique_ptr<CheckedJpegDecoder> jpegs;
+  PlayedDecoder* played = nullptr;
+};
+
+TEST_F(TimedCardJpegs, TheSlowerOneIsDroppedAfterItsTrial) {
+  open([] { return 6.4; });
+  testing::internal::CaptureStderr();
+  for (int i = 0; i < kTrial + 10; ++i)
+    EXPECT_EQ(decode(jpegs.get()).rgb, i <= 2 * kTimed ? card.rgb : own.rgb) << i;
+  EXPECT_EQ(testing::internal::GetCapturedStderr(),
+            "JPEG files: the processor from here on, 2.0 ms a picture; played takes 8.4 ms\n");
+  EXPECT_EQ(played->calls, 1 + 2 * kTimed);
+}
+
+TEST_F(TimedCardJpegs, TheFasterOneIsKept) {
+  open([] { return -1.5; });
+  testing::internal::CaptureStderr();
+  for (int i = 0; i < kTrial + 10; ++i)
+    EXPECT_EQ(decode(jpegs.get()).rgb, i <= 2 * kTimed || i >= kTrial ? card.rgb : own.rgb) << i;
+  EXPECT_EQ(testing::internal::GetCapturedStderr(), "");
+  EXPECT_EQ(played->calls, 1 + 2 * kTimed + 10);
+}
+
+TEST_F(TimedCardJpegs, FirstCallsAndFewSlowOnesDoNotCount) {
+  int call = 0;
+  open([&] { return ++call <= 1 + kTimed || call % 3 == 0 ? 1000 : -1.5; });
+  EXPECT_EQ(decode_many(kTrial + 10, 1), "");
+  EXPECT_EQ(played->calls, 1 + 2 * kTimed + 10);
+}
+
+TEST_F(TimedCardJpegs, QuietIsQuiet) {
+  open([] { return 6.4; }, true);
+  EXPECT_EQ(decode_many(kTrial + 10, 1), "");
+  EXPECT_EQ(played->calls, 1 + 2 * kTimed);
+}
+
+TEST_F(TimedCardJpegs, ManyThreadsDecideOnce) {
+  constexpr int kThreads = 8, kPictures = 1000;
+  open([] { return 6.4; });
+  EXPECT_EQ(decode_many(kPictures, kThreads),
+            "JPEG files: the processor from here on, 2.0 ms a picture; played takes 8.4 ms\n");
+  const int slow = played->calls;
+  EXPECT_GE(slow, 1 + 2 * kTimed);
+  EXPECT_LT(slow, kPictures / 2);
+
+  open([] { return -1.5; });
+  EXPECT_EQ(decode_many(kPictures, kThreads), "");
+  EXPECT_GT(played->calls, kPictures / 2);
+}
+
+// A call of the card that ends while the processor is timed: what was counted beside it is counted anew.
+TEST_F(TimedCardJpegs, ACallOfTheStageBeforeStartsACountAnew) {
+  std::atomic<int> call = 0;
+  std::atomic<bool> held = false, free = false;
+  auto raise = [](std::atomic<bool>& flag) {
+    flag = true;
+    flag.notify_all();
+  };
+  open([&] {
+    if (++call == 2 * kTimed) {  // of the card's last stage
+      raise(held);
+      free.wait(false);
+    }
+    return 6.4;
+  });
+  for (int i = 1; i < 2 * kTimed; ++i) decode(jpegs.get());
+  std::thread late([&] {
+    decode(jpegs.get());
+    raise(held);  // were it never held
+  });
+  held.wait(false);
+  for (int i = 0; i < 2; ++i) decode(jpegs.get());                               // ends the card's stage
+  for (int i = 1; i < kTimed; ++i) EXPECT_EQ(decode(jpegs.get()).rgb, own.rgb);  // all but one
+  raise(free);
+  late.join();
+  testing::internal::CaptureStderr();
+  for (int i = 1; i < kTimed; ++i) decode(jpegs.get());
+  EXPECT_EQ(testing::internal::GetCapturedStderr(), "");
+  testing::internal::CaptureStderr();
+  decode(jpegs.get());
+  EXPECT_NE(testing::internal::GetCapturedStderr(), "");
 }
 
 }  // namespace
