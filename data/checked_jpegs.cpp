@@ -51,7 +51,7 @@ bool CheckedJpegDecoder::decode_first(std::span<const uint8_t> file, int width, 
   for (size_t i = 0; i < rgb.size(); ++i) sum += std::abs(rgb[i] - expected[i]);
   const double off = sum / static_cast<double>(rgb.size());
   const bool right = off <= kMost;
-  stage_ = right ? Stage::warm_up : Stage::processor;
+  stage_ = !right ? Stage::processor : clock_ ? Stage::warm_up : Stage::card;
   if (!right)
     std::fprintf(stderr, "%s decodes a picture to other pixels (%.1f of 255 off in the mean); not used\n",
                  description().c_str(), off);

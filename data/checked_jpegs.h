@@ -18,7 +18,8 @@ namespace gm {
 /// Then the clock decides: the card decodes kTimed pictures to warm up and kTimed that count, the processor
 /// as many. They do so in stages, not both each picture: callers would queue at the slower one, neither would
 /// be timed under all of them, and a card of half the processor's speed could win. Where the card's median is
-/// the longer one, a line says so unless `quiet`, and decode() is false from then on.
+/// the longer one, a line says so unless `quiet`, and decode() is false from then on. A clock that is empty
+/// decides nothing: the card decodes all that it can.
 class CheckedJpegDecoder : public JpegDecoder {
  public:
   static constexpr double kMost = 4;

@@ -188,6 +188,15 @@ class TimedCardJpegs : public CardJpegs {
   PlayedDecoder* played = nullptr;
 };
 
+TEST_F(TimedCardJpegs, WithoutAClockTheSlowerOneDecodesAll) {
+  auto decoder = std::make_unique<PlayedDecoder>([](Image& image) {
+    now_ms += 6.4;
+    return one_more(image);
+  });
+  jpegs = std::make_unique<CheckedJpegDecoder>(std::move(decoder), false, CheckedJpegDecoder::Clock());
+  for (int i = 0; i < kTrial + 10; ++i) EXPECT_EQ(decode(jpegs.get()).rgb, card.rgb) << i;
+}
+
 TEST_F(TimedCardJpegs, TheSlowerOneIsDroppedAfterItsTrial) {
   open([] { return 6.4; });
   testing::internal::CaptureStderr();

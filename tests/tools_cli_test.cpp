@@ -138,6 +138,12 @@ TEST_F(Cli, UnreadableImageAloneFails) {
   expect_nothing_written();
 }
 
+TEST_F(Cli, WithoutACardItsJpegDecoderIsAnError) {
+  expect_failure(infer({dir / "set/images", "--decode", "card", "--out", dir / "p.csv"}), 1,
+                 {"--decode card", "no decoder"});
+  EXPECT_FALSE(fs::exists(dir / "p.csv"));
+}
+
 TEST_F(Cli, BadImagesAmongGoodOnesAreReportedAndSkipped) {
   write_text(dir / "set/images/bad.png", "no picture");
   const std::string csv = dir / "p.csv";

@@ -34,12 +34,12 @@ void declare(CLI::App& app, Arguments& a) {
       ->capture_default_str()
       ->check(CLI::IsMember({"f32", "bf16"}));
   add_device(app, a.device, a.threads);
-  app.add_option(
-         "--decode", a.decode,
-         "where JPEG files are decoded: auto (on the card, where nvJPEG is found and is the faster one) or "
-         "cpu, which gives the same pixels on every machine")
+  app.add_option("--decode", a.decode,
+                 "where JPEG files are decoded: auto (on the card, where nvJPEG is found, files are many and "
+                 "it is the "
+                 "faster one), card, or cpu, which gives the same pixels on every machine")
       ->capture_default_str()
-      ->check(CLI::IsMember({"auto", "cpu"}));
+      ->check(CLI::IsMember({"auto", "card", "cpu"}));
   app.add_option("--seed", a.seed, "of the masks of --mc-dropout")->check(check_not_negative);
   app.add_flag("--quiet", a.quiet, "print errors only");
 }
@@ -53,28 +53,54 @@ std::string choices_line(const Arguments& args, const Device& device, const Jpeg
   return text + "; JPEG files: processor" + (no_jpegs.empty() ? "" : " - " + no_jpegs);
 }
 
+/// What is to be classified. Every input is opened before the first image is classified: a misspelt path
+/// costs nothing.
+struct Inputs {
+  Inputs(const std::vector<std::string>& paths, const std::shared_ptr<JpegDecoder>& jpegs) {
+    for (const auto& path : paths) {
+      sets.push_back(open_dataset(path, {.labels = false, .jpegs = jpegs}));
+      const int64_t size = sets.back()->size();
+      total += size;
+      if (size > 0 && !sets.back()->file(0).empty()) files += size;
+    }
+  }
+  std::vector<std::shared_ptr<Dataset>> sets;
+  int64_t total = 0, files = 0;  // images; those that have a file of their own
+};
+
+/// The card's decoder for `files` pictures; null, and `reason` may say why, where the processor is to decode.
+std::shared_ptr<JpegDecoder> open_jpegs(const Arguments& args, Device& device, int64_t files,
+                                        std::string& reason) {
+  if (args.decode == "cpu") return nullptr;
+  const bool any = args.decode == "card";
+  // It took 9 seconds to start on an H200, in which a processor decodes some 800 pictures of 424 px.
+  const int64_t least = int64_t{4000} * available_processors();
+  if (!any && files < least) {
+    if (files > 0) reason = fmt::format("the card's decoder is tried from {} files on", least);
+    return nullptr;
+  }
+  auto decoder = device.make_jpeg_decoder(reason);
+  if (!decoder && any) fail("--decode card: " + (reason.empty() ? "there is no card" : reason));
+  if (!decoder) return nullptr;
+  return std::make_shared<CheckedJpegDecoder>(
+      std::move(decoder), args.quiet,
+      any ? CheckedJpegDecoder::Clock() : CheckedJpegDecoder::Clock(seconds_now));
+}
+
 void infer(const Arguments& args) {
   keep_inputs(args.out, args.inputs);
   const ModelFile model = read_model(args.model);
   auto device = open_device(args.device, {.threads = args.threads});
-  std::shared_ptr<JpegDecoder> jpegs;
+  Inputs inputs(args.inputs, nullptr);
   std::string no_jpegs;
-  if (args.decode == "auto")
-    if (auto decoder = device->make_jpeg_decoder(no_jpegs))
-      jpegs = std::make_shared<CheckedJpegDecoder>(std::move(decoder), args.quiet);
-  // Every input is opened before the first image is classified: a misspelt path costs nothing.
-  std::vector<std::shared_ptr<Dataset>> sets;
-  int64_t total = 0;
-  for (const auto& path : args.inputs) {
-    sets.push_back(open_dataset(path, {.labels = false, .jpegs = jpegs}));
-    total += sets.back()->size();
-  }
-  Predictor predictor(*device, model, rows_of(*device, args.passes, args.batch, total),
+  const std::shared_ptr<JpegDecoder> jpegs = open_jpegs(args, *device, inputs.files, no_jpegs);
+  if (jpegs) inputs = Inputs(args.inputs, jpegs);
+  Predictor predictor(*device, model, rows_of(*device, args.passes, args.batch, inputs.total),
                       {.bf16 = args.precision == "bf16",
                        .sampling = args.passes.dropout > 0,
                        .seed = static_cast<uint64_t>(args.seed),
                        .images = on_device(*device, args.passes)});
-  PredictionColumns columns = columns_for(sets, args.passes);
+  PredictionColumns columns = columns_for(inputs.sets, args.passes);
   columns.logits = args.logits;
   const std::atomic<bool>& stop = stop_on_signals();  // before the first file
   auto writer = open_predictions(args.out, class_names(model.architecture), columns);
@@ -84,12 +110,12 @@ void infer(const Arguments& args) {
                         {.tool = "gm_infer",
                          .doing = "classifying",
                          .done = "classified",
-                         .total = total,
+                         .total = inputs.total,
                          .strict = args.strict,
                          .quiet = args.quiet,
                          .stop = &stop},
                         args.passes);
-  for (const auto& set : sets) {
+  for (const auto& set : inputs.sets) {
     std::vector<int64_t> rows(set->size());
     std::iota(rows.begin(), rows.end(), 0);
     classifier.run(set, rows, [&](const auto&, auto& predictions) { writer->write(predictions); });

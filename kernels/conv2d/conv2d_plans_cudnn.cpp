@@ -17,7 +17,7 @@ namespace {
 
 // Candidates timed for a problem: making a precompiled plan takes less than a millisecond, compiling one
 // about a second.
-constexpr int kTimed = 8, kTimedCompiled = 2, kTimedGradients = 6;
+constexpr int kTimed = 8, kTimedCompiled = 2, kTimedDense = 6;
 // Before the names of plans that add the gradient of weights to zeros.
 const std::string kAdds = "added, ";
 // Candidates that are not cuDNN's; a problem has one of them at most.
@@ -65,8 +65,8 @@ std::vector<Candidate> candidates(const CudaLibraries& libraries, const CudnnQue
     if (other && !name) made.push_back({other, nullptr, nullptr});
     return made;
   }
-  // Gradients of weights in f32 are all compiled, few, and far apart in speed.
-  const int most_compiled = q.graph >= CudnnGraph::weights_f32 ? kTimedGradients : kTimedCompiled;
+  // Of larger filters there are few and their kernels are far apart in speed.
+  const int most_compiled = q.g.kernel > 1 ? kTimedDense : kTimedCompiled;
   int compiled = 0;
   for (auto mode : {CUDNN_HEUR_MODE_A, CUDNN_HEUR_MODE_FALLBACK}) {
     for (Descriptor& configuration :
@@ -168,7 +168,7 @@ std::unique_ptr<ConvolutionPlan> make_plan(const Context& ctx, const CudnnQuesti
     const bool captured = being_captured(ctx.stream), timed = libraries.timing && !captured;
     made = candidates(libraries, q, *plan->graph, timed ? kTimed : 1, nullptr);
     const CudaScratch zeros(timed && also_as_sum(q) ? static_cast<size_t>(4 * q.g.weights()) : 0);
-    if (zeros.data()) append_sums(kTimedGradients, nullptr);
+    if (zeros.data()) append_sums(kTimedDense, nullptr);
     if (!captured) drop_wrong(ctx, q, made, operands, zeros.data());
     if (made.empty()) return nullptr;
     if (timed) {
