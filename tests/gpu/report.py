@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """report.py WORK FILE: what tests/gpu/run.sh has found so far, as FILE.json and FILE.md. Called after every phase."""
+import csv
 import datetime
 import json
 import os
@@ -143,6 +144,31 @@ def ops_table(ops):
              r["cudnn_us"] / r["median_us"] if r.get("cudnn_us") else None] for r in timed]
 
 
+# Of `ncu --csv`: the counter, and what it is called here.
+COUNTERS = {"gpu__time_duration.sum": "ns", "dram__bytes_read.sum": "read", "dram__bytes_write.sum": "written",
+            "sm__inst_issued.avg.pct_of_peak_sustained_active": "issue_percent",
+            "sm__warps_active.avg.pct_of_peak_sustained_active": "warps_percent",
+            "launch__registers_per_thread": "registers", "launch__waves_per_multiprocessor": "waves",
+            "smsp__average_warps_issue_stalled_long_scoreboard_per_issue_active.ratio": "wait_for_memory"}
+
+
+def counters(log):
+    """The kernels of a profile, the slowest first."""
+    kernels = {}
+    for row in csv.DictReader(log[log.find('"ID"'):].splitlines()) if '"ID"' in log else []:
+        name = COUNTERS.get(row.get("Metric Name"))
+        if not name:
+            continue
+        kernel = re.sub(r"gm::cuda::|gm::|<unnamed>::|^void |\(.*", "", row["Kernel Name"])
+        found = kernels.setdefault(row["ID"], {"kernel": kernel, "grid": row["Grid Size"], "block": row["Block Size"]})
+        found[name] = float(row["Metric Value"].replace(",", ""))
+    whole = [k for k in kernels.values() if len(k) == 3 + len(COUNTERS)]
+    for k in whole:
+        k["us"] = k.pop("ns") / 1e3
+        k["gb_s"] = (k.pop("read") + k.pop("written")) / k["us"] / 1e3
+    return sorted(whole, key=lambda k: -k["us"])
+
+
 def main(work, file):
     facts = dict(line.split("=", 1) for line in read(f"{work}/facts").splitlines())
     facts["date"] = datetime.date.today().isoformat()
@@ -184,12 +210,14 @@ def main(work, file):
             speed.append({"what": f"depthwise {direction}, worst of {len(pairs)} shapes", "against": "cuDNN",
                           "target": 2, "stretch": 3, "ratio": ratio, "met": ratio >= 2})
 
+    profiles = {n: counters(read(f"{work}/profile-{n}.log")) for n in ("effv2s_cbam", "effg3")}
     sanitized = [sanitizer(tool, read(f"{work}/{tool}.log")) for tool in SANITIZERS]
     sanitized = [s for s in sanitized if s["processes"]]
     temporary = f"{file}.json.new"
     with open(temporary, "w") as out:
         json.dump({**facts, "phases": phases, "targets": speed, "models": models, "peers": peers, "checks": checks,
-                   "sanitizers": sanitized, "pipeline": pipeline, "from_host": from_host, "ops": ops}, out, indent=1)
+                   "sanitizers": sanitized, "pipeline": pipeline, "from_host": from_host, "ops": ops,
+                   "profiles": profiles}, out, indent=1)
     os.replace(temporary, f"{file}.json")
 
     out = [f"# {facts.get('device', '?')}", ""]
@@ -227,6 +255,15 @@ def main(work, file):
         out.append(", ".join(f"{k} {number(v, 4)}" for k, v in ceilings.items() if k != "device") + "\n")
         markdown(out, ["network", "batch", "mode", "op", "pass", "layer", "times", "us", "GB/s", "TFLOP/s", "of copy",
                        "of roof", "cuDNN us", "ratio"], ops_table(ops))
+    for name, kernels in profiles.items():
+        if kernels:
+            copy = next((r["copy_gb_s"] for r in ops if "copy_gb_s" in r), None)
+            out.append(f"## Our kernels by the hardware's counters: {name}, a training step, cold caches\n")
+            markdown(out, ["kernel", "grid", "block", "us", "DRAM GB/s", "of copy", "issue %", "warps %", "registers",
+                           "waves", "waits for memory an instruction"],
+                     [[k["kernel"], k["grid"], k["block"], k["us"], k["gb_s"], copy and k["gb_s"] / copy,
+                       k["issue_percent"], k["warps_percent"], int(k["registers"]), k["waves"], k["wait_for_memory"]]
+                      for k in kernels[:60]])
     for name in ("roofline", "roofline-g3"):
         text = read(f"{work}/{name}.log")
         if text.startswith("#"):
