@@ -16,10 +16,10 @@ namespace gm {
 /// of the file. Without names, ten classes are Galaxy10 DECals and any other number are "0", "1", ...
 ///
 /// Reading: HDF5 decompresses whole chunks. Files whose chunks hold up to kCachedRows images keep the last
-/// few decompressed chunks in memory (at most kCacheBytes, or one chunk that is larger). Files whose
-/// chunks span more images, as h5py makes them by default (the public Galaxy10_DECals.h5 needs hundreds of MB decompressed for one image), are
-/// unpacked piece by piece, on first touch, to an unnamed scratch file in $TMPDIR or /var/tmp, which is as
-/// large as the pixels; random access then costs one read.
+/// few decompressed chunks in memory (at most kCacheBytes, or one chunk that is larger). Files whose chunks
+/// span more images, as h5py makes them by default (the public Galaxy10_DECals.h5 needs hundreds of MB
+/// decompressed for one image), are unpacked piece by piece, on first touch, to an unnamed scratch file in
+/// $TMPDIR or /var/tmp, which is as large as the pixels; random access then costs one read.
 ///
 /// Throws gm::Error: not HDF5, truncated, `images` or `ans` missing, of wrong rank, type or length, a label
 /// below -1 or not below the number of given classes, no room for the scratch file.

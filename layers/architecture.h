@@ -68,9 +68,9 @@ struct Architecture {
 /// `where` names the file in error messages.
 Architecture read_architecture(const YAML::Node& config, const std::string& where);
 
-/// The YAML text stored in weight files: read_architecture() of it gives the same network. Settings
-/// of what it lacks (the reduction of no attention, the dropout of no hidden layer) are left out and read back
-/// as defaults.
+/// The YAML text stored in weight files: read_architecture() of it gives the same network. Settings of what
+/// it lacks (the reduction of no attention, the dropout of no hidden layer) are left out and read back as
+/// defaults.
 std::string architecture_yaml(const Architecture& a);
 
 /// EfficientNet's rounding: nearest multiple of 8, with `guard` never below 90 % of the asked width. Keras's

@@ -38,8 +38,8 @@ __global__ __launch_bounds__(kBnThreads, 2) void bn_statistics_kernel(const T* x
 #pragma unroll
             for (int i = 0; i < N; ++i) finish.v.pivot[at.c + i] = pivot[i];
           }
-          // Of this block all threads have a row or, where pixels are fewer than rows, at least as many as there
-          // are pixels, and so images. Behind the pivot it takes no more registers.
+          // Of this block all threads have a row or, where pixels are fewer than rows, at least as many as
+          // there are pixels, and so images. Behind the pivot it takes no more registers.
           if (blockIdx.x == 0 && blockIdx.y == 0) draw(linear_thread(), block_threads());
         },
         [&](const Row& held, unsigned) {

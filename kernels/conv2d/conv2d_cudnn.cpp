@@ -69,9 +69,10 @@ CudnnResult cudnn_conv_backward_weights(const OpCall& call, const ConvGeometry& 
   const bool accumulate = call.din[1].mode == GradMode::accumulate;
   void *x = call.in[0].data, *dy = call.dout[0].data, *dw = call.din[1].view.data;
   void* place = accumulate ? call.workspace.data : dw;  // our own kernel adds afterwards
-  void* zeros = static_cast<float*>(call.workspace.data) + (accumulate ? g.weights() : 0);
   const bool f32 = g.dtype == DType::f32;
   const CudnnQuestion in_f32 = question(call, f32 ? CudnnGraph::weights_same : CudnnGraph::weights_f32, g);
+  void* zeros = nullptr;  // behind the sums where they lie in the workspace
+  if (also_as_sum(in_f32)) zeros = static_cast<float*>(call.workspace.data) + (accumulate ? g.weights() : 0);
   // Of an image's three channels only our kernel for few channels has f32 sums.
   if ((f32 || sums_in_f32(g) || is_narrow(in_f32)) && execute(call, in_f32, {x, place, dy, nullptr, zeros}))
     return accumulate ? CudnnResult::sums_f32 : CudnnResult::complete;

@@ -54,16 +54,8 @@ __global__ __launch_bounds__(kDwThreads, 2) void dw_forward_kernel(const T* x, c
   constexpr bool kRowFirst = sizeof(T) == 2;
   bool more = false;
   if constexpr (kRowFirst) more = begin();
-  // [column][tap][lane]: a thread's pairs are together, 25 apart from its neighbour's, so no banks conflict.
   GM_DYN_SHARED(float, weights);
-  if constexpr (kWeightsShared) {
-    for (int i = threadIdx.x; i < K * K * slice; i += blockDim.x) {
-      const int tap = i / slice, k = i - tap * slice;
-      weights[(k / N * K * K + tap) * N + k % N] =
-          to_float(w[tap * d.channels + min(first + k, d.channels - 1)]);
-    }
-    __syncthreads();
-  }
+  if constexpr (kWeightsShared) dw_share_weights<T, K, N>(w, weights, slice, first, d.channels);
   float wr[kWeightsShared ? 1 : K * K][N], b[N] = {};
   DwStatistics<N> st;
   if (active) {

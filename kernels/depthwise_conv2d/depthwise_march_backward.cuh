@@ -100,14 +100,7 @@ __global__ __launch_bounds__(kDwBackThreads, kDwBackBlocks) void dw_march_backwa
   // Before weights and coefficients are waited for: the first row's loads are in flight together with theirs.
   bool more = begin();
   float wr[kWeightsShared ? 1 : K * K][N] = {}, sums[K * K][N] = {};
-  if constexpr (kWeightsShared) {  // as in forward
-    for (int i = threadIdx.x; i < K * K * slice; i += blockDim.x) {
-      const int tap = i / slice, k = i - tap * slice;
-      shared[(k / N * K * K + tap) * N + k % N] =
-          to_float(w[tap * d.channels + min(first + k, d.channels - 1)]);
-    }
-    __syncthreads();
-  }
+  if constexpr (kWeightsShared) dw_share_weights<T, K, N>(w, shared, slice, first, d.channels);
   DwNormGradient<T, N, Before> through;
   if (active) {
     if constexpr (!kWeightsShared) {

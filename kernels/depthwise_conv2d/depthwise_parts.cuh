@@ -76,6 +76,18 @@ struct DwStatistics {
   }
 };
 
+/// The weights of a slice's channels from `first` on, to shared[column][tap][lane]: a thread's N are
+/// together, K * K apart from its neighbour's, so no banks conflict. For all threads of a block.
+template <class T, int K, int N>
+__device__ __forceinline__ void dw_share_weights(const T* w, float* shared, int slice, int first,
+                                                 int channels) {
+  for (int i = threadIdx.x; i < K * K * slice; i += blockDim.x) {
+    const int tap = i / slice, k = i - tap * slice;
+    shared[(k / N * K * K + tap) * N + k % N] = to_float(w[tap * channels + min(first + k, channels - 1)]);
+  }
+  __syncthreads();
+}
+
 /// Where dyc, the gradient of the convolution's output, comes from: it is dy (yc null), or the backward of
 /// batch norm and activation of yc,
 ///   dyc = scale * dz - c - q * (yc - mean),  dz = (dy * gate + dpool / image_pixels) * act'(z).

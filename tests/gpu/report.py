@@ -200,8 +200,8 @@ def main(work, file):
     if bound:
         worst = min(bound, key=lambda r: r["share_of_copy"])
         speed.append({"what": f"memory-bound ops of 64 MB and more, slowest of {len(bound)}: {worst['op']} "
-                      f"{worst['pass']}, {worst['layer']}", "against": "measured copy bandwidth", "target": 0.85, "stretch": 0.9,
-                      "ratio": worst["share_of_copy"], "met": worst["share_of_copy"] >= 0.85})
+                      f"{worst['pass']}, {worst['layer']}", "against": "measured copy bandwidth", "target": 0.85,
+                      "stretch": 0.9, "ratio": worst["share_of_copy"], "met": worst["share_of_copy"] >= 0.85})
     for direction in ("forward", "backward"):
         pairs = [r for r in ops if r.get("cudnn_us") and r["op"] == "depthwise_conv2d" and r["pass"] == direction]
         if pairs:

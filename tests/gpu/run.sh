@@ -270,7 +270,7 @@ fi
 v2s=models/effv2s_cbam.yaml:224 g3=models/effg3.yaml:96 g0=models/effg0.yaml:32
 if [ -n "$peers" ] && [ $part != right ]; then
   TORCHINDUCTOR_COMPILE_THREADS=4 nice python3 tests/peers/torch_bench.py --when "$work/quiet" --limit 30 --seconds 1 \
-    --total "$(left)" --out "$work/peers.jsonl" --variants - \
+    --total "$(left)" --out "$work/peers.jsonl" \
     --case $v2s:64:train:{compile-graphs,eager} $v2s:256:infer:{compile-graphs,eager} \
     $g3:256:{train,infer}:{compile-graphs,eager} $g3:1:latency:{compile-graphs,graphs} $g3:256:infer:graphs \
     $g0:256:train:{eager,graphs} >"$work/peers.log" 2>&1 &

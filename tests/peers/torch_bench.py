@@ -34,14 +34,14 @@ SAME = {"models/effv2s.yaml": {"timm": "tf_efficientnetv2_s"}}  # torchvision pa
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
-parser.add_argument("--case", action="extend", nargs="+", help="MODEL:SIZE:BATCH:MODE[:VARIANT]; default: the speed targets")
+parser.add_argument("--case", action="extend", nargs="+",
+                    help="MODEL:SIZE:BATCH:MODE[:VARIANT]; default: the speed targets")
 parser.add_argument("--variants", default=",".join(VARIANTS), help="default: %(default)s")
 parser.add_argument("--precision", choices=["bf16", "f32"], help="default: bf16 on the GPU, f32 on the CPU")
 parser.add_argument("--library", choices=["timm"], help="where SAME lists the network")
 parser.add_argument("--seconds", type=float, default=3, help="of timing for each figure")
 parser.add_argument("--limit", type=float, default=240, help="seconds for one figure, compilation included")
 parser.add_argument("--total", type=float, default=1e9, help="seconds for all")
-parser.add_argument("--prepare", action="store_true", help="compile only, so that the compiler's cache is warm")
 parser.add_argument("--when", metavar="FILE", help="prepare all cases at once, write FILE.prepared, and time them one "
                     "after the other when FILE is there; --limit: seconds that those still being prepared then have")
 parser.add_argument("--out", help="file to append to; default: standard output")
@@ -173,9 +173,8 @@ def one(case, variant):
         print(READY, flush=True)
         if not sys.stdin.readline():
             sys.exit("no longer wanted")
-    if not args.prepare:
-        row.update(measure(torch, run, mode == "latency"))
-        row["images_per_second"] = batch / row["median_ms"] * 1e3
+    row.update(measure(torch, run, mode == "latency"))
+    row["images_per_second"] = batch / row["median_ms"] * 1e3
     if cuda:
         row["memory_mib"] = round(torch.cuda.max_memory_allocated() / 2**20)
     return row
@@ -275,7 +274,6 @@ def start(case, variant):
     command = [sys.executable, os.path.abspath(__file__), "--one", f"{case}:{variant}", "--device", args.device,
                "--precision", precision, "--seconds", str(args.seconds)]
     command += ["--library", args.library] if args.library else []
-    command += ["--prepare"] if args.prepare else []
     command += ["--when", args.when] if args.when else []
     out, err = tempfile.TemporaryFile("w+"), tempfile.TemporaryFile("w+")
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=out, stderr=err, text=True,
@@ -286,8 +284,8 @@ def start(case, variant):
 
 
 def printed(file):
-    file.seek(0)
-    return file.read()
+    # The process writes where its descriptor, which is this one too, stands: it must not be moved.
+    return os.pread(file.fileno(), os.fstat(file.fileno()).st_size, 0).decode(errors="replace")
 
 
 def finish(process, row, limit):
@@ -308,15 +306,16 @@ def finish(process, row, limit):
 
 begin = time.monotonic()
 left = lambda: args.total - (time.monotonic() - begin)
+cases = args.case or CASES
+pairs = [tuple(case.rsplit(":", 1)) for case in cases if case.count(":") == 4]
+pairs += [(case, variant) for variant in args.variants.split(",") for case in cases if case.count(":") != 4]
 wanted = []
-for variants in args.variants.split(","):
-    for case in args.case or CASES:
-        case, variant = case.rsplit(":", 1) if case.count(":") == 4 else (case, variants)
-        if variant not in VARIANTS:
-            sys.exit(f"torch_bench.py: unknown variant {variant}; there are {', '.join(VARIANTS)}")
-        model, size, batch, mode = case.rsplit(":", 3)
-        wanted.append((case, variant, {"peer": "pytorch", "model": os.path.basename(model)[:-5], "size": int(size),
-                                       "batch": int(batch), "mode": mode, "variant": variant, "precision": precision}))
+for case, variant in pairs:
+    if variant not in VARIANTS:
+        sys.exit(f"torch_bench.py: unknown variant {variant}; there are {', '.join(VARIANTS)}")
+    model, size, batch, mode = case.rsplit(":", 3)
+    wanted.append((case, variant, {"peer": "pytorch", "model": os.path.basename(model)[:-5], "size": int(size),
+                                   "batch": int(batch), "mode": mode, "variant": variant, "precision": precision}))
 if not args.when:
     for case, variant, row in wanted:
         limit = min(args.limit, left())
@@ -328,7 +327,7 @@ ready = lambda process: process.poll() is not None or READY in printed(process.o
 wanted_at = None  # when FILE was there
 while left() > 0:
     prepared = all(ready(process) for process, _ in started)
-    if prepared:
+    if prepared and not os.path.exists(args.when + ".prepared"):
         open(args.when + ".prepared", "w").close()
     if not wanted_at and os.path.exists(args.when):
         wanted_at = time.monotonic()
