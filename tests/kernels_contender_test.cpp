@@ -149,7 +149,7 @@ TEST(Contender, WhatCannotBeLearntNowIsSettledForThisProcessOnly) {
 TEST(Contender, KeysOfExpansionsNameAllThatDecidesAndReadBack) {
   Call call;
   call.attrs = {{"eps", 1e-3}, {"momentum", 0.9}, {"training", 1}};
-  Expansion p;
+  Pointwise p;
   p.pixels = 589824, p.c = 24, p.k = 144;
   std::vector<std::string> keys{expansion_key(call.forward(), p), expansion_key(call.backward(), p)};
   call.din[0] = {};

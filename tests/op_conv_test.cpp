@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <tuple>
 
 #include "engine/buffer.h"
 #include "kernels/common/cuda_results.h"
@@ -108,11 +109,16 @@ TEST(ConvEpilogue, AppliesBiasAndActivation) {
   for (const char* device_name : {"cpu", "simt"}) {
     auto device = open_device(device_name);
     for (int act = 1; act <= 4; ++act)
-      for (DType t : {DType::f32, DType::bf16}) {
+      for (const auto& [t, kernel, channels] : {std::tuple{DType::f32, 3, 12},
+                                                {DType::bf16, 3, 12},     // the general kernels
+                                                {DType::bf16, 3, 16},     // those for few channels
+                                                {DType::bf16, 1, 16}}) {  // those for 1x1
         OpCase c;
-        c.attrs = {{"kernel", 3},     {"stride", 2},    {"pad_top", 0},      {"pad_left", 1},
-                   {"pad_bottom", 1}, {"pad_right", 0}, {"act", double(act)}};
-        c.in = {{{{2, 8, 9, 12}, t}}, {{{20, 3, 3, 12}, t}}, {{{20}, DType::f32}}};
+        const double pad = kernel / 2, filters = channels + 8;
+        c.attrs = {{"kernel", double(kernel)}, {"stride", 1 + pad}, {"pad_top", 0},      {"pad_left", pad},
+                   {"pad_bottom", pad},        {"pad_right", 0},    {"act", double(act)}};
+        const auto k = static_cast<int64_t>(filters);
+        c.in = {{{{2, 8, 9, channels}, t}}, {{{k, kernel, kernel, channels}, t}}, {{{k}, DType::f32}}};
         SCOPED_TRACE(std::string(device_name) + " " + case_name(op, c));
         const CaseData data = make_data(op, c);
         // Forward only: the tests' runner would also ask for the gradient, which the epilogue does not have.
@@ -180,7 +186,7 @@ TEST_P(ConvOwnResult, AnswersEveryQuestion) {
                          CudnnGraph::weights_same, CudnnGraph::weights_f32};
     for (CudnnGraph graph : graphs) {
       q.graph = graph == CudnnGraph::forward && (q.bias || q.residual) ? CudnnGraph::forward_epilogue : graph;
-      if (!GetParam() && !is_narrow(q)) continue;
+      if (!GetParam() && !own_serves(q)) continue;
       const bool add = graph == CudnnGraph::backward_data_add;
       const Result want = run_reference(find_op("conv2d"), c, data, add);
       const auto& wanted = gradient_of_data(graph)      ? want.din[0]
@@ -204,9 +210,8 @@ TEST_P(ConvOwnResult, AnswersEveryQuestion) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Kernels, ConvOwnResult, testing::Bool(), [](const auto& info) {
-  return std::string(info.param ? "general" : "few_channels");
-});
+INSTANTIATE_TEST_SUITE_P(Kernels, ConvOwnResult, testing::Bool(),
+                         [](const auto& info) { return std::string(info.param ? "general" : "special"); });
 
 TEST(ConvVerdict, ATransposedResultIsWrongAndARoundedOneIsNot) {
   std::vector<float> want, rounded, turned(240);

@@ -77,19 +77,19 @@ TEST(ExpandBackward, PlansFitTheCards) {
       EXPECT_LE(p.walkers, p.tiles);  // each has a first tile
       // Every run of 16 channels, every run of 16 x 16 of dx and every unit of a tile of x has an owner.
       EXPECT_LE(p.k, 2 * p.warps * 16);
-      EXPECT_LE(p.narrow_units(), p.warps / 2 * 2);
-      EXPECT_LE(kExpandRows * p.narrow_units(), 32 * p.warps);
+      EXPECT_LE(p.in_units(), p.warps / 2 * 2);
+      EXPECT_LE(kExpandRows * p.in_units(), 32 * p.warps);
       EXPECT_LE(p.shared_bytes(), kLargeShared);
       if (p.warps == 8) EXPECT_LE(2 * p.shared_bytes(), size_t{224} << 10) << "two blocks on an H100";
       EXPECT_LT(p.partial_bytes(), size_t{32} << 20);
-      for (int pitch : {p.wide_pitch(), p.narrow_pitch()}) {
+      for (int pitch : {p.out_pitch(), p.in_pitch()}) {
         std::set<int> banks;
         for (int i = 0; i < 8; ++i) banks.insert(i * pitch % 8);
         EXPECT_EQ(banks.size(), 8u) << "eight neighbouring pixels lie in different banks";
       }
       for (int e = 0; e < p.tile_units(); ++e)  // the kernel's division
-        ASSERT_EQ(static_cast<int64_t>(e) * ((1 << 20) / p.wide_units() + 1) >> 20, e / p.wide_units());
-      ASSERT_LT(int64_t{p.tile_units()} * ((1 << 20) / p.wide_units() + 1), INT32_MAX);
+        ASSERT_EQ(static_cast<int64_t>(e) * ((1 << 20) / p.out_units() + 1) >> 20, e / p.out_units());
+      ASSERT_LT(int64_t{p.tile_units()} * ((1 << 20) / p.out_units() + 1), INT32_MAX);
     }
 }
 
@@ -138,8 +138,8 @@ TEST(ExpandForward, EveryWarpHasChannelsAndEveryChannelAWarp) {
         SCOPED_TRACE(std::to_string(c) + " -> " + std::to_string(k));
         ASSERT_GE(p.slices * p.columns * 32, k);
         ASSERT_LT((p.slices - 1) * p.columns * 32, k);
-        ASSERT_LE(p.columns * p.rows, kForwardWarps);
-        ASSERT_EQ(kForwardPixels % (16 * p.rows), 0);
+        ASSERT_LE(p.columns * p.rows, kPointwiseWarps);
+        ASSERT_EQ(kPointwisePixels % (16 * p.rows), 0);
         ASSERT_GE(p.steps * 16, c);
         ASSERT_GE(p.walkers, 1);
         ASSERT_LE(p.walkers, p.tiles);  // each has a first tile
@@ -147,7 +147,7 @@ TEST(ExpandForward, EveryWarpHasChannelsAndEveryChannelAWarp) {
         ASSERT_LE(p.shared_bytes(), size_t{40} << 10) << "several blocks on every card";
       }
   for (int narrow = 1; narrow <= 10; ++narrow)  // the kernel's division
-    for (int e = 0; e < kForwardPixels * narrow; ++e)
+    for (int e = 0; e < kPointwisePixels * narrow; ++e)
       ASSERT_EQ(e * ((1 << 16) / narrow + 1) >> 16, e / narrow);
 }
 

@@ -5,17 +5,17 @@
 #include "kernels/common/op.h"
 #include "kernels/conv2d/conv2d_general.cuh"
 #include "kernels/conv2d/conv2d_narrow_weights.cuh"
+#include "kernels/conv2d/conv2d_pointwise.cuh"
 #ifdef __CUDACC__
 #include "kernels/common/cuda_libraries.h"
 #include "kernels/common/cuda_trial.h"
-#include "kernels/conv2d/conv2d_after.cuh"
 #include "kernels/conv2d/conv2d_cudnn.h"
 #include "kernels/linear/linear_cublas.h"
 #endif
 
-// Who convolves: cuDNN where it has a plan, for bf16 with few channels conv2d_narrow.cuh where cuDNN has none
-// or was slower (it is among the candidates beside cuDNN's plans), for the rest, or with the attribute
-// `general` 1, conv2d_general.cuh.
+// Who convolves: cuDNN where it has a plan, for bf16 with few channels conv2d_narrow.cuh and, at 1x1,
+// conv2d_pointwise.cuh where cuDNN has none or was slower (they are among the candidates beside cuDNN's
+// plans), for the rest, or with the attribute `general` 1, conv2d_general.cuh.
 
 namespace gm::GM_BACKEND_NS {
 
@@ -87,7 +87,11 @@ void conv2d_forward(const OpCall& c) {
 #ifdef __CUDACC__
   if (library_forward(c, geometry)) return;
 #endif
-  if (NarrowConv p; !c.attrs.geti("general", 0) && narrow_forward(geometry, p))
+  const bool general = c.attrs.geti("general", 0);
+  if (PointwiseTiles p; !general && pointwise_conv(geometry, p))
+    return launch_pointwise(p, c.in[0].as<bf16>(), c.in[1].as<bf16>(), c.in[2].as<float>(), act_of(c.attrs),
+                            residual.as<bf16>(), c.out[0].as<bf16>(), c.ctx);
+  if (NarrowConv p; !general && narrow_forward(geometry, p))
     return launch_narrow(p, c.in[0].as<bf16>(), c.in[1].as<bf16>(), c.in[2].as<float>(), act_of(c.attrs),
                          residual.as<bf16>(), c.out[0].as<bf16>(), c.ctx);
   shape_switch(geometry, [&](auto zero, auto vector) {

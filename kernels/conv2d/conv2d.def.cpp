@@ -110,6 +110,21 @@ std::vector<OpCase> cases() {
   narrow({1, 6, 7, 8}, 8, 5, 1, {4, 4, 4, 4}, true);  // outputs that see the padding only
   narrow({3, 9, 18, 8}, 8, 2, 1, {1, 0, 0, 1}, true, true, true);
   narrow({2, 10, 9, 8}, 8, 2, 2, {1, 0, 0, 1}, true, false, true);
+  // What the 1x1 kernels serve (conv2d_pointwise.h): each number of steps, one warp and several, slices.
+  auto pointwise = [&](Shape x, int64_t k, bool bias = false, bool residual = false, bool exact = false) {
+    narrow(x, k, 1, 1, {0, 0, 0, 0}, bias, residual, exact);
+  };
+  pointwise({1, 1, 1, 8}, 8);
+  pointwise({1, 9, 7, 16}, 96, true);                // one pixel less than a tile
+  pointwise({3, 5, 13, 24}, 144, true, true);        // three tiles, the last of three pixels
+  pointwise({1, 13, 5, 40}, 24, false, true, true);  // one pixel more than a tile
+  pointwise({5, 2, 9, 64}, 136, true, true);
+  pointwise({1, 3, 5, 72}, 432, true);  // two slices of the channels
+  pointwise({1, 4, 5, 120}, 40, true, true);
+  pointwise({2, 3, 3, 144}, 56, true, true);
+  pointwise({1, 3, 3, 176}, 96);
+  pointwise({1, 5, 4, 256}, 264, true, true);
+  pointwise({1, 2, 3, 264}, 32, true, true);  // more than its registers
   list.push_back(make(DType::bf16, {2, 112, 112, 24}, 24, 3, 1, {1, 1, 1, 1}, false, false, true));
   list.push_back(make(DType::bf16, {2, 112, 112, 24}, 96, 3, 2, {0, 0, 1, 1}, false, false, true));
   for (DType t : {DType::f32, DType::bf16}) {

@@ -1,10 +1,22 @@
-// What cuDNN left to do: the epilogue of a convolution for which it has no fused plan, and gradients that are
-// to be added to others.
+// What is behind the sums of a convolution: a result put down by our own kernels; and what cuDNN leaves to
+// do, the epilogue where it has no fused plan, and gradients that are to be added to others.
 #pragma once
 #include "kernels/common/act.cuh"
 #include "kernels/common/flat.cuh"
 
 namespace gm::GM_BACKEND_NS {
+
+/// out = v + add at the `L` channels from `at` on. add: null, a residual, or out itself.
+template <int L>
+__device__ __forceinline__ void put_result(bf16* out, const bf16* add, int64_t at, float (&v)[L]) {
+  if (add) {
+    float more[L];
+    load_lanes<bf16, L>(add + at, more);
+#pragma unroll
+    for (int i = 0; i < L; ++i) v[i] += more[i];
+  }
+  store_lanes<bf16, L>(out + at, v);
+}
 
 // y = act(y + bias) + residual in place. One thread per vector of V channels; k is a multiple of
 // V, so a vector lies within a pixel.

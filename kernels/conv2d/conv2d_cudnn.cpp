@@ -74,7 +74,7 @@ CudnnResult cudnn_conv_backward_weights(const OpCall& call, const ConvGeometry& 
   void* zeros = nullptr;  // behind the sums where they lie in the workspace
   if (also_as_sum(in_f32)) zeros = static_cast<float*>(call.workspace.data) + (accumulate ? g.weights() : 0);
   // Of an image's three channels only our kernel for few channels has f32 sums.
-  if ((f32 || sums_in_f32(g) || is_narrow(in_f32)) && execute(call, in_f32, {x, place, dy, nullptr, zeros}))
+  if ((f32 || sums_in_f32(g) || own_serves(in_f32)) && execute(call, in_f32, {x, place, dy, nullptr, zeros}))
     return accumulate ? CudnnResult::sums_f32 : CudnnResult::complete;
   if (f32) return CudnnResult::nothing;
   // cuDNN's precompiled kernels round the sums of bf16 problems to bf16.

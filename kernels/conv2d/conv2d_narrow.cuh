@@ -25,6 +25,7 @@
 #include "kernels/common/act_any.cuh"
 #include "kernels/common/async_copy.cuh"
 #include "kernels/common/mma.cuh"
+#include "kernels/conv2d/conv2d_after.cuh"
 #include "kernels/conv2d/conv2d_narrow.h"
 
 namespace gm::GM_BACKEND_NS {
@@ -136,18 +137,6 @@ __device__ __forceinline__ void narrow_weights(const NarrowConv& p, const bf16* 
   }
 }
 
-/// out = act(sums) + add at the `L` filters from f on of one output pixel.
-template <int L>
-__device__ __forceinline__ void narrow_put(bf16* out, const bf16* add, int64_t at, float (&v)[L]) {
-  if (add) {
-    float more[L];
-    load_lanes<bf16, L>(add + at, more);
-#pragma unroll
-    for (int i = 0; i < L; ++i) v[i] += more[i];
-  }
-  store_lanes<bf16, L>(out + at, v);
-}
-
 // M tiles of 16 pixels a warp, N tiles of 8 filters a block; grid: (walkers, slices of the filters).
 // add: null, a residual, or out itself.
 template <int M, int N>
@@ -230,11 +219,11 @@ __global__ void __launch_bounds__(kNarrowThreads, M* N < 12 ? 4 : 3)
             const int f = first + n * 8 + quad * 4;
             const float* odd = sum[i][n + 1 < N ? n + 1 : n] + 2 * lower;
             float v[4] = {even[0], even[1], odd[0], odd[1]};
-            if (f < p.k) narrow_put<4>(out, add, image + pixel * p.k + f, v);
+            if (f < p.k) put_result<4>(out, add, image + pixel * p.k + f, v);
           } else {
             const int f = first + n * 8 + quad * 2;
             float v[2] = {even[0], even[1]};
-            if (f < p.k) narrow_put<2>(out, add, image + pixel * p.k + f, v);
+            if (f < p.k) put_result<2>(out, add, image + pixel * p.k + f, v);
           }
         }
       }

@@ -1,5 +1,5 @@
 // Our own kernels' answer to a question to cuDNN: that of the general ones, which a plan is held against
-// before it is trusted, and that of the ones for few channels, which is a candidate itself. Free of CUDA; the
+// before it is trusted, and that of the ones for few channels or 1x1, which is a candidate itself. Free of CUDA; the
 // plans are judged in conv2d_verdict_cudnn.cpp.
 #pragma once
 #include <vector>
@@ -7,6 +7,7 @@
 #include "kernels/common/op.h"
 #include "kernels/conv2d/conv2d_cudnn.h"
 #include "kernels/conv2d/conv2d_narrow.h"
+#include "kernels/conv2d/conv2d_pointwise.h"
 
 namespace gm::cuda {
 
@@ -29,13 +30,15 @@ inline DType own_result_type(const CudnnQuestion& q) {
   return gradient_of_weights(q.graph) ? DType::f32 : q.g.dtype;
 }
 
-/// True where the kernels for few channels answer the question.
-inline bool is_narrow(const CudnnQuestion& q) {
+/// True where kernels of ours that are no general ones answer the question.
+inline bool own_serves(const CudnnQuestion& q) {
   NarrowConv forward;
+  PointwiseTiles product;
   NarrowGradient weights;
   if (gradient_of_weights(q.graph))
     return q.graph == CudnnGraph::weights_f32 && narrow_gradient(q.g, weights);
-  return gradient_of_data(q.graph) ? narrow_data(q.g) : narrow_forward(q.g, forward);
+  if (gradient_of_data(q.graph)) return narrow_data(q.g);
+  return narrow_forward(q.g, forward) || pointwise_conv(q.g, product);
 }
 
 /// Runs conv2d of ctx.backend without libraries, with the general kernels only or as conv2d chooses.

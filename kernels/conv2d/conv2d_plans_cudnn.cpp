@@ -22,11 +22,11 @@ constexpr int kTimed = 8, kTimedCompiled = 2, kTimedDense = 6;
 const std::string kAdds = "added, ";
 // Candidates that are not cuDNN's; a problem has one of them at most.
 const char kProduct[] = "cuBLASLt";  // its own algorithms are timed by linear_cublas.cpp
-const char kNarrow[] = "own, few channels";
+const char kOwn[] = "own";
 
 struct Candidate {
   std::string name;
-  std::unique_ptr<Descriptor> configuration, plan;  // null: kProduct or kNarrow
+  std::unique_ptr<Descriptor> configuration, plan;  // null: kProduct or kOwn
   bool adds = false;
 };
 
@@ -47,7 +47,7 @@ std::unique_ptr<Descriptor> make(const CudaLibraries& libraries, const Descripto
 const char* other_candidate(const CudaLibraries& libraries, const CudnnQuestion& q) {
   if (is_product(q)) return libraries.cublas ? kProduct : nullptr;
   const bool room = conv_workspace(Backend::cuda, Pass::backward, q.g) <= libraries.workspace_bytes;
-  return is_narrow(q) && room ? kNarrow : nullptr;
+  return own_serves(q) && room ? kOwn : nullptr;
 }
 
 // The first `most` of cuDNN that can be made, and the other one unless one is enough; with a name, the one of

@@ -1,5 +1,5 @@
-// Execution plans for conv2d, one a problem, of cuDNN, for 1x1 also of cuBLASLt and for few channels also our
-// own kernels, kept in CudaLibraries. Private to conv2d_*cudnn.cpp.
+// Execution plans for conv2d, one a problem, of cuDNN, for products also of cuBLASLt and else, where
+// they serve the problem, our own kernels, kept in CudaLibraries. Private to conv2d_*cudnn.cpp.
 #pragma once
 #include <cudnn.h>
 
@@ -11,7 +11,7 @@ namespace gm::cuda::cudnn_graph {
 struct ConvolutionPlan : CudaPlan {
   std::unique_ptr<Graph> graph, sum;  // sum: the gradient added to zeros, see also_as_sum()
   // A plan refers to the configuration it was made of. Both null: cuBLASLt's product where the problem is
-  // one, else our own kernels for few channels.
+  // one, else our own kernels that are no general ones.
   std::unique_ptr<Descriptor> configuration, plan;
   bool adds = false;  // of the graph `sum`
   bool failed = false;
@@ -19,8 +19,8 @@ struct ConvolutionPlan : CudaPlan {
 
 /// The plan of a problem, null when there is none. Made at the first call: the one that the libraries'
 /// choices name; else, where plans are timed and nothing is being captured, the fastest of the first few,
-/// which becomes the choice; else the first. Of a 1x1 convolution cuBLASLt's product is the last of them,
-/// of one with few channels our own kernels are. Outside of a capture a candidate that does not give what our
+/// which becomes the choice; else the first. The last of them is cuBLASLt's product or our own kernels
+/// for few channels or 1x1, where there is one. Outside of a capture a candidate that does not give what our
 /// own general kernels give is left out, with a line on standard error. Timing and check run on the operands,
 /// but write to memory of their own.
 ConvolutionPlan* find_plan(const Context& ctx, const CudnnQuestion& q, const ConvOperands& operands);

@@ -9,60 +9,35 @@
 #include "kernels/batch_norm/bn_workspace.h"
 #include "kernels/common/shared_limits.h"
 #include "kernels/conv2d/conv2d_plan.h"
+#include "kernels/conv2d/conv2d_pointwise.h"
 #include "kernels/conv_bn_act/conv_bn_act.h"
 
 namespace gm {
 
-/// C -> K channels. A unit is 8 channels, 16 bytes; a pixel of a tile in shared memory takes an odd number of
-/// them, so that eight neighbouring pixels lie in different banks.
-struct Expansion {
-  int pixels = 0, c = 0, k = 0;
-  constexpr int wide_units() const { return k / 8; }
-  constexpr int narrow_units() const { return c / 8; }
-  constexpr int wide_pitch() const { return wide_units() | 1; }
-  constexpr int narrow_pitch() const { return narrow_units() | 1; }
-};
-
 /// False where a convolution is not of this kind. attrs: those of conv_bn_act.
-inline bool expands(const Attrs& attrs, const ConvGeometry& g, bool residual, Expansion& p) {
-  if (!g.pointwise() || g.dtype != DType::bf16 || act_of(attrs) != Act::silu) return false;
+inline bool expands(const Attrs& attrs, const ConvGeometry& g, bool residual, Pointwise& p) {
+  if (!pointwise(g, p) || act_of(attrs) != Act::silu) return false;
   if (pool_of(attrs) || attrs.get("rate", 0) > 0 || residual) return false;
-  if (g.c % 8 != 0 || g.k % 16 != 0 || g.k < 2 * g.c || g.k > (1 << 13)) return false;
-  if (g.out_pixels() > INT32_MAX - 1024) return false;
-  p.pixels = static_cast<int>(g.out_pixels()), p.c = static_cast<int>(g.c), p.k = static_cast<int>(g.k);
-  return true;
+  return g.k % 16 == 0 && g.k >= 2 * g.c;
 }
 
-constexpr int kForwardPixels = 64;  // of a tile
-constexpr int kForwardWarps = 8;    // of a block, at most
-constexpr int kForwardSteps = 5;    // of 16 of the narrow channels, at most: weights stay in registers
+constexpr int kForwardSteps =
+    5;  // of PointwiseTiles: two blocks of a multiprocessor hold the weights and sums
 
-/// How forward is cut: a warp owns a run of 32 wide channels.
-struct ExpandForward : Expansion {
-  int steps = 0;              // of the depth, 16 narrow channels each
-  int slices = 0;             // of the wide channels
-  int columns = 0, rows = 0;  // warps of a block: side by side along the channels, along the pixels
-  int tiles = 0, walkers = 0;
+/// How forward is cut.
+struct ExpandForward : PointwiseTiles {
+  int walkers = 0;
 
-  constexpr int tile_units() const { return kForwardPixels * narrow_units(); }
-  constexpr int held_units() const { return kForwardPixels * narrow_pitch(); }
   /// Two tiles of x, then what each row of warps leaves: two sums a channel.
   size_t shared_bytes() const {
-    return size_t{16} * static_cast<size_t>(2 * held_units()) +
-           sizeof(float) * static_cast<size_t>(rows * 2 * columns * 32);
+    return tiles_bytes() + sizeof(float) * static_cast<size_t>(rows * 2 * columns * 32);
   }
 };
 /// False where the convolution and batch norm's forward pass follow one another instead.
 inline bool expand_forward(const Attrs& attrs, const ConvGeometry& g, bool residual, ExpandForward& p) {
   if (!expands(attrs, g, residual, p)) return false;
-  p.steps = (p.c + 15) / 16;
-  if (p.steps > kForwardSteps) return false;
-  const int groups = (p.k + 31) / 32;
-  p.slices = (groups + kForwardWarps - 1) / kForwardWarps;
-  p.columns = (groups + p.slices - 1) / p.slices;
-  p.rows = p.columns > 4 ? 1 : p.columns > 2 ? 2 : 4;
+  if (!pointwise_tiles(p) || p.steps > kForwardSteps) return false;
   // Two blocks on each of 132 multiprocessors at most: each leaves sums that one block must read.
-  p.tiles = (p.pixels + kForwardPixels - 1) / kForwardPixels;
   p.walkers = std::clamp(p.tiles / 2, 1, std::min(264 / p.slices, static_cast<int>(kBnGpuBlocks)));
   return true;
 }
@@ -70,14 +45,14 @@ inline bool expand_forward(const Attrs& attrs, const ConvGeometry& g, bool resid
 constexpr int kExpandRows = 32;  // pixels of a tile of backward: two steps of the depth of dw
 
 /// How backward is cut.
-struct ExpandBackward : Expansion {
+struct ExpandBackward : Pointwise {
   int warps = 0;  // of a block; each owns up to two runs of 16 of the K channels of dw
   int tiles = 0, walkers = 0;
 
-  constexpr int tile_units() const { return kExpandRows * wide_units(); }      // of da, of yc
-  constexpr int gradient_units() const { return kExpandRows * wide_pitch(); }  // of dyc
-  constexpr int input_units() const { return kExpandRows * narrow_pitch(); }   // of x
-  constexpr int weight_units() const { return k * narrow_pitch(); }
+  constexpr int tile_units() const { return kExpandRows * out_units(); }      // of da, of yc
+  constexpr int gradient_units() const { return kExpandRows * out_pitch(); }  // of dyc
+  constexpr int input_units() const { return kExpandRows * in_pitch(); }      // of x
+  constexpr int weight_units() const { return k * in_pitch(); }
   constexpr int coefficient_units() const { return k; }  // four f32 a channel
   /// Coefficients, weights, a tile of yc, two of dyc and of x.
   size_t shared_bytes() const {
@@ -91,7 +66,7 @@ inline bool expand_backward(const Attrs& attrs, const ConvGeometry& g, bool resi
   if (!expands(attrs, g, residual, p)) return false;
   // What is compiled: the widths of both papers' networks. Registers decide on the warps: eight of them, two
   // blocks on a multiprocessor, or fourteen, alone.
-  const int units = p.narrow_units();
+  const int units = p.in_units();
   if (p.k <= 256 && ((units >= 2 && units <= 5) || units == 8))
     p.warps = 8;
   else if (p.k <= 448 && (units == 6 || units == 7 || units == 9))
@@ -107,7 +82,7 @@ inline bool expand_backward(const Attrs& attrs, const ConvGeometry& g, bool resi
 
 /// All of a call in one line, for the file of plans: what the clock and the results may depend on. Another
 /// number where a kernel changes, so that it has to compete anew.
-inline std::string expansion_key(const OpCall& c, const Expansion& p) {
+inline std::string expansion_key(const OpCall& c, const Pointwise& p) {
   const char* const statistics = BatchNormAttrs(c.attrs).training ? "" : " running";
   std::string key = "expand 1";
   for (int v : {p.pixels, p.c, p.k}) key += ' ' + std::to_string(v);

@@ -80,8 +80,8 @@ __global__ void __launch_bounds__(32 * kWarps, kWarps == 8 ? 2 : 1)
   uint4* const tiles_x = tiles_dyc + 2 * p.gradient_units();
   const int thread = static_cast<int>(threadIdx.x), lane = thread % 32, warp = thread / 32, group = lane / 4,
             quad = lane % 4;
-  constexpr int narrow = NT, narrow_pitch = NT | 1;  // units of a pixel of x, and with what parts them
-  const int wide = p.wide_units(), pitch = p.wide_pitch();
+  constexpr int narrow = NT, in_pitch = NT | 1;  // units of a pixel of x, and with what parts them
+  const int wide = p.out_units(), pitch = p.out_pitch();
 
   // Calls f(unit of the tile, its place among dyc, its place in a pixel) for each of this thread's units.
   const int inverse = (1 << 20) / wide + 1;  // exact for units of a tile
@@ -93,7 +93,7 @@ __global__ void __launch_bounds__(32 * kWarps, kWarps == 8 ? 2 : 1)
     }
   };
   // A tile of da, yc and x is one run of units each; one of x is as many as there are threads at most.
-  const int x_row = thread / narrow, x_place = x_row * narrow_pitch + thread - x_row * narrow;
+  const int x_row = thread / narrow, x_place = x_row * in_pitch + thread - x_row * narrow;
   auto load = [&](int next, int buffer) {
     const int64_t first = int64_t{next} * kExpandRows;
     const int left = min(p.pixels - next * kExpandRows, kExpandRows);
@@ -111,7 +111,7 @@ __global__ void __launch_bounds__(32 * kWarps, kWarps == 8 ? 2 : 1)
   load(tile, buffer);
   for (int e = thread; e < p.k * narrow; e += kThreads) {
     const int k = e / narrow;
-    async_copy16(weights + k * narrow_pitch + e - k * narrow, w + e * 8, true);
+    async_copy16(weights + k * in_pitch + e - k * narrow, w + e * 8, true);
   }
   expand_coefficients(bn, p.k, coefficients);
   __syncthreads();  // the coefficients are there
@@ -138,11 +138,11 @@ __global__ void __launch_bounds__(32 * kWarps, kWarps == 8 ? 2 : 1)
     if (dx && first_column < narrow) {
       float out[2][4] = {};
       const uint4* const a_row = dyc + (pixels16 + row) * pitch + beside;
-      const uint4* const b_row = weights + row * narrow_pitch + min(first_column + beside, narrow - 1);
+      const uint4* const b_row = weights + row * in_pitch + min(first_column + beside, narrow - 1);
       for (int depth = 0; depth < p.k / 16; ++depth) {
         HalfPair a[4], b[4];
         load_matrices<false>(a_row + 2 * depth, a);
-        load_matrices<true>(b_row + 16 * depth * narrow_pitch, b);
+        load_matrices<true>(b_row + 16 * depth * in_pitch, b);
         mma_bf16(out[0], a, {b[0], b[1]});
         mma_bf16(out[1], a, {b[2], b[3]});
       }
@@ -169,7 +169,7 @@ __global__ void __launch_bounds__(32 * kWarps, kWarps == 8 ? 2 : 1)
 #pragma unroll
         for (int n = 0; n < NT; n += 2) {
           HalfPair b[4];
-          load_matrices<true>(x_tile + (16 * step + row) * narrow_pitch + n + (n + 1 < NT ? beside : 0), b);
+          load_matrices<true>(x_tile + (16 * step + row) * in_pitch + n + (n + 1 < NT ? beside : 0), b);
 #pragma unroll
           for (int i = 0; i < 2; ++i) {
             mma_bf16(sum[i][n], a[i], {b[0], b[1]});
@@ -209,7 +209,7 @@ inline void launch_expand_backward(const ExpandBackward& p, const bf16* da, cons
                           dw.mode == GradMode::accumulate, ctx);
   };
   using std::integral_constant;
-  const int units = p.narrow_units();
+  const int units = p.in_units();
   if (p.warps == 8) {
     auto eight = [&](auto n) { launch(n, integral_constant<int, 8>{}); };
     if (units == 2) return eight(integral_constant<int, 2>{});

@@ -15,7 +15,7 @@ namespace gm::GM_BACKEND_NS {
 /// True where a call is to be done by the kernels of an expansion rather than by the two steps; apart, joint:
 /// the call done either way.
 template <class Apart, class Joint>
-bool joint_pays(const OpCall& c, const Expansion& p, size_t shared_bytes, Apart apart, Joint joint) {
+bool joint_pays(const OpCall& c, const Pointwise& p, size_t shared_bytes, Apart apart, Joint joint) {
   int device = 0, most = 0;
   cudaGetDevice(&device);
   cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
@@ -30,7 +30,7 @@ bool joint_pays(const OpCall& c, const Expansion& p, size_t shared_bytes, Apart 
 #else
 // The test device has the shared memory of the smallest card.
 template <class Apart, class Joint>
-bool joint_pays(const OpCall&, const Expansion&, size_t shared_bytes, Apart, Joint) {
+bool joint_pays(const OpCall&, const Pointwise&, size_t shared_bytes, Apart, Joint) {
   return shared_bytes <= kSmallestShared;
 }
 #endif

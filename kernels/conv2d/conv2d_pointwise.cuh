@@ -1,0 +1,139 @@
+// 1x1 convolutions in bf16 on tensor cores, weights in registers:
+//   y[p][k] = act(sum over c of x[p][c] w[k][c] + bias[k]) + residual[p][k]
+//
+// The idea: where channels are few, the bytes and the activations are the work, the products are little. Each
+// value of x is read once for up to 256 channels of y, and what follows the sum happens where it is formed.
+//
+// A block walks over tiles of 64 pixels in shared memory; the next tile is copied (cp.async) while one is
+// used, two buffers and one barrier a tile. A warp owns 32 of the K channels, whose weights stay in its
+// registers, and takes 16 pixels at a time. The columns of its four products of 8 channels are dealt so that
+// a lane holds eight neighbouring channels of a pixel, 16 bytes: product n has in column j the channel
+//   8 (j / 2) + 2 n + j % 2        of the run
+//
+// Turns of shared memory: 4 for 4 products of 2048, whatever C and K.
+#pragma once
+#include "kernels/common/act_any.cuh"
+#include "kernels/common/async_copy.cuh"
+#include "kernels/common/mma.cuh"
+#include "kernels/conv2d/conv2d_after.cuh"
+#include "kernels/conv2d/conv2d_pointwise.h"
+
+namespace gm::GM_BACKEND_NS {
+
+/// What a thread does in the walk: its lane's part of the products.
+template <int kSteps>
+struct PointwiseLane {
+  HalfPair weights[kSteps][4][2];
+  int group, quad, channel;  // first of the lane's eight channels; channel >= k: past the last
+  int row, beside;           // where the lane finds its row of four matrices
+
+  __device__ __forceinline__ PointwiseLane(const PointwiseTiles& p, const bf16* w, int column) {
+    const int lane = static_cast<int>(threadIdx.x) % 32,
+              run = (static_cast<int>(blockIdx.y) * p.columns + column) * 32;
+    group = lane / 4, quad = lane % 4, channel = run + 8 * quad, row = lane % 16, beside = lane / 16;
+#pragma unroll
+    for (int s = 0; s < kSteps; ++s)
+#pragma unroll
+      for (int n = 0; n < 4; ++n)
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+          const int k = run + group / 2 * 8 + 2 * n + group % 2, depth = 16 * s + 8 * half + 2 * quad;
+          weights[s][n][half] =
+              k < p.k && depth < p.c ? *reinterpret_cast<const HalfPair*>(w + k * p.c + depth) : 0;
+        }
+  }
+  /// The sums of two pixels, `group` and `group` + 8 of the 16 in the tile, whose first is `first`.
+  __device__ __forceinline__ void products(const uint4* first, int units, float (&v)[2][8]) const {
+    const int pitch = units | 1;
+    float sum[4][4] = {};
+#pragma unroll
+    for (int s = 0; s < kSteps; ++s) {
+      HalfPair a[4];
+      // Past the last unit of x the weights are zero.
+      load_matrices<false>(first + row * pitch + min(2 * s + beside, units - 1), a);
+#pragma unroll
+      for (int n = 0; n < 4; ++n) mma_bf16(sum[n], a, weights[s][n]);
+    }
+#pragma unroll
+    for (int i = 0; i < 8; ++i) v[0][i] = sum[i / 2][i % 2], v[1][i] = sum[i / 2][2 + i % 2];
+  }
+};
+
+/// Walks over the tiles of x of this block: use(pixel, sums) for each pixel of the lane's.
+template <int kSteps, class Use>
+__device__ __forceinline__ void pointwise_walk(const PointwiseTiles& p, const bf16* x, uint4* tiles,
+                                               const PointwiseLane<kSteps>& lane, int warp_row, Use use) {
+  const int units = p.in_units(), pitch = p.in_pitch(), thread = static_cast<int>(threadIdx.x),
+            threads = static_cast<int>(blockDim.x);
+  const int inverse = (1 << 16) / units + 1;  // exact for the units of a tile
+  auto load = [&](int tile, int buffer) {
+    const int first = tile * kPointwisePixels, left = min(p.pixels - first, kPointwisePixels) * units;
+    for (int e = thread; e < p.tile_units(); e += threads) {
+      const int pixel = e * inverse >> 16;
+      async_copy16(tiles + buffer * p.held_units() + e + pixel * (pitch - units),
+                   x + (e < left ? int64_t{first} * p.c + e * 8 : 0), e < left);
+    }
+  };
+  int tile = static_cast<int>(blockIdx.x), buffer = 0;
+  load(tile, buffer);
+  for (; tile < p.tiles; tile += static_cast<int>(gridDim.x), buffer ^= 1) {
+    async_wait();
+    __syncthreads();  // the tile is there, and nobody reads the other one any more
+    const int next = tile + static_cast<int>(gridDim.x);
+    if (next < p.tiles) load(next, buffer ^ 1);
+    const uint4* const held = tiles + buffer * p.held_units();
+    for (int chunk = 16 * warp_row; chunk < kPointwisePixels; chunk += 16 * p.rows) {
+      float sums[2][8];
+      lane.products(held + chunk * pitch, units, sums);
+#pragma unroll
+      for (int below = 0; below < 2; ++below) {
+        const int pixel = tile * kPointwisePixels + chunk + 8 * below + lane.group;
+        if (pixel < p.pixels) use(pixel, sums[below]);
+      }
+    }
+  }
+}
+
+// Grid: walkers x slices; block: columns x rows warps. bias, residual: may be null.
+template <int kSteps>
+__global__ __launch_bounds__(32 * kPointwiseWarps, pointwise_blocks(kSteps)) void conv2d_pointwise_kernel(
+    PointwiseTiles p, const bf16* x, const bf16* w, const float* bias, Act act, const bf16* residual,
+    bf16* y) {
+  await_launch_before();
+  GM_DYN_SHARED(uint4, shared);
+  const int warp = static_cast<int>(threadIdx.x) / 32, warp_row = warp / p.columns;
+  const PointwiseLane<kSteps> lane(p, w, warp - warp_row * p.columns);
+  float shift[8] = {};
+  if (bias && lane.channel < p.k) load_lanes<float, 8>(bias + lane.channel, shift);
+  pointwise_walk(p, x, shared, lane, warp_row, [&](int pixel, float(&v)[8]) {
+    if (lane.channel >= p.k) return;
+#pragma unroll
+    for (int i = 0; i < 8; ++i) v[i] += shift[i];
+    if (act != Act::none)
+      act_choose(act, [&](auto a) {
+#pragma unroll
+        for (int i = 0; i < 8; ++i) v[i] = act_value<decltype(a)::value, bf16>(v[i]);
+      });
+    put_result<8>(y, residual, int64_t{pixel} * p.k + lane.channel, v);
+  });
+}
+
+/// Calls f(std::integral_constant<int, n>) with the first n of the list, which rises, that is not below steps.
+template <int kSteps, int... kMore, class F>
+void steps_switch(int steps, F f) {
+  if constexpr (sizeof...(kMore) > 0)
+    if (steps > kSteps) return steps_switch<kMore...>(steps, f);
+  f(std::integral_constant<int, kSteps>{});
+}
+
+inline void launch_pointwise(const PointwiseTiles& p, const bf16* x, const bf16* w, const float* bias,
+                             Act act, const bf16* residual, bf16* y, const Context& ctx) {
+  const int most = std::max(1, p.resident() * (ctx.sm_count > 0 ? ctx.sm_count : 128) / p.slices),
+            rounds = (p.tiles + most - 1) / most, walkers = (p.tiles + rounds - 1) / rounds;
+  steps_switch<1, 2, 3, 4, 5, 8, 10, 12, 16>(p.steps, [&](auto steps) {
+    GM_LAUNCH((conv2d_pointwise_kernel<steps.value>), dim3(unsigned(walkers), unsigned(p.slices)),
+              unsigned(32 * p.warps()), p.tiles_bytes(), ctx.stream, p, x, w, bias, act, residual, y);
+  });
+}
+
+}  // namespace gm::GM_BACKEND_NS
