@@ -10,6 +10,14 @@ namespace gm::GM_BACKEND_NS {
 /// for a mean over each image besides.
 enum class DwEnd { statistics, plain, silu, any, silu_pool, any_pool };
 
+constexpr bool dw_pools(DwEnd end) { return end == DwEnd::silu_pool || end == DwEnd::any_pool; }
+/// Whether taps are read from shared memory: 25 pairs of them leave registers for the rest only where few
+/// columns are tested and no sums are formed for a pool. From there a row has 25 reads to 200 products, and
+/// the two take the same time.
+constexpr bool dw_shares_weights(int kernel, bool whole, DwEnd end) {
+  return kernel > 3 && (!whole || dw_pools(end));
+}
+
 template <class T, int K, int S, int TW, bool Whole, DwEnd End>
 __global__ __launch_bounds__(kDwThreads, 2) void dw_forward_kernel(const T* x, const T* w, const float* bias,
                                                                    T* y, DwShape d, DwMarch m, Act act,
@@ -17,8 +25,8 @@ __global__ __launch_bounds__(kDwThreads, 2) void dw_forward_kernel(const T* x, c
   await_launch_before();
   constexpr int N = kDwLanes, J = (TW - 1) * S + K,  // columns that a strip reads
       L = (K + S - 1) / S, U = L * S;                // outputs open at a time; rows until that repeats
-  constexpr bool kPool = End == DwEnd::silu_pool || End == DwEnd::any_pool;
-  constexpr bool kWeightsShared = K > 3;  // 25 pairs leave no registers for the rest
+  constexpr bool kPool = dw_pools(End);
+  constexpr bool kWeightsShared = dw_shares_weights(K, Whole, End);
   const auto [column, lane, lanes, slice, first, c] = DwThread(d, N);
   const bool active = c < d.channels;
   const int in_pitch = d.width * d.channels, out_pitch = d.out_width * d.channels;
@@ -190,8 +198,10 @@ bool dw_launch_forward(const T* x, const T* w, const float* bias, T* y, const De
   if (depthwise_marches(d)) {
     const DepthwiseMarch m(d, std::is_same_v<T, float> ? DType::f32 : DType::bf16, sl);
     dw_switch(d, [&](auto k, auto s) {
-      const size_t shared = k.value > 3 ? sizeof(float) * d.taps() * sl.columns * kDwLanes : 0;
       dw_choose_forward<T, End, k.value>(m, act, [&](auto tile, auto whole, auto end) {
+        const size_t shared = dw_shares_weights(k.value, whole.value, end.value)
+                                  ? sizeof(float) * d.taps() * sl.columns * kDwLanes
+                                  : 0;
         GM_LAUNCH((dw_forward_kernel<T, k.value, s.value, tile.value, whole.value, end.value>),
                   dim3(static_cast<unsigned>(m.blocks), slices), threads, shared, ctx.stream, x, w, bias, y,
                   shape, DwMarch(m), act, partial, finish);
