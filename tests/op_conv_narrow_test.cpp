@@ -2,10 +2,12 @@
 #include <gtest/gtest.h>
 
 #include <array>
+#include <cmath>
 #include <set>
 #include <vector>
 
 #include "kernels/conv2d/conv2d_narrow.h"
+#include "tests/op_direct.h"
 
 namespace gm::test {
 
@@ -31,7 +33,7 @@ void check(const NarrowConv& p) {
   EXPECT_GE(p.slices * p.n * 8, p.k);
   EXPECT_GE(p.depth * 2, p.chunks);
   EXPECT_GE(p.row_units, p.in_w * p.units);
-  EXPECT_EQ(p.in_w, (p.tile_w - 1) * p.stride + p.columns);
+  EXPECT_EQ(p.in_w, p.image ? p.tile_w : (p.tile_w - 1) * p.stride + p.columns);
   EXPECT_EQ(p.in_h, (p.tile_h - 1) * p.stride + p.rows);
   for (int u = 0; u < p.in_w * p.units; ++u)  // the kernel's division
     ASSERT_EQ(u * (65536 / p.units + 1) >> 16, u / p.units);
@@ -76,6 +78,10 @@ TEST(ConvNarrow, TakesWhatItIsFor) {
   const std::array plan{p.m, p.n, p.tile_w, p.tile_h, p.depth}, wanted{4, 3, 16, 16, 14};
   EXPECT_EQ(plan, wanted);
   EXPECT_EQ(p.resident(), 3);
+  ASSERT_TRUE(narrow_forward(geometry(64, 96, 3, 56, 5, 2), p));  // a stem
+  const std::array stem{p.image, p.c, p.rows, p.columns, p.units, p.chunks, p.depth},
+      wanted_stem{3, 15, 5, 1, 2, 10, 5};
+  EXPECT_EQ(stem, wanted_stem);
   NarrowGradient w;
   ASSERT_TRUE(narrow_gradient(geometry(64, 112, 24, 24, 3, 1), w));
   const std::array sums{w.m, w.n, w.slices, w.row_slices}, wanted_sums{4, 3, 1, 1};
@@ -97,7 +103,7 @@ TEST(ConvNarrow, TakesWhatItIsFor) {
 
 TEST(ConvNarrow, PlansFitEveryShape) {
   int served = 0, gradients = 0;
-  for (int c : {3, 8, 16, 24, 32, 40, 48, 64})
+  for (int c : {1, 3, 7, 8, 16, 24, 32, 40, 48, 64})
     for (int k : {8, 24, 32, 48, 56, 64, 96, 192, 256})
       for (int kernel : {2, 3, 5, 7})
         for (int stride : {1, 2})
@@ -116,6 +122,25 @@ TEST(ConvNarrow, PlansFitEveryShape) {
           }
   EXPECT_GT(served, 1000);
   EXPECT_GT(gradients, 1000);
+}
+
+// A row of taps is read in whole words, of which some values lie beyond it.
+TEST(ConvNarrow, AnInfiniteValueOfAnImageReachesItsWindowOnly) {
+  constexpr int kSize = 21, kAt = 9, kOut = 11;
+  for (const std::string& device : card_backends()) {
+    Direct d(device, true);
+    std::vector<bf16> x(kSize * kSize * 3, to_bf16(1)), w(8 * 25 * 3, to_bf16(1));
+    x[(kAt * kSize + kAt) * 3] = to_bf16(INFINITY);
+    const View y = d.space({{1, kOut, kOut, 8}, DType::bf16});
+    const Attrs attrs{{"kernel", 5},   {"stride", 2},     {"pad_top", 2},
+                      {"pad_left", 2}, {"pad_bottom", 2}, {"pad_right", 2}};
+    d.forward("conv2d", attrs, {d.put(x, {1, kSize, kSize, 3}), d.put(w, {8, 5, 5, 3}), View(), View()}, {y});
+    const auto got = d.get<bf16>(y);
+    for (int i = 0; i < kOut * kOut * 8; ++i) {
+      const int row = i / 8 / kOut * 2, column = i / 8 % kOut * 2;
+      EXPECT_EQ(std::isfinite(to_float(got[i])), std::abs(row - kAt) > 2 || std::abs(column - kAt) > 2) << i;
+    }
+  }
 }
 
 // Every tap of the convolution is in the problem of exactly those pixels of dx that it reads, at its place.

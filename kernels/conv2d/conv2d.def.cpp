@@ -105,6 +105,8 @@ std::vector<OpCase> cases() {
   narrow({2, 11, 13, 32}, 48, 3, 2, {1, 1, 0, 1});
   narrow({1, 12, 19, 3}, 24, 3, 2, {0, 0, 1, 1}, true);  // a stem
   narrow({1, 13, 12, 3}, 56, 5, 2, {1, 2, 2, 1});
+  narrow({2, 9, 9, 1}, 16, 7, 1, {3, 3, 3, 3}, true);
+  narrow({1, 8, 11, 7}, 8, 7, 2, {2, 3, 3, 2});
   narrow({1, 5, 33, 48}, 16, 3, 1, {1, 1, 1, 1});
   narrow({1, 5, 9, 24}, 24, 2, 2, {0, 0, 0, 0});      // pixels that no output reads
   narrow({1, 6, 7, 8}, 8, 5, 1, {4, 4, 4, 4}, true);  // outputs that see the padding only

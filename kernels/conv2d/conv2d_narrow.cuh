@@ -5,7 +5,8 @@
 // shared memory and walks over tiles; the next tile is copied (cp.async) while one is multiplied.
 //
 // Depth: a patch is rows x columns x C values, cut into chunks of 8 channels of one tap, 16 bytes; two chunks
-// are a step of m16n8k16. So 9 taps x 24 channels are 27 chunks and 14 steps, of which one chunk is zero.
+// are a step of m16n8k16. So 9 taps x 24 channels are 27 chunks and 14 steps, of which one chunk is zero. Of an
+// image of three channels a row of taps is a chunk or two: 5x5 are 10 chunks and 5 steps.
 //   A: 16 pixels x 2 chunks by one ldmatrix, each lane at its pixel's place + its chunk's place in the tile
 //   B: weights in the order of lanes, 8 bytes a lane, for N tiles of 8 filters
 // A warp owns M tiles of 16 pixels, so that a step is M + N reads, 4 M + 2 N turns of all banks, for M N
@@ -44,26 +45,72 @@ __device__ __forceinline__ uint4* narrow_pixel(const NarrowConv& p, uint4* tile,
   return tile + row * p.row_units + ((pixel & shift) * p.half + (pixel >> shift)) * p.pitch;
 }
 
-/// A tile's inputs where one unit holds a pixel of C < 8 channels, which are not aligned and so not copied by
-/// the unit. The loads of kAtOnce pixels are under way before the first of them is stored.
-template <int C, int kAtOnce>
-__device__ __forceinline__ void narrow_load_pixels(const NarrowConv& p, const bf16* image, int y0, int x0,
-                                                   uint4* to) {
-  const int count = p.in_h * p.in_w;
-  for (int begin = static_cast<int>(threadIdx.x); begin < count; begin += kAtOnce * kNarrowThreads) {
-    float v[kAtOnce][8] = {};
+/// 8 kUnits neighbouring values of an image, of which those in [low, high) are wanted and the others are zero.
+/// They may lie across words; a word of which nothing is wanted is not read.
+template <int kUnits>
+struct NarrowValues {
+  static constexpr int kWords = 4 * kUnits;
+  unsigned read[kWords + 1];
+  int low, high;
+  bool across;
+
+  __device__ __forceinline__ NarrowValues(const bf16* from, int first_wanted, int end_wanted)
+      : low(first_wanted), high(end_wanted), across(reinterpret_cast<uint64_t>(from) % 4 != 0) {
+    const bf16* const words = from - across;
+    const int begin = low < high ? low + across : 2 * kWords + 2;
 #pragma unroll
-    for (int k = 0; k < kAtOnce; ++k) {
-      const int at = begin + k * kNarrowThreads, row = at / p.in_w, y = y0 + row, x = x0 + at - row * p.in_w;
-      const bool inside = at < count && y >= 0 && y < p.h && x >= 0 && x < p.w;
+    for (int i = 0; i <= kWords; ++i)
+      read[i] = 2 * i + 1 >= begin && 2 * i < high + across ? Vec<bf16, 2>::load(words + 2 * i).raw.x : 0u;
+  }
+  /// values: how many are wanted inside of the image, the same for all threads.
+  __device__ __forceinline__ void store(uint4* to, int values) const {
+    unsigned word[kWords];
 #pragma unroll
-      for (int e = 0; e < C; ++e)
-        if (inside && e < p.c) v[k][e] = to_float(image[(y * p.w + x) * p.c + e]);
+    for (int i = 0; i < kWords; ++i) word[i] = across ? read[i] >> 16 | read[i + 1] << 16 : read[i];
+    if (low == 0 && high >= values) {
+#pragma unroll
+      for (int i = 0; i < kWords; ++i)
+        word[i] = 2 * i + 1 < values ? word[i] : 2 * i < values ? word[i] & 0xffffu : 0u;
+    } else {
+#pragma unroll
+      for (int i = 0; i < kWords; ++i) {
+        if (2 * i < low || 2 * i >= high) word[i] &= 0xffff0000u;
+        if (2 * i + 1 < low || 2 * i + 1 >= high) word[i] &= 0xffffu;
+      }
     }
 #pragma unroll
-    for (int k = 0; k < kAtOnce; ++k) {
-      const int at = begin + k * kNarrowThreads, row = at / p.in_w;
-      if (at < count) *narrow_pixel(p, to, row, at - row * p.in_w) = Vec<bf16, 8>::from_float(v[k]).raw;
+    for (int u = 0; u < kUnits; ++u)
+      to[u] = uint4{word[4 * u], word[4 * u + 1], word[4 * u + 2], word[4 * u + 3]};
+  }
+};
+
+/// A tile's inputs of an image of less than 8 channels, the units from `unit` on: for each output column the
+/// row of taps that it reads, which is not aligned and so not copied by the unit. The loads of kAtOnce rows
+/// are under way before the first of them is stored.
+template <int kUnits, int kAtOnce>
+__device__ __forceinline__ void narrow_load_image(const NarrowConv& p, const bf16* image, int y0, int x0,
+                                                  int unit, uint4* to) {
+  const int shift = 3 + p.across, count = p.in_h << shift, end = p.w * p.image,
+            values = min(8 * kUnits, p.c - 8 * unit);
+  for (int begin = static_cast<int>(threadIdx.x); begin < count; begin += kAtOnce * kNarrowThreads) {
+    auto values_of = [&](int k) {
+      const int item = begin + k * kNarrowThreads, row = item >> shift, y = y0 + row,
+                first = (x0 + (item - (row << shift)) * p.stride) * p.image + 8 * unit;
+      const bool inside = item < count && y >= 0 && y < p.h;
+      return NarrowValues<kUnits>(image + y * end + first, max(0, -first),
+                                  inside ? min(values, end - first) : 0);
+    };
+    auto store = [&](int k, const NarrowValues<kUnits>& v) {
+      const int item = begin + k * kNarrowThreads, row = item >> shift;
+      if (item < count) v.store(to + row * p.row_units + (item - (row << shift)) * p.pitch + unit, values);
+    };
+    const NarrowValues<kUnits> one = values_of(0);
+    if constexpr (kAtOnce == 2) {
+      const NarrowValues<kUnits> two = values_of(1);
+      store(0, one);
+      store(1, two);
+    } else {
+      store(0, one);
     }
   }
 }
@@ -72,9 +119,12 @@ __device__ __forceinline__ void narrow_load_pixels(const NarrowConv& p, const bf
 __device__ __forceinline__ void narrow_load(const NarrowConv& p, const bf16* in, int tile, uint4* to) {
   const NarrowTile t = narrow_tile(p, tile);
   const int y0 = t.y * p.stride - p.top, x0 = t.x * p.stride - p.left;
-  const bf16* const image = in + int64_t{t.image} * p.h * p.w * p.c;
-  if (p.c == 3) return narrow_load_pixels<3, 4>(p, image, y0, x0, to);  // the stem
-  if (p.c < 8) return narrow_load_pixels<7, 1>(p, image, y0, x0, to);
+  const bf16* const image = in + int64_t{t.image} * p.h * p.w * (p.image ? p.image : p.c);
+  if (p.image && p.units == 2) return narrow_load_image<2, 2>(p, image, y0, x0, 0, to);  // a stem
+  if (p.image) {
+    for (int unit = 0; unit < p.units; ++unit) narrow_load_image<1, 1>(p, image, y0, x0, unit, to);
+    return;
+  }
   const int first = x0 * p.units, end = p.w * p.units, count = p.in_w * p.units;
   const int inverse = 65536 / p.units + 1;  // exact for u < count
   for (int r = static_cast<int>(threadIdx.x) / 32; r < p.in_h; r += kNarrowWarps) {
@@ -112,7 +162,7 @@ template <int N>
 __device__ __forceinline__ void narrow_weights(const NarrowConv& p, const bf16* w, int first, uint2* to,
                                                int* places) {
   const int lane = static_cast<int>(threadIdx.x) % 32, inner = p.turned ? p.k : p.c,
-            from_filter = p.turned ? 1 : p.kernel * p.kernel * p.c,
+            across = p.turned ? p.kernel : p.columns, from_filter = p.turned ? 1 : p.rows * across * p.c,
             from_channel = p.turned ? p.kernel * p.kernel * p.k : 1;
   for (int d = static_cast<int>(threadIdx.x) / 32; d < p.depth; d += kNarrowWarps) {
     unsigned word[N][2];
@@ -121,7 +171,7 @@ __device__ __forceinline__ void narrow_weights(const NarrowConv& p, const bf16* 
       const int chunk = 2 * d + k, tap = chunk / p.units, row = tap / p.columns;
       const int r = p.tap_row + row * p.tap_step, s = p.tap_column + (tap - row * p.columns) * p.tap_step;
       const int c = (chunk - tap * p.units) * 8 + lane % 4 * 2;
-      const bf16* const from = w + (r * p.kernel + s) * inner + c * from_channel;
+      const bf16* const from = w + (r * across + s) * inner + c * from_channel;
       const bool inside = chunk < p.chunks;
 #pragma unroll
       for (int n = 0; n < N; ++n) {
@@ -242,7 +292,8 @@ inline void launch_narrow(const NarrowConv& p, const bf16* in, const bf16* w, co
   auto filters = [&](auto m) {
     if (p.n == 3) return launch(m, std::integral_constant<int, 3>{});
     if (p.n == 4) return launch(m, std::integral_constant<int, 4>{});
-    launch(std::integral_constant<int, 2>{}, std::integral_constant<int, 6>{});
+    if (p.n == 6) return launch(std::integral_constant<int, 2>{}, std::integral_constant<int, 6>{});
+    launch(std::integral_constant<int, 2>{}, std::integral_constant<int, 8>{});
   };
   if (p.m == 4) return filters(std::integral_constant<int, 4>{});
   filters(std::integral_constant<int, 2>{});

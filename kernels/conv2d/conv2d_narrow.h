@@ -19,11 +19,14 @@ struct NarrowConv {
   int stride = 1, top = 0, left = 0;                          // padding, negative where taps start inside
   int step = 1, y0 = 0, x0 = 0, out_h = 0, out_w = 0;         // where the outputs lie
   int kernel = 0, tap_row = 0, tap_column = 0, tap_step = 1;  // tap (i, j): w[...][tap_row + i tap_step][...]
-  bool turned = false;                                        // w is (c, kernel, kernel, k)
-  int units = 0;                                              // of a pixel
-  int chunks = 0, depth = 0;                                  // units of a patch; pairs of them
-  int m = 0, n = 0;                                           // tiles of 16 pixels, of 8 filters of a warp
-  int slices = 0;                                             // of the filters
+  // Channels of an image of less than 8, else 0. A row of the taps is then one with channels columns x image,
+  // which are neighbours in memory: 5x5 of three are 5 x 1 taps of 15.
+  int image = 0;
+  bool turned = false;        // w is (c, kernel, kernel, k)
+  int units = 0;              // of a pixel
+  int chunks = 0, depth = 0;  // units of a patch; pairs of them
+  int m = 0, n = 0;           // tiles of 16 pixels, of 8 filters of a warp
+  int slices = 0;             // of the filters
   int tile_w = 0, tile_h = 0, in_w = 0, in_h = 0;
   int across = 0;                          // logarithm of the eights of pixels in a row of a tile
   int pitch = 0, half = 0, row_units = 0;  // units of a pixel's place; places of even columns; units of a row
@@ -54,7 +57,7 @@ constexpr size_t kNarrowShared = 81 << 10;  // two blocks on sm_80, one on sm_86
 constexpr int narrow_filters(int64_t k) {
   const int64_t tiles = (k + 7) / 8;
   int best = 3;
-  for (int n : {4, 6})
+  for (int n : {4, 6, 8})
     if ((tiles + n - 1) / n * n <= (tiles + best - 1) / best * best) best = n;
   return best;
 }
@@ -64,10 +67,11 @@ inline NarrowConv narrow_cut(NarrowConv p, int64_t images, int tile_w, int tile_
   auto up = [](int a, int b) { return (a + b - 1) / b; };
   p.tile_w = tile_w, p.tile_h = tile_h, p.across = 0;
   while (8 << p.across < tile_w) ++p.across;
-  p.in_w = (tile_w - 1) * p.stride + p.columns;
+  const int stride_x = p.image ? 1 : p.stride;  // each output has its own row of taps
+  p.in_w = (tile_w - 1) * stride_x + p.columns;
   p.in_h = (tile_h - 1) * p.stride + p.rows;
-  p.half = up(p.in_w, p.stride);
-  p.row_units = p.half * p.stride * p.pitch;
+  p.half = up(p.in_w, stride_x);
+  p.row_units = p.half * stride_x * p.pitch;
   p.tiles_x = up(p.ow, tile_w);
   p.tiles_y = up(p.oh, tile_h);
   p.tiles = static_cast<int>(images) * p.tiles_x * p.tiles_y;
@@ -102,10 +106,10 @@ inline bool narrow_tiles(NarrowConv& p, int64_t images) {
 }
 
 /// True where the shapes are ours: bf16, a real kernel, stride 1 or 2. Channels are whole units, or those of
-/// an image; pixels and the values of one image are counted in 32 bits.
+/// an image, which is read in words; pixels and the values of one image are counted in 32 bits.
 constexpr bool narrow_shape(const ConvGeometry& g) {
   return g.dtype == DType::bf16 && g.kernel > 1 && g.kernel <= 7 && g.stride <= 2 && g.k % 8 == 0 &&
-         (g.c % 8 == 0 || g.c < 8) && g.c <= 64 && g.k <= 256 &&
+         (g.c % 8 == 0 || (g.c < 8 && g.in_pixels() * g.c % 2 == 0)) && g.c <= 64 && g.k <= 256 &&
          std::max<int64_t>(g.n, 256) * std::max(g.h * g.w, g.oh * g.ow) < (int64_t{1} << 31);
 }
 
@@ -115,6 +119,7 @@ inline bool narrow_forward(const ConvGeometry& g, NarrowConv& p) {
   auto i = [](int64_t v) { return static_cast<int>(v); };
   p = {.h = i(g.h), .w = i(g.w), .c = i(g.c), .oh = i(g.oh), .ow = i(g.ow), .k = i(g.k)};
   p.rows = p.columns = p.kernel = i(g.kernel);
+  if (p.c < 8) p.image = p.c, p.c *= p.columns, p.columns = 1;
   p.stride = i(g.stride), p.top = i(g.pad_top), p.left = i(g.pad_left);
   p.out_h = p.oh, p.out_w = p.ow;
   return narrow_tiles(p, g.n);
