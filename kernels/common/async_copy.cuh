@@ -7,7 +7,7 @@
 namespace gm::GM_BACKEND_NS {
 
 /// to = inside ? *from : 0. Both are multiples of 16 bytes; `from` is not read when it is outside, but must
-/// be an address of global memory. `to` is valid after async_wait and a barrier.
+/// be an address of global memory. `to` is valid after a wait for it and a barrier.
 __device__ __forceinline__ void async_copy16(uint4* to, const void* from, bool inside) {
 #if defined(__CUDACC__)
   const unsigned place = static_cast<unsigned>(__cvta_generic_to_shared(to));
@@ -15,6 +15,19 @@ __device__ __forceinline__ void async_copy16(uint4* to, const void* from, bool i
                : "memory");
 #else
   *to = inside ? Vec<bf16, 8>::load(static_cast<const bf16*>(from)).raw : uint4{};
+#endif
+}
+/// Ends a group of copies of this thread, which may be empty.
+__device__ __forceinline__ void async_commit() {
+#if defined(__CUDACC__)
+  asm volatile("cp.async.commit_group;" ::: "memory");
+#endif
+}
+/// Waits for all groups of this thread but the last kGroups.
+template <int kGroups>
+__device__ __forceinline__ void async_wait_but() {
+#if defined(__CUDACC__)
+  asm volatile("cp.async.wait_group %0;" ::"n"(kGroups) : "memory");
 #endif
 }
 /// Waits for all copies of this thread.

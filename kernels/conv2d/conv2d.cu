@@ -3,6 +3,7 @@
 #include "kernels/add/add.h"
 #include "kernels/common/flat.cuh"
 #include "kernels/common/op.h"
+#include "kernels/conv2d/conv2d_deep.cuh"
 #include "kernels/conv2d/conv2d_general.cuh"
 #include "kernels/conv2d/conv2d_narrow_weights.cuh"
 #include "kernels/conv2d/conv2d_pointwise.cuh"
@@ -14,7 +15,7 @@
 #endif
 
 // Who convolves: cuDNN where it has a plan, for bf16 with few channels conv2d_narrow.cuh and, at 1x1,
-// conv2d_pointwise.cuh where cuDNN has none or was slower (they are among the candidates beside cuDNN's
+// conv2d_pointwise.cuh or conv2d_deep.cuh where cuDNN has none or was slower (they are among the candidates beside cuDNN's
 // plans), for the rest, or with the attribute `general` 1, conv2d_general.cuh.
 
 namespace gm::GM_BACKEND_NS {
@@ -91,6 +92,9 @@ void conv2d_forward(const OpCall& c) {
   if (PointwiseTiles p; !general && pointwise_conv(geometry, p))
     return launch_pointwise(p, c.in[0].as<bf16>(), c.in[1].as<bf16>(), c.in[2].as<float>(), act_of(c.attrs),
                             residual.as<bf16>(), c.out[0].as<bf16>(), c.ctx);
+  if (DeepTiles p; !general && deep_conv(geometry, false, p))
+    return launch_deep(p, c.in[0].as<bf16>(), nullptr, c.in[1].as<bf16>(), c.in[2].as<float>(),
+                       act_of(c.attrs), residual.as<bf16>(), c.out[0].as<bf16>(), c.ctx);
   if (NarrowConv p; !general && narrow_forward(geometry, p))
     return launch_narrow(p, c.in[0].as<bf16>(), c.in[1].as<bf16>(), c.in[2].as<float>(), act_of(c.attrs),
                          residual.as<bf16>(), c.out[0].as<bf16>(), c.ctx);

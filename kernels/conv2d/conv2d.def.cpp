@@ -126,7 +126,13 @@ std::vector<OpCase> cases() {
   pointwise({2, 3, 3, 144}, 56, true, true);
   pointwise({1, 3, 3, 176}, 96);
   pointwise({1, 5, 4, 256}, 264, true, true);
-  pointwise({1, 2, 3, 264}, 32, true, true);  // more than its registers
+  // More channels than that (conv2d_deep.h): each width of a warp, two side by side, slices.
+  pointwise({1, 2, 3, 264}, 32, true, true);
+  pointwise({3, 6, 8, 272}, 48, true, true, true);  // whole stages and half of one; two tiles, the last of 16
+  pointwise({1, 1, 1, 288}, 56);
+  pointwise({1, 3, 43, 320}, 80, true, true);  // one pixel more than a tile
+  pointwise({2, 7, 7, 264}, 88, false, true);
+  pointwise({1, 5, 5, 304}, 168, true);
   list.push_back(make(DType::bf16, {2, 112, 112, 24}, 24, 3, 1, {1, 1, 1, 1}, false, false, true));
   list.push_back(make(DType::bf16, {2, 112, 112, 24}, 96, 3, 2, {0, 0, 1, 1}, false, false, true));
   for (DType t : {DType::f32, DType::bf16}) {

@@ -6,6 +6,7 @@
 
 #include "kernels/common/op.h"
 #include "kernels/conv2d/conv2d_cudnn.h"
+#include "kernels/conv2d/conv2d_deep.h"
 #include "kernels/conv2d/conv2d_narrow.h"
 #include "kernels/conv2d/conv2d_pointwise.h"
 
@@ -34,11 +35,12 @@ inline DType own_result_type(const CudnnQuestion& q) {
 inline bool own_serves(const CudnnQuestion& q) {
   NarrowConv forward;
   PointwiseTiles product;
+  DeepTiles deep;
   NarrowGradient weights;
   if (gradient_of_weights(q.graph))
     return q.graph == CudnnGraph::weights_f32 && narrow_gradient(q.g, weights);
   if (gradient_of_data(q.graph)) return narrow_data(q.g);
-  return narrow_forward(q.g, forward) || pointwise_conv(q.g, product);
+  return narrow_forward(q.g, forward) || pointwise_conv(q.g, product) || deep_conv(q.g, false, deep);
 }
 
 /// Runs conv2d of ctx.backend without libraries, with the general kernels only or as conv2d chooses.
