@@ -1,4 +1,5 @@
 #include <cmath>
+#include <map>
 
 #include "layers/whole_block.h"
 
@@ -35,6 +36,7 @@ FoldedNetwork::FoldedNetwork(const TrainableGraph& source, const Fusions& fusion
   };
   r.operand(source.pixels);
   std::vector<char> done(g.nodes().size(), 0);
+  std::map<ValueId, ValueId> gates;  // of values of g that are still to be scaled
   for (size_t i = 0; i < g.nodes().size(); ++i) {
     if (done[i]) continue;
     const Node& n = g.nodes()[i];
@@ -61,13 +63,26 @@ FoldedNetwork::FoldedNetwork(const TrainableGraph& source, const Fusions& fusion
     if (fusions.gate && backend != Backend::cpu && match.is(c.conv, "depthwise_conv2d"))
       if (const SqueezeExcite se = squeeze_excite_behind(g, match, c.last(), match.act_of(c))) {
         r.append(in, se.layers(g));
-        r.bind(g.nodes()[se.scale].out[0], r.graph().add1("depthwise_se", attrs, in, n.name));
+        const ValueId scaled = g.nodes()[se.scale].out[0];
+        const int next = match.only_consumer(se.scale);
+        if (pointwise_conv2d(g, next) && match.from(next)) {
+          const auto out = r.graph().add("depthwise_se", attrs.set("apart", 1), in, n.name);
+          r.bind(scaled, out[0]);
+          gates[scaled] = out[1];
+        } else {
+          r.bind(scaled, r.graph().add1("depthwise_se", attrs, in, n.name));
+        }
         for (const auto& nodes : {c.nodes(), se.nodes()})
           for (int k : nodes) done[k] = 1;
         continue;
       }
     if (c.add >= 0) in.push_back(r.operand(c.residual));
-    const ValueId out = r.graph().add1(std::string(n.op->name), attrs, in, n.name);
+    std::string op(n.op->name);
+    if (const auto gate = gates.find(n.in[0]); gate != gates.end()) {
+      op = "channel_scale_conv2d";
+      in.insert(in.begin() + 1, gate->second);
+    }
+    const ValueId out = r.graph().add1(op, attrs, in, n.name);
     r.bind(g.nodes()[c.last()].out[0], out);
     for (int k : c.nodes()) done[k] = 1;
   }

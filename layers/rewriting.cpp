@@ -24,6 +24,14 @@ std::vector<int> Chain::nodes() const {
   return list;
 }
 
+bool pointwise_conv2d(const Graph& g, int node) {
+  if (node < 0 || g.nodes()[node].op->name != "conv2d") return false;
+  const Attrs& a = g.nodes()[node].attrs;
+  for (const char* pad : {"pad_top", "pad_left", "pad_bottom", "pad_right"})
+    if (a.geti(pad, 0)) return false;
+  return a.geti("kernel") == 1 && a.geti("stride", 1) == 1;
+}
+
 Matcher::Matcher(const Graph& g, const Fusions& fusions) : g_(g), fusions_(fusions), uses_(consumers(g)) {}
 
 int Matcher::only_consumer(int node) const {

@@ -19,6 +19,9 @@ struct Chain {
   std::vector<int> nodes() const;
 };
 
+/// True where a node is a dense convolution of single pixels.
+bool pointwise_conv2d(const Graph& g, int node);
+
 class Matcher {
  public:
   Matcher(const Graph& g, const Fusions& fusions);

@@ -14,7 +14,7 @@ std::vector<int> WholeBlock::nodes() const {
 std::optional<WholeBlock> WholeBlocks::from(int node) const {
   WholeBlock b;
   int next = node;
-  if (pointwise(node)) {
+  if (pointwise_conv2d(g_, node)) {
     b.expand = match_.from(node);
     if (!b.expand || b.expand.add >= 0) return {};
     next = match_.only_consumer(b.expand.last());
@@ -25,7 +25,7 @@ std::optional<WholeBlock> WholeBlocks::from(int node) const {
   const int last = b.depthwise.last();
   b.se = squeeze_excite_behind(g_, match_, last, match_.act_of(b.depthwise));
   const int project = match_.only_consumer(b.se ? b.se.scale : last);
-  if (!pointwise(project)) return {};
+  if (!pointwise_conv2d(g_, project)) return {};
   b.project = match_.from(project);
   if (!b.project || match_.act_of(b.project) != 0) return {};
   if (b.project.add >= 0 && b.project.residual != input(b)) return {};
@@ -59,14 +59,6 @@ bool WholeBlocks::pays(const WholeBlock& b, bool every) const {
   take(b.se.excite, 9, 10);
   const MbconvShape s = mbconv_shape(attrs(b), in);
   return every ? mbconv_plan(s).has_value() : mbconv_pays(s);
-}
-
-bool WholeBlocks::pointwise(int node) const {
-  if (!match_.is(node, "conv2d")) return false;
-  const Attrs& a = g_.nodes()[node].attrs;
-  for (const char* pad : {"pad_top", "pad_left", "pad_bottom", "pad_right"})
-    if (a.geti(pad, 0)) return false;
-  return a.geti("kernel") == 1 && a.geti("stride", 1) == 1;
 }
 
 }  // namespace gm

@@ -27,8 +27,6 @@ class WholeBlocks {
   bool pays(const WholeBlock& b, bool every) const;
 
  private:
-  bool pointwise(int node) const;
-
   const Graph& g_;
   const Matcher& match_;
 };

@@ -182,6 +182,7 @@ TEST(Fusion, SqueezeAndExcitationJoinsTheDepthwiseConvolutionInInference) {
   };
   auto card = ops({}, Backend::cuda);
   EXPECT_EQ(card["depthwise_se"], 2);
+  EXPECT_EQ(card["channel_scale_conv2d"], 2);
   EXPECT_EQ(card["depthwise_conv2d"] + card["channel_scale"], 0);
   for (auto kept : {ops({}, Backend::cpu), ops({.gate = false}, Backend::cuda)}) {
     EXPECT_EQ(kept["depthwise_se"], 0);

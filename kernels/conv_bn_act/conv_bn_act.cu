@@ -1,9 +1,9 @@
+#include "kernels/common/joint_choice.cuh"
 #include "kernels/common/op.h"
 #include "kernels/common/simt.h"
 #include "kernels/conv2d/conv2d_plan.h"
 #include "kernels/conv_bn_act/conv_bn_act.h"
 #include "kernels/conv_bn_act/expand_backward.cuh"
-#include "kernels/conv_bn_act/expand_choice.cuh"
 #include "kernels/conv_bn_act/expand_forward.cuh"
 
 // The two ops it is made of, one after the other: a convolution on the GPU leaves no room for a BN in its
@@ -123,7 +123,8 @@ void conv_bn_act_forward(const OpCall& c) {
   const bool residual = has_residual(c);
   ExpandForward p;
   if (expand_forward(c.attrs, conv_geometry(c.attrs, c.in[0], c.in[1]), residual, p) &&
-      joint_pays(c, p, p.shared_bytes(), forward_apart, [&](const OpCall& call) { forward_joint(call, p); }))
+      joint_pays(c, expansion_key(c, p), p.shared_bytes(), forward_apart,
+                 [&](const OpCall& call) { forward_joint(call, p); }))
     return forward_joint(c, p);
   forward_apart(c);
 }
@@ -137,7 +138,7 @@ void conv_bn_act_backward(const OpCall& c) {
   ExpandBackward p;
   auto joint = [&](const OpCall& call) { backward_joint(call, p, scratch); };
   if ((c.din[0] || c.din[1]) && c.dout[0] && expand_backward(c.attrs, g, residual, p) &&
-      joint_pays(c, p, p.shared_bytes(), apart, joint))
+      joint_pays(c, expansion_key(c, p), p.shared_bytes(), apart, joint))
     return joint(c);
   apart(c);
 }

@@ -15,7 +15,8 @@ void depthwise_se_forward(const OpCall& c) {
   auto place = [&](size_t offset, int64_t columns) {
     return View{memory + offset, {{d.images, columns}, DType::f32}};
   };
-  const View &y = c.out[0], gate = place(at.gate, d.channels);
+  const bool apart = gate_apart(c.attrs);
+  const View &y = c.out[0], gate = apart ? c.out[1] : place(at.gate, d.channels);
   const View pooled = place(at.pooled, d.channels), acted = place(at.squeezed, c.in[3].shape()[0]);
   SeOperands se(pooled, c.in.subspan(3), acted, gate, act_of(c.attrs));
   float_switch(y.dtype(), [&](auto zero) {
@@ -31,6 +32,7 @@ void depthwise_se_forward(const OpCall& c) {
     global_pool_forward(OpCall{{{"kind", 0}}, in, out, {}, {}, {}, {}, {memory + at.ops, {}}, c.ctx});
   });
   se_launch_forward(se, c.ctx);
+  if (apart) return;
   const View in[] = {y, gate};
   channel_scale_forward(OpCall{{}, in, c.out, {}, {}, {}, {}, {}, c.ctx});
 }

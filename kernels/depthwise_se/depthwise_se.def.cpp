@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <array>
 
 #include "kernels/depthwise_bn_se/se_layers.h"
@@ -45,20 +46,21 @@ Specs infer(const Attrs& a, std::span<const TensorSpec> in) {
     GM_CHECK(in[2].dtype == DType::f32 && in[2].shape == Shape{channels},
              "depthwise_se: bias must be f32 (C), not " + in[2].str());
   check_se_layers("depthwise_se", in, 3, channels);
+  if (gate_apart(a)) return {y, {{y.shape[0], channels}, DType::f32}};
   return {y};
 }
 
 Cost cost(Pass, const Attrs& a, std::span<const TensorSpec> in) {
   const DepthwiseShape d(a, in[0].shape);
   const double x = double(in[0].bytes()), y = x * double(d.out_image()) / double(d.in_image());
-  return {x + 3 * y + 2 * double(in[3].bytes()),
+  return {x + (gate_apart(a) ? 1 : 3) * y + 2 * double(in[3].bytes()),
           2 * d.macs() + 4 * double(d.images) * double(in[3].shape.numel())};
 }
 
 std::vector<OpCase> cases() {
   std::vector<OpCase> list;
   auto add = [&](Shape s, DType t, int kernel, int stride, std::array<int, 4> pad, int64_t squeeze,
-                 Act act = Act::silu, bool biases = true, bool large = false) {
+                 Act act = Act::silu, bool biases = true, bool large = false, bool apart = false) {
     auto optional = [&](const Shape& shape) {
       return biases ? CaseInput{{shape, DType::f32}} : CaseInput{{}, Fill::absent};
     };
@@ -68,7 +70,8 @@ std::vector<OpCase> cases() {
                               {"pad_left", double(pad[1])},
                               {"pad_bottom", double(pad[2])},
                               {"pad_right", double(pad[3])},
-                              {"act", double(static_cast<int>(act))}},
+                              {"act", double(static_cast<int>(act))},
+                              {"apart", double(apart)}},
                     .in = {{{s, t}},
                            {{{kernel, kernel, s[3]}, t}},
                            optional({s[3]}),
@@ -88,6 +91,8 @@ std::vector<OpCase> cases() {
     add({9, 3, 4, 33}, t, 3, 1, {1, 1, 1, 1}, 9, Act::relu);
     add({2, 14, 7, 72}, t, 3, 2, {0, 0, 1, 1}, 8);
     add({9, 2, 2, 1032}, t, 3, 1, {1, 1, 1, 1}, 66);
+    add({2, 5, 14, 24}, t, 3, 1, {1, 1, 1, 1}, 6, Act::silu, true, false, true);
+    add({2, 5, 5, 8}, t, 7, 1, {3, 3, 3, 3}, 1, Act::silu, false, false, true);
     add({16, 14, 14, 192}, t, 3, 1, {1, 1, 1, 1}, 12, Act::silu, true, true);
     add({16, 7, 7, 384}, t, 3, 1, {1, 1, 1, 1}, 16, Act::silu, true, true);
   }
@@ -102,6 +107,14 @@ std::vector<CompositionStep> composition(const Attrs& attrs, std::span<const Ten
        .out = {"z"}},
       {.op = "activation", .attrs = act_attrs(act_of(attrs)), .in = {"z"}, .out = {"a"}}};
   add_se_steps(steps, act_of(attrs), 3);
+  if (!gate_apart(attrs)) return steps;
+  steps.pop_back();  // the scaling
+  auto rename = [&](const std::string& from, const std::string& to) {
+    for (CompositionStep& s : steps)
+      for (auto* names : {&s.in, &s.out}) std::replace(names->begin(), names->end(), from, to);
+  };
+  rename("a", "out0");
+  rename("gate", "out1");
   return steps;
 }
 }  // namespace

@@ -15,7 +15,9 @@ void depthwise_se_forward(const OpCall& c) {
   char* memory = static_cast<char*>(c.workspace.data);
   const View scratch{memory + at.ops, {}}, y = c.out[0];
   const TensorSpec wide{{y.shape()[0], narrow[1]}, DType::f32};
-  const View pooled{memory + at.pooled, wide}, gate{memory + at.gate, wide},
+  const bool apart = gate_apart(c.attrs);
+  const View pooled{memory + at.pooled, wide},
+      gate = apart ? c.out[1] : View{memory + at.gate, wide},
       squeezed{memory + at.squeezed, {{y.shape()[0], narrow[0]}, DType::f32}};
   auto run = [&](auto op, const Attrs& attrs, std::initializer_list<View> in, const View& out) {
     const View outs[] = {out};
@@ -32,7 +34,7 @@ void depthwise_se_forward(const OpCall& c) {
                .gate = gate,
                .workspace = scratch}
       .run(c.ctx);
-  run(channel_scale_forward, {}, {y, gate}, y);
+  if (!apart) run(channel_scale_forward, {}, {y, gate}, y);
 }
 
 }  // namespace gm::GM_CPU_NS

@@ -1,6 +1,7 @@
 #include "kernels/batch_norm/bn_ref.h"
 #include "kernels/common/op.h"
 #include "kernels/depthwise_conv2d/depthwise_ref.h"
+#include "kernels/depthwise_se/depthwise_se.h"
 
 namespace gm::ref {
 
@@ -26,7 +27,11 @@ void depthwise_se_forward(const OpCall& c) {
     for (int64_t k = 0; k < d.channels; ++k) {
       double z = at(6, k);
       for (int64_t s = 0; s < squeeze; ++s) z += at(5, k * squeeze + s) * acted[s];
-      for (int64_t p = 0; p < pixels; ++p) image[p * d.channels + k] *= act_value(Act::sigmoid, z);
+      const double gate = act_value(Act::sigmoid, z);
+      if (gate_apart(c.attrs))
+        c.out[1].as<double>()[n * d.channels + k] = gate;
+      else
+        for (int64_t p = 0; p < pixels; ++p) image[p * d.channels + k] *= gate;
     }
   }
 }
