@@ -24,26 +24,30 @@ __device__ __forceinline__ int deep_channel(int row) {
   return row / 16 * 16 + row / 2 % 4 * 4 + row / 8 % 2 * 2 + row % 2;
 }
 
+/// Where a block's tile begins.
+struct DeepPlace {
+  int pixel, channel, image, images;  // images: those of the tensor from there on
+};
+
 /// Starts the copies of a stage: zero past the last pixel and past the last channel.
 __device__ __forceinline__ void deep_load(const DeepTiles& p, const bf16* x, const float* gate, const bf16* w,
-                                          int first, int first_channel, int stage, uint4* to) {
+                                          const DeepPlace& first, int stage, uint4* to) {
   const int thread = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x),
             c = stage * kDeepChannels + thread % 4 * 8;  // a thread's unit is the same in every row
   for (int row = thread / 4; row < kDeepPixels; row += threads / 4) {
-    const bool inside = first + row < p.pixels && c < p.c;
-    async_copy16(to + row * kDeepPitch + thread % 4, x + (inside ? int64_t{first + row} * p.c + c : 0),
-                 inside);
+    const int pixel = first.pixel + row;
+    const bool inside = pixel < p.pixels && c < p.c;
+    async_copy16(to + row * kDeepPitch + thread % 4, x + (inside ? int64_t{pixel} * p.c + c : 0), inside);
   }
   to += kDeepPixels * kDeepPitch;
   for (int row = thread / 4; row < p.filters(); row += threads / 4) {
-    const int k = first_channel + deep_channel(row);
+    const int k = first.channel + deep_channel(row);
     const bool inside = k < p.k && c < p.c;
     async_copy16(to + row * kDeepPitch + thread % 4, w + (inside ? k * p.c + c : 0), inside);
   }
   to += p.filters() * kDeepPitch;
-  const int first_image = first / p.image_pixels, last = p.pixels / p.image_pixels - 1;
   for (int e = thread; e < p.images * 8; e += threads) {
-    const int image = min(first_image + e / 8, last), channel = stage * kDeepChannels + e % 8 * 4;
+    const int image = first.image + min(e / 8, first.images - 1), channel = stage * kDeepChannels + e % 8 * 4;
     const bool inside = channel < p.c;
     async_copy16(to + e / 8 * (kDeepGatePitch / 4) + e % 8,
                  gate + (inside ? int64_t{image} * p.c + channel : 0), inside);
@@ -61,11 +65,12 @@ __global__ __launch_bounds__(2 * kDeepPixels, 2) void conv2d_deep_kernel(DeepTil
   GM_DYN_SHARED(uint4, shared);
   const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32,
             group = lane / 4, quad = lane % 4, column = warp % p.columns, rows = warp / p.columns * 32;
-  const int tile = static_cast<int>(blockIdx.x) / p.slices, first = tile * kDeepPixels,
-            first_channel = (static_cast<int>(blockIdx.x) - tile * p.slices) * p.filters();
+  const int tile = static_cast<int>(blockIdx.x) / p.slices, image = tile * kDeepPixels / p.image_pixels;
+  const DeepPlace first{tile * kDeepPixels, (static_cast<int>(blockIdx.x) - tile * p.slices) * p.filters(),
+                        image, p.pixels / p.image_pixels - image};
   auto load = [&](int stage) {
     if (stage < p.stages)
-      deep_load(p, x, gate, w, first, first_channel, stage, shared + stage % kDeepStages * p.stage_units());
+      deep_load(p, x, gate, w, first, stage, shared + stage % kDeepStages * p.stage_units());
     async_commit();
   };
 #pragma unroll
@@ -76,8 +81,8 @@ __global__ __launch_bounds__(2 * kDeepPixels, 2) void conv2d_deep_kernel(DeepTil
   for (int m = 0; m < 2; ++m)
 #pragma unroll
     for (int below = 0; below < 2; ++below) {
-      const int pixel = min(first + rows + 16 * m + 8 * below + group, p.pixels - 1);
-      factors[m][below] = (pixel / p.image_pixels - first / p.image_pixels) * kDeepGatePitch + 2 * quad;
+      const int pixel = min(first.pixel + rows + 16 * m + 8 * below + group, p.pixels - 1);
+      factors[m][below] = (pixel / p.image_pixels - image) * kDeepGatePitch + 2 * quad;
     }
   const int in_x = (rows + lane % 16) * kDeepPitch + lane / 16,
             in_w = (kDeepPixels + column * 8 * kN + lane / 16 * 8 + lane % 8) * kDeepPitch + lane / 8 % 2;
@@ -122,7 +127,7 @@ __global__ __launch_bounds__(2 * kDeepPixels, 2) void conv2d_deep_kernel(DeepTil
 
 #pragma unroll
   for (int i = 0; i < kN / 2; ++i) {
-    const int channel = first_channel + column * 8 * kN + 16 * i + 4 * quad;
+    const int channel = first.channel + column * 8 * kN + 16 * i + 4 * quad;
     if (channel >= p.k) continue;
     float shift[4] = {};
     if (bias) load_lanes<float, 4>(bias + channel, shift);
@@ -130,7 +135,7 @@ __global__ __launch_bounds__(2 * kDeepPixels, 2) void conv2d_deep_kernel(DeepTil
     for (int m = 0; m < 2; ++m)
 #pragma unroll
       for (int below = 0; below < 2; ++below) {
-        const int pixel = first + rows + 16 * m + 8 * below + group;
+        const int pixel = first.pixel + rows + 16 * m + 8 * below + group;
         if (pixel >= p.pixels) continue;
         float v[4];
 #pragma unroll
