@@ -19,11 +19,12 @@ using SeVector = Vec<float, 4>;  // a value of four images
 static_assert(kSeLongImages == 4 && kSeWideImages % 4 == 0);
 
 /// Sums over channels for images first_image ... + 3 and outputs first ... + 7: put(image, output, sum) once
-/// for each that exists. value(image, c): the factor of a channel. Weight of output s and channel c:
-/// w[s * channels + c], or w[c * squeeze + s] when kTurned.
+/// for each that exists. value(image, c, part): the factor of a channel, or one of `parts` that add up to it.
+/// Weight of output s and channel c: w[s * channels + c], or w[c * squeeze + s] when kTurned. Little is
+/// loaded, so what takes time is how often loads wait for others: once a part, once for four steps.
 template <bool kTurned, class Value, class Put>
 __device__ __forceinline__ void se_long_product(const float* w, int channels, int squeeze, int images,
-                                                Value value, Put put) {
+                                                int parts, Value value, Put put) {
   GM_SHARED(SeVector, x, [kSeLongChunk]);
   GM_SHARED(float, sums, [kSeWarps * 32]);
   constexpr int kImages = kSeLongImages, kOutputs = kSeLongOutputs, kOwn = kTurned ? 1 : kOutputs;
@@ -32,30 +33,43 @@ __device__ __forceinline__ void se_long_product(const float* w, int channels, in
             first_image = static_cast<int>(blockIdx.y) * kImages;
   // Turned, a warp reads 8 neighbouring outputs of 4 channels; else a lane reads 8 outputs of its channel.
   const int mine = kTurned ? lane % kOutputs : 0, begin = kTurned ? thread / kOutputs : thread;
-  constexpr int kStep = kTurned ? kSeThreads / kOutputs : kSeThreads;
+  constexpr int kStep = kTurned ? kSeThreads / kOutputs : kSeThreads, kAtOnce = 4;
+  static_assert(kSeLongChunk == kAtOnce * kSeThreads);
   float sum[kImages * kOwn] = {};
   for (int base = 0; base < channels; base += kSeLongChunk) {
     const int count = min(kSeLongChunk, channels - base);
-    for (int c = thread; c < count; c += kSeThreads) {
-      float v[kImages];
+    float factor[kAtOnce][kImages] = {};
+    for (int part = 0; part < parts; ++part)
 #pragma unroll
-      for (int j = 0; j < kImages; ++j) v[j] = value(min(first_image + j, images - 1), base + c);
-      x[c] = SeVector::from_float(v);
-    }
+      for (int e = 0; e < kAtOnce; ++e)
+#pragma unroll
+        for (int j = 0; j < kImages; ++j)
+          if (const int c = thread + e * kSeThreads; c < count)
+            factor[e][j] += value(min(first_image + j, images - 1), base + c, part);
+#pragma unroll
+    for (int e = 0; e < kAtOnce; ++e)
+      if (const int c = thread + e * kSeThreads; c < count) x[c] = SeVector::from_float(factor[e]);
     __syncthreads();
-#pragma unroll 4
-    for (int c = begin; c < count; c += kStep) {
-      float v[kImages], weight[kOwn];
-      x[c].to_float(v);
+    for (int from = begin; from < count; from += kAtOnce * kStep) {
+      float weight[kAtOnce][kOwn];
 #pragma unroll
-      for (int o = 0; o < kOwn; ++o) {
-        const int64_t s = min(first + mine + o, squeeze - 1);
-        weight[o] = kTurned ? w[int64_t{base + c} * squeeze + s] : w[s * channels + base + c];
+      for (int e = 0; e < kAtOnce; ++e)
+#pragma unroll
+        for (int o = 0; o < kOwn; ++o) {
+          const int64_t s = min(first + mine + o, squeeze - 1);
+          const float* const mine_of =
+              kTurned ? w + int64_t{base + from} * squeeze + s : w + s * channels + base + from;
+          weight[e][o] = from + e * kStep < count ? mine_of[e * kStep * (kTurned ? squeeze : 1)] : 0.f;
+        }
+#pragma unroll
+      for (int e = 0; e < kAtOnce; ++e) {
+        float v[kImages] = {};
+        if (const int c = from + e * kStep; c < count) x[c].to_float(v);
+#pragma unroll
+        for (int j = 0; j < kImages; ++j)
+#pragma unroll
+          for (int o = 0; o < kOwn; ++o) sum[j * kOwn + o] += weight[e][o] * v[j];
       }
-#pragma unroll
-      for (int j = 0; j < kImages; ++j)
-#pragma unroll
-        for (int o = 0; o < kOwn; ++o) sum[j * kOwn + o] += weight[o] * v[j];
     }
     __syncthreads();
   }
@@ -149,15 +163,12 @@ struct SeOperands {
 static __global__ __launch_bounds__(kSeThreads) void se_squeeze_kernel(SeOperands k) {
   await_launch_before();
   se_long_product<false>(
-      k.w_squeeze, k.channels, k.squeeze, k.images,
-      [&](int image, int c) {
-        const float* const from = k.pooled + int64_t{image} * k.parts * k.channels + c;
-        float sum = from[0];
-        for (int part = 1; part < k.parts; ++part) sum += from[int64_t{part} * k.channels];
-        return sum * k.scale;
+      k.w_squeeze, k.channels, k.squeeze, k.images, k.parts,
+      [&](int image, int c, int part) {
+        return k.pooled[(int64_t{image} * k.parts + part) * k.channels + c];
       },
       [&](int image, int s, float sum) {
-        const float z = sum + (k.b_squeeze ? k.b_squeeze[s] : 0.f);
+        const float z = sum * k.scale + (k.b_squeeze ? k.b_squeeze[s] : 0.f);
         const int64_t at = int64_t{image} * k.squeeze + s;
         if (k.squeezed) k.squeezed[at] = z;
         k.acted[at] = act_value_any<float>(k.act, z);

@@ -14,8 +14,8 @@ static __global__ __launch_bounds__(kSeThreads, 2) void se_dsqueezed_kernel(
     float* dsqueezed, int channels, int squeeze, int images, Act act) {
   await_launch_before();
   se_long_product<true>(
-      w_excite, channels, squeeze, images,
-      [&](int image, int c) {
+      w_excite, channels, squeeze, images, 1,
+      [&](int image, int c, int) {
         const int64_t at = int64_t{image} * channels + c;
         const float g = gate[at], d = dgate[at] * g * (1.f - g);
         if (blockIdx.x == 0) dexcited[at] = d;
