@@ -85,11 +85,16 @@ __device__ __forceinline__ void se_long_product(const float* w, int channels, in
 
 /// A sum over the squeezed values for images 8 block_y ... + 7 and channels 128 block_x ... + 127:
 /// put(image, c, sum) once for each that exists. x: [image][squeeze]. Weight of channel c and value s:
-/// w[c * squeeze + s], in loads of L, or w[s * channels + c] when kTurned.
+/// w[c * squeeze + s], in loads of L, or w[s * channels + c] when kTurned. Whole vectors of rows go through
+/// shared memory: the rows of a block are one run of memory, of which each thread wants another place.
 template <bool kTurned, int L, class Put>
 __device__ __forceinline__ void se_wide_product(const float* x, const float* w, int channels, int squeeze,
                                                 int images, int block_x, int block_y, Put put) {
   GM_SHARED(SeVector, values, [kSeWideChunk][kSeWideImages / 4]);
+  constexpr bool kStaged = !kTurned && L == 4;
+  constexpr int kPitch = kSeWideChunk + 4;  // of a staged row: eight neighbouring ones in different banks
+  constexpr int kVectors = kSeWideOutputs * kSeWideChunk / 4 / kSeThreads;  // of rows, of a thread
+  GM_SHARED(SeVector, rows, [kStaged ? kSeWideOutputs * kPitch / 4 : 1]);
   constexpr int kImages = 4;  // of a thread
   static_assert(kSeThreads / kSeWideOutputs * kImages == kSeWideImages);
   const int thread = static_cast<int>(threadIdx.x), c = block_x * kSeWideOutputs + thread % kSeWideOutputs,
@@ -101,12 +106,28 @@ __device__ __forceinline__ void se_wide_product(const float* x, const float* w, 
       const int image = min(block_y * kSeWideImages + i / count, images - 1);
       reinterpret_cast<float*>(values[i % count])[i / count] = x[int64_t{image} * squeeze + base + i % count];
     }
+    if constexpr (kStaged) {
+      SeVector held[kVectors];
+      const int across = count / 4;
+#pragma unroll
+      for (int k = 0; k < kVectors; ++k)
+        if (const int i = thread + k * kSeThreads; i < kSeWideOutputs * across) {
+          const int64_t from = min(block_x * kSeWideOutputs + i / across, channels - 1);
+          held[k] = SeVector::load(w + from * squeeze + base + i % across * 4);
+        }
+#pragma unroll
+      for (int k = 0; k < kVectors; ++k)
+        if (const int i = thread + k * kSeThreads; i < kSeWideOutputs * across)
+          rows[i / across * (kPitch / 4) + i % across] = held[k];
+    }
     __syncthreads();
 #pragma unroll(32 / L)
     for (int s = 0; s < count; s += L) {
       float weight[L];
       if constexpr (kTurned) {
         weight[0] = w[int64_t{base + s} * channels + row];
+      } else if constexpr (kStaged) {
+        rows[thread % kSeWideOutputs * (kPitch / 4) + s / 4].to_float(weight);
       } else {
         load_lanes<float, L>(w + int64_t{row} * squeeze + base + s, weight);
       }
