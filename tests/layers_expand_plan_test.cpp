@@ -10,10 +10,10 @@
 namespace gm {
 
 TEST(LayersExpandPlan, TakesTheExpandingConvolutionsOfThePapers) {
-  // of: the 1x1 convolutions with more channels behind them than in front; the rest is wider than what
-  // registers hold.
+  // of: the 1x1 convolutions with more channels behind them than in front; in backward the rest is wider than
+  // what registers hold.
   for (const auto& [model, size, forward, backward, of] :
-       {std::tuple{"effg0", 64, 8, 5, 8}, {"effg3", 96, 11, 11, 18}, {"effv2s_cbam", 224, 1, 1, 31}}) {
+       {std::tuple{"effg0", 64, 8, 5, 8}, {"effg3", 96, 17, 11, 18}, {"effv2s_cbam", 224, 31, 1, 31}}) {
     const std::string file = std::string(GM_SOURCE_DIR) + "/models/" + model + ".yaml";
     const Architecture a = read_architecture(load_config(file, {"input.size=" + std::to_string(size)}), file);
     ParameterTable table;

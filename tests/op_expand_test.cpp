@@ -128,10 +128,10 @@ double worst_error(int64_t rows, int64_t columns, int64_t depth, double rounding
 }
 
 TEST(ExpandForward, EveryWarpHasChannelsAndEveryChannelAWarp) {
-  EXPECT_TRUE(takes_forward(1000, 80, 480));
-  EXPECT_FALSE(takes_forward(1000, 88, 528)) << "more weights than registers";
-  for (int c = 8; c <= 80; c += 8)
-    for (int k = 2 * c; k <= 1024; k += 16)
+  EXPECT_TRUE(takes_forward(1000, 256, 1536));
+  EXPECT_FALSE(takes_forward(1000, 264, 1584)) << "more weights than registers";
+  for (int c = 8; c <= 256; c += 8)
+    for (int k = 2 * c; k <= 1536; k += 16)
       for (int64_t pixels : {1, 63, 64, 65, 2304 * 256}) {
         ExpandForward p;
         ASSERT_TRUE(expand_forward(kSilu, geometry(pixels, c, k), false, p));
@@ -144,9 +144,10 @@ TEST(ExpandForward, EveryWarpHasChannelsAndEveryChannelAWarp) {
         ASSERT_GE(p.walkers, 1);
         ASSERT_LE(p.walkers, p.tiles);  // each has a first tile
         ASSERT_LE(p.walkers, kBnGpuBlocks);
-        ASSERT_LE(p.shared_bytes(), size_t{40} << 10) << "several blocks on every card";
+        ASSERT_LE(p.walkers * p.slices, 132 * expand_blocks(p.steps)) << "one wave on the largest card";
+        ASSERT_LE(p.shared_bytes(), c <= 80 ? size_t{40} << 10 : kSmallestShared) << "several blocks, one";
       }
-  for (int narrow = 1; narrow <= 10; ++narrow)  // the kernel's division
+  for (int narrow = 1; narrow <= 32; ++narrow)  // the kernel's division
     for (int e = 0; e < kPointwisePixels * narrow; ++e)
       ASSERT_EQ(e * ((1 << 16) / narrow + 1) >> 16, e / narrow);
 }
@@ -164,7 +165,11 @@ TEST(ExpandForward, ResultsAreThoseOfTheSteps) {
                                                                           {130, 48, 288},
                                                                           {200, 64, 256},
                                                                           {333, 72, 432},
-                                                                          {96, 80, 480}}) {
+                                                                          {96, 80, 480},
+                                                                          {70, 128, 256},
+                                                                          {65, 160, 320},
+                                                                          {64, 192, 400},
+                                                                          {33, 256, 1536}}) {
       SCOPED_TRACE(device + " " + std::to_string(c) + " -> " + std::to_string(k));
       Direct d(device, true);
       // A mean of yc a hundred times its deviation.

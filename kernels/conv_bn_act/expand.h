@@ -21,8 +21,8 @@ inline bool expands(const Attrs& attrs, const ConvGeometry& g, bool residual, Po
   return g.k % 16 == 0 && g.k >= 2 * g.c;
 }
 
-constexpr int kForwardSteps =
-    5;  // of PointwiseTiles: two blocks of a multiprocessor hold the weights and sums
+/// Blocks of a multiprocessor that hold the weights of so many steps, and sums or coefficients beside them.
+constexpr int expand_blocks(int steps) { return steps <= 5 ? 2 : 1; }
 
 /// How forward is cut.
 struct ExpandForward : PointwiseTiles {
@@ -30,15 +30,19 @@ struct ExpandForward : PointwiseTiles {
 
   /// Two tiles of x, then what each row of warps leaves: two sums a channel.
   size_t shared_bytes() const {
-    return tiles_bytes() + sizeof(float) * static_cast<size_t>(rows * 2 * columns * 32);
+    const size_t bytes = tiles_bytes() + sizeof(float) * static_cast<size_t>(rows * 2 * columns * 32);
+    // Statistics end with 8 KB of static arrays; with more than 48 KB in all, the launch has to ask for it.
+    constexpr size_t kUnasked = 48 << 10;
+    return bytes > kUnasked - (8 << 10) ? std::max(bytes, kUnasked + 16) : bytes;
   }
 };
 /// False where the convolution and batch norm's forward pass follow one another instead.
 inline bool expand_forward(const Attrs& attrs, const ConvGeometry& g, bool residual, ExpandForward& p) {
   if (!expands(attrs, g, residual, p)) return false;
-  if (!pointwise_tiles(p) || p.steps > kForwardSteps) return false;
-  // Two blocks on each of 132 multiprocessors at most: each leaves sums that one block must read.
-  p.walkers = std::clamp(p.tiles / 2, 1, std::min(264 / p.slices, static_cast<int>(kBnGpuBlocks)));
+  if (!pointwise_tiles(p)) return false;
+  // As many blocks as 132 multiprocessors hold, at most: each leaves sums that one block must read.
+  p.walkers = std::clamp(
+      p.tiles / 2, 1, std::clamp(132 * expand_blocks(p.steps) / p.slices, 1, static_cast<int>(kBnGpuBlocks)));
   return true;
 }
 

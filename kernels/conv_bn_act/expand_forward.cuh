@@ -18,9 +18,11 @@ namespace gm::GM_BACKEND_NS {
 // Grid: walkers x slices; block: columns x rows warps.
 template <int kSteps>
 __global__ __launch_bounds__(32 * kPointwiseWarps,
-                             2) void conv_bn_expand_statistics_kernel(ExpandForward p, const bf16* x,
-                                                                      const bf16* w, float* partial,
-                                                                      BnFinish finish) {
+                             expand_blocks(kSteps)) void conv_bn_expand_statistics_kernel(ExpandForward p,
+                                                                                          const bf16* x,
+                                                                                          const bf16* w,
+                                                                                          float* partial,
+                                                                                          BnFinish finish) {
   await_launch_before();
   GM_DYN_SHARED(uint4, shared);
   const int thread = static_cast<int>(threadIdx.x), warp = thread / 32, warp_row = warp / p.columns,
@@ -89,8 +91,9 @@ __global__ __launch_bounds__(32 * kPointwiseWarps,
 // yc and a; yc null: not wanted. The same grid and block.
 template <int kSteps>
 __global__ __launch_bounds__(32 * kPointwiseWarps,
-                             2) void conv_bn_expand_kernel(ExpandForward p, const bf16* x, const bf16* w,
-                                                           BnVectors bn, bf16* yc, bf16* a) {
+                             expand_blocks(kSteps)) void conv_bn_expand_kernel(ExpandForward p, const bf16* x,
+                                                                               const bf16* w, BnVectors bn,
+                                                                               bf16* yc, bf16* a) {
   await_launch_before();
   GM_DYN_SHARED(uint4, shared);
   const int warp = static_cast<int>(threadIdx.x) / 32, warp_row = warp / p.columns;
@@ -115,7 +118,7 @@ inline void launch_expand_forward(const ExpandForward& p, const OpCall& c, float
   const bf16 *const x = c.in[0].as<bf16>(), *const w = c.in[1].as<bf16>();
   const dim3 grid(static_cast<unsigned>(p.walkers), static_cast<unsigned>(p.slices));
   const unsigned threads = static_cast<unsigned>(32 * p.warps());
-  steps_switch<1, 2, 3, 4, 5>(p.steps, [&](auto steps) {
+  steps_switch<1, 2, 3, 4, 5, 8, 10, 12, 16>(p.steps, [&](auto steps) {
     if (BatchNormAttrs(c.attrs).training)
       GM_LAUNCH((conv_bn_expand_statistics_kernel<steps.value>), grid, threads, p.shared_bytes(),
                 c.ctx.stream, p, x, w, memory + int64_t{8} * p.k, finish);
