@@ -277,6 +277,7 @@ TEST_F(Search, ImpossibleSettingsAreOneLine) {
                  1, {"no search to resume"});
   expect_failure(test::run("gm_search", {"run", config, "--data", data}), 1, {"--out"});
   expect_failure(test::run("gm_search", {}), 2, {"subcommand"});
+  expect_failure(test::run("gm_search", {"rnu"}), 2, {"'rnu' is not a subcommand; there are run, "});
 
   expect_success(test::run("gm_search", arguments("a", {"--set", "search.iterations=1"})));
   expect_failure(test::run("gm_search", arguments("a", {"--set", "search.iterations=1"})), 1,

@@ -29,6 +29,19 @@ void keep_standard_streams() {
     if (fcntl(fd, F_GETFD) == -1 && errno == EBADF && open("/dev/null", kModes[fd]) != fd)
       fail("cannot open /dev/null");
 }
+
+/// What is wrong with the arguments, in a line. CLI11 takes a word that is no subcommand for an argument that
+/// comes too early, and says that a subcommand is missing.
+std::string wrong_arguments(CLI::App& app, const CLI::ParseError& e, int argc, char** argv) {
+  const std::string first = argc > 1 ? argv[1] : "";
+  if (app.get_require_subcommand_min() == 0 || first.empty() || first[0] == '-') return e.what();
+  std::string names;
+  for (const CLI::App* sub : app.get_subcommands([](const CLI::App*) { return true; })) {
+    if (sub->get_name() == first) return e.what();
+    names += (names.empty() ? "" : ", ") + sub->get_name();
+  }
+  return "'" + first + "' is not a subcommand; there are " + names;
+}
 }  // namespace
 
 int run_tool(CLI::App& app, int argc, char** argv, const std::function<void()>& body) {
@@ -47,7 +60,7 @@ int run_tool(CLI::App& app, int argc, char** argv, const std::function<void()>& 
     return written ? 0 : report("cannot write to standard output", 1);
   } catch (const CLI::ParseError& e) {
     if (e.get_exit_code() == 0) return app.exit(e);  // --help
-    return report(std::string(e.what()) + " (see " + name + " --help)", 2);
+    return report(wrong_arguments(app, e, argc, argv) + " (see " + name + " --help)", 2);
   } catch (const std::bad_alloc&) {
     return report("out of memory", 1);
   } catch (const std::exception& e) {
