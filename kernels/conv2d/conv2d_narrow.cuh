@@ -125,16 +125,19 @@ __device__ __forceinline__ void narrow_load(const NarrowConv& p, const bf16* in,
     for (int unit = 0; unit < p.units; ++unit) narrow_load_image<1, 1>(p, image, y0, x0, unit, to);
     return;
   }
-  const int first = x0 * p.units, end = p.w * p.units, count = p.in_w * p.units;
+  const int first = x0 * p.units, end = p.w * p.units, count = p.in_w * p.units, line = p.w * p.c,
+            warp = static_cast<int>(threadIdx.x) / 32;
   const int inverse = 65536 / p.units + 1;  // exact for u < count
-  for (int r = static_cast<int>(threadIdx.x) / 32; r < p.in_h; r += kNarrowWarps) {
-    const int y = y0 + r;
-    const bool row_inside = y >= 0 && y < p.h;
-    const bf16* row = image + y * p.w * p.c;
-    for (int u = static_cast<int>(threadIdx.x) % 32; u < count; u += 32) {
-      const int at = first + u, pixel = u * inverse >> 16;
-      const bool inside = row_inside && at >= 0 && at < end;
-      async_copy16(narrow_pixel(p, to, r, pixel) + u - pixel * p.units, inside ? row + at * 8 : in, inside);
+  for (int u = static_cast<int>(threadIdx.x) % 32; u < count; u += 32) {
+    // A lane's place in a row is the same in all rows.
+    const int at = first + u, pixel = u * inverse >> 16;
+    const bool inside = at >= 0 && at < end;
+    uint4* place = narrow_pixel(p, to, warp, pixel) + u - pixel * p.units;
+    int from = (y0 + warp) * line + at * 8;
+    for (int r = warp; r < p.in_h; r += kNarrowWarps) {
+      const bool both = inside && static_cast<unsigned>(y0 + r) < static_cast<unsigned>(p.h);
+      async_copy16(place, both ? image + from : in, both);
+      place += kNarrowWarps * p.row_units, from += kNarrowWarps * line;
     }
   }
 }
