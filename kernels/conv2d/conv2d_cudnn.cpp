@@ -16,7 +16,7 @@ bool execute(const OpCall& call, const CudnnQuestion& q, ConvOperands operands) 
   if (!plan) return false;
   if (gradient_of_weights(q.graph) && !plan->adds) operands.residual = nullptr;
   try {
-    start(call.ctx, q, plan->plan.get(), operands);
+    start(call.ctx, q, plan->answer(), operands);
     return true;
   } catch (const Refusal& refusal) {
     // 2xxx: bad parameter, our own mistake. 5xxx: the CUDA context is in trouble; our kernels would fail too.

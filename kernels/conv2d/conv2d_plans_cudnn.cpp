@@ -20,14 +20,17 @@ namespace {
 constexpr int kTimed = 8, kTimedCompiled = 2, kTimedDense = 6;
 // Before the names of plans that add the gradient of weights to zeros.
 const std::string kAdds = "added, ";
-// Candidates that are not cuDNN's; a problem has one of them at most.
+// Names of candidates that are not cuDNN's.
 const char kProduct[] = "cuBLASLt";  // its own algorithms are timed by linear_cublas.cpp
 const char kOwn[] = "own";
 
 struct Candidate {
   std::string name;
-  std::unique_ptr<Descriptor> configuration, plan;  // null: kProduct or kOwn
+  AnsweredBy by = AnsweredBy::cudnn;
+  std::unique_ptr<Descriptor> configuration, plan;  // cuDNN's
   bool adds = false;
+
+  Answer answer() const { return {by, plan.get()}; }
 };
 
 // Null when the kernel does not compile, as those the heuristics offer may, or needs too much workspace.
@@ -43,27 +46,30 @@ std::unique_ptr<Descriptor> make(const CudaLibraries& libraries, const Descripto
   return bytes <= static_cast<int64_t>(libraries.workspace_bytes) ? std::move(plan) : nullptr;
 }
 
-// The one that is not cuDNN's; null where there is none.
-const char* other_candidate(const CudaLibraries& libraries, const CudnnQuestion& q) {
-  if (is_product(q)) return libraries.cublas ? kProduct : nullptr;
+// Those that are not cuDNN's.
+std::vector<Candidate> other_candidates(const CudaLibraries& libraries, const CudnnQuestion& q) {
+  std::vector<Candidate> others;
+  if (is_product(q) && libraries.cublas) others.push_back({kProduct, AnsweredBy::cublas});
   const bool room = conv_workspace(Backend::cuda, Pass::backward, q.g) <= libraries.workspace_bytes;
-  return own_serves(q) && room ? kOwn : nullptr;
+  if (own_serves(q) && room) others.push_back({kOwn, AnsweredBy::own});
+  return others;
 }
 
-// The first `most` of cuDNN that can be made, and the other one unless one is enough; with a name, the one of
-// that name.
+// The first `most` of cuDNN that can be made, and the others unless one is enough; with a name, the one of that
+// name.
 std::vector<Candidate> candidates(const CudaLibraries& libraries, const CudnnQuestion& q, const Graph& graph,
                                   size_t most, const std::string* name) {
-  const char* const other = other_candidate(libraries, q);
-  std::vector<Candidate> made;
-  if (other && name && *name == other) {
-    made.push_back({other, nullptr, nullptr});
-    return made;
-  }
+  std::vector<Candidate> others = other_candidates(libraries, q), made;
+  if (name)
+    for (Candidate& c : others)
+      if (c.name == *name) {
+        made.push_back(std::move(c));
+        return made;
+      }
   // With f32 sums of other channels cuDNN's engine 2 is off by the result's own size.
   if (q.graph == CudnnGraph::weights_f32 && !sums_in_f32(q.g)) {
-    if (other && !name) made.push_back({other, nullptr, nullptr});
-    return made;
+    if (name) others.clear();
+    return others;
   }
   // Of larger filters there are few and their kernels are far apart in speed.
   const int most_compiled = q.g.kernel > 1 ? kTimedDense : kTimedCompiled;
@@ -81,11 +87,13 @@ std::vector<Candidate> candidates(const CudaLibraries& libraries, const CudnnQue
       std::unique_ptr<Descriptor> plan = make(libraries, configuration);
       if (!plan) continue;
       compiled += compiles;
-      made.push_back({found, std::make_unique<Descriptor>(std::move(configuration)), std::move(plan)});
+      made.push_back({found, AnsweredBy::cudnn, std::make_unique<Descriptor>(std::move(configuration)),
+                      std::move(plan)});
     }
     if (!made.empty()) break;
   }
-  if (other && !name && (most > 1 || made.empty())) made.push_back({other, nullptr, nullptr});
+  if (!name && (most > 1 || made.empty()))
+    for (Candidate& c : others) made.push_back(std::move(c));
   return made;
 }
 
@@ -109,7 +117,7 @@ size_t time(const Context& ctx, const CudnnQuestion& q, const std::vector<Candid
   return fastest_candidate(time_candidates(ctx.stream, made.size(), [&](size_t i) {
     try {
       if (gradient_of_weights(q.graph)) operands.residual = made[i].adds ? zeros : nullptr;
-      start(ctx, q, made[i].plan.get(), operands);
+      start(ctx, q, made[i].answer(), operands);
       return true;
     } catch (const Refusal&) {
       return false;
@@ -123,7 +131,7 @@ void drop_wrong(const Context& ctx, const CudnnQuestion& q, std::vector<Candidat
   OwnResult own(ctx, q, operands);
   std::erase_if(made, [&](const Candidate& c) {
     try {
-      const double off = own.off(c.plan.get(), c.adds ? zeros : nullptr);
+      const double off = own.off(c.answer(), c.adds ? zeros : nullptr);
       if (off <= kWrong) return false;
       std::fprintf(stderr, "%s: result of %s off by %.2g of its size; not used\n", plan_key(q).c_str(),
                    c.name.c_str(), off);
@@ -181,6 +189,7 @@ std::unique_ptr<ConvolutionPlan> make_plan(const Context& ctx, const CudnnQuesti
   }
   plan->configuration = std::move(made[best].configuration);
   plan->plan = std::move(made[best].plan);
+  plan->by = made[best].by;
   plan->adds = made[best].adds;
   return plan;
 }
@@ -198,10 +207,10 @@ ConvolutionPlan* find_plan(const Context& ctx, const CudnnQuestion& q, const Con
   return plan && !plan->failed ? plan : nullptr;
 }
 
-void start(const Context& ctx, const CudnnQuestion& q, const Descriptor* plan, const ConvOperands& operands) {
+void start(const Context& ctx, const CudnnQuestion& q, const Answer& answer, const ConvOperands& operands) {
   const CudaLibraries& libraries = *ctx.libraries;
-  if (!plan && is_product(q)) return start_product(ctx, q, operands);
-  if (!plan) return own_convolution(ctx, q, operands, libraries.workspace, false);
+  if (answer.by == AnsweredBy::cublas) return start_product(ctx, q, operands);
+  if (answer.by == AnsweredBy::own) return own_convolution(ctx, q, operands, libraries.workspace, false);
   check(cudnnSetStream(libraries.cudnn, static_cast<cudaStream_t>(ctx.stream)), "set stream");
   if (gradient_of_weights(q.graph) && operands.residual &&
       cudaMemsetAsync(operands.residual, 0, static_cast<size_t>(4 * q.g.weights()),
@@ -216,7 +225,7 @@ void start(const Context& ctx, const CudnnQuestion& q, const Descriptor* plan, c
   pack.set(CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, CUDNN_TYPE_VOID_PTR, pointers);
   pack.set(CUDNN_ATTR_VARIANT_PACK_WORKSPACE, CUDNN_TYPE_VOID_PTR, libraries.workspace);
   pack.finalize("variant pack");
-  check(cudnnBackendExecute(libraries.cudnn, plan->raw(), pack.raw()), "execute");
+  check(cudnnBackendExecute(libraries.cudnn, answer.plan->raw(), pack.raw()), "execute");
 }
 
 }  // namespace gm::cuda::cudnn_graph

@@ -27,14 +27,14 @@ OwnResult::OwnResult(const Context& ctx, const CudnnQuestion& q, const ConvOpera
   want_ = ends(own_result_type(q));
 }
 
-double OwnResult::off(const Descriptor* plan, void* zeros) {
+double OwnResult::off(const Answer& answer, void* zeros) {
   if (want_.empty()) return 0;
   if (gradient_of_weights(q_.graph)) operands_.residual = zeros;
   // NaN where a plan writes nothing; 0 where it adds to what is there.
   const int before = q_.graph == CudnnGraph::backward_data_add ? 0 : 0xFF;
   check(cudaMemsetAsync(result_.data(), before, static_cast<size_t>(4 * result_values(q_)),
                         static_cast<cudaStream_t>(ctx_.stream)));
-  start(ctx_, q_, plan, operands_);
+  start(ctx_, q_, answer, operands_);
   return relative_difference(ends(result_type(q_)), want_);
 }
 

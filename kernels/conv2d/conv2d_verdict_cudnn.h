@@ -12,10 +12,10 @@ class OwnResult {
  public:
   /// Runs our own kernels on the operands and waits for them.
   OwnResult(const Context& ctx, const CudnnQuestion& q, const ConvOperands& operands);
-  /// By how much of its size a plan's result is off, in its first and last elements: about 1 for a kernel
-  /// that is wrong. 0 where there is no memory to find out. Throws Refusal when the plan does not run.
+  /// By how much of its size an answer is off, in its first and last elements: about 1 for a kernel
+  /// that is wrong. 0 where there is no memory to find out. Throws Refusal when it does not run.
   /// zeros: memory for a plan that adds, else null.
-  double off(const Descriptor* plan, void* zeros);
+  double off(const Answer& answer, void* zeros);
 
  private:
   std::vector<float> ends(DType type) const;
