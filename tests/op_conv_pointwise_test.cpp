@@ -1,5 +1,5 @@
-// 1x1 convolutions with their weights in registers: which shapes the kernels take, how they are cut, and their
-// results.
+// 1x1 convolutions with their weights in registers: which shapes the kernels take, how they are cut, and what
+// they compute.
 #include <gtest/gtest.h>
 
 #include <array>

@@ -21,8 +21,8 @@
 namespace gm {
 
 namespace {
-/// A standard stream that the shell has closed (2>&-) would be the next file that is opened: messages would go
-/// into results. They go nowhere instead; output cannot be written, as to a stream that is closed.
+/// A standard stream that the shell has closed (2>&-) would be the next file that is opened: messages would
+/// go into results. They go nowhere instead; output cannot be written, as to a stream that is closed.
 void keep_standard_streams() {
   constexpr int kModes[] = {O_RDONLY, O_RDONLY, O_WRONLY};  // by number: input, output, errors
   for (int fd = 0; fd < 3; ++fd)

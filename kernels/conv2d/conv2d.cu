@@ -14,9 +14,9 @@
 #include "kernels/linear/linear_cublas.h"
 #endif
 
-// Who convolves: cuDNN where it has a plan, for bf16 with few channels conv2d_narrow.cuh and, at 1x1,
-// conv2d_pointwise.cuh or conv2d_deep.cuh where cuDNN has none or was slower (they are among the candidates beside cuDNN's
-// plans), for the rest, or with the attribute `general` 1, conv2d_general.cuh.
+// Who convolves: cuDNN where it has a plan; where it has none or was slower, in bf16, conv2d_narrow.cuh with
+// few channels and conv2d_pointwise.cuh or conv2d_deep.cuh at 1x1 (they are candidates beside cuDNN's plans);
+// for the rest, or with the attribute `general` 1, conv2d_general.cuh.
 
 namespace gm::GM_BACKEND_NS {
 

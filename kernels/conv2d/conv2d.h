@@ -10,9 +10,9 @@
 // out[0] y    (N, OH, OW, K) dtype of x;  OH = (H + pad_top + pad_bottom - R) / stride + 1
 // Attributes: kernel, stride, pad_top, pad_left, pad_bottom, pad_right (explicit, so that TensorFlow's
 // asymmetric SAME is the caller's arithmetic), act (enum Act). The activation is an inference epilogue: the
-// backward throws gm::Error when act is not none. CUDA: general (1: our kernels for few channels or 1x1 do not
-// stand in for the general ones). Backward reads x and w:  dx = conv^T(dy, w),  dw[k,r,s,c] = sum of dy * shifted
-// x,  dbias[k] = sum of dy, dresidual = dy.
+// backward throws gm::Error when act is not none. CUDA: general (1: our kernels for few channels or 1x1 do
+// not stand in for the general ones). Backward reads x and w:  dx = conv^T(dy, w),  dw[k,r,s,c] = sum of
+// dy * shifted x,  dbias[k] = sum of dy, dresidual = dy.
 #pragma once
 #include <cstdint>
 #include <span>

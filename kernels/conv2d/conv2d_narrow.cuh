@@ -5,8 +5,8 @@
 // shared memory and walks over tiles; the next tile is copied (cp.async) while one is multiplied.
 //
 // Depth: a patch is rows x columns x C values, cut into chunks of 8 channels of one tap, 16 bytes; two chunks
-// are a step of m16n8k16. So 9 taps x 24 channels are 27 chunks and 14 steps, of which one chunk is zero. Of an
-// image of three channels a row of taps is a chunk or two: 5x5 are 10 chunks and 5 steps.
+// are a step of m16n8k16. So 9 taps x 24 channels are 27 chunks and 14 steps, of which one chunk is zero. Of
+// an image of three channels a row of taps is a chunk or two: 5x5 are 10 chunks and 5 steps.
 //   A: 16 pixels x 2 chunks by one ldmatrix, each lane at its pixel's place + its chunk's place in the tile
 //   B: weights in the order of lanes, 8 bytes a lane, for N tiles of 8 filters
 // A warp owns M tiles of 16 pixels, so that a step is M + N reads, 4 M + 2 N turns of all banks, for M N
@@ -45,8 +45,8 @@ __device__ __forceinline__ uint4* narrow_pixel(const NarrowConv& p, uint4* tile,
   return tile + row * p.row_units + ((pixel & shift) * p.half + (pixel >> shift)) * p.pitch;
 }
 
-/// 8 kUnits neighbouring values of an image, of which those in [low, high) are wanted and the others are zero.
-/// They may lie across words; a word of which nothing is wanted is not read.
+/// 8 kUnits neighbouring values of an image, of which those in [low, high) are wanted and the others are
+/// zero. They may lie across words; a word of which nothing is wanted is not read.
 template <int kUnits>
 struct NarrowValues {
   static constexpr int kWords = 4 * kUnits;

@@ -1,6 +1,6 @@
 // Our own kernels' answer to a question to cuDNN: that of the general ones, which a plan is held against
-// before it is trusted, and that of the ones for few channels or 1x1, which is a candidate itself. Free of CUDA; the
-// plans are judged in conv2d_verdict_cudnn.cpp.
+// before it is trusted, and that of the ones for few channels or 1x1, which is a candidate itself. Free of
+// CUDA; the plans are judged in conv2d_verdict_cudnn.cpp.
 #pragma once
 #include <vector>
 

@@ -55,8 +55,8 @@ std::vector<Candidate> other_candidates(const CudaLibraries& libraries, const Cu
   return others;
 }
 
-// The first `most` of cuDNN that can be made, and the others unless one is enough; with a name, the one of that
-// name.
+// The first `most` of cuDNN that can be made, and the others unless one is enough; with a name, the one of
+// that name.
 std::vector<Candidate> candidates(const CudaLibraries& libraries, const CudnnQuestion& q, const Graph& graph,
                                   size_t most, const std::string* name) {
   std::vector<Candidate> others = other_candidates(libraries, q), made;

@@ -10,10 +10,10 @@ namespace gm::cuda::cudnn_graph {
 
 /// Who answers a question.
 enum class AnsweredBy {
-  cudnn,
-  cublas,
-  own
-};  // a plan; cuBLASLt's product; our kernels that are no general ones
+  cudnn,   // a plan
+  cublas,  // cuBLASLt's product
+  own      // our kernels that are no general ones
+};
 struct Answer {
   AnsweredBy by = AnsweredBy::cudnn;
   const Descriptor* plan = nullptr;  // cuDNN's
@@ -31,14 +31,14 @@ struct ConvolutionPlan : CudaPlan {
 
 /// The plan of a problem, null when there is none. Made at the first call: the one that the libraries'
 /// choices name; else, where plans are timed and nothing is being captured, the fastest of the first few,
-/// which becomes the choice; else the first. The last of them are cuBLASLt's product and our own kernels
-/// for few channels or 1x1, where there are such. Outside of a capture a candidate that does not give what our
+/// which becomes the choice; else the first. The last of them are cuBLASLt's product and our own kernels for
+/// few channels or 1x1, where there are such. Outside of a capture a candidate that does not give what our
 /// own general kernels give is left out, with a line on standard error. Timing and check run on the operands,
 /// but write to memory of their own.
 ConvolutionPlan* find_plan(const Context& ctx, const CudnnQuestion& q, const ConvOperands& operands);
 
-/// Starts an answer; throws Refusal. operands.residual of a gradient of weights: the plan adds, and finds zeros
-/// there.
+/// Starts an answer; throws Refusal. operands.residual of a gradient of weights: the plan adds, and finds
+/// zeros there.
 void start(const Context& ctx, const CudnnQuestion& q, const Answer& answer, const ConvOperands& operands);
 
 }  // namespace gm::cuda::cudnn_graph

@@ -118,7 +118,7 @@ __global__ __launch_bounds__(32 * kPointwiseWarps, pointwise_blocks(kSteps)) voi
   });
 }
 
-/// Calls f(std::integral_constant<int, n>) with the first n of the list, which rises, that is not below steps.
+/// Calls f(std::integral_constant<int, n>) with the first n of the rising list that is not below steps.
 template <int kSteps, int... kMore, class F>
 void steps_switch(int steps, F f) {
   if constexpr (sizeof...(kMore) > 0)

@@ -10,8 +10,8 @@
 
 namespace gm {
 
-/// C -> K channels at every pixel. A unit is 8 channels, 16 bytes; a pixel of a tile in shared memory takes an
-/// odd number of them, so that eight neighbouring pixels lie in different banks.
+/// C -> K channels at every pixel. A unit is 8 channels, 16 bytes; a pixel of a tile in shared memory takes
+/// an odd number of them, so that eight neighbouring pixels lie in different banks.
 struct Pointwise {
   int pixels = 0, c = 0, k = 0;
   constexpr int in_units() const { return c / 8; }
