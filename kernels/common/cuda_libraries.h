@@ -33,7 +33,8 @@ struct CudaLibraries {
   /// candidates are timed and the fastest is added; without, the library's own first candidate is taken.
   PlanChoices choices;
   bool timing = false;
-  /// What the choices hold for: "NVIDIA H100 PCIe, sm_90, 114 processors, cuDNN 9.19.0, cuBLASLt 13.1.0".
+  /// What the choices hold for: "NVIDIA H100 PCIe, sm_90, 114 processors, cuDNN 9.19.0, cuBLASLt 13.1.0, own
+  /// kernels 2".
   std::string origin;
 
   CudaLibraries() = default;
