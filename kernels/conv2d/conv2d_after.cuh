@@ -6,16 +6,14 @@
 
 namespace gm::GM_BACKEND_NS {
 
-/// out = v + add at the `L` channels from `at` on. add: null, a residual, or out itself.
+/// v += held. A residual is loaded before the results are stored: a load behind a store waits for it in vain,
+/// as the two might meet.
 template <int L>
-__device__ __forceinline__ void put_result(bf16* out, const bf16* add, int64_t at, float (&v)[L]) {
-  if (add) {
-    float more[L];
-    load_lanes<bf16, L>(add + at, more);
+__device__ __forceinline__ void add_held(const Vec<bf16, L>& held, float (&v)[L]) {
+  float more[L];
+  held.to_float(more);
 #pragma unroll
-    for (int i = 0; i < L; ++i) v[i] += more[i];
-  }
-  store_lanes<bf16, L>(out + at, v);
+  for (int i = 0; i < L; ++i) v[i] += more[i];
 }
 
 // y = act(y + bias) + residual in place. One thread per vector of V channels; k is a multiple of

@@ -125,24 +125,40 @@ __global__ __launch_bounds__(2 * kDeepPixels, 2) void conv2d_deep_kernel(DeepTil
     }
   }
 
+  // 16 pixels at a time: what is held of the residual takes the registers of their sums once more.
+  const int channel = first.channel + column * 8 * kN + 4 * quad;
 #pragma unroll
-  for (int i = 0; i < kN / 2; ++i) {
-    const int channel = first.channel + column * 8 * kN + 16 * i + 4 * quad;
-    if (channel >= p.k) continue;
-    float shift[4] = {};
-    if (bias) load_lanes<float, 4>(bias + channel, shift);
-#pragma unroll
-    for (int m = 0; m < 2; ++m)
+  for (int m = 0; m < 2; ++m) {
+    auto each = [&](auto use) {
 #pragma unroll
       for (int below = 0; below < 2; ++below) {
         const int pixel = first.pixel + rows + 16 * m + 8 * below + group;
-        if (pixel >= p.pixels) continue;
-        float v[4];
 #pragma unroll
-        for (int j = 0; j < 4; ++j)
-          v[j] = act_value_any<bf16>(act, sum[m][2 * i + j / 2][2 * below + j % 2] + shift[j]);
-        put_result<4>(y, residual, int64_t{pixel} * p.k + channel, v);
+        for (int i = 0; i < kN / 2; ++i)
+          if (pixel < p.pixels && channel + 16 * i < p.k)
+            use(below, i, int64_t{pixel} * p.k + channel + 16 * i);
       }
+    };
+    Vec<bf16, 4> held[2][kN / 2];
+    if (residual)
+      each([&](int below, int i, int64_t at) { held[below][i] = Vec<bf16, 4>::load(residual + at); });
+#pragma unroll
+    for (int i = 0; i < kN / 2; ++i) {
+      float shift[4] = {};
+      if (bias && channel + 16 * i < p.k) load_lanes<float, 4>(bias + channel + 16 * i, shift);
+#pragma unroll
+      for (int e = 0; e < 8; ++e) {
+        float& v = sum[m][2 * i + e / 2 % 2][e / 4 * 2 + e % 2];
+        v = act_value_any<bf16>(act, v + shift[e % 4]);
+      }
+    }
+    each([&](int below, int i, int64_t at) {
+      float v[4];
+#pragma unroll
+      for (int j = 0; j < 4; ++j) v[j] = sum[m][2 * i + j / 2][2 * below + j % 2];
+      if (residual) add_held(held[below][i], v);
+      store_lanes<bf16, 4>(y + at, v);
+    });
   }
 }
 

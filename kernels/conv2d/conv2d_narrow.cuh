@@ -248,6 +248,38 @@ __global__ void __launch_bounds__(kNarrowThreads, M* N < 12 ? 4 : 3)
         for (int n = 0; n < N; ++n) mma_bf16(sum[i][n], a, b[n]);
       }
     }
+    // use(i, lower, n, lanes, at): `lanes` neighbouring filters of a pixel, at `at` of out.
+    const NarrowTile t = narrow_tile(p, tile);
+    const int64_t image = int64_t{t.image} * p.out_h * p.out_w * p.k;
+    auto each = [&](auto use) {
+#pragma unroll
+      for (int i = 0; i < M; ++i)
+#pragma unroll
+        for (int lower = 0; lower < 2; ++lower) {
+          const int y = t.y + p.row_of(warp * M + i) + lower, x = t.x + p.column_of(warp * M + i) + group;
+          if (y >= p.oh || x >= p.ow) continue;
+          const int pixel = (y * p.step + p.y0) * p.out_w + x * p.step + p.x0;
+#pragma unroll
+          for (int n = 0; n < N; n += 2) {
+            const bool pair = n + 1 < N;
+            const int f = first + n * 8 + quad * (pair ? 4 : 2);
+            if (f >= p.k) continue;
+            if (pair)
+              use(i, lower, n, Lanes<4>{}, image + pixel * p.k + f);
+            else
+              use(i, lower, n, Lanes<2>{}, image + pixel * p.k + f);
+          }
+        }
+    };
+    Vec<bf16, 4> held[M][2][(N + 1) / 2];  // of add
+    if (add)
+      each([&](int i, int lower, int n, auto lanes, int64_t at) {
+        Vec<bf16, 4>& to = held[i][lower][n / 2];
+        if constexpr (decltype(lanes)::value == 4)
+          to = Vec<bf16, 4>::load(add + at);
+        else
+          to.raw.x = Vec<bf16, 2>::load(add + at).raw.x;
+      });
     if (act != Act::none)
       act_choose(act, [&](auto a) {
 #pragma unroll
@@ -256,30 +288,19 @@ __global__ void __launch_bounds__(kNarrowThreads, M* N < 12 ? 4 : 3)
           v = act_value<decltype(a)::value, bf16>(v);
         }
       });
-    const NarrowTile t = narrow_tile(p, tile);
-    const int64_t image = int64_t{t.image} * p.out_h * p.out_w * p.k;
+    each([&](int i, int lower, int n, auto lanes, int64_t at) {
+      constexpr int L = decltype(lanes)::value;
+      float v[L];
 #pragma unroll
-    for (int i = 0; i < M; ++i)
-#pragma unroll
-      for (int lower = 0; lower < 2; ++lower) {
-        const int y = t.y + p.row_of(warp * M + i) + lower, x = t.x + p.column_of(warp * M + i) + group;
-        if (y >= p.oh || x >= p.ow) continue;
-        const int pixel = (y * p.step + p.y0) * p.out_w + x * p.step + p.x0;
-#pragma unroll
-        for (int n = 0; n < N; n += 2) {
-          const float* even = sum[i][n] + 2 * lower;
-          if (n + 1 < N) {
-            const int f = first + n * 8 + quad * 4;
-            const float* odd = sum[i][n + 1 < N ? n + 1 : n] + 2 * lower;
-            float v[4] = {even[0], even[1], odd[0], odd[1]};
-            if (f < p.k) put_result<4>(out, add, image + pixel * p.k + f, v);
-          } else {
-            const int f = first + n * 8 + quad * 2;
-            float v[2] = {even[0], even[1]};
-            if (f < p.k) put_result<2>(out, add, image + pixel * p.k + f, v);
-          }
-        }
+      for (int j = 0; j < L; ++j) v[j] = sum[i][n + j / 2][2 * lower + j % 2];
+      const Vec<bf16, 4>& more = held[i][lower][n / 2];
+      if constexpr (L == 4) {
+        if (add) add_held(more, v);
+      } else {
+        if (add) add_held(Vec<bf16, 2>{{more.raw.x}}, v);
       }
+      store_lanes<bf16, L>(out + at, v);
+    });
   }
 }
 

@@ -59,10 +59,13 @@ struct PointwiseLane {
   }
 };
 
-/// Walks over the tiles of x of this block: use(pixel, sums) for each pixel of the lane's.
-template <int kSteps, class Use>
+/// Walks over the tiles of x of this block: for each pixel of the lane's, the `which`th of two, first
+/// before(which, pixel), then use(which, pixel, sums). What is loaded before the products does not wait
+/// behind them, nor behind the stores of `use`.
+template <int kSteps, class Before, class Use>
 __device__ __forceinline__ void pointwise_walk(const PointwiseTiles& p, const bf16* x, uint4* tiles,
-                                               const PointwiseLane<kSteps>& lane, int warp_row, Use use) {
+                                               const PointwiseLane<kSteps>& lane, int warp_row, Before before,
+                                               Use use) {
   const int units = p.in_units(), pitch = p.in_pitch(), thread = static_cast<int>(threadIdx.x),
             threads = static_cast<int>(blockDim.x);
   const int inverse = (1 << 16) / units + 1;  // exact for the units of a tile
@@ -83,13 +86,15 @@ __device__ __forceinline__ void pointwise_walk(const PointwiseTiles& p, const bf
     if (next < p.tiles) load(next, buffer ^ 1);
     const uint4* const held = tiles + buffer * p.held_units();
     for (int chunk = 16 * warp_row; chunk < kPointwisePixels; chunk += 16 * p.rows) {
+      const int first = tile * kPointwisePixels + chunk + lane.group;
+#pragma unroll
+      for (int which = 0; which < 2; ++which)
+        if (first + 8 * which < p.pixels) before(which, first + 8 * which);
       float sums[2][8];
       lane.products(held + chunk * pitch, units, sums);
 #pragma unroll
-      for (int below = 0; below < 2; ++below) {
-        const int pixel = tile * kPointwisePixels + chunk + 8 * below + lane.group;
-        if (pixel < p.pixels) use(pixel, sums[below]);
-      }
+      for (int which = 0; which < 2; ++which)
+        if (first + 8 * which < p.pixels) use(which, first + 8 * which, sums[which]);
     }
   }
 }
@@ -105,8 +110,13 @@ __global__ __launch_bounds__(32 * kPointwiseWarps, pointwise_blocks(kSteps)) voi
   const PointwiseLane<kSteps> lane(p, w, warp - warp_row * p.columns);
   float shift[8] = {};
   if (bias && lane.channel < p.k) load_lanes<float, 8>(bias + lane.channel, shift);
-  pointwise_walk(p, x, shared, lane, warp_row, [&](int pixel, float(&v)[8]) {
-    if (lane.channel >= p.k) return;
+  const bool mine = lane.channel < p.k;
+  Vec<bf16, 8> more[2];
+  auto before = [&](int which, int pixel) {
+    if (residual && mine) more[which] = Vec<bf16, 8>::load(residual + int64_t{pixel} * p.k + lane.channel);
+  };
+  pointwise_walk(p, x, shared, lane, warp_row, before, [&](int which, int pixel, float(&v)[8]) {
+    if (!mine) return;
 #pragma unroll
     for (int i = 0; i < 8; ++i) v[i] += shift[i];
     if (act != Act::none)
@@ -114,7 +124,8 @@ __global__ __launch_bounds__(32 * kPointwiseWarps, pointwise_blocks(kSteps)) voi
 #pragma unroll
         for (int i = 0; i < 8; ++i) v[i] = act_value<decltype(a)::value, bf16>(v[i]);
       });
-    put_result<8>(y, residual, int64_t{pixel} * p.k + lane.channel, v);
+    if (residual) add_held(more[which], v);
+    store_lanes<bf16, 8>(y + int64_t{pixel} * p.k + lane.channel, v);
   });
 }
 

@@ -14,6 +14,11 @@
 
 namespace gm::GM_BACKEND_NS {
 
+/// Nothing is to be loaded before the products.
+struct LoadNothing {
+  __device__ __forceinline__ void operator()(int, int) const {}
+};
+
 // Statistics of yc about a pivot, as bn_statistics_kernel: the mean of eight pixels spread over the tensor.
 // Grid: walkers x slices; block: columns x rows warps.
 template <int kSteps>
@@ -52,7 +57,7 @@ __global__ __launch_bounds__(32 * kPointwiseWarps,
     for (int i = 0; i < 8; ++i) finish.v.pivot[lane.channel + i] = pivot[i];
   }
 
-  pointwise_walk(p, x, shared, lane, warp_row, [&](int, float(&v)[8]) {
+  pointwise_walk(p, x, shared, lane, warp_row, LoadNothing{}, [&](int, int, float(&v)[8]) {
     Vec<bf16, 8>::from_float(v).to_float(v);
 #pragma unroll
     for (int i = 0; i < 8; ++i) {
@@ -99,7 +104,7 @@ __global__ __launch_bounds__(32 * kPointwiseWarps,
   const int warp = static_cast<int>(threadIdx.x) / 32, warp_row = warp / p.columns;
   const PointwiseLane<kSteps> lane(p, w, warp - warp_row * p.columns);
   const BnAffine<bf16, 8> normalise(bn, min(lane.channel, p.k - 8));
-  pointwise_walk(p, x, shared, lane, warp_row, [&](int pixel, float(&v)[8]) {
+  pointwise_walk(p, x, shared, lane, warp_row, LoadNothing{}, [&](int, int pixel, float(&v)[8]) {
     if (lane.channel >= p.k) return;
     const int64_t at = int64_t{pixel} * p.k + lane.channel;
     const auto product = Vec<bf16, 8>::from_float(v);
