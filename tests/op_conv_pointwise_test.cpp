@@ -1,39 +1,35 @@
-// 1x1 convolutions with their weights in registers: which shapes the kernels take, how they are cut, and what
-// they compute.
+// 1x1 convolutions with their weights in registers, and of many channels: which shapes the kernels take, how
+// they are cut, and what they compute.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
-#include <set>
 #include <vector>
 
-#include "kernels/common/philox.h"
 #include "kernels/common/shared_limits.h"
-#include "kernels/conv2d/conv2d_pointwise.h"
+#include "kernels/conv2d/conv2d_deep.h"
 #include "tests/op_direct.h"
+#include "tests/pixel_products.h"
 
 namespace gm::test {
 namespace {
 
-ConvGeometry geometry(int64_t pixels, int64_t c, int64_t k) {
-  return {
-      .n = 1, .h = pixels, .w = 1, .c = c, .k = k, .kernel = 1, .oh = pixels, .ow = 1, .dtype = DType::bf16};
-}
 bool takes(const ConvGeometry& g) {
   PointwiseTiles p;
   return pointwise_conv(g, p);
 }
 
 TEST(ConvPointwise, TakesWhatItIsFor) {
-  const ConvGeometry g = geometry(1000, 24, 144);
+  const ConvGeometry g = pixel_product(1000, 24, 144);
   EXPECT_TRUE(takes(g));
-  EXPECT_TRUE(takes(geometry(1, 8, 8)));
-  EXPECT_TRUE(takes(geometry(1, 256, 1536)));
-  EXPECT_TRUE(takes(geometry(1, 240, 40))) << "a projection";
-  EXPECT_FALSE(takes(geometry(1, 264, 1536))) << "more weights than registers";
-  EXPECT_FALSE(takes(geometry(1, 20, 144)));
-  EXPECT_FALSE(takes(geometry(1, 24, 100)));
-  EXPECT_FALSE(takes(geometry(INT32_MAX, 24, 144)));
+  EXPECT_TRUE(takes(pixel_product(1, 8, 8)));
+  EXPECT_TRUE(takes(pixel_product(1, 256, 1536)));
+  EXPECT_TRUE(takes(pixel_product(1, 240, 40))) << "a projection";
+  EXPECT_FALSE(takes(pixel_product(1, 264, 1536))) << "more weights than registers";
+  EXPECT_FALSE(takes(pixel_product(1, 20, 144)));
+  EXPECT_FALSE(takes(pixel_product(1, 24, 100)));
+  EXPECT_FALSE(takes(pixel_product(INT32_MAX, 24, 144)));
   ConvGeometry f32 = g, wide = g, strided = g, padded = g;
   f32.dtype = DType::f32, wide.kernel = 3, strided.stride = 2, padded.pad_left = 1;
   for (const ConvGeometry& other : {f32, wide, strided, padded}) EXPECT_FALSE(takes(other));
@@ -44,37 +40,21 @@ TEST(ConvPointwise, EveryWarpHasChannelsAndEveryChannelAWarp) {
     for (int k = 8; k <= 2048; k += 8)
       for (int64_t pixels : {1, 63, 64, 65, 12544 * 256}) {
         PointwiseTiles p;
-        ASSERT_TRUE(pointwise_conv(geometry(pixels, c, k), p));
+        ASSERT_TRUE(pointwise_conv(pixel_product(pixels, c, k), p));
         SCOPED_TRACE(std::to_string(c) + " -> " + std::to_string(k));
-        ASSERT_GE(p.slices * p.columns * 32, k);
-        ASSERT_LT((p.slices - 1) * p.columns * 32, k);
-        ASSERT_LE(p.warps(), kPointwiseWarps);
-        ASSERT_EQ(kPointwisePixels % (16 * p.rows), 0);
-        ASSERT_GE(p.steps * 16, c);
-        ASSERT_GE(p.tiles * kPointwisePixels, p.pixels);
-        ASSERT_LT((p.tiles - 1) * kPointwisePixels, p.pixels);
+        check_tiles(p);
         ASSERT_GE(p.resident(), 1);
         ASSERT_LE(static_cast<size_t>(p.resident()) * (p.tiles_bytes() + 1024), size_t{164} << 10);
         ASSERT_LE(p.tiles_bytes(), kSmallestShared);
       }
-  std::set<int> banks;
   for (int units = 1; units <= 32; ++units) {
-    for (int e = 0; e < kPointwisePixels * units; ++e)  // the kernel's division
-      ASSERT_EQ(e * ((1 << 16) / units + 1) >> 16, e / units);
-    banks.clear();
-    for (int i = 0; i < 8; ++i) banks.insert(i * (units | 1) % 8);
-    ASSERT_EQ(banks.size(), 8u) << "eight neighbouring pixels lie in different banks";
+    check_division(units);
+    check_banks(units | 1);
   }
 }
 
 // Sums in f32, rounded once: each compiled number of steps, on every card that there is.
 TEST(ConvPointwise, ResultsAreRoundedOnce) {
-  const auto noise = [](uint64_t seed, int64_t n) {
-    std::vector<bf16> v(static_cast<size_t>(n));
-    for (size_t i = 0; i < v.size(); ++i)
-      v[i] = to_bf16(2 * philox_uniform(philox(seed, static_cast<uint32_t>(i), 0, 0, 0).v[0]) - 1);
-    return v;
-  };
   for (const std::string& device : card_backends())
     for (const auto& [pixels, c, k] : std::vector<std::array<int64_t, 3>>{{1, 8, 8},
                                                                           {64, 16, 96},
@@ -89,7 +69,8 @@ TEST(ConvPointwise, ResultsAreRoundedOnce) {
                                                                           {33, 256, 1280}}) {
       SCOPED_TRACE(device + " " + std::to_string(c) + " -> " + std::to_string(k));
       Direct d(device, true);
-      const auto x = noise(1, pixels * c), w = noise(2, k * c), r = noise(3, pixels * k);
+      const auto x = rounded(noise(1, pixels * c, 0, 0.6f)), w = rounded(noise(2, k * c, 0, 0.6f)),
+                 r = rounded(noise(3, pixels * k, 0, 0.6f));
       std::vector<float> bias(static_cast<size_t>(k));
       for (int64_t i = 0; i < k; ++i) bias[i] = static_cast<float>(std::sin(double(i)));
       const View y = d.space({{1, pixels, 1, k}, DType::bf16});
@@ -105,6 +86,48 @@ TEST(ConvPointwise, ResultsAreRoundedOnce) {
           const double want = sum / (1 + std::exp(-sum)) + to_float(r[p * k + i]);
           ASSERT_NEAR(to_float(got[p * k + i]), want, std::abs(want) / 256 + 2e-5) << p << ' ' << i;
         }
+    }
+}
+
+TEST(ConvDeep, TakesWhatItIsFor) {
+  DeepTiles p;
+  ConvGeometry g = pixel_product(1000, 960, 160);
+  EXPECT_TRUE(deep_conv(g, true, p));
+  const std::array plan{p.n, p.columns, p.slices, p.tiles, p.stages}, wanted{10, 2, 1, 8, 30};
+  EXPECT_EQ(plan, wanted);
+  EXPECT_TRUE(deep_conv(pixel_product(1, 8, 8), false, p));
+  ConvGeometry many = g, f32 = g, wide = g;
+  many.n = 1000, many.h = many.oh = 1;
+  EXPECT_TRUE(deep_conv(many, false, p));
+  EXPECT_FALSE(deep_conv(many, true, p)) << "an image a pixel: more factors than shared memory holds";
+  f32.dtype = DType::f32, wide.kernel = 3;
+  for (const ConvGeometry& other :
+       {f32, wide, pixel_product(1, 300, 160), pixel_product(1, 1 << 18, 1 << 13)})
+    EXPECT_FALSE(deep_conv(other, true, p));
+}
+
+TEST(ConvDeep, PlansFitEveryShape) {
+  check_banks(kDeepPitch);
+  for (int k = 8; k <= 2048; k += 8)
+    for (int size : {1, 3, 7, 11, 12, 14, 56}) {
+      ConvGeometry g = pixel_product(size * size, 264, k);
+      g.n = 37;
+      DeepTiles p;
+      if (!deep_conv(g, true, p)) {
+        ASSERT_LE(size, 1);
+        continue;
+      }
+      SCOPED_TRACE(std::to_string(size) + " px, " + std::to_string(k));
+      ASSERT_TRUE(p.n == 4 || p.n == 6 || p.n == 8 || p.n == 10);  // what is compiled
+      ASSERT_GE(p.slices * p.filters(), k);
+      ASSERT_LT((p.slices - 1) * p.filters(), k);
+      ASSERT_GE(p.tiles * kDeepPixels, p.pixels);
+      ASSERT_GE(p.stages * kDeepChannels, p.c);
+      ASSERT_LE(p.shared_bytes(), kSmallestShared);
+      for (int first = 0; first < p.pixels; first += kDeepPixels) {  // the images that a tile meets
+        const int last = std::min(first + kDeepPixels, p.pixels) - 1;
+        ASSERT_LT(last / p.image_pixels - first / p.image_pixels, p.images);
+      }
     }
 }
 

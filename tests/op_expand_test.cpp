@@ -9,26 +9,22 @@
 #include <tuple>
 #include <vector>
 
-#include "kernels/common/philox.h"
 #include "kernels/conv_bn_act/expand.h"
 #include "tests/op_direct.h"
+#include "tests/pixel_products.h"
 
 namespace gm::test {
 namespace {
 
 const Attrs kSilu{{"kernel", 1}, {"stride", 1}, {"eps", 1e-3}, {"training", 1}, {"act", double(Act::silu)}};
 
-ConvGeometry geometry(int64_t pixels, int64_t c, int64_t k) {
-  return {
-      .n = 1, .h = pixels, .w = 1, .c = c, .k = k, .kernel = 1, .oh = pixels, .ow = 1, .dtype = DType::bf16};
-}
 bool takes(const Attrs& attrs, const ConvGeometry& g, bool residual = false) {
   ExpandBackward p;
   return expand_backward(attrs, g, residual, p);
 }
 bool takes_forward(int64_t pixels, int64_t c, int64_t k) {
   ExpandForward p;
-  return expand_forward(kSilu, geometry(pixels, c, k), false, p);
+  return expand_forward(kSilu, pixel_product(pixels, c, k), false, p);
 }
 
 struct Widths {
@@ -39,12 +35,13 @@ std::vector<Widths> compiled() {
   std::vector<Widths> list;
   for (int c : {16, 24, 32, 40, 64, 48, 56, 72})
     for (int k : {2 * c, 4 * c, 6 * c, 256, 448})
-      if (takes(kSilu, geometry(64, c, k)) && (list.empty() || list.back().k != k)) list.push_back({c, k});
+      if (takes(kSilu, pixel_product(64, c, k)) && (list.empty() || list.back().k != k))
+        list.push_back({c, k});
   return list;
 }
 
 TEST(ExpandBackward, TakesWhatItIsFor) {
-  const ConvGeometry g = geometry(1000, 24, 144);
+  const ConvGeometry g = pixel_product(1000, 24, 144);
   EXPECT_TRUE(takes(kSilu, g));
   EXPECT_FALSE(takes(kSilu, g, true)) << "a residual";
   for (const auto& [name, value] : {std::pair{"act", double(Act::relu)}, {"pool", 1.}, {"rate", 0.1}}) {
@@ -56,12 +53,12 @@ TEST(ExpandBackward, TakesWhatItIsFor) {
   f32.dtype = DType::f32, wide.kernel = 3;
   EXPECT_FALSE(takes(kSilu, f32));
   EXPECT_FALSE(takes(kSilu, wide));
-  EXPECT_TRUE(takes(kSilu, geometry(1000, 72, 432)));
-  EXPECT_FALSE(takes(kSilu, geometry(1000, 24, 40))) << "hardly expands";
-  EXPECT_FALSE(takes(kSilu, geometry(1000, 24, 120))) << "no whole run of 16 channels";
-  EXPECT_FALSE(takes(kSilu, geometry(1000, 20, 160)));
-  EXPECT_FALSE(takes(kSilu, geometry(1000, 88, 528)));
-  EXPECT_FALSE(takes(kSilu, geometry(INT32_MAX, 24, 144)));
+  EXPECT_TRUE(takes(kSilu, pixel_product(1000, 72, 432)));
+  EXPECT_FALSE(takes(kSilu, pixel_product(1000, 24, 40))) << "hardly expands";
+  EXPECT_FALSE(takes(kSilu, pixel_product(1000, 24, 120))) << "no whole run of 16 channels";
+  EXPECT_FALSE(takes(kSilu, pixel_product(1000, 20, 160)));
+  EXPECT_FALSE(takes(kSilu, pixel_product(1000, 88, 528)));
+  EXPECT_FALSE(takes(kSilu, pixel_product(INT32_MAX, 24, 144)));
   EXPECT_EQ(compiled().size(), 32u);
 }
 
@@ -69,7 +66,7 @@ TEST(ExpandBackward, PlansFitTheCards) {
   for (const Widths& w : compiled())
     for (int64_t pixels : {1, 31, 32, 33, 1023, 2304 * 256, 12544 * 256}) {
       ExpandBackward p;
-      ASSERT_TRUE(expand_backward(kSilu, geometry(pixels, w.c, w.k), false, p));
+      ASSERT_TRUE(expand_backward(kSilu, pixel_product(pixels, w.c, w.k), false, p));
       SCOPED_TRACE(std::to_string(w.c) + " -> " + std::to_string(w.k));
       EXPECT_GE(p.tiles * kExpandRows, p.pixels);
       EXPECT_LT((p.tiles - 1) * kExpandRows, p.pixels);
@@ -82,31 +79,11 @@ TEST(ExpandBackward, PlansFitTheCards) {
       EXPECT_LE(p.shared_bytes(), kLargeShared);
       if (p.warps == 8) EXPECT_LE(2 * p.shared_bytes(), size_t{224} << 10) << "two blocks on an H100";
       EXPECT_LT(p.partial_bytes(), size_t{32} << 20);
-      for (int pitch : {p.out_pitch(), p.in_pitch()}) {
-        std::set<int> banks;
-        for (int i = 0; i < 8; ++i) banks.insert(i * pitch % 8);
-        EXPECT_EQ(banks.size(), 8u) << "eight neighbouring pixels lie in different banks";
-      }
+      for (int pitch : {p.out_pitch(), p.in_pitch()}) check_banks(pitch);
       for (int e = 0; e < p.tile_units(); ++e)  // the kernel's division
         ASSERT_EQ(static_cast<int64_t>(e) * ((1 << 20) / p.out_units() + 1) >> 20, e / p.out_units());
       ASSERT_LT(int64_t{p.tile_units()} * ((1 << 20) / p.out_units() + 1), INT32_MAX);
     }
-}
-
-std::vector<float> noise(uint64_t seed, int64_t n, float mean, float deviation) {
-  std::vector<float> v(static_cast<size_t>(n));
-  for (size_t i = 0; i < v.size(); ++i) {
-    const Philox4 r = philox(seed, static_cast<uint32_t>(i), 0, 0, 0);
-    float sum = -2;
-    for (uint32_t bits : r.v) sum += philox_uniform(bits);
-    v[i] = mean + deviation * std::sqrt(3.f) * sum;
-  }
-  return v;
-}
-std::vector<bf16> rounded(const std::vector<float>& v) {
-  std::vector<bf16> r;
-  for (float f : v) r.push_back(to_bf16(f));
-  return r;
 }
 
 /// Largest error of got(row, column) over what rounding may cause; the sum over depth of a(row, depth)
@@ -134,22 +111,16 @@ TEST(ExpandForward, EveryWarpHasChannelsAndEveryChannelAWarp) {
     for (int k = 2 * c; k <= 1536; k += 16)
       for (int64_t pixels : {1, 63, 64, 65, 2304 * 256}) {
         ExpandForward p;
-        ASSERT_TRUE(expand_forward(kSilu, geometry(pixels, c, k), false, p));
+        ASSERT_TRUE(expand_forward(kSilu, pixel_product(pixels, c, k), false, p));
         SCOPED_TRACE(std::to_string(c) + " -> " + std::to_string(k));
-        ASSERT_GE(p.slices * p.columns * 32, k);
-        ASSERT_LT((p.slices - 1) * p.columns * 32, k);
-        ASSERT_LE(p.columns * p.rows, kPointwiseWarps);
-        ASSERT_EQ(kPointwisePixels % (16 * p.rows), 0);
-        ASSERT_GE(p.steps * 16, c);
+        check_tiles(p);
         ASSERT_GE(p.walkers, 1);
         ASSERT_LE(p.walkers, p.tiles);  // each has a first tile
         ASSERT_LE(p.walkers, kBnGpuBlocks);
         ASSERT_LE(p.walkers * p.slices, 132 * expand_blocks(p.steps)) << "one wave on the largest card";
         ASSERT_LE(p.shared_bytes(), c <= 80 ? size_t{40} << 10 : kSmallestShared) << "several blocks, one";
       }
-  for (int narrow = 1; narrow <= 32; ++narrow)  // the kernel's division
-    for (int e = 0; e < kPointwisePixels * narrow; ++e)
-      ASSERT_EQ(e * ((1 << 16) / narrow + 1) >> 16, e / narrow);
+  for (int narrow = 1; narrow <= 32; ++narrow) check_division(narrow);
 }
 
 // Batch norm over the yc that was kept: its statistics are those of the values before they were kept.
@@ -211,7 +182,7 @@ TEST(ExpandBackward, GradientsAreThoseOfTheSteps) {
     std::set<int> narrow;
     for (const Widths& size : compiled()) {
       ExpandBackward plan;
-      ASSERT_TRUE(expand_backward(kSilu, geometry(64, size.c, size.k), false, plan));
+      ASSERT_TRUE(expand_backward(kSilu, pixel_product(64, size.c, size.k), false, plan));
       if (plan.shared_bytes() > kSmallestShared) continue;  // one kernel on a larger card only
       narrow.insert(size.c);
       const int64_t pixels = size.c % 16 ? 333 : 160, c = size.c, k = size.k;

@@ -10,9 +10,9 @@ void conv2d_forward(const OpCall&);
 namespace {
 /// All of a call in one line, for the file of plans.
 std::string scaled_conv_key(const OpCall& c, const DeepTiles& p) {
-  std::string key = "scaled 1";
+  std::string key = "scaled";
   for (int v : {p.pixels, p.image_pixels, p.c, p.k, int(act_of(c.attrs)), int(bool(c.in[3])),
-                int(c.in.size() > 4 && c.in[4])})
+                int(bool(scaled_conv_residual(c.in)))})
     key += ' ' + std::to_string(v);
   return key;
 }
@@ -24,8 +24,8 @@ void channel_scale_conv2d_forward(const OpCall& c) {
   if (!deep_conv(conv_geometry(c.attrs, c.in[0], c.in[2]), true, p)) return apart(c);
   auto joint = [&p](const OpCall& call) {
     launch_deep(p, call.in[0].as<bf16>(), call.in[1].as<float>(), call.in[2].as<bf16>(),
-                call.in[3].as<float>(), act_of(call.attrs),
-                call.in.size() > 4 ? call.in[4].as<bf16>() : nullptr, call.out[0].as<bf16>(), call.ctx);
+                call.in[3].as<float>(), act_of(call.attrs), scaled_conv_residual(call.in).as<bf16>(),
+                call.out[0].as<bf16>(), call.ctx);
   };
   if (joint_pays(c, scaled_conv_key(c, p), p.shared_bytes(), apart, joint)) return joint(c);
   apart(c);

@@ -19,4 +19,7 @@ ConvGeometry scaled_conv_geometry(const Attrs& attrs, std::span<const TensorSpec
 /// Bytes of the scaled input in front of the convolution's workspace.
 size_t scaled_conv_input_bytes(const ConvGeometry& g);
 
+/// in[4], null when it is not given.
+inline View scaled_conv_residual(std::span<const View> in) { return in.size() > 4 ? in[4] : View(); }
+
 }  // namespace gm

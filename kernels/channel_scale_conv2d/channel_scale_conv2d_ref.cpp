@@ -15,7 +15,8 @@ void channel_scale_conv2d_forward(const OpCall& c) {
         double sum = c.in[3] ? at(3, k) : 0;
         for (int64_t j = 0; j < channels; ++j)
           sum += at(0, pixel * channels + j) * at(1, n * channels + j) * at(2, k * channels + j);
-        c.out[0].as<double>()[i] = act_value(act_of(c.attrs), sum) + (c.in[4] ? at(4, i) : 0);
+        c.out[0].as<double>()[i] =
+            act_value(act_of(c.attrs), sum) + (scaled_conv_residual(c.in) ? at(4, i) : 0);
       }
 }
 

@@ -8,13 +8,12 @@ namespace gm {
 /// Workspace: the scaled input, then that of the convolution.
 template <class Scale, class Conv>
 void scaled_conv_steps(const OpCall& c, Scale scale, Conv conv) {
-  const View residual = c.in.size() > 4 ? c.in[4] : View();
   View scaled = c.in[0], scratch = c.workspace;
   scaled.data = scratch.data;
   scratch.data =
       static_cast<char*>(scratch.data) + scaled_conv_input_bytes(conv_geometry(c.attrs, scaled, c.in[2]));
   const View factors[] = {c.in[0], c.in[1]}, scaled_out[] = {scaled},
-             operands[] = {scaled, c.in[2], c.in[3], residual};
+             operands[] = {scaled, c.in[2], c.in[3], scaled_conv_residual(c.in)};
   scale(OpCall{{}, factors, scaled_out, {}, {}, {}, {}, {}, c.ctx});
   conv(OpCall{c.attrs, operands, c.out, {}, {}, {}, {}, scratch, c.ctx});
 }

@@ -13,7 +13,7 @@ namespace gm {
 
 namespace {
 constexpr size_t kWorkspace = size_t{64} << 20;
-// Another number where kernels of ours that compete with the libraries' are new or faster: what was settled
+// Another number where kernels of ours that compete with the libraries' are new or change: what was settled
 // before is timed anew.
 constexpr int kOwnKernels = 2;
 

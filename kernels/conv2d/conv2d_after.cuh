@@ -1,5 +1,5 @@
-// What is behind the sums of a convolution: a result put down by our own kernels; and what cuDNN leaves to
-// do, the epilogue where it has no fused plan, and gradients that are to be added to others.
+// What is behind the sums of a convolution: a residual in our own kernels; and what cuDNN leaves to do, the
+// epilogue where it has no fused plan, and gradients that are to be added to others.
 #pragma once
 #include "kernels/common/act.cuh"
 #include "kernels/common/flat.cuh"

@@ -23,7 +23,7 @@ struct Pointwise {
 /// False where the convolution is no plain product over pixels of whole units.
 inline bool pointwise(const ConvGeometry& g, Pointwise& p) {
   if (!g.pointwise() || g.dtype != DType::bf16 || g.c % 8 != 0 || g.k % 8 != 0) return false;
-  if (g.k > (1 << 13) || g.out_pixels() > INT32_MAX - 1024) return false;
+  if (g.k > (1 << 13) || g.weights() > INT32_MAX || g.out_pixels() > INT32_MAX - 1024) return false;
   p.pixels = static_cast<int>(g.out_pixels()), p.c = static_cast<int>(g.c), p.k = static_cast<int>(g.k);
   return true;
 }

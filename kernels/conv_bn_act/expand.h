@@ -84,11 +84,10 @@ inline bool expand_backward(const Attrs& attrs, const ConvGeometry& g, bool resi
   return true;
 }
 
-/// All of a call in one line, for the file of plans: what the clock and the results may depend on. Another
-/// number where a kernel changes, so that it has to compete anew.
+/// All of a call in one line, for the file of plans: what the clock and the results may depend on.
 inline std::string expansion_key(const OpCall& c, const Pointwise& p) {
   const char* const statistics = BatchNormAttrs(c.attrs).training ? "" : " running";
-  std::string key = "expand 1";
+  std::string key = "expand";
   for (int v : {p.pixels, p.c, p.k}) key += ' ' + std::to_string(v);
   if (c.dout.empty()) return key + " forward" + statistics;
   key += std::string(" backward") + statistics;
