@@ -5,92 +5,149 @@
 
 namespace gm {
 
+namespace {
+
+/// One pass over the nodes of a graph; each is copied, or becomes with those behind it one node.
+class Folding {
+ public:
+  Folding(const TrainableGraph& source, ParameterTable& table, const Fusions& fusions, Backend backend)
+      : g_(source.graph),
+        fusions_(fusions),
+        card_(backend != Backend::cpu),
+        match_(g_, without_pool(fusions)),
+        blocks_(g_, match_),
+        r_(source, table),
+        done_(g_.nodes().size(), 0) {
+    r_.operand(source.pixels);
+    for (size_t i = 0; i < g_.nodes().size(); ++i)
+      if (!done_[i]) node(static_cast<int>(i));
+  }
+  TrainableGraph finish() { return r_.finish(); }
+
+  std::vector<Fold> folds;
+
+ private:
+  static Fusions without_pool(Fusions f) {
+    f.pool = false;  // a folded convolution has no pooled output
+    return f;
+  }
+  const Node& at(int node) const { return g_.nodes()[node]; }
+  void finished(const std::vector<int>& nodes) {
+    for (int k : nodes) done_[k] = 1;
+  }
+
+  void node(int i) {
+    if (const int pool = match_.pool_of_scale(i); pool >= 0) {
+      r_.fuse_scale_pool(at(i), at(pool));
+      return finished({pool});
+    }
+    if (card_ && fusions_.block && whole_block(i)) return;
+    const Chain c = match_.from(i);
+    if (c.conv < 0) return r_.copy(at(i));
+    if (card_ && fusions_.gate && depthwise_se(c)) return;
+    convolution(c);
+  }
+
+  /// Kernel and bias that convolution and batch norm of a chain become.
+  std::pair<ValueId, ValueId> fold(const Chain& c) {
+    GM_CHECK(c.drop < 0, "only inference graphs can be folded");
+    const Node &n = at(c.conv), &norm = at(c.norm);
+    auto parameter = [&](ValueId id) { return g_.value(id).param; };
+    const Shape channels = g_.table()[parameter(norm.in[1])].shape;
+    const ValueId kernel = r_.operand(n.in[1]);
+    const ValueId bias = r_.graph().parameter(n.name + "/folded_bias", channels, {});
+    folds.push_back({parameter(n.in[1]), parameter(norm.in[1]), parameter(norm.in[2]),
+                     parameter(norm.state[0]), parameter(norm.state[1]), norm.attrs.get("eps"),
+                     r_.graph().value(kernel).param, r_.graph().value(bias).param});
+    return {kernel, bias};
+  }
+  void append_folded(std::vector<ValueId>& in, const Chain& c) {
+    const auto [kernel, bias] = c ? fold(c) : std::pair(kAbsent, kAbsent);
+    in.insert(in.end(), {kernel, bias});
+  }
+
+  /// An MBConv or Fused-MBConv block that begins with this node, as one.
+  bool whole_block(int i) {
+    if (const auto b = blocks_.from(i); b && blocks_.pays(*b, fusions_.every_block)) {
+      std::vector<ValueId> in{r_.operand(blocks_.input(*b))};
+      for (const Chain* c : {&b->expand, &b->depthwise, &b->project}) append_folded(in, *c);
+      r_.append(in, b->se.layers(g_));
+      whole_block(i, "mbconv", blocks_.attrs(*b), in, b->project, b->nodes());
+      return true;
+    }
+    if (const auto b = blocks_.fused_from(i)) {
+      std::vector<ValueId> in{r_.operand(blocks_.input(*b))};
+      for (const Chain* c : {&b->expand, &b->project}) append_folded(in, *c);
+      whole_block(i, "fused_mbconv", blocks_.attrs(*b), in, b->project, b->nodes());
+      return true;
+    }
+    return false;
+  }
+  void whole_block(int i, const char* op, const Attrs& attrs, const std::vector<ValueId>& in,
+                   const Chain& project, const std::vector<int>& nodes) {
+    r_.bind(at(project.last()).out[0], r_.graph().add1(op, attrs, in, at(i).name));
+    finished(nodes);
+  }
+
+  Attrs attrs_of(const Chain& c) const { return Attrs(at(c.conv).attrs).set("act", match_.act_of(c)); }
+
+  /// A depthwise convolution with the squeeze-and-excitation behind it. The gate is left to a projection that
+  /// can apply it.
+  bool depthwise_se(const Chain& c) {
+    if (!match_.is(c.conv, "depthwise_conv2d")) return false;
+    const SqueezeExcite se = squeeze_excite_behind(g_, match_, c.last(), match_.act_of(c));
+    if (!se) return false;
+    std::vector<ValueId> in{r_.operand(at(c.conv).in[0])};
+    append_folded(in, c);
+    r_.append(in, se.layers(g_));
+    const int next = match_.only_consumer(se.scale);
+    const bool apart = pointwise_conv2d(g_, next) && match_.from(next);
+    Attrs attrs = attrs_of(c);
+    if (apart) attrs.set("apart", 1);
+    const auto out = r_.graph().add("depthwise_se", attrs, in, at(c.conv).name);
+    const ValueId scaled = at(se.scale).out[0];
+    r_.bind(scaled, out[0]);
+    if (apart) gates_[scaled] = out[1];
+    finished(c.nodes());
+    finished(se.nodes());
+    return true;
+  }
+
+  void convolution(const Chain& c) {
+    const Node& n = at(c.conv);
+    std::string op(n.op->name);
+    std::vector<ValueId> in{r_.operand(n.in[0])};
+    if (const auto gate = gates_.find(n.in[0]); gate != gates_.end()) {
+      op = "channel_scale_conv2d";
+      in.push_back(gate->second);
+    }
+    append_folded(in, c);
+    if (c.add >= 0) in.push_back(r_.operand(c.residual));
+    r_.bind(at(c.last()).out[0], r_.graph().add1(op, attrs_of(c), in, n.name));
+    finished(c.nodes());
+  }
+
+  const Graph& g_;
+  const Fusions& fusions_;
+  const bool card_;
+  const Matcher match_;
+  const WholeBlocks blocks_;
+  Rebuild r_;
+  std::vector<char> done_;
+  std::map<ValueId, ValueId> gates_;  // of values of g that are still to be scaled
+};
+
+}  // namespace
+
 FoldedNetwork::FoldedNetwork(const TrainableGraph& source, const Fusions& fusions, Backend backend)
     : net{Graph(table)} {
-  const Graph& g = source.graph;
-  Fusions possible = fusions;
-  possible.pool = false;  // a folded convolution has no pooled output
-  const Matcher match(g, possible);
-  const WholeBlocks blocks(g, match);
-  Rebuild r(source, table);
-  // Kernel and bias that convolution and batch norm of a chain become.
-  auto fold = [&](const Chain& c) {
-    GM_CHECK(c.drop < 0, "only inference graphs can be folded");
-    const Node &n = g.nodes()[c.conv], &norm = g.nodes()[c.norm];
-    const Shape channels = g.table()[g.value(norm.in[1]).param].shape;
-    const ValueId kernel = r.operand(n.in[1]);
-    const ValueId bias = r.graph().parameter(n.name + "/folded_bias", channels, {});
-    folds.push_back({g.value(n.in[1]).param, g.value(norm.in[1]).param, g.value(norm.in[2]).param,
-                     g.value(norm.state[0]).param, g.value(norm.state[1]).param, norm.attrs.get("eps"),
-                     r.graph().value(kernel).param, r.graph().value(bias).param});
-    return std::pair(kernel, bias);
-  };
-  auto whole = [&](const Node& first, const WholeBlock& b) {
-    std::vector<ValueId> in{r.operand(blocks.input(b))};
-    for (const Chain* c : {&b.expand, &b.depthwise, &b.project}) {
-      const auto [kernel, bias] = *c ? fold(*c) : std::pair(kAbsent, kAbsent);
-      in.insert(in.end(), {kernel, bias});
-    }
-    r.append(in, b.se.layers(g));
-    return r.graph().add1("mbconv", blocks.attrs(b), in, first.name);
-  };
-  r.operand(source.pixels);
-  std::vector<char> done(g.nodes().size(), 0);
-  std::map<ValueId, ValueId> gates;  // of values of g that are still to be scaled
-  for (size_t i = 0; i < g.nodes().size(); ++i) {
-    if (done[i]) continue;
-    const Node& n = g.nodes()[i];
-    if (const int pool = match.pool_of_scale(static_cast<int>(i)); pool >= 0) {
-      r.fuse_scale_pool(n, g.nodes()[pool]);
-      done[pool] = 1;
-      continue;
-    }
-    if (fusions.block && backend != Backend::cpu)
-      if (const auto b = blocks.from(static_cast<int>(i)); b && blocks.pays(*b, fusions.every_block)) {
-        r.bind(g.nodes()[b->project.last()].out[0], whole(n, *b));
-        for (int k : b->nodes()) done[k] = 1;
-        continue;
-      }
-    const Chain c = match.from(static_cast<int>(i));
-    if (c.conv < 0) {
-      r.copy(n);
-      continue;
-    }
-    const auto [kernel, bias] = fold(c);
-    Attrs attrs = n.attrs;
-    attrs.set("act", match.act_of(c));
-    std::vector<ValueId> in{r.operand(n.in[0]), kernel, bias};
-    if (fusions.gate && backend != Backend::cpu && match.is(c.conv, "depthwise_conv2d"))
-      if (const SqueezeExcite se = squeeze_excite_behind(g, match, c.last(), match.act_of(c))) {
-        r.append(in, se.layers(g));
-        const ValueId scaled = g.nodes()[se.scale].out[0];
-        const int next = match.only_consumer(se.scale);
-        if (pointwise_conv2d(g, next) && match.from(next)) {
-          const auto out = r.graph().add("depthwise_se", attrs.set("apart", 1), in, n.name);
-          r.bind(scaled, out[0]);
-          gates[scaled] = out[1];
-        } else {
-          r.bind(scaled, r.graph().add1("depthwise_se", attrs, in, n.name));
-        }
-        for (const auto& nodes : {c.nodes(), se.nodes()})
-          for (int k : nodes) done[k] = 1;
-        continue;
-      }
-    if (c.add >= 0) in.push_back(r.operand(c.residual));
-    std::string op(n.op->name);
-    if (const auto gate = gates.find(n.in[0]); gate != gates.end()) {
-      op = "channel_scale_conv2d";
-      in.insert(in.begin() + 1, gate->second);
-    }
-    const ValueId out = r.graph().add1(op, attrs, in, n.name);
-    r.bind(g.nodes()[c.last()].out[0], out);
-    for (int k : c.nodes()) done[k] = 1;
-  }
-  net = r.finish();
+  Folding folding(source, table, fusions, backend);
+  net = folding.finish();
+  folds = std::move(folding.folds);
   std::vector<char> folded(table.size(), 0);
   for (const Fold& f : folds) folded[f.folded_kernel] = folded[f.folded_bias] = 1;
   for (int i = 0; i < table.size(); ++i)
-    if (!folded[i]) copies.emplace_back(g.table().find(table[i].name), i);
+    if (!folded[i]) copies.emplace_back(source.graph.table().find(table[i].name), i);
 }
 
 void FoldedNetwork::refresh(const ParameterTable& original, const Weights& from, Weights& to) const {

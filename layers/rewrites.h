@@ -9,13 +9,14 @@ namespace gm {
 
 /// Which fusions a rewrite makes. Leaving some out shows which one a difference or a slowdown comes from.
 struct Fusions {
-  bool batch_norm = true;    // convolution and batch norm: one node in training, folded weights in inference
-  bool activation = true;    // the activation behind them
-  bool pool = true;          // training: an average pool over their result (squeeze-and-excitation)
-  bool residual = true;      // stochastic depth and residual add behind them
-  bool attention = true;     // CBAM's channel_scale and spatial_pool: channel_scale_pool
-  bool block = true;         // inference on a card: whole MBConv blocks, where that is expected to be faster
-  bool gate = true;          // on a card: squeeze-and-excitation behind a depthwise convolution
+  bool batch_norm = true;  // convolution and batch norm: one node in training, folded weights in inference
+  bool activation = true;  // the activation behind them
+  bool pool = true;        // training: an average pool over their result (squeeze-and-excitation)
+  bool residual = true;    // stochastic depth and residual add behind them
+  bool attention = true;   // CBAM's channel_scale and spatial_pool: channel_scale_pool
+  bool block = true;  // inference on a card: whole MBConv and Fused-MBConv blocks, where that is expected to
+                      // be or is found to be faster
+  bool gate = true;   // on a card: squeeze-and-excitation behind a depthwise convolution
   bool every_block = false;  // whole MBConv blocks wherever they fit, to find out what they cost
 
   static constexpr Fusions none() { return {false, false, false, false, false, false, false, false}; }
@@ -40,7 +41,8 @@ struct Fold {
 
 /// The inference network with every batch norm folded into the convolution before it, activation and residual
 /// add into the convolution's epilogue; channel_scale -> spatial_pool becomes channel_scale_pool. For a card
-/// (`backend` other than cpu) MBConv blocks become mbconv nodes where that pays, and squeeze-and-excitation
+/// (`backend` other than cpu) MBConv blocks become mbconv nodes where that pays, Fused-MBConv blocks in bf16
+/// fused_mbconv nodes, and squeeze-and-excitation
 /// joins the depthwise convolution before it: depthwise_se; the processor is faster without. Owns its
 /// parameter table; make weights for it and call refresh() whenever the originals have changed.
 struct FoldedNetwork {

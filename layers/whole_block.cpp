@@ -1,5 +1,6 @@
 #include "layers/whole_block.h"
 
+#include "kernels/fused_mbconv/fused_mbconv_tiles.h"
 #include "kernels/mbconv/mbconv_gpu.h"
 
 namespace gm {
@@ -59,6 +60,38 @@ bool WholeBlocks::pays(const WholeBlock& b, bool every) const {
   take(b.se.excite, 9, 10);
   const MbconvShape s = mbconv_shape(attrs(b), in);
   return every ? mbconv_plan(s).has_value() : mbconv_pays(s);
+}
+
+std::vector<int> FusedBlock::nodes() const {
+  std::vector<int> list = expand.nodes();
+  for (int n : project.nodes()) list.push_back(n);
+  return list;
+}
+
+std::optional<FusedBlock> WholeBlocks::fused_from(int node) const {
+  FusedBlock b;
+  if (!match_.is(node, "conv2d") || pointwise_conv2d(g_, node)) return {};
+  b.expand = match_.from(node);
+  if (!b.expand || b.expand.add >= 0) return {};
+  const int project = match_.only_consumer(b.expand.last());
+  if (!pointwise_conv2d(g_, project)) return {};
+  b.project = match_.from(project);
+  if (!b.project || match_.act_of(b.project) != 0) return {};
+  if (b.project.add >= 0 && b.project.residual != input(b)) return {};
+  auto bias = [&](const Chain& c) {
+    return TensorSpec{{g_.spec(g_.nodes()[c.conv].in[1]).shape[0]}, DType::f32};
+  };
+  const TensorSpec in[] = {g_.spec(input(b)), g_.spec(g_.nodes()[node].in[1]), bias(b.expand),
+                           g_.spec(g_.nodes()[project].in[1]), bias(b.project)};
+  FusedMbconvTiles tiles;
+  if (!fused_mbconv_tiles(fused_mbconv_shape(attrs(b), in), tiles)) return {};
+  return b;
+}
+
+Attrs WholeBlocks::attrs(const FusedBlock& b) const {
+  return Attrs(g_.nodes()[b.expand.conv].attrs)
+      .set("act", match_.act_of(b.expand))
+      .set("residual", b.project.add >= 0);
 }
 
 }  // namespace gm

@@ -1,4 +1,4 @@
-// Finding MBConv blocks that one mbconv node can stand for. Private to layers/.
+// Finding blocks that one node can stand for: mbconv, fused_mbconv. Private to layers/.
 #pragma once
 #include <optional>
 #include <vector>
@@ -15,16 +15,29 @@ struct WholeBlock {
   std::vector<int> nodes() const;
 };
 
+/// The two convolutions of a Fused-MBConv block.
+struct FusedBlock {
+  Chain expand, project;
+
+  std::vector<int> nodes() const;
+};
+
 class WholeBlocks {
  public:
   WholeBlocks(const Graph& g, const Matcher& match) : g_(g), match_(match) {}
 
-  /// The block whose first node this is.
+  /// The MBConv block whose first node this is.
   std::optional<WholeBlock> from(int node) const;
   ValueId input(const WholeBlock& b) const;
   Attrs attrs(const WholeBlock& b) const;
   /// Whether a card is expected to gain by it; every: whether it fits.
   bool pays(const WholeBlock& b, bool every) const;
+
+  /// The Fused-MBConv block whose first node this is, if a card has a kernel for it as a whole. Whether that
+  /// one is the faster is the clock's decision.
+  std::optional<FusedBlock> fused_from(int node) const;
+  ValueId input(const FusedBlock& b) const { return g_.nodes()[b.expand.conv].in[0]; }
+  Attrs attrs(const FusedBlock& b) const;
 
  private:
   const Graph& g_;

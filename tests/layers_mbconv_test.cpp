@@ -1,4 +1,4 @@
-// MBConv blocks as single nodes: which blocks of the networks become one, how each is cut for a card, and
+// MBConv and Fused-MBConv blocks as single nodes: which blocks of the networks become one, how each is cut for a card, and
 // that the network's logits stay.
 #include <gtest/gtest.h>
 
@@ -155,6 +155,29 @@ TEST(LayersMbconv, BlocksThatDoNotPayStayApart) {
       if (batch == 1 && a.stages.back().se > 0) continue;  // not measured
       EXPECT_EQ(count_ops(FoldedNetwork(plain, {}, Backend::cuda).net.graph)["mbconv"], 0) << name << batch;
     }
+}
+
+TEST(LayersMbconv, FusedBlocksAreOneNodeInBf16OnACard) {
+  auto ops = [](const std::string& name, const std::vector<std::string>& sets, DType dtype,
+                const Fusions& fusions, Backend backend) {
+    const Architecture a = architecture(name, sets);
+    ParameterTable table;
+    const TrainableGraph plain = build_network(a, table, {.batch = 256, .dtype = dtype, .loss = false});
+    return count_ops(FoldedNetwork(plain, fusions, backend).net.graph);
+  };
+  auto fused = [&](const std::string& name, DType dtype, const Fusions& fusions, Backend backend) {
+    return ops(name, {}, dtype, fusions, backend)["fused_mbconv"];
+  };
+  EXPECT_EQ(fused("effv2s_cbam", DType::bf16, {}, Backend::cuda), 8) << "four of 48 channels, four of 64";
+  EXPECT_EQ(fused("effv2s_cbam", DType::bf16, {}, Backend::simt), 8);
+  EXPECT_EQ(fused("effv2s_cbam", DType::bf16, {}, Backend::cpu), 0);
+  EXPECT_EQ(fused("effv2s_cbam", DType::f32, {}, Backend::cuda), 0);
+  EXPECT_EQ(fused("effv2s_cbam", DType::bf16, {.block = false}, Backend::cuda), 0);
+  EXPECT_EQ(fused("effv2s_cbam", DType::bf16, {.residual = false}, Backend::cuda), 8);
+  EXPECT_EQ(fused("effg3", DType::bf16, {}, Backend::cuda), 0);
+  auto whole = ops("effv2s_cbam", {}, DType::bf16, {}, Backend::cuda),
+       apart = ops("effv2s_cbam", {}, DType::bf16, {.block = false}, Backend::cuda);
+  EXPECT_EQ(apart["conv2d"] - whole["conv2d"], 16);
 }
 
 TEST(LayersMbconv, LogitsStay) {

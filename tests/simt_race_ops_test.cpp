@@ -34,7 +34,8 @@ TEST_P(OpRace, HasNone) {
 }
 INSTANTIATE_TEST_SUITE_P(Ops, OpRace,
                          testing::Values("batch_norm_act", "conv2d", "conv_bn_act", "depthwise_conv2d",
-                                         "depthwise_bn_se", "depthwise_se", "channel_scale_conv2d", "mbconv"),
+                                         "depthwise_bn_se", "depthwise_se", "channel_scale_conv2d", "mbconv",
+                                         "fused_mbconv"),
                          [](const auto& info) { return std::string(info.param); });
 
 }  // namespace

@@ -48,6 +48,13 @@ __device__ __forceinline__ void mma_bf16(float (&sum)[4], const HalfPair (&a)[4]
 #endif
 }
 
+/// Columns of pairs of products dealt so that a lane ends with four neighbouring ones of a row, where as they
+/// come it has two of each product: column 16 i + 8 j + 2 t + e of the products is the column
+/// 16 i + 4 t + 2 j + e of the result.
+__device__ __forceinline__ int column_in_fours(int column) {
+  return column / 16 * 16 + column / 2 % 4 * 4 + column / 8 % 2 * 2 + column % 2;
+}
+
 /// Four 8 x 8 matrices of bf16 in shared memory as fragments. Lane l gives the place of row l % 8 of matrix
 /// l / 8, eight neighbouring values at a multiple of 16 bytes. All 32 lanes must call. m[i] is of matrix i,
 /// with group and t as above: row group, columns 2t, 2t + 1; turned: rows 2t, 2t + 1 of column group.

@@ -9,8 +9,7 @@
 // [pixel][c], then w [k][c], then the factors [image][c]. A warp owns 32 pixels x 8 kN channels and scales x
 // in the fragments that it has from ldmatrix, 5 instructions for two values, which feed 2 kN products each.
 //
-// Rows of w are dealt so that a lane ends with four neighbouring channels of a pair of tiles, 8 bytes:
-//   row 16 i + 8 j + 2 t + e holds the channel 16 i + 4 t + 2 j + e
+// Rows of w are dealt in fours (mma.cuh), so that a lane ends with 8 bytes of a pair of tiles.
 #pragma once
 #include "kernels/common/act_any.cuh"
 #include "kernels/common/async_copy.cuh"
@@ -19,10 +18,6 @@
 #include "kernels/conv2d/conv2d_deep.h"
 
 namespace gm::GM_BACKEND_NS {
-
-__device__ __forceinline__ int deep_channel(int row) {
-  return row / 16 * 16 + row / 2 % 4 * 4 + row / 8 % 2 * 2 + row % 2;
-}
 
 /// Where a block's tile begins.
 struct DeepPlace {
@@ -41,7 +36,7 @@ __device__ __forceinline__ void deep_load(const DeepTiles& p, const bf16* x, con
   }
   to += kDeepPixels * kDeepPitch;
   for (int row = thread / 4; row < p.filters(); row += threads / 4) {
-    const int k = first.channel + deep_channel(row);
+    const int k = first.channel + column_in_fours(row);
     const bool inside = k < p.k && c < p.c;
     async_copy16(to + row * kDeepPitch + thread % 4, w + (inside ? k * p.c + c : 0), inside);
   }

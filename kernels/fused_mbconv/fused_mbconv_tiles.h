@@ -1,0 +1,105 @@
+// Which Fused-MBConv blocks our kernel for whole ones serves, and how it cuts them. Functions of the shape
+// alone, shared by the launcher, the graph rewrite and their tests. The kernel: fused_mbconv.cuh.
+#pragma once
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <utility>
+
+#include "kernels/fused_mbconv/fused_mbconv.h"
+
+namespace gm {
+
+constexpr int kFusedWarps =
+    4;  // of a block, at most, each of 32 pixels: one for each part of a multiprocessor
+constexpr int kFusedStages = 3;  // of expanding weights in shared memory, of which two are under way
+constexpr int kFusedGrid = 256;  // blocks that a card holds, about: fewer take the time of so many
+/// Of a block: two fit a multiprocessor of sm_80, one fits those of sm_86 and sm_89.
+constexpr size_t kFusedShared = 80 << 10;
+
+/// 16-byte units of a pixel of the window or a row of expanding weights, of a row of the projection's: odd, so
+/// that eight neighbours lie in different banks.
+constexpr int fused_pitch(int steps) { return 2 * steps + 1; }
+constexpr int fused_project_pitch(int wide) { return wide + 1; }
+
+/// A tile is a run of output pixels of one image, the rows of x under them a window in shared memory. The
+/// expanded channels go by in chunks of 8 `wide`.
+struct FusedMbconvTiles {
+  int images = 0, h = 0, w = 0, c = 0, oh = 0, ow = 0, e = 0, k = 0;
+  int kernel = 0, stride = 0, pad_top = 0, pad_left = 0;
+  int steps = 0;              // of 16 of the C channels: 1 to 4
+  int wide = 0, narrow = 0;   // eights of expanded channels of a chunk, of the K channels: 6 6, 8 6, 8 8
+  int chunks = 0;             // of expanded channels
+  int pixels = 0, tiles = 0;  // of a tile; of an image
+  int rows = 0, columns = 0;  // of the window
+
+  constexpr int warps() const { return (pixels + 31) / 32; }
+  constexpr int blocks() const { return images * tiles; }
+  constexpr int pitch() const { return fused_pitch(steps); }
+  constexpr int project_pitch() const { return fused_project_pitch(wide); }
+  constexpr int window_units() const { return rows * columns * pitch(); }
+  constexpr int stage_units() const { return 8 * wide * pitch(); }
+  constexpr int project_units() const { return 8 * narrow * project_pitch(); }
+  constexpr size_t shared_bytes() const {
+    return size_t{16} * static_cast<size_t>(window_units() + kFusedStages * stage_units() + project_units());
+  }
+};
+
+/// Cuts an image into runs of `pixels`.
+inline void cut_fused_mbconv(FusedMbconvTiles& t, int pixels) {
+  const int all = t.oh * t.ow;
+  t.pixels = std::min(pixels, all);
+  t.tiles = (all + t.pixels - 1) / t.pixels;
+  int most = 0;
+  for (int i = 0; i < t.tiles; ++i) {
+    const int first = i * t.pixels, last = std::min(first + t.pixels, all) - 1;
+    most = std::max(most, last / t.ow - first / t.ow);
+  }
+  t.rows = most * t.stride + t.kernel;
+}
+
+/// False where the two convolutions serve the block.
+inline bool fused_mbconv_tiles(const FusedMbconvShape& s, FusedMbconvTiles& best) {
+  best = {};
+  const ConvGeometry& g = s.expand;
+  constexpr int64_t kMost = 64, kMostExpanded = 1 << 12, kMostSize = 1 << 12, kMostKernel = 7;
+  if (g.dtype != DType::bf16 || g.c % 8 || g.k % 8 || s.project.k % 8) return false;
+  if (g.c > kMost || s.project.k > kMost || g.k > kMostExpanded) return false;
+  if (g.kernel < 2 || g.kernel > kMostKernel || g.h > kMostSize || g.w > kMostSize) return false;
+  if (g.pad_top >= g.kernel || g.pad_left >= g.kernel)
+    return false;  // the window would not hold the residual
+  auto eights = [](int channels) { return channels <= 48 ? 6 : 8; };
+  FusedMbconvTiles t{.images = static_cast<int>(g.n),
+                     .h = static_cast<int>(g.h),
+                     .w = static_cast<int>(g.w),
+                     .c = static_cast<int>(g.c),
+                     .oh = static_cast<int>(g.oh),
+                     .ow = static_cast<int>(g.ow),
+                     .e = static_cast<int>(g.k),
+                     .k = static_cast<int>(s.project.k),
+                     .kernel = static_cast<int>(g.kernel),
+                     .stride = static_cast<int>(g.stride),
+                     .pad_top = static_cast<int>(g.pad_top),
+                     .pad_left = static_cast<int>(g.pad_left),
+                     .steps = static_cast<int>((g.c + 15) / 16)};
+  t.narrow = eights(t.k);
+  auto chunks = [&](int wide) { return (t.e + 8 * wide - 1) / (8 * wide); };
+  t.wide = t.narrow == 6 && 6 * chunks(6) < 8 * chunks(8) ? 6 : 8;  // what is padded least
+  t.chunks = chunks(t.wide);
+  t.columns = (t.ow - 1) * t.stride + t.kernel;
+  std::pair least{INT64_MAX, size_t{0}};
+  auto consider = [&](int pixels) {
+    if (pixels > 32 * kFusedWarps) return;
+    cut_fused_mbconv(t, pixels);
+    const int64_t blocks = g.n * t.tiles;
+    if (t.shared_bytes() > kFusedShared || blocks > INT32_MAX) return;
+    // The products of a tile are those of its warps; the weights pass once more for each tile.
+    const std::pair cost{std::max<int64_t>(blocks, kFusedGrid) * (t.warps() + 1), t.shared_bytes()};
+    if (cost < least) least = cost, best = t;
+  };
+  for (int warps = kFusedWarps; warps > 0; --warps) consider(32 * warps);
+  for (int rows = 1; rows * t.ow <= 32 * kFusedWarps && rows <= t.oh; ++rows) consider(rows * t.ow);
+  return best.pixels > 0;
+}
+
+}  // namespace gm
