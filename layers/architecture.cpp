@@ -46,6 +46,91 @@ HiddenSpec read_hidden(Section s) {
   return h;
 }
 
+/// S2 equations 4-6: depth alpha^phi, width beta^phi; the resolution gamma^phi is written out as input.size.
+struct Scaling {
+  double depth, width;
+  bool guard;
+
+  explicit Scaling(Section s) {
+    const double phi = s.number("phi", 0, 0, 20);
+    depth = std::pow(s.number("alpha", 1, 1, 4), phi);
+    width = std::pow(s.number("beta", 1, 1, 4), phi);
+    guard = s.flag("guard", true);
+    s.finish();
+  }
+  int filters(Section& s, const char* key) const {
+    const int64_t base = s.integer(key, 0, 1, 65536);
+    if (base == 0) s.missing(key);
+    const double scaled = static_cast<double>(base) * width;
+    if (scaled > 65536) s.error(key, "model.scaling makes more than 65536 of it");
+    return width == 1 ? static_cast<int>(base) : round_filters(scaled, guard);
+  }
+  int layers(Section& s, const char* key) const {
+    const double scaled = static_cast<double>(s.integer(key, 1, 1, 1000)) * depth;
+    if (scaled > 1000) s.error(key, "model.scaling makes more than 1000 of it");
+    return round_layers(scaled);
+  }
+};
+
+void read_batch_norm(Section s, Architecture& a) {
+  a.bn_momentum = s.number("momentum", 0.99, 0, 1);
+  a.bn_epsilon = s.number("epsilon", 1e-3, 1e-12, 1);
+  a.bn_unbiased = s.flag("unbiased", false);
+  s.finish();
+}
+
+void read_stem(Section s, const Scaling& scaling, Architecture& a) {
+  a.stem_kernel = static_cast<int>(s.integer("kernel", 3, 1, 11));
+  a.stem_stride = static_cast<int>(s.integer("stride", 2, 1, 4));
+  a.stem_filters = scaling.filters(s, "filters");
+  s.finish();
+}
+
+/// se: that of depthwise stages which do not say.
+StageSpec read_stage(Section& s, BlockType block, double se, const Scaling& scaling) {
+  StageSpec stage;
+  stage.block = named(s, "block", block, kBlocks);
+  const bool depthwise = stage.block == BlockType::mbconv;
+  stage.expand = static_cast<int>(s.integer("expand", 1, 1, 64));
+  stage.kernel = static_cast<int>(s.integer("kernel", 3, 1, 11));
+  if (stage.kernel % 2 == 0) s.error("kernel", "must be odd");
+  stage.stride = static_cast<int>(s.integer("stride", 1, 1, depthwise ? 2 : 4));
+  stage.filters = scaling.filters(s, "filters");
+  stage.layers = scaling.layers(s, "layers");
+  stage.se = s.number("se", depthwise ? se : 0, 0, 1);
+  stage.residual = s.flag("residual", true);
+  s.finish();
+  return stage;
+}
+
+std::vector<StageSpec> read_stages(Section& model, double se, const Scaling& scaling) {
+  std::vector<StageSpec> stages;
+  // One number instead of a block type in each stage: S1 Table 1 varies the share of fused stages.
+  const bool by_number = model.has("fused_stages");
+  const int64_t fused = model.integer("fused_stages", 0, 0, 1000);
+  for (Section& s : model.list("stages")) {
+    if (by_number && s.has("block")) s.error("block", "model.fused_stages decides it");
+    const bool fuse = by_number && static_cast<int64_t>(stages.size()) < fused;
+    stages.push_back(read_stage(s, fuse ? BlockType::fused_mbconv : BlockType::mbconv, se, scaling));
+  }
+  if (fused > static_cast<int64_t>(stages.size()))
+    model.error("fused_stages", "there are " + std::to_string(stages.size()) + " stages");
+  if (stages.empty()) model.missing("stages");
+  return stages;
+}
+
+void read_input(Section s, Architecture& a) {
+  a.input_size = static_cast<int>(s.integer("size", 0, 8, 4096));
+  if (a.input_size == 0) s.missing("size");
+  Section scale = s.section("scaling");
+  a.mean = scale.numbers("mean", a.mean, 3);
+  a.std = scale.numbers("std", a.std, 3);
+  for (double deviation : a.std)
+    if (!(deviation > 0)) scale.error("std", "must be positive");
+  scale.finish();
+  s.finish();
+}
+
 }  // namespace
 
 const std::string& block_name(BlockType block) { return kBlocks[static_cast<size_t>(block)]; }
@@ -82,76 +167,18 @@ Architecture read_architecture(const YAML::Node& config, const std::string& wher
   a.stochastic_depth = model.number("stochastic_depth", 0, 0, 0.95);
   const double se = model.number("se", 0, 0, 1);
 
-  Section bn = model.section("batch_norm");
-  a.bn_momentum = bn.number("momentum", 0.99, 0, 1);
-  a.bn_epsilon = bn.number("epsilon", 1e-3, 1e-12, 1);
-  a.bn_unbiased = bn.flag("unbiased", false);
-  bn.finish();
-
-  // S2 equations 4-6: depth alpha^phi, width beta^phi; the resolution gamma^phi is written out as input.size.
-  Section scaling = model.section("scaling");
-  const double phi = scaling.number("phi", 0, 0, 20);
-  const double depth = std::pow(scaling.number("alpha", 1, 1, 4), phi);
-  const double width = std::pow(scaling.number("beta", 1, 1, 4), phi);
-  const bool guard = scaling.flag("guard", true);
-  scaling.finish();
-  auto filters = [&](Section& s, const char* key) {
-    const int64_t base = s.integer(key, 0, 1, 65536);
-    if (base == 0) s.missing(key);
-    const double scaled = static_cast<double>(base) * width;
-    if (scaled > 65536) s.error(key, "model.scaling makes more than 65536 of it");
-    return width == 1 ? static_cast<int>(base) : round_filters(scaled, guard);
-  };
-
-  Section stem = model.section("stem");
-  a.stem_kernel = static_cast<int>(stem.integer("kernel", 3, 1, 11));
-  a.stem_stride = static_cast<int>(stem.integer("stride", 2, 1, 4));
-  a.stem_filters = filters(stem, "filters");
-  stem.finish();
-
-  // One number instead of a block type in each stage: S1 Table 1 varies the share of fused stages.
-  const bool by_number = model.has("fused_stages");
-  const int64_t fused = model.integer("fused_stages", 0, 0, 1000);
-  for (Section& s : model.list("stages")) {
-    StageSpec stage;
-    const bool fuse = by_number && static_cast<int64_t>(a.stages.size()) < fused;
-    stage.block = named(s, "block", fuse ? BlockType::fused_mbconv : BlockType::mbconv, kBlocks);
-    const bool depthwise = stage.block == BlockType::mbconv;
-    if (by_number && s.has("block")) s.error("block", "model.fused_stages decides it");
-    stage.expand = static_cast<int>(s.integer("expand", 1, 1, 64));
-    stage.kernel = static_cast<int>(s.integer("kernel", 3, 1, 11));
-    if (stage.kernel % 2 == 0) s.error("kernel", "must be odd");
-    stage.stride = static_cast<int>(s.integer("stride", 1, 1, depthwise ? 2 : 4));
-    stage.filters = filters(s, "filters");
-    const double layers = static_cast<double>(s.integer("layers", 1, 1, 1000)) * depth;
-    if (layers > 1000) s.error("layers", "model.scaling makes more than 1000 of it");
-    stage.layers = round_layers(layers);
-    stage.se = s.number("se", depthwise ? se : 0, 0, 1);
-    stage.residual = s.flag("residual", true);
-    s.finish();
-    a.stages.push_back(stage);
-  }
-  if (fused > static_cast<int64_t>(a.stages.size()))
-    model.error("fused_stages", "there are " + std::to_string(a.stages.size()) + " stages");
-  if (a.stages.empty()) model.missing("stages");
-
+  read_batch_norm(model.section("batch_norm"), a);
+  const Scaling scaling(model.section("scaling"));
+  read_stem(model.section("stem"), scaling, a);
+  a.stages = read_stages(model, se, scaling);
   Section head = model.section("head");
-  if (head.has("filters")) a.head_filters = filters(head, "filters");
+  if (head.has("filters")) a.head_filters = scaling.filters(head, "filters");
   head.finish();
   a.attention = read_attention(model.section("attention"));
   a.hidden = read_hidden(model.section("hidden"));
   model.finish();
 
-  Section input = root.section("input");
-  a.input_size = static_cast<int>(input.integer("size", 0, 8, 4096));
-  if (a.input_size == 0) input.missing("size");
-  Section scale = input.section("scaling");
-  a.mean = scale.numbers("mean", a.mean, 3);
-  a.std = scale.numbers("std", a.std, 3);
-  for (double s : a.std)
-    if (!(s > 0)) scale.error("std", "must be positive");
-  scale.finish();
-  input.finish();
+  read_input(root.section("input"), a);
   root.finish();
   return a;
 }

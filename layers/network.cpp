@@ -48,94 +48,127 @@ ValueId add_penalties(Graph& g, ValueId loss, const std::map<std::string, double
   return loss;
 }
 
+/// One network, part by part. Segments of the graph: the stem, each block, the top.
+class NetworkBuilder {
+ public:
+  NetworkBuilder(const Architecture& a, ParameterTable& table, const BuildOptions& o)
+      : a_(a), table_(table), o_(o), t_{Graph(table)}, g_(t_.graph), blocks_(g_, a, o.training, o.freeze) {}
+  NetworkBuilder(const NetworkBuilder&) = delete;
+  NetworkBuilder& operator=(const NetworkBuilder&) = delete;
+
+  TrainableGraph build() {
+    g_.begin_segment(segment_++);
+    ValueId x = blocks_.activation(
+        blocks_.batch_norm(
+            blocks_.conv(input(), "stem_conv", a_.stem_filters, a_.stem_kernel, a_.stem_stride), "stem_bn"),
+        a_.act, "stem_activation");
+    x = stages(x);
+    g_.begin_segment(segment_);
+    t_.logits = top(x);
+    if (o_.training) freeze_parameters(table_, o_.freeze);
+    if (o_.loss) loss();
+    return std::move(t_);
+  }
+
+ private:
+  /// The scaled image; in training with mixup or CutMix what the op `mix` makes of it and its labels.
+  ValueId input() {
+    const int64_t size = o_.input_size ? o_.input_size : a_.input_size;
+    t_.pixels = g_.input("pixels", {Shape{o_.batch, size, size, 3}, o_.augmented ? o_.dtype : DType::f32});
+    Attrs scaling{{"bf16", o_.dtype == DType::bf16}};
+    for (int c = 0; c < 3; ++c)
+      scaling.set("mean" + std::to_string(c), a_.mean[c]).set("std" + std::to_string(c), a_.std[c]);
+    ValueId x = t_.pixels;
+    if (o_.augmented)
+      t_.augment = scaling.set("size", static_cast<double>(size));
+    else
+      x = g_.add1("normalize", scaling, {t_.pixels}, "rescaling");
+    if (!o_.training || !o_.loss) return x;
+    targets_ = t_.labels = g_.input("labels", {Shape{o_.batch}, DType::i32});
+    if (o_.mixup <= 0 && o_.cutmix <= 0) return x;
+    const Attrs mix{{"mixup", o_.mixup}, {"cutmix", o_.cutmix}, {"classes", static_cast<double>(a_.classes)}};
+    const auto mixed = g_.add("mix", mix, {x, t_.labels}, "mix");
+    targets_ = mixed[1];
+    return mixed[0];
+  }
+
+  ValueId stages(ValueId x) {
+    int blocks = 0, at = 0;
+    for (const StageSpec& s : a_.stages) blocks += s.layers;
+    for (size_t i = 0; i < a_.stages.size(); ++i) {
+      const StageSpec& s = a_.stages[i];
+      for (int layer = 0; layer < s.layers; ++layer, ++at) {
+        const std::string prefix = "block" + std::to_string(i + 1) + letters(layer) + "_";
+        const int stride = layer == 0 ? s.stride : 1;
+        const double drop = a_.stochastic_depth * at / blocks;  // deeper blocks drop more often
+        g_.begin_segment(segment_++);
+        switch (s.block) {
+          case BlockType::mbconv:
+            x = blocks_.mbconv(x, prefix, s, stride, drop);
+            break;
+          case BlockType::fused_mbconv:
+            x = blocks_.fused_mbconv(x, prefix, s, stride, drop);
+            break;
+        }
+      }
+    }
+    return x;
+  }
+  /// a..z, then aa..: stages deeper than 26 blocks exist in the larger networks.
+  static std::string letters(int layer) {
+    std::string s;
+    for (int n = layer; n >= 0; n = n / 26 - 1) s.insert(s.begin(), static_cast<char>('a' + n % 26));
+    return s;
+  }
+
+  /// From the last stage to the logits.
+  ValueId top(ValueId x) {
+    if (a_.head_filters) {
+      x = blocks_.batch_norm(blocks_.conv(x, "top_conv", a_.head_filters, 1, 1), "top_bn");
+      x = blocks_.activation(x, a_.act, "top_activation");
+    }
+    x = blocks_.attention(x, a_.attention);
+    x = g_.add1("global_pool", {{"kind", 0}}, {x}, "avg_pool");
+    x = blocks_.dropout(x, a_.dropout, false, "top_dropout", o_.sampling);
+    if (a_.hidden.units) {
+      // Keras's default for a Dense layer, glorot_uniform: variance 2 / (in + out).
+      const double fan = double(g_.spec(x).shape.channels() + a_.hidden.units) / 2;
+      x = blocks_.dense(x, "hidden", a_.hidden.units, {Initializer::uniform, fan, 1.0});
+      x = blocks_.activation(x, a_.hidden.act, "hidden_activation");
+      x = blocks_.dropout(x, a_.hidden.dropout, false, "hidden_dropout", o_.sampling);
+    }
+    return blocks_.dense(x, "predictions", a_.classes);
+  }
+
+  void loss() {
+    if (targets_ == kAbsent) targets_ = t_.labels = g_.input("labels", {Shape{o_.batch}, DType::i32});
+    if (o_.training && o_.class_weights)
+      t_.class_weights = g_.input("class_weights", {Shape{a_.classes}, DType::f32});
+    const auto out = g_.add("softmax_xent", {{"smoothing", o_.training ? o_.label_smoothing : 0}},
+                            {t_.logits, targets_, t_.class_weights}, "loss");
+    t_.loss = out[0];
+    t_.correct = out[1];
+    if (a_.hidden.units && a_.hidden.l2 > 0) {
+      const Node& hidden = g_.nodes()[g_.value(g_.output_of("hidden")).producer];
+      t_.loss = g_.add1("l2_penalty", {{"factor", a_.hidden.l2}}, {t_.loss, hidden.in[1]}, "hidden_l2");
+    }
+    if (o_.training && !o_.l2.empty()) t_.loss = add_penalties(g_, t_.loss, o_.l2);
+  }
+
+  const Architecture& a_;
+  ParameterTable& table_;
+  const BuildOptions& o_;
+  TrainableGraph t_;
+  Graph& g_;
+  Blocks blocks_;
+  int segment_ = 0;
+  ValueId targets_ = kAbsent;  // of the loss
+};
+
 }  // namespace
 
 TrainableGraph build_network(const Architecture& a, ParameterTable& table, const BuildOptions& o) {
-  TrainableGraph t{Graph(table)};
-  Graph& g = t.graph;
-  Blocks b(g, a, o.training, o.freeze);
-  const int64_t size = o.input_size ? o.input_size : a.input_size;
-
-  // Segments: the stem, each block, the top.
-  int segment = 0;
-  g.begin_segment(segment++);
-  t.pixels = g.input("pixels", {Shape{o.batch, size, size, 3}, o.augmented ? o.dtype : DType::f32});
-  Attrs scaling{{"bf16", o.dtype == DType::bf16}};
-  for (int c = 0; c < 3; ++c)
-    scaling.set("mean" + std::to_string(c), a.mean[c]).set("std" + std::to_string(c), a.std[c]);
-  ValueId x = t.pixels;
-  if (o.augmented)
-    t.augment = scaling.set("size", static_cast<double>(size));
-  else
-    x = g.add1("normalize", scaling, {t.pixels}, "rescaling");
-  ValueId targets = kAbsent;
-  if (o.training && o.loss) {
-    targets = t.labels = g.input("labels", {Shape{o.batch}, DType::i32});
-    if (o.mixup > 0 || o.cutmix > 0) {
-      const Attrs mix{{"mixup", o.mixup}, {"cutmix", o.cutmix}, {"classes", static_cast<double>(a.classes)}};
-      const auto mixed = g.add("mix", mix, {x, t.labels}, "mix");
-      x = mixed[0];
-      targets = mixed[1];
-    }
-  }
-
-  x = b.batch_norm(b.conv(x, "stem_conv", a.stem_filters, a.stem_kernel, a.stem_stride), "stem_bn");
-  x = b.activation(x, a.act, "stem_activation");
-
-  int blocks = 0, at = 0;
-  for (const StageSpec& s : a.stages) blocks += s.layers;
-  for (size_t i = 0; i < a.stages.size(); ++i) {
-    const StageSpec& s = a.stages[i];
-    for (int layer = 0; layer < s.layers; ++layer, ++at) {
-      std::string letter;  // a..z, then aa..: stages deeper than 26 blocks exist in the larger networks
-      for (int n = layer; n >= 0; n = n / 26 - 1)
-        letter.insert(letter.begin(), static_cast<char>('a' + n % 26));
-      const std::string prefix = "block" + std::to_string(i + 1) + letter + "_";
-      const int stride = layer == 0 ? s.stride : 1;
-      const double drop = a.stochastic_depth * at / blocks;  // deeper blocks drop more often
-      g.begin_segment(segment++);
-      switch (s.block) {
-        case BlockType::mbconv:
-          x = b.mbconv(x, prefix, s, stride, drop);
-          break;
-        case BlockType::fused_mbconv:
-          x = b.fused_mbconv(x, prefix, s, stride, drop);
-          break;
-      }
-    }
-  }
-  g.begin_segment(segment);
-  if (a.head_filters) {
-    x = b.batch_norm(b.conv(x, "top_conv", a.head_filters, 1, 1), "top_bn");
-    x = b.activation(x, a.act, "top_activation");
-  }
-  x = b.attention(x, a.attention);
-  x = g.add1("global_pool", {{"kind", 0}}, {x}, "avg_pool");
-  x = b.dropout(x, a.dropout, false, "top_dropout", o.sampling);
-  if (a.hidden.units) {
-    // Keras's default for a Dense layer, glorot_uniform: variance 2 / (in + out).
-    const double fan = double(g.spec(x).shape.channels() + a.hidden.units) / 2;
-    x = b.dense(x, "hidden", a.hidden.units, {Initializer::uniform, fan, 1.0});
-    x = b.activation(x, a.hidden.act, "hidden_activation");
-    x = b.dropout(x, a.hidden.dropout, false, "hidden_dropout", o.sampling);
-  }
-  t.logits = b.dense(x, "predictions", a.classes);
-  if (o.training) freeze_parameters(table, o.freeze);
-  if (o.loss) {
-    if (targets == kAbsent) targets = t.labels = g.input("labels", {Shape{o.batch}, DType::i32});
-    if (o.training && o.class_weights)
-      t.class_weights = g.input("class_weights", {Shape{a.classes}, DType::f32});
-    auto out = g.add("softmax_xent", {{"smoothing", o.training ? o.label_smoothing : 0}},
-                     {t.logits, targets, t.class_weights}, "loss");
-    t.loss = out[0];
-    t.correct = out[1];
-    if (a.hidden.units && a.hidden.l2 > 0) {
-      const Node& hidden = g.nodes()[g.value(g.output_of("hidden")).producer];
-      t.loss = g.add1("l2_penalty", {{"factor", a.hidden.l2}}, {t.loss, hidden.in[1]}, "hidden_l2");
-    }
-    if (o.training && !o.l2.empty()) t.loss = add_penalties(g, t.loss, o.l2);
-  }
-  return t;
+  return NetworkBuilder(a, table, o).build();
 }
 
 }  // namespace gm
