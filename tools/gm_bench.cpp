@@ -20,7 +20,8 @@ struct Arguments {
   int64_t batch = 64, seed = 0;
   int threads = 0, from_host = 0;
   double seconds = 0.3;
-  bool recompute = false, every_block = false, json = false, list = false, quiet = false;
+  bool recompute = false, nondeterministic = false, every_block = false, json = false, list = false,
+       quiet = false;
 };
 
 // To find out which fusion a slowdown or a difference comes from.
@@ -233,6 +234,9 @@ int main(int argc, char** argv) {
       ->needs(model)
       ->check(CLI::Range(8, 16384));
   app.add_flag("--recompute", a.recompute, "with --model: train as with train.recompute");
+  app.add_flag(
+      "--nondeterministic", a.nondeterministic,
+      "library kernels of a card whose sums depend on timing too, as with train.deterministic false");
   add_sets(app, a.sets, "of a network: override one key, e.g. input.size=64");
   app.add_option("--without", a.without,
                  "of a network: leave out a fusion: batch_norm (or its folding), activation, pool, residual, "
@@ -253,7 +257,7 @@ int main(int argc, char** argv) {
       for (const OpDef* op : all_ops()) fmt::print("{:<20} {}\n", op->name, op->summary);
       return;
     }
-    auto device = open_device(a.device, {.threads = a.threads});
+    auto device = open_device(a.device, {.threads = a.threads, .deterministic = !a.nondeterministic});
     if (a.from_host) return bench_from_host(*device, a);
     if (!a.model.empty()) return bench_model(*device, a);
     if (!a.ops.empty()) return bench_networks(*device, a);

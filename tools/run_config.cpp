@@ -66,6 +66,7 @@ TrainSettings read_train(Section s) {
   t.patience = s.integer("patience", t.patience, 0, 1000000);
   t.restore_best = s.flag("restore_best", t.restore_best);
   t.recompute = s.flag("recompute", false);
+  t.deterministic = s.flag("deterministic", true);
   t.balanced = s.text("class_weights", "none", {"none", "balanced"}) == "balanced";
   t.board_epochs = s.integer("board_epochs", t.board_epochs, 0, 1000000);
   t.init = s.text("init", "");

@@ -18,6 +18,7 @@ struct TrainSettings {
   int64_t checkpoint_steps = 0, patience = 0;
   bool restore_best = false;
   bool recompute = false;
+  bool deterministic = true;  // a card's library kernels: DeviceOptions
   bool balanced = false;      // loss weights n / (classes * n_class): scikit-learn's class_weight="balanced"
   int64_t board_epochs = 10;  // between histograms and pictures for TensorBoard; 0: scalars only
   std::string init;           // weight file to start from
