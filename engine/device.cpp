@@ -29,8 +29,7 @@ class HostDevice : public Device {
     return "cpu (" + std::to_string(pool_.threads()) + " threads, " + cpu_kernels_name() + ")";
   }
   void* allocate(size_t bytes) override {
-    const size_t rounded = (bytes + 255) / 256 * 256;
-    void* data = std::aligned_alloc(256, rounded);
+    void* data = std::aligned_alloc(kMemoryAlign, aligned_bytes(bytes));
     if (!data) fail("out of memory: could not allocate " + std::to_string(bytes >> 20) + " MiB on the CPU");
     return data;
   }

@@ -7,21 +7,17 @@
 
 namespace gm {
 
-namespace {
-size_t aligned(size_t bytes) { return (bytes + 255) / 256 * 256; }
-}  // namespace
-
 DeviceFeed::DeviceFeed(Device& device, Session& session, ImagePool& pool, Config config)
     : device_(device),
       session_(session),
       pool_(pool),
       config_(std::move(config)),
       batch_(session.graph().spec(config_.pixels).shape[0]) {
-  hyper_at_ = aligned(sizeof(StepState));
-  labels_at_ = hyper_at_ + aligned(config_.hyper * sizeof(float));
-  samples_at_ = labels_at_ + aligned(static_cast<size_t>(batch_) * sizeof(int32_t));
+  hyper_at_ = aligned_bytes(sizeof(StepState));
+  labels_at_ = hyper_at_ + aligned_bytes(config_.hyper * sizeof(float));
+  samples_at_ = labels_at_ + aligned_bytes(static_cast<size_t>(batch_) * sizeof(int32_t));
   record_bytes_ = samples_at_ + static_cast<size_t>(batch_) * sizeof(AugmentSample);
-  for (ValueId id : config_.results) results_bytes_ += aligned(session.graph().spec(id).bytes());
+  for (ValueId id : config_.results) results_bytes_ += aligned_bytes(session.graph().spec(id).bytes());
   const OpDef& op = find_op("augment");
   const Specs in{{Shape{0}, DType::u8}, {Shape{batch_, sizeof(AugmentSample)}, DType::u8}};
   const TensorSpec out = op.infer(config_.augment, in)[0], &pixels = session.graph().spec(config_.pixels);
@@ -101,7 +97,7 @@ void DeviceFeed::enqueue(Slot& slot, size_t kind) {
   for (ValueId id : config_.results) {
     const View v = session_.value(id);
     device_.start_download(results, v.data, v.spec.bytes());
-    results += aligned(v.spec.bytes());
+    results += aligned_bytes(v.spec.bytes());
   }
 }
 
@@ -116,7 +112,7 @@ DeviceFeed::Results DeviceFeed::collect(Slot& slot) {
       for (size_t i = 0; i < values.size(); ++i) values[i] = to_float(reinterpret_cast<const bf16*>(from)[i]);
     else
       std::memcpy(values.data(), from, spec.bytes());
-    from += aligned(spec.bytes());
+    from += aligned_bytes(spec.bytes());
     all.push_back(std::move(values));
   }
   return all;

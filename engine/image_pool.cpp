@@ -10,7 +10,6 @@
 namespace gm {
 
 namespace {
-size_t whole(size_t bytes) { return (bytes + 255) / 256 * 256; }
 // One thread copies some 5 to 10 GB/s, several as fast as a card takes them; below a megabyte waking them
 // costs more.
 constexpr int kCopiers = 16;
@@ -37,8 +36,8 @@ void copy_to_staging(char* to, const uint8_t* from, size_t bytes) {
 
 void ImagePool::reserve(size_t staying, size_t passing) {
   GM_CHECK(used_ == 0, "room for images is made before the first batch");
-  kept_ = whole(staying);
-  passing_ = whole(passing);
+  kept_ = aligned_bytes(staying);
+  passing_ = aligned_bytes(passing);
   memory_ = {};  // freed before the new one is asked for
   memory_ = Buffer(device_, kept_ + kSlots * passing_);
   ++generation_;
@@ -53,7 +52,7 @@ std::optional<ImagePool::Image> ImagePool::find(int64_t row) const {
 
 void ImagePool::grow(size_t passing) {
   device_.synchronize();  // kernels of the batch before may still read; their uploads are done by then
-  passing_ = whole(passing);
+  passing_ = aligned_bytes(passing);
   Buffer larger(device_, kept_ + kSlots * passing_);
   if (used_) device_.copy(larger.data(), memory_.data(), used_);
   device_.synchronize();
@@ -114,7 +113,7 @@ void ImagePool::bring(int slot, const HostBatch& batch, std::span<AugmentSample>
   HostBuffer& staging = staging_[slot];
   if (staging.bytes() < staying_bytes + passing_bytes) {
     staging = {};
-    staging = HostBuffer(device_, whole(staying_bytes + passing_bytes));
+    staging = HostBuffer(device_, aligned_bytes(staying_bytes + passing_bytes));
   }
   char* memory = static_cast<char*>(memory_.data());
   if (staying_bytes) {

@@ -7,10 +7,6 @@ namespace gm {
 
 namespace {
 
-constexpr size_t kAlign = 256;
-
-size_t aligned(size_t bytes) { return (bytes + kAlign - 1) / kAlign * kAlign; }
-
 // Elementwise ops may write over an operand that nobody reads later. The sharing slot takes over the memory
 // at the very step at which the other one dies.
 void share_in_place(Plan& plan, const Graph& graph) {
@@ -55,7 +51,8 @@ void place(Plan& plan) {
     const int r = root(plan, static_cast<int>(i));
     if (block_of[r] < 0) {
       block_of[r] = static_cast<int>(blocks.size());
-      blocks.push_back({r, plan.slots[r].first, plan.slots[r].last, aligned(plan.slots[r].spec.bytes())});
+      blocks.push_back(
+          {r, plan.slots[r].first, plan.slots[r].last, aligned_bytes(plan.slots[r].spec.bytes())});
     }
     Block& b = blocks[block_of[r]];
     b.first = std::min(b.first, plan.slots[i].first);
@@ -84,7 +81,7 @@ void place(Plan& plan) {
   for (size_t i = 0; i < plan.slots.size(); ++i)
     plan.slots[i].offset = plan.slots[root(plan, static_cast<int>(i))].offset;
   for (const Step& s : plan.steps)
-    plan.workspace_bytes = std::max(plan.workspace_bytes, aligned(s.workspace));
+    plan.workspace_bytes = std::max(plan.workspace_bytes, aligned_bytes(s.workspace));
 }
 
 }  // namespace

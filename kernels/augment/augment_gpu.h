@@ -3,6 +3,7 @@
 #include <cstddef>
 
 #include "kernels/common/attrs.h"
+#include "kernels/common/view.h"
 
 namespace gm {
 
@@ -14,7 +15,7 @@ constexpr int64_t augment_tiles(int64_t size) {
 
 /// Bytes before the sampled pixels: one sum per image and tile.
 constexpr size_t augment_sums_bytes(int64_t images, int64_t size) {
-  return (static_cast<size_t>(images * augment_tiles(size)) * sizeof(float) + 255) / 256 * 256;
+  return aligned_bytes(static_cast<size_t>(images * augment_tiles(size)) * sizeof(float));
 }
 
 /// Sums, then f32 pixels; those are the output itself when it is f32. Without colour nothing.

@@ -23,9 +23,13 @@ void channel_scale_conv2d_forward(const OpCall& c) {
   DeepTiles p;
   if (!deep_conv(conv_geometry(c.attrs, c.in[0], c.in[2]), true, p)) return apart(c);
   auto joint = [&p](const OpCall& call) {
-    launch_deep(p, call.in[0].as<bf16>(), call.in[1].as<float>(), call.in[2].as<bf16>(),
-                call.in[3].as<float>(), act_of(call.attrs), scaled_conv_residual(call.in).as<bf16>(),
-                call.out[0].as<bf16>(), call.ctx);
+    const HalfConv t{call.in[0].as<bf16>(),
+                     call.in[2].as<bf16>(),
+                     call.in[3].as<float>(),
+                     act_of(call.attrs),
+                     scaled_conv_residual(call.in).as<bf16>(),
+                     call.out[0].as<bf16>()};
+    launch_deep(p, t, call.in[1].as<float>(), call.ctx);
   };
   if (joint_pays(c, scaled_conv_key(c, p), p.shared_bytes(), apart, joint)) return joint(c);
   apart(c);

@@ -13,7 +13,7 @@ ConvGeometry scaled_conv_geometry(const Attrs& attrs, std::span<const TensorSpec
 }
 
 size_t scaled_conv_input_bytes(const ConvGeometry& g) {
-  return ConvPlan::aligned(static_cast<size_t>(g.in_pixels() * g.c) * dtype_bytes(g.dtype));
+  return aligned_bytes(static_cast<size_t>(g.in_pixels() * g.c) * dtype_bytes(g.dtype));
 }
 
 namespace {

@@ -10,6 +10,12 @@
 
 namespace gm {
 
+/// Memory of a device, workspaces and what is cut from either begin at multiples of so many bytes.
+constexpr size_t kMemoryAlign = 256;
+constexpr size_t aligned_bytes(size_t bytes) {
+  return (bytes + kMemoryAlign - 1) / kMemoryAlign * kMemoryAlign;
+}
+
 /// Up to four dimensions, row-major. Images are (N, H, W, C), matrices (rows, columns), vectors (C).
 struct Shape {
   std::array<int64_t, 4> dims{};

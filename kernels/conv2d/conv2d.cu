@@ -79,25 +79,84 @@ bool library_forward(const OpCall& c, const ConvGeometry& g) {
   return library_forward(c, g, !apart);  // as every later call
 }
 #endif
+// Our kernels for few channels and 1x1 in bf16. False where they do not serve.
+bool special_forward(const OpCall& c, const ConvGeometry& g) {
+  if (g.dtype != DType::bf16) return false;
+  const HalfConv t{c.in[0].as<bf16>(),
+                   c.in[1].as<bf16>(),
+                   c.in[2].as<float>(),
+                   act_of(c.attrs),
+                   conv_residual(c.in).as<bf16>(),
+                   c.out[0].as<bf16>()};
+  PointwiseTiles product;
+  DeepTiles deep;
+  NarrowConv narrow;
+  if (pointwise_conv(g, product))
+    launch_pointwise(product, t, c.ctx);
+  else if (deep_conv(g, false, deep))
+    launch_deep(deep, t, nullptr, c.ctx);
+  else if (narrow_forward(g, narrow))
+    launch_narrow(narrow, t, c.ctx);
+  else
+    return false;
+  return true;
+}
+bool special_data(const OpCall& c, const ConvGeometry& g) {
+  if (!narrow_data(g)) return false;
+  const GradView& dx = c.din[0];
+  const HalfConv t{c.dout[0].as<bf16>(),
+                   c.in[1].as<bf16>(),
+                   nullptr,
+                   Act::none,
+                   dx.mode == GradMode::accumulate ? dx.view.as<bf16>() : nullptr,
+                   dx.view.as<bf16>()};
+  for (int i = 0; i < g.stride * g.stride; ++i) {
+    NarrowConv p;
+    narrow_data(g, i / int(g.stride), i % int(g.stride), p);
+    launch_narrow(p, t, c.ctx);
+  }
+  return true;
+}
+bool special_weights(const OpCall& c, const ConvGeometry& g) {
+  NarrowGradient p;
+  if (!narrow_gradient(g, p)) return false;
+  const GradView& dw = c.din[1];
+  launch_narrow_weights(p, c.in[0].as<bf16>(), c.dout[0].as<bf16>(), static_cast<float*>(c.workspace.data),
+                        dw.view.as<float>(), dw.mode == GradMode::accumulate, c.ctx);
+  return true;
+}
+
+#ifdef __CUDACC__
+bool library_weights(const OpCall& c, const ConvGeometry& g) {
+  const GradView& dw = c.din[1];
+  const bool accumulate = dw.mode == GradMode::accumulate;
+  // bf16 1x1: a plain product gives f32 sums in one call, which cuDNN does only by run-time compilation.
+  if (g.pointwise() && g.dtype == DType::bf16 &&
+      cublas_weight_gradient(c.ctx, {g.out_pixels(), g.c, g.k, DType::bf16}, c.in[0].data, c.dout[0].data,
+                             dw.view.as<float>(), accumulate))
+    return true;
+  const CudnnResult done = cudnn_conv_backward_weights(c, g);
+  auto add = [&](auto zero) {
+    using T = decltype(zero);
+    const int64_t n = g.weights();
+    GM_LAUNCH((conv2d_add_gradient_kernel<T>), grid_for(n, 256, c.ctx), 256, 0, c.ctx.stream,
+              static_cast<const T*>(c.workspace.data), dw.view.as<float>(), n, accumulate);
+  };
+  if (done == CudnnResult::sums_f32) add(float{});
+  if (done == CudnnResult::sums_bf16) add(bf16{});
+  return done != CudnnResult::nothing;
+}
+#endif
 }  // namespace
 
 void conv2d_forward(const OpCall& c) {
   const ConvGeometry geometry = conv_geometry(c.attrs, c.in[0], c.in[1]);
-  const ConvProblem g = conv_problem(geometry);
-  const View residual = conv_residual(c.in);
 #ifdef __CUDACC__
   if (library_forward(c, geometry)) return;
 #endif
-  const bool general = c.attrs.geti("general", 0);
-  if (PointwiseTiles p; !general && pointwise_conv(geometry, p))
-    return launch_pointwise(p, c.in[0].as<bf16>(), c.in[1].as<bf16>(), c.in[2].as<float>(), act_of(c.attrs),
-                            residual.as<bf16>(), c.out[0].as<bf16>(), c.ctx);
-  if (DeepTiles p; !general && deep_conv(geometry, false, p))
-    return launch_deep(p, c.in[0].as<bf16>(), nullptr, c.in[1].as<bf16>(), c.in[2].as<float>(),
-                       act_of(c.attrs), residual.as<bf16>(), c.out[0].as<bf16>(), c.ctx);
-  if (NarrowConv p; !general && narrow_forward(geometry, p))
-    return launch_narrow(p, c.in[0].as<bf16>(), c.in[1].as<bf16>(), c.in[2].as<float>(), act_of(c.attrs),
-                         residual.as<bf16>(), c.out[0].as<bf16>(), c.ctx);
+  if (!c.attrs.geti("general", 0) && special_forward(c, geometry)) return;
+  const ConvProblem g = conv_problem(geometry);
+  const View residual = conv_residual(c.in);
   shape_switch(geometry, [&](auto zero, auto vector) {
     using T = decltype(zero);
     act_switch(act_of(c.attrs), [&](auto act) {
@@ -114,43 +173,14 @@ void conv2d_backward(const OpCall& c) {
   residual_backward(add_backward, c, 3);
   const ConvGeometry geometry = conv_geometry(c.attrs, c.in[0], c.in[1]);
   const GradView &dx = c.din[0], &dw = c.din[1], &dbias = c.din[2];
+  const bool special = !c.attrs.geti("general", 0);
   bool data_done = !dx, weights_done = !dw;
 #ifdef __CUDACC__
   data_done = data_done || cudnn_conv_backward_data(c, geometry) == CudnnResult::complete;
-  // bf16 1x1: a plain product gives f32 sums in one call, which cuDNN does only by run-time compilation.
-  if (!weights_done && geometry.pointwise() && geometry.dtype == DType::bf16)
-    weights_done = cublas_weight_gradient(c.ctx, {geometry.out_pixels(), geometry.c, geometry.k, DType::bf16},
-                                          c.in[0].data, c.dout[0].data, dw.view.as<float>(),
-                                          dw.mode == GradMode::accumulate);
-  if (!weights_done) {
-    const CudnnResult done = cudnn_conv_backward_weights(c, geometry);
-    const bool accumulate = dw.mode == GradMode::accumulate;
-    const int64_t n = geometry.weights();
-    if (done == CudnnResult::sums_f32)
-      GM_LAUNCH((conv2d_add_gradient_kernel<float>), grid_for(n, 256, c.ctx), 256, 0, c.ctx.stream,
-                static_cast<const float*>(c.workspace.data), dw.view.as<float>(), n, accumulate);
-    if (done == CudnnResult::sums_bf16)
-      GM_LAUNCH((conv2d_add_gradient_kernel<bf16>), grid_for(n, 256, c.ctx), 256, 0, c.ctx.stream,
-                static_cast<const bf16*>(c.workspace.data), dw.view.as<float>(), n, accumulate);
-    weights_done = done != CudnnResult::nothing;
-  }
+  weights_done = weights_done || library_weights(c, geometry);
 #endif
-  const bool narrow = !c.attrs.geti("general", 0);
-  if (!data_done && narrow && narrow_data(geometry)) {
-    for (int i = 0; i < geometry.stride * geometry.stride; ++i) {
-      NarrowConv p;
-      narrow_data(geometry, i / int(geometry.stride), i % int(geometry.stride), p);
-      launch_narrow(p, c.dout[0].as<bf16>(), c.in[1].as<bf16>(), nullptr, Act::none,
-                    dx.mode == GradMode::accumulate ? dx.view.as<bf16>() : nullptr, dx.view.as<bf16>(),
-                    c.ctx);
-    }
-    data_done = true;
-  }
-  if (NarrowGradient p; !weights_done && narrow && narrow_gradient(geometry, p)) {
-    launch_narrow_weights(p, c.in[0].as<bf16>(), c.dout[0].as<bf16>(), static_cast<float*>(c.workspace.data),
-                          dw.view.as<float>(), dw.mode == GradMode::accumulate, c.ctx);
-    weights_done = true;
-  }
+  data_done = data_done || (special && special_data(c, geometry));
+  weights_done = weights_done || (special && special_weights(c, geometry));
   const ConvProblem g = conv_problem(geometry);
   const ConvSlices slices = conv_slices(geometry);
   float* partials = static_cast<float*>(c.workspace.data);

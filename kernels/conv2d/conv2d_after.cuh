@@ -6,6 +6,16 @@
 
 namespace gm::GM_BACKEND_NS {
 
+/// What our convolutions on tensor cores read and write: y = act(x * w + bias) + residual. bias, residual: may
+/// be null.
+struct HalfConv {
+  const bf16 *x, *w;
+  const float* bias;
+  Act act;
+  const bf16* residual;
+  bf16* y;
+};
+
 /// v += held. A residual is loaded before the results are stored: a load behind a store waits for it in vain,
 /// as the two might meet.
 template <int L>

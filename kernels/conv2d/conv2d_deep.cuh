@@ -158,11 +158,11 @@ __global__ __launch_bounds__(2 * kDeepPixels, 2) void conv2d_deep_kernel(DeepTil
 }
 
 /// gate: null where p was cut without factors.
-inline void launch_deep(const DeepTiles& p, const bf16* x, const float* gate, const bf16* w,
-                        const float* bias, Act act, const bf16* residual, bf16* y, const Context& ctx) {
+inline void launch_deep(const DeepTiles& p, const HalfConv& t, const float* gate, const Context& ctx) {
   auto launch = [&](auto n, auto scaled) {
     GM_LAUNCH((conv2d_deep_kernel<n.value, scaled.value>), unsigned(p.tiles * p.slices),
-              unsigned(p.threads()), p.shared_bytes(), ctx.stream, p, x, gate, w, bias, act, residual, y);
+              unsigned(p.threads()), p.shared_bytes(), ctx.stream, p, t.x, gate, t.w, t.bias, t.act,
+              t.residual, t.y);
   };
   auto width = [&](auto scaled) {
     using std::integral_constant;

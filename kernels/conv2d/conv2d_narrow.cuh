@@ -234,14 +234,13 @@ __global__ void __launch_bounds__(kNarrowThreads, M* N < 12 ? 4 : 3)
   }
 }
 
-inline void launch_narrow(const NarrowConv& p, const bf16* in, const bf16* w, const float* bias, Act act,
-                          const bf16* add, bf16* out, const Context& ctx) {
+inline void launch_narrow(const NarrowConv& p, const HalfConv& t, const Context& ctx) {
   if (p.tiles == 0) return;
   const int most = p.resident() * (ctx.sm_count > 0 ? ctx.sm_count : 128) / p.slices,
             walkers = std::min(p.tiles, std::max(most, 1));
   auto launch = [&](auto m, auto n) {
     GM_LAUNCH((conv2d_narrow_kernel<m.value, n.value>), dim3(unsigned(walkers), unsigned(p.slices)),
-              kNarrowThreads, p.shared_bytes(), ctx.stream, p, in, w, bias, act, add, out);
+              kNarrowThreads, p.shared_bytes(), ctx.stream, p, t.x, t.w, t.bias, t.act, t.residual, t.y);
   };
   auto filters = [&](auto m) {
     if (p.n == 3) return launch(m, std::integral_constant<int, 3>{});

@@ -139,7 +139,7 @@ struct ConvPlan {
   size_t layout_bytes(onednn::ConvPass pass, int c) const {
     const int64_t i = representative(c);
     if (layout[int(pass)][c] != i) return 0;
-    return aligned(onednn::packed_bytes(library_pass(pass), library_shape(pass, i)));
+    return aligned_bytes(onednn::packed_bytes(library_pass(pass), library_shape(pass, i)));
   }
 
   /// First input row a band reads, and the problem of chunk i.
@@ -170,8 +170,7 @@ struct ConvPlan {
     return s;
   }
 
-  // ---- sizes of what callers keep, rounded to 256 bytes
-  static size_t aligned(size_t bytes) { return (bytes + 255) / 256 * 256; }
+  // ---- sizes of what callers keep, aligned
   /// Packed weights of a pass (forward or backward_data).
   size_t packed_bytes(onednn::ConvPass pass) const {
     if (path[int(pass)] == ConvPath::library) {
@@ -182,17 +181,18 @@ struct ConvPlan {
     // Our panels are padded to at most 16 columns.
     const int64_t rows = pass == onednn::ConvPass::forward ? g.taps() : g.k,
                   columns = pass == onednn::ConvPass::forward ? g.k : g.taps();
-    return aligned(static_cast<size_t>(4 * rows * ((columns + 15) / 16 * 16)));
+    return aligned_bytes(static_cast<size_t>(4 * rows * ((columns + 15) / 16 * 16)));
   }
   /// One partial weight gradient.
   size_t partial_bytes() const {
     const auto pass = onednn::ConvPass::backward_weights;
-    if (path[int(pass)] == ConvPath::library) return aligned(onednn::packed_bytes(pass, shape(0)));
-    return aligned(static_cast<size_t>(4 * g.weights()));
+    if (path[int(pass)] == ConvPath::library) return aligned_bytes(onednn::packed_bytes(pass, shape(0)));
+    return aligned_bytes(static_cast<size_t>(4 * g.weights()));
   }
   /// All partials and, for the library's layout, one unpacked gradient.
   size_t partials_bytes() const {
-    return partial_bytes() * static_cast<size_t>(groups) + aligned(static_cast<size_t>(4 * g.weights()));
+    return partial_bytes() * static_cast<size_t>(groups) +
+           aligned_bytes(static_cast<size_t>(4 * g.weights()));
   }
 
  private:

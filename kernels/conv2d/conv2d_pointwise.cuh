@@ -137,13 +137,13 @@ void steps_switch(int steps, F f) {
   f(std::integral_constant<int, kSteps>{});
 }
 
-inline void launch_pointwise(const PointwiseTiles& p, const bf16* x, const bf16* w, const float* bias,
-                             Act act, const bf16* residual, bf16* y, const Context& ctx) {
+inline void launch_pointwise(const PointwiseTiles& p, const HalfConv& t, const Context& ctx) {
   const int most = std::max(1, p.resident() * (ctx.sm_count > 0 ? ctx.sm_count : 128) / p.slices),
             rounds = (p.tiles + most - 1) / most, walkers = (p.tiles + rounds - 1) / rounds;
   steps_switch<1, 2, 3, 4, 5, 8, 10, 12, 16>(p.steps, [&](auto steps) {
     GM_LAUNCH((conv2d_pointwise_kernel<steps.value>), dim3(unsigned(walkers), unsigned(p.slices)),
-              unsigned(32 * p.warps()), p.tiles_bytes(), ctx.stream, p, x, w, bias, act, residual, y);
+              unsigned(32 * p.warps()), p.tiles_bytes(), ctx.stream, p, t.x, t.w, t.bias, t.act, t.residual,
+              t.y);
   });
 }
 

@@ -100,8 +100,7 @@ inline std::string expansion_key(const OpCall& c, const Pointwise& p) {
 inline size_t conv_bn_backward_bytes(const Attrs& attrs, const ConvGeometry& g, bool residual) {
   const size_t dyc = static_cast<size_t>(g.out_pixels() * g.k) * dtype_bytes(g.dtype);
   ExpandBackward p;
-  return ConvPlan::aligned(
-      std::max(dyc, expand_backward(attrs, g, residual, p) ? p.partial_bytes() : size_t{0}));
+  return aligned_bytes(std::max(dyc, expand_backward(attrs, g, residual, p) ? p.partial_bytes() : size_t{0}));
 }
 
 }  // namespace gm

@@ -95,7 +95,7 @@ DepthwiseBnSeWorkspace depthwise_bn_se_workspace(Backend backend, Pass pass, con
   DepthwiseBnSeWorkspace w;
   w.bytes = find_op("depthwise_bn_act").workspace(backend, pass, pooled, in.first(4));
   auto take = [&](int64_t bytes) {
-    const size_t here = (w.bytes + 255) / 256 * 256;
+    const size_t here = aligned_bytes(w.bytes);
     w.bytes = here + static_cast<size_t>(bytes);
     return here;
   };

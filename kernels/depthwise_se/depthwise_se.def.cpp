@@ -12,7 +12,7 @@ DepthwiseSeWorkspace depthwise_se_workspace(Backend backend, const Attrs& attrs,
   const DepthwiseShape d(attrs, in[0].shape);
   DepthwiseSeWorkspace w;
   auto take = [&](int64_t bytes) {
-    const size_t here = (w.bytes + 255) / 256 * 256;
+    const size_t here = aligned_bytes(w.bytes);
     w.bytes = here + static_cast<size_t>(bytes);
     return here;
   };

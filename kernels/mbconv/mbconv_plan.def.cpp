@@ -135,7 +135,7 @@ MbGpuWorkspace mb_gpu_workspace(const MbconvShape& s, const MbconvPlan& p) {
   MbGpuWorkspace w;
   if (s.squeeze) {
     const size_t d = dtype_bytes(s.dtype) * static_cast<size_t>(s.images() * s.d.out_image());
-    w.pooled = (d + 255) / 256 * 256;
+    w.pooled = aligned_bytes(d);
     w.bytes = w.pooled + sizeof(float) * static_cast<size_t>(s.images() * p.row_tiles * s.d.channels);
   } else if (p.groups > 1) {
     w.bytes = sizeof(float) * static_cast<size_t>(p.groups * s.images() * s.out_image());
