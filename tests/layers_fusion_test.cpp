@@ -28,7 +28,7 @@ Architecture network() {
   a.input_size = kSize;
   a.stem_filters = 8;
   a.stages = {{.block = BlockType::fused_mbconv, .expand = 1, .filters = 8, .layers = 2},
-              {.block = BlockType::fused_mbconv, .expand = 4, .stride = 2, .filters = 12, .layers = 2},
+              {.block = BlockType::fused_mbconv, .expand = 4, .stride = 2, .filters = 16, .layers = 2},
               {.block = BlockType::mbconv, .expand = 4, .stride = 2, .filters = 20, .layers = 2, .se = 0.25}};
   a.head_filters = 24;
   a.stochastic_depth = 0.6;
@@ -41,16 +41,30 @@ struct Named {
   Fusions fusions;
 };
 // batch_norm is what the others stand on, except attention.
+Fusions only(std::initializer_list<bool Fusions::*> wanted) {
+  Fusions f = Fusions::none();
+  for (bool Fusions::*fusion : wanted) f.*fusion = true;
+  return f;
+}
+Fusions all_but(bool Fusions::*left_out) {
+  Fusions f;
+  f.*left_out = false;
+  return f;
+}
+constexpr auto kNorm = &Fusions::batch_norm, kAct = &Fusions::activation, kPool = &Fusions::pool,
+               kResidual = &Fusions::residual, kAttention = &Fusions::attention;
 const Named kFusions[] = {{"none", Fusions::none()},
-                          {"batch_norm", {true, false, false, false, false, false}},
-                          {"norm_and_activation", {false, true, false, false, false, false}},
-                          {"batch_norm_and_activation", {true, true, false, false, false, false}},
-                          {"pool", {true, true, true, false, false, false}},
-                          {"residual", {true, true, false, true, false, false}},
-                          {"residual_without_batch_norm", {false, true, false, true, false, false}},
-                          {"attention", {false, false, false, false, true, false}},
-                          {"all_but_block", {true, true, true, true, true, false}},
-                          {"block_without_residual", {true, true, true, false, true, true}},
+                          {"batch_norm", only({kNorm})},
+                          {"norm_and_activation", only({kAct})},
+                          {"batch_norm_and_activation", only({kNorm, kAct})},
+                          {"pool", only({kNorm, kAct, kPool})},
+                          {"residual", only({kNorm, kAct, kResidual})},
+                          {"residual_without_batch_norm", only({kAct, kResidual})},
+                          {"attention", only({kAttention})},
+                          {"gate", only({kNorm, kAct, kPool, &Fusions::gate})},
+                          {"all_but_block", all_but(&Fusions::block)},
+                          {"all_but_gate", all_but(&Fusions::gate)},
+                          {"block_without_residual", all_but(kResidual)},
                           {"all", {}}};
 
 class Fixture {
@@ -213,6 +227,18 @@ TEST(Fusion, InfersLikeTheUnfusedGraph) {
                   (dtype == DType::f32 ? 1e-5 : 2e-2) * l2(want));
       }
   }
+}
+
+TEST(Fusion, MakesTheNodesThatTheTestsAboveAreFor) {
+  Fixture f("simt");
+  auto ops = [&](DType t, const Fusions& fusions) {
+    return count_ops(FoldedNetwork(f.build(false, t), fusions, Backend::simt).net.graph);
+  };
+  auto whole = ops(DType::bf16, {}), parts = ops(DType::bf16, all_but(&Fusions::block));
+  EXPECT_EQ(whole["fused_mbconv"], 2);
+  EXPECT_EQ(whole["mbconv"], 2);
+  EXPECT_EQ(ops(DType::f32, {})["fused_mbconv"], 0);
+  for (const char* op : {"depthwise_se", "channel_scale_conv2d"}) EXPECT_EQ(parts[op], 2) << op;
 }
 
 TEST(Fusion, LeavesNothingOfTheResidualBehind) {

@@ -1,5 +1,6 @@
 // Calls one op with given values: for tests that need more than the walk over its cases.
 #pragma once
+#include <functional>
 #include <list>
 #include <memory>
 #include <string>
@@ -53,6 +54,11 @@ class Direct {
                const std::vector<View>& state = {}) {
     call(name, Pass::forward, attrs, in, out, saved, state, {}, {});
   }
+  /// The same by a function that takes the place of the op's.
+  void forward_by(const std::function<void(const OpCall&)>& kernel, const char* name, const Attrs& attrs,
+                  const std::vector<View>& in, const std::vector<View>& out) {
+    call(name, Pass::forward, attrs, in, out, {}, {}, {}, {}, kernel);
+  }
   void backward(const char* name, const Attrs& attrs, const std::vector<View>& in,
                 const std::vector<View>& saved, const std::vector<View>& dout,
                 const std::vector<GradView>& din) {
@@ -62,7 +68,8 @@ class Direct {
  private:
   void call(const char* name, Pass pass, const Attrs& attrs, const std::vector<View>& in,
             const std::vector<View>& out, const std::vector<View>& saved, const std::vector<View>& state,
-            const std::vector<View>& dout, const std::vector<GradView>& din) {
+            const std::vector<View>& dout, const std::vector<GradView>& din,
+            std::function<void(const OpCall&)> kernel = {}) {
     const OpDef& op = find_op(name);
     Context ctx = device_->context();
     ctx.step = static_cast<const StepState*>(step_.data());
@@ -74,8 +81,8 @@ class Direct {
     if (bytes) device_->fill(scratch.data(), 0xFF, bytes);
     const View workspace{scratch.data(), {Shape{static_cast<int64_t>(bytes)}, DType::u8}};
     const KernelPair kernels = kernel_table(ctx.backend)[op_index(op)];
-    (pass == Pass::forward ? kernels.forward : kernels.backward)(
-        OpCall{attrs, in, out, saved, state, dout, din, workspace, ctx});
+    if (!kernel) kernel = pass == Pass::forward ? kernels.forward : kernels.backward;
+    kernel(OpCall{attrs, in, out, saved, state, dout, din, workspace, ctx});
     device_->synchronize();
   }
 

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "kernels/common/simt_control.h"
+#include "tests/fused_mbconv_block.h"
 #include "tests/op_harness.h"
 
 namespace gm::test {
@@ -10,10 +11,13 @@ namespace {
 
 constexpr int64_t kSmall = 5000;  // elements of the first input: every access is looked up
 
+struct RaceCheck {
+  RaceCheck() { simt::check_races(true); }
+  ~RaceCheck() { simt::check_races(false); }
+};
+
 class OpRace : public testing::TestWithParam<const char*> {
- protected:
-  void SetUp() override { simt::check_races(true); }
-  void TearDown() override { simt::check_races(false); }
+  RaceCheck check_;
 };
 
 TEST_P(OpRace, HasNone) {
@@ -37,6 +41,21 @@ INSTANTIATE_TEST_SUITE_P(Ops, OpRace,
                                          "depthwise_bn_se", "depthwise_se", "channel_scale_conv2d", "mbconv",
                                          "fused_mbconv"),
                          [](const auto& info) { return std::string(info.param); });
+
+// Small blocks are cut into tiles of one warp: here those of more, whose barriers have more to do.
+TEST(FusedMbconvRace, HasNoneWithSeveralWarps) {
+  const RaceCheck check;
+  const FusedBlock b(fused_block(1, 12, 24, 104, 24));
+  int ran = 0;
+  for (const FusedMbconvTiles& t : fused_mbconv_cuts(b.s)) {
+    if (t.warps() < 3) continue;
+    Direct d("simt");
+    EXPECT_NO_THROW(b.run(d, [&](const OpCall& call) { simt_dev::fused_mbconv_planned(call, t); }));
+    simt::check_races(true);
+    ++ran;
+  }
+  EXPECT_GE(ran, 2);
+}
 
 }  // namespace
 }  // namespace gm::test

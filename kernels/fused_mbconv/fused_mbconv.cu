@@ -19,16 +19,19 @@ std::string fused_mbconv_key(const FusedMbconvShape& s) {
 }
 }  // namespace
 
+/// The block by a given cut; for tests.
+void fused_mbconv_planned(const OpCall& c, const FusedMbconvTiles& t) {
+  const FusedMbconvShape s = fused_mbconv_shape(c.attrs, c.in);
+  launch_fused_mbconv(t, s.act, s.residual, c.in[0].as<bf16>(), c.in[1].as<bf16>(), c.in[2].as<float>(),
+                      c.in[3].as<bf16>(), c.in[4].as<float>(), c.out[0].as<bf16>(), c.ctx);
+}
+
 void fused_mbconv_forward(const OpCall& c) {
   auto apart = [](const OpCall& call) { fused_mbconv_steps(call, conv2d_forward); };
   const FusedMbconvShape s = fused_mbconv_shape(c.attrs, c.in);
   FusedMbconvTiles t;
   if (!fused_mbconv_tiles(s, t)) return apart(c);
-  auto joint = [&](const OpCall& call) {
-    launch_fused_mbconv(t, s.act, s.residual, call.in[0].as<bf16>(), call.in[1].as<bf16>(),
-                        call.in[2].as<float>(), call.in[3].as<bf16>(), call.in[4].as<float>(),
-                        call.out[0].as<bf16>(), call.ctx);
-  };
+  auto joint = [&t](const OpCall& call) { fused_mbconv_planned(call, t); };
   if (joint_pays(c, fused_mbconv_key(s), t.shared_bytes(), apart, joint)) return joint(c);
   apart(c);
 }

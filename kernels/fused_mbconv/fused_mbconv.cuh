@@ -1,8 +1,8 @@
 // A whole Fused-MBConv block in bf16 on tensor cores: expand, activate and project without storing what lies
 // between. Shapes and formulas: fused_mbconv.h; how the work is cut: fused_mbconv_tiles.h.
 //
-// The idea: the expanded tensor is four times the block's input, and all that is done with it is one product
-// a pixel. The sums of the first product, activated and rounded, already lie in the registers as the second
+// The idea: the expanded tensor is the widest of the block, four times its input in EfficientNetV2-S, and all
+// that is done with it is one product a pixel. The sums of the first product, activated and rounded, already lie in the registers as the second
 // one wants its operand: the columns of sums of mma.m16n8k16 are the depth of its first factor. So a warp
 // turns its 32 pixels x 8 kWide expanded channels into a part of its 32 x 8 kNarrow sums without shared
 // memory.
@@ -26,8 +26,9 @@ namespace gm::GM_BACKEND_NS {
 /// What is compiled in: the numbers of FusedMbconvTiles that loops and places in shared memory depend on.
 template <int kSteps, int kWide>
 struct FusedSizes {
-  static constexpr int kUnits = 2 * kSteps, kPitch = fused_pitch(kSteps), kStage = 8 * kWide * kPitch,
-                       kProjectPitch = fused_project_pitch(kWide), kExpanded = 8 * kWide;
+  static constexpr int kUnits = 2 * kSteps, kPitch = fused_pitch(kSteps),
+                       kStage = fused_stage_units(kSteps, kWide), kProjectPitch = fused_project_pitch(kWide),
+                       kExpanded = 8 * kWide;
 };
 
 /// Starts the copies of the window whose first row and column are `top` and `left` of the image.

@@ -33,7 +33,7 @@ FusedMbconvShape fused_mbconv_shape(const Attrs& attrs, std::span<const View> in
 }
 
 size_t fused_mbconv_expanded_bytes(const FusedMbconvShape& s) {
-  return ConvPlan::aligned(static_cast<size_t>(s.expanded_values()) * dtype_bytes(s.expand.dtype));
+  return aligned_bytes(static_cast<size_t>(s.expanded_values()) * dtype_bytes(s.expand.dtype));
 }
 
 namespace {
@@ -101,8 +101,11 @@ std::vector<OpCase> cases() {
       {{1, 6, 5, 64}, 72, 56, 3, 2, even},            // four steps; K between two widths
       {{1, 9, 9, 40}, 48, 40, 5, 1, {2, 2, 2, 2}, true, Act::relu},
       {{3, 4, 4, 8}, 16, 16, 2, 1, {0, 0, 1, 1}, false, Act::relu6},
+      {{1, 2, 2, 8}, 16, 8, 3, 2, {2, 2, 1, 1}, true},  // a residual behind a stride
       {{2, 7, 6, 32}, 128, 32, 3, 1, same, true, Act::none, true},
       {{1, 8, 8, 16}, 48, 24, 3, 2, even, false, Act::relu, true},
+      {{64, 24, 24, 16}, 48, 16, 3, 1, same, true, Act::silu, false, true},  // four warps a tile
+      {{96, 28, 28, 24}, 96, 56, 3, 2, even, false, Act::silu, false, true},
       {{2, 56, 56, 48}, 192, 48, 3, 1, same, true, Act::silu, false, true},
       {{2, 56, 56, 48}, 192, 64, 3, 2, even, false, Act::silu, false, true},
       {{2, 28, 28, 64}, 256, 64, 3, 1, same, true, Act::silu, false, true},

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <utility>
+#include <vector>
 
 #include "kernels/fused_mbconv/fused_mbconv.h"
 
@@ -21,6 +22,8 @@ constexpr size_t kFusedShared = 80 << 10;
 /// that eight neighbours lie in different banks.
 constexpr int fused_pitch(int steps) { return 2 * steps + 1; }
 constexpr int fused_project_pitch(int wide) { return wide + 1; }
+/// Of a stage: the weights of a tap for the channels of a chunk.
+constexpr int fused_stage_units(int steps, int wide) { return 8 * wide * fused_pitch(steps); }
 
 /// A tile is a run of output pixels of one image, the rows of x under them a window in shared memory. The
 /// expanded channels go by in chunks of 8 `wide`.
@@ -38,7 +41,7 @@ struct FusedMbconvTiles {
   constexpr int pitch() const { return fused_pitch(steps); }
   constexpr int project_pitch() const { return fused_project_pitch(wide); }
   constexpr int window_units() const { return rows * columns * pitch(); }
-  constexpr int stage_units() const { return 8 * wide * pitch(); }
+  constexpr int stage_units() const { return fused_stage_units(steps, wide); }
   constexpr int project_units() const { return 8 * narrow * project_pitch(); }
   constexpr size_t shared_bytes() const {
     return size_t{16} * static_cast<size_t>(window_units() + kFusedStages * stage_units() + project_units());
@@ -58,16 +61,15 @@ inline void cut_fused_mbconv(FusedMbconvTiles& t, int pixels) {
   t.rows = most * t.stride + t.kernel;
 }
 
-/// False where the two convolutions serve the block.
-inline bool fused_mbconv_tiles(const FusedMbconvShape& s, FusedMbconvTiles& best) {
-  best = {};
+/// All cuts of a block that fit, first those of whole warps; none where the two convolutions serve it.
+inline std::vector<FusedMbconvTiles> fused_mbconv_cuts(const FusedMbconvShape& s) {
   const ConvGeometry& g = s.expand;
   constexpr int64_t kMost = 64, kMostExpanded = 1 << 12, kMostSize = 1 << 12, kMostKernel = 7;
-  if (g.dtype != DType::bf16 || g.c % 8 || g.k % 8 || s.project.k % 8) return false;
-  if (g.c > kMost || s.project.k > kMost || g.k > kMostExpanded) return false;
-  if (g.kernel < 2 || g.kernel > kMostKernel || g.h > kMostSize || g.w > kMostSize) return false;
-  if (g.pad_top >= g.kernel || g.pad_left >= g.kernel)
-    return false;  // the window would not hold the residual
+  if (g.dtype != DType::bf16 || g.c % 8 || g.k % 8 || s.project.k % 8) return {};
+  if (g.c > kMost || s.project.k > kMost || g.k > kMostExpanded) return {};
+  if (g.kernel < 2 || g.kernel > kMostKernel || g.h > kMostSize || g.w > kMostSize) return {};
+  // The residual is taken from the window.
+  if (s.residual && (g.stride != 1 || g.pad_top >= g.kernel || g.pad_left >= g.kernel)) return {};
   auto eights = [](int channels) { return channels <= 48 ? 6 : 8; };
   FusedMbconvTiles t{.images = static_cast<int>(g.n),
                      .h = static_cast<int>(g.h),
@@ -87,19 +89,27 @@ inline bool fused_mbconv_tiles(const FusedMbconvShape& s, FusedMbconvTiles& best
   t.wide = t.narrow == 6 && 6 * chunks(6) < 8 * chunks(8) ? 6 : 8;  // what is padded least
   t.chunks = chunks(t.wide);
   t.columns = (t.ow - 1) * t.stride + t.kernel;
-  std::pair least{INT64_MAX, size_t{0}};
+  std::vector<FusedMbconvTiles> cuts;
   auto consider = [&](int pixels) {
-    if (pixels > 32 * kFusedWarps) return;
     cut_fused_mbconv(t, pixels);
-    const int64_t blocks = g.n * t.tiles;
-    if (t.shared_bytes() > kFusedShared || blocks > INT32_MAX) return;
-    // The products of a tile are those of its warps; the weights pass once more for each tile.
-    const std::pair cost{std::max<int64_t>(blocks, kFusedGrid) * (t.warps() + 1), t.shared_bytes()};
-    if (cost < least) least = cost, best = t;
+    if (t.shared_bytes() <= kFusedShared && g.n * t.tiles <= INT32_MAX) cuts.push_back(t);
   };
   for (int warps = kFusedWarps; warps > 0; --warps) consider(32 * warps);
   for (int rows = 1; rows * t.ow <= 32 * kFusedWarps && rows <= t.oh; ++rows) consider(rows * t.ow);
-  return best.pixels > 0;
+  return cuts;
+}
+
+/// The cut that is expected to be the fastest. False where there is none.
+inline bool fused_mbconv_tiles(const FusedMbconvShape& s, FusedMbconvTiles& best) {
+  // The products of a tile are those of its warps; the weights pass once more for each tile.
+  auto cost = [](const FusedMbconvTiles& t) {
+    return std::pair(int64_t{std::max(t.blocks(), kFusedGrid)} * (t.warps() + 1), t.shared_bytes());
+  };
+  const std::vector<FusedMbconvTiles> cuts = fused_mbconv_cuts(s);
+  if (cuts.empty()) return false;
+  best = *std::min_element(cuts.begin(), cuts.end(),
+                           [&](const auto& a, const auto& b) { return cost(a) < cost(b); });
+  return true;
 }
 
 }  // namespace gm
