@@ -23,9 +23,22 @@ std::string scratch_folder() {
 int open_scratch() {
   std::string name = scratch_folder() + "/galaxy-pixels-XXXXXX";
   int fd = ::mkstemp(name.data());
-  if (fd < 0) fail(name + ": cannot create a scratch file: " + std::strerror(errno) + " (set TMPDIR)");
+  if (fd < 0)
+    throw MachineError(name + ": cannot create a scratch file: " + std::strerror(errno) + " (set TMPDIR)");
   ::unlink(name.c_str());  // it goes with the descriptor, even when the program is killed
   return fd;
+}
+
+/// 0, or why not all could be written.
+int write_all(int fd, const uint8_t* bytes, int64_t size, int64_t at) {
+  while (size > 0) {
+    const ssize_t done = ::pwrite(fd, bytes, static_cast<size_t>(size), at);
+    if (done < 0 && errno == EINTR) continue;
+    if (done < 0) return errno;
+    if (done == 0) return ENOSPC;
+    bytes += done, at += done, size -= done;
+  }
+  return 0;
 }
 
 /// Throws gm::Error for a dataset compressed in a way that this HDF5 cannot undo (h5py's lzf, plugins). Only
@@ -85,6 +98,25 @@ Hdf5Dataset::~Hdf5Dataset() {
   if (scratch_ >= 0) ::close(scratch_);
 }
 
+/// Of integers, or of floats that are whole numbers.
+std::vector<int64_t> Hdf5Dataset::read_whole_numbers(hid_t column, const std::string& name) const {
+  const H5T_class_t kind = H5Tget_class(h5::type_of(column));
+  if (kind != H5T_INTEGER && kind != H5T_FLOAT) fail(path_ + ": " + name + " is not of an integer type");
+  std::vector<int64_t> values(shape_[0]);
+  std::vector<double> floats(kind == H5T_FLOAT ? shape_[0] : 0);
+  const herr_t status = kind == H5T_FLOAT
+                            ? H5Dread(column, H5T_NATIVE_DOUBLE, H5S_ALL, H5S_ALL, H5P_DEFAULT, floats.data())
+                            : H5Dread(column, H5T_NATIVE_INT64, H5S_ALL, H5S_ALL, H5P_DEFAULT, values.data());
+  if (status < 0) fail(path_ + ": cannot read " + name + ": " + h5::reason());
+  for (size_t i = 0; i < floats.size(); ++i) {
+    if (!(std::abs(floats[i]) < 1e15) || floats[i] != std::floor(floats[i]))
+      fail(path_ + ": " + name + " is not of an integer type, and " + name + "[" + std::to_string(i) +
+           "] = " + std::to_string(floats[i]) + " is not a whole number");
+    values[i] = static_cast<int64_t>(floats[i]);
+  }
+  return values;
+}
+
 void Hdf5Dataset::read_labels(const OpenOptions& options) {
   h5::Handle ans = h5::open_dataset(file_, "ans");
   if (!ans.ok()) fail(path_ + ": no dataset \"ans\" (the labels)");
@@ -92,10 +124,7 @@ void Hdf5Dataset::read_labels(const OpenOptions& options) {
   if (shape.size() != 1 || shape[0] != shape_[0])
     fail(path_ + ": ans has shape " + h5::shape_text(shape) + ", expected (" + std::to_string(shape_[0]) +
          ") like images");
-  if (H5Tget_class(h5::type_of(ans)) != H5T_INTEGER) fail(path_ + ": ans is not of an integer type");
-  std::vector<int64_t> values(shape[0]);
-  if (H5Dread(ans, H5T_NATIVE_INT64, H5S_ALL, H5S_ALL, H5P_DEFAULT, values.data()) < 0)
-    fail(path_ + ": cannot read ans: " + h5::reason());
+  const std::vector<int64_t> values = read_whole_numbers(ans, "ans");
 
   std::vector<std::string> names = h5::read_string_attribute(images_, "class_names");
   if (names.empty()) names = h5::read_string_attribute(file_, "class_names");
@@ -125,7 +154,7 @@ void Hdf5Dataset::read_labels(const OpenOptions& options) {
     labels_[i] = !known ? -2 : values[i] < 0 ? -1 : to_given[values[i]];
     if (labels_[i] < -1 || labels_[i] >= static_cast<int>(names.size()))
       fail(path_ + ": ans[" + std::to_string(i) + "] = " + std::to_string(values[i]) +
-           " is not a class (0.." + std::to_string(names.size() - 1) + ")");
+           " is not a class (0.." + std::to_string(std::min(to_given.size(), names.size()) - 1) + ")");
   }
   classes_ = std::move(names);
 }
@@ -173,7 +202,11 @@ void Hdf5Dataset::read_pixels(int64_t row, int64_t rows, int64_t y, int64_t line
   h5::Handle to(H5Screate_simple(4, count, nullptr), H5Sclose);
   if (H5Sselect_hyperslab(from, H5S_SELECT_SET, start, nullptr, count, nullptr) < 0 ||
       H5Dread(images_, H5T_NATIVE_UINT8, to, from, H5P_DEFAULT, out) < 0)
-    fail(path_ + ": cannot read image " + std::to_string(row) + ": " + h5::reason());
+    fail(path_ + ": cannot read image" +
+         (rows > 1 ? "s " + std::to_string(row) + " to " + std::to_string(row + rows - 1) +
+                         ", one block of the file"
+                   : " " + std::to_string(row)) +
+         ": " + h5::reason());
 }
 
 Hdf5Dataset::Pixels Hdf5Dataset::block(int64_t index) const {
@@ -209,11 +242,12 @@ void Hdf5Dataset::unpack_block(int64_t index) const {
     int64_t lines = std::min(block_lines_, height - y);
     read_pixels(first, rows, y, lines, strip.data());
     for (int64_t r = 0; r < rows; ++r) {
-      ssize_t bytes = static_cast<ssize_t>(lines * line);
-      if (::pwrite(scratch_, strip.data() + r * bytes, bytes, ((first + r) * height + y) * line) != bytes)
-        fail(path_ + ": no room to unpack " + std::to_string(size() * height * line >> 20) + " MiB in " +
-             scratch_folder() + ": " + std::strerror(errno) +
-             " (set TMPDIR, or repack the file with gm_data pack where there is room)");
+      const int64_t bytes = lines * line;
+      if (const int reason =
+              write_all(scratch_, strip.data() + r * bytes, bytes, ((first + r) * height + y) * line))
+        throw MachineError(path_ + ": no room to unpack " + std::to_string(size() * height * line >> 20) +
+                           " MiB in " + scratch_folder() + ": " + std::strerror(reason) +
+                           " (set TMPDIR, or repack the file with gm_data pack where there is room)");
     }
   }
   unpacked_[index] = 1;
@@ -238,8 +272,8 @@ Image Hdf5Dataset::read(int64_t i) const {
     }
     if (::pread(scratch_, image.rgb.data(), bytes, static_cast<off_t>(i * bytes)) !=
         static_cast<ssize_t>(bytes))
-      fail(path_ + ": cannot read image " + std::to_string(i) +
-           " back from its scratch file: " + std::strerror(errno));
+      throw MachineError(path_ + ": cannot read image " + std::to_string(i) +
+                         " back from its scratch file: " + std::strerror(errno));
   }
   return image;
 }

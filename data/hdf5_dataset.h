@@ -53,6 +53,7 @@ class Hdf5Dataset : public Dataset {
     Pixels pixels;
   };
 
+  std::vector<int64_t> read_whole_numbers(hid_t column, const std::string& name) const;
   void read_labels(const OpenOptions& options);
   void read_ids();
   std::vector<double> read_column(const char* name) const;

@@ -144,6 +144,9 @@ Image decode_image(const uint8_t* bytes, size_t size, const std::string& name, J
       stbi_load_from_memory(bytes, static_cast<int>(size), &width, &height, &channels, 3), stbi_image_free);
   if (!pixels) {
     const char* reason = stbi_failure_reason();
+    if (reason && std::strcmp(reason, "outofmem") == 0)
+      throw MachineError(name + ": not enough memory to decode " + std::to_string(width) + "x" +
+                         std::to_string(height) + " px");
     fail(name + ": corrupt image: " + (reason ? reason : "unknown reason"));
   }
   check_sides(width, height, name);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <new>
 #include <system_error>
 
 #include "data/parallel.h"
@@ -151,6 +152,7 @@ void Loader::prepare_slot(int64_t batch) {
   slot.batch.labels.assign(config_.batch, 0);
   slot.batch.rows.assign(config_.batch, 0);
   slot.errors.assign(count, "");
+  slot.broken = nullptr;
   slot.missing = count;
   end_sample_ = first + count;
 }
@@ -191,10 +193,19 @@ void Loader::fill_sample(Slot& slot, int64_t index, int64_t in_batch) {
     std::shared_ptr<const Image> image = cache_->read(row);
     transform_.apply(*image, config_.seed, static_cast<uint32_t>(epoch_), static_cast<uint32_t>(row),
                      slot.batch.pixels.data() + in_batch * side * side * 3);
+  } catch (const MachineError&) {
+    break_off(slot);
+  } catch (const std::bad_alloc&) {
+    break_off(slot);
   } catch (const std::exception& error) {
     slot.errors[in_batch] = error.what();
     if (slot.errors[in_batch].empty()) slot.errors[in_batch] = "unknown error";
   }
+}
+
+void Loader::break_off(Slot& slot) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (!slot.broken) slot.broken = std::current_exception();
 }
 
 /// Reports the samples that failed and closes the gaps they leave.
@@ -233,6 +244,7 @@ bool Loader::next(HostBatch& batch) {
     batch_ready_.wait(lock, [&] { return slot.missing == 0; });
     wait_seconds_ += seconds_now() - from;
     lock.unlock();
+    if (slot.broken) std::rethrow_exception(slot.broken);
     auto bad = std::find_if(slot.errors.begin(), slot.errors.end(), [](auto& e) { return !e.empty(); });
     if (bad != slot.errors.end()) {
       if (!config_.skip_bad) fail(*bad);

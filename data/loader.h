@@ -1,6 +1,7 @@
 // Batches ahead of time: worker threads decode and augment while the network computes.
 #pragma once
 #include <condition_variable>
+#include <exception>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -58,7 +59,8 @@ struct LoaderConfig {
   /// keep them. Must outlive the loader.
   const ImagePool* device_images = nullptr;
   /// Evaluation only: an unreadable image is reported to on_bad(row, message) by next(), in order, and left
-  /// out of its batch (whose count is then smaller), instead of ending the epoch with an error.
+  /// out of its batch (whose count is then smaller), instead of ending the epoch with an error. A MachineError
+  /// is no fault of an image and ends it all the same.
   bool skip_bad = false;
   std::function<void(int64_t row, const std::string& message)> on_bad;
 };
@@ -94,12 +96,14 @@ class Loader : public BatchSource {
     HostBatch batch;
     std::vector<std::string> errors;  // per sample, empty when it went well
     int64_t missing = 0;              // samples not finished yet
+    std::exception_ptr broken;        // the machine failed, not a sample
   };
 
   void work();
   void fill_sample(Slot& slot, int64_t index, int64_t in_batch);
   void prepare_slot(int64_t batch);
   void stop_workers_in_epoch(std::unique_lock<std::mutex>& lock);
+  void break_off(Slot& slot);
   void drop_bad(Slot& slot);
 
   std::shared_ptr<const Dataset> data_;

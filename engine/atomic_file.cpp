@@ -46,20 +46,28 @@ void sync_folder(const std::string& path) {
 
 }  // namespace
 
-void commit_file(const std::string& temporary, const std::string& path) {
-  int fd = ::open(temporary.c_str(), O_RDONLY);
-  bool ok = fd >= 0 && ::fsync(fd) == 0;
-  int reason = errno;
-  if (fd >= 0) ::close(fd);
-  if (ok) {
-    ok = std::rename(temporary.c_str(), path.c_str()) == 0;
-    reason = errno;
-  }
-  if (!ok) {
-    ::unlink(temporary.c_str());
-    fail(path + ": cannot write: " + std::strerror(reason));
-  }
+namespace {
+[[noreturn]] void fail_to_write(const std::string& temporary, const std::string& path, int reason) {
+  ::unlink(temporary.c_str());
+  fail(path + ": cannot write: " + std::strerror(reason));
+}
+void rename_written(const std::string& temporary, const std::string& path) {
+  if (std::rename(temporary.c_str(), path.c_str()) != 0) fail_to_write(temporary, path, errno);
   sync_folder(path);
+}
+/// On network file systems what could not be written may show here only.
+void sync_and_close(int fd, const std::string& temporary, const std::string& path) {
+  int reason = ::fsync(fd) == 0 ? 0 : errno;
+  if (::close(fd) != 0 && !reason && errno != EINTR) reason = errno;
+  if (reason) fail_to_write(temporary, path, reason);
+}
+}  // namespace
+
+void commit_file(const std::string& temporary, const std::string& path) {
+  const int fd = ::open(temporary.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) fail_to_write(temporary, path, errno);
+  sync_and_close(fd, temporary, path);
+  rename_written(temporary, path);
 }
 
 PendingFile::~PendingFile() {
@@ -95,8 +103,8 @@ void write_file_atomic(const std::string& path, const std::function<void(const F
     ::unlink(name.c_str());
     throw;
   }
-  ::close(fd);
-  commit_file(name, path);
+  sync_and_close(fd, name, path);
+  rename_written(name, path);
 }
 
 void write_file_atomic(const std::string& path, const void* bytes, size_t size) {

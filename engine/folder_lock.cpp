@@ -15,7 +15,10 @@ FolderLock::FolderLock(const std::string& folder, bool wait, const std::string& 
   const std::string path = folder + "/" + name;
   fd_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
   if (fd_ < 0) fail(path + ": cannot write: " + std::strerror(errno));
-  held_ = ::flock(fd_, LOCK_EX | (wait ? 0 : LOCK_NB)) == 0 || errno != EWOULDBLOCK;
+  int status;
+  do status = ::flock(fd_, LOCK_EX | (wait ? 0 : LOCK_NB));
+  while (status != 0 && errno == EINTR);
+  held_ = status == 0 || errno != EWOULDBLOCK;  // file systems without locks: as if it were held
 }
 
 FolderLock::~FolderLock() {

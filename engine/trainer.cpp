@@ -124,9 +124,6 @@ std::pair<double, double> Trainer::evaluate(BatchSource& source) {
 
 Trainer::Outcome Trainer::run(BatchSource& train, BatchSource& validation, const TrainerEvents& events,
                               const std::atomic<bool>& stop) {
-  const auto out_of_patience = [this] {
-    return config_.patience > 0 && state_.epochs_without_gain >= config_.patience;
-  };
   const auto stop_early = [this] {
     if (config_.restore_best) {
       TensorReader best_file(config_.out_dir + "/best.safetensors");

@@ -84,6 +84,10 @@ class Trainer {
   /// Loss and accuracy of the current weights; predictions are not kept.
   std::pair<double, double> evaluate(BatchSource& source);
 
+  /// Whether `run` would train no step: all epochs are behind it, or its patience has run out.
+  bool ended() const { return state_.batch == 0 && (state_.epoch >= config_.epochs || out_of_patience()); }
+  int64_t epochs_done() const { return state_.epoch; }
+
   /// Batches so far; OptimizerConfig::accumulate of them make an update.
   int64_t step() const { return state_.step; }
   double best_loss() const { return state_.best_loss; }
@@ -103,6 +107,9 @@ class Trainer {
     double best_loss = 1e300, best_accuracy = -1;
     int64_t best_epoch = -1, epochs_without_gain = 0;
   };
+  bool out_of_patience() const {
+    return config_.patience > 0 && state_.epochs_without_gain >= config_.patience;
+  }
   bool train_epoch(BatchSource& train, const TrainerEvents& events, const std::atomic<bool>& stop,
                    EpochMetrics& m);
   void train_step(const HostBatch& batch, double lr);

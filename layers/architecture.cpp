@@ -148,7 +148,8 @@ int round_layers(double layers) { return static_cast<int>(std::ceil(layers - 1e-
 
 Architecture read_architecture(const YAML::Node& config, const std::string& where) {
   Section root(config, "", where);
-  for (const char* other : {"recipe", "data", "augment", "optimizer", "schedule", "train"}) root.has(other);
+  for (const char* other : {"recipe", "data", "augment", "optimizer", "schedule", "train", "search"})
+    root.has(other);  // they are read elsewhere
   for (const char* section : {"model", "input"})
     if (!root.has(section)) root.missing(section);
 

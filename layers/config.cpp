@@ -1,6 +1,7 @@
 #include "layers/config.h"
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <set>
 
@@ -101,11 +102,12 @@ double Section::number(const std::string& key, double fallback, double lo, doubl
   double v = 0;
   if (!read_number(n, v)) error(key, "must be a number");
   if (v < lo || v > hi) {
-    auto text = [](double x) {
-      std::string s = std::to_string(x);
-      s.erase(s.find_last_not_of('0') + 1);
-      if (s.back() == '.') s.pop_back();
-      return s;
+    auto text = [](double x) {  // the shortest that reads back as x, large whole numbers in full
+      char s[32];
+      const bool whole = x == std::floor(x) && std::abs(x) < 1e17;
+      const auto end = whole ? std::to_chars(s, s + sizeof s, x, std::chars_format::fixed).ptr
+                             : std::to_chars(s, s + sizeof s, x).ptr;
+      return std::string(s, end);
     };
     error(key, n.Scalar() + " is out of range [" + text(lo) + ", " + text(hi) + "]");
   }
@@ -281,7 +283,10 @@ YAML::Node load_config(const std::string& path, const std::vector<std::string>& 
     fail(path + ":" + std::to_string(root["recipe"].Mark().line + 1) + ": recipe must be one name");
   const std::string own = root["recipe"] ? root["recipe"].Scalar() : "";
   for (const auto& s : sets)  // --set recipe=... must choose before the presets are merged
-    if (s.rfind("recipe=", 0) == 0) root["recipe"] = s.substr(7);
+    if (s == "recipe=")
+      fail("--set recipe=: has no value");
+    else if (s.rfind("recipe=", 0) == 0)
+      root["recipe"] = s.substr(7);
   const std::string recipe = root["recipe"] ? root["recipe"].Scalar() : "";
   if (root["recipes"]) {
     const YAML::Node presets = root["recipes"];

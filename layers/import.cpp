@@ -1,11 +1,14 @@
 #include "layers/import.h"
 
 #include <algorithm>
+#include <array>
+#include <cmath>
 #include <cstring>
 #include <set>
 
 #include "kernels/common/error.h"
 #include "layers/foreign_names.h"
+#include "layers/v2_family.h"
 
 namespace gm {
 
@@ -61,12 +64,58 @@ bool is_bookkeeping(const std::string& name) {
   return name.ends_with("num_batches_tracked") || name.find("seed_generator") != std::string::npos;
 }
 
+/// Whether timm's configuration of a model ("tf_efficientnetv2_s.in21k", or without its tag) has mean and std
+/// 0.5, as of timm 1.0; ImageNet's otherwise.
+bool scaled_to_one(const std::string& model) {
+  const size_t dot = model.find('.');
+  const std::string base = model.substr(0, dot), tag = dot == std::string::npos ? "" : model.substr(dot + 1);
+  if (base == "tf_efficientnetv2_b3") return tag != "in1k";
+  for (const char* start : {"tf_efficientnetv2_s", "tf_efficientnetv2_m", "tf_efficientnetv2_l",
+                            "tf_efficientnetv2_xl", "tf_efficientnet_lite", "tf_efficientnet_e"})
+    if (base.starts_with(start)) return true;
+  if (base.ends_with("_pruned") || tag.starts_with("ap_in1k") || tag.starts_with("ra4_e3600")) return true;
+  return tag.empty() && (base == "efficientnet_b1" || base == "tf_efficientnet_b8");  // their first tags
+}
+
+// Keras's EfficientNet, unlike V2, keeps its input scaling in a layer with weights, behind a division by 255.
+// The published weights have ImageNet's deviations in the place of their squares there, and another layer
+// makes up for it.
+void take_normalization(TensorFile& source, Architecture& a) {
+  for (const auto& [mean_name, variance_name, count_name] :
+       {std::array{"normalization/mean", "normalization/variance", "normalization/count"},
+        std::array{"normalization/0", "normalization/1", "normalization/2"}}) {
+    const auto mean = source.tensors.find(mean_name), variance = source.tensors.find(variance_name);
+    if (mean == source.tensors.end() || variance == source.tensors.end()) continue;
+    const std::vector<float> m = mean->second.floats(), v = variance->second.floats();
+    if (m.size() != 3 || v.size() != 3) continue;
+    bool published = true;
+    for (int c = 0; c < 3; ++c) published &= std::abs(255 * v[c] - kImageNetStd[c]) < 0.1;
+    a.mean.assign(3, 0), a.std.assign(3, 0);
+    for (int c = 0; c < 3; ++c) {
+      a.mean[c] = 255. * m[c];
+      a.std[c] = published ? kImageNetStd[c] : 255 * std::max(std::sqrt(double(v[c])), 1e-7);
+    }
+    if (published) a.mean = kImageNetMean;
+    for (const char* name : {mean_name, variance_name, count_name}) source.tensors.erase(name);
+    return;
+  }
+}
+
 bool has_fused_stage(const Architecture& a) {
   return std::any_of(a.stages.begin(), a.stages.end(),
                      [](const StageSpec& s) { return s.block == BlockType::fused_mbconv; });
 }
 
 }  // namespace
+
+std::string timm_model_of(const Architecture& a) {
+  const std::string member = v2_member_of(a);
+  for (const char* small : {"B0", "B1", "B2", "B3"})
+    if (member.ends_with(small)) return std::string("tf_efficientnetv2_b") + small[1];
+  if (has_fused_stage(a)) return a.same_padding ? "tf_efficientnetv2_s" : "efficientnetv2_s";
+  if (a.act == Act::relu6) return "mobilenetv2_100";  // timm has it with symmetric padding only
+  return a.same_padding ? "tf_efficientnet_b0" : "efficientnet_b0";
+}
 
 Framework framework_named(const std::string& name) {
   if (name == "keras") return Framework::keras;
@@ -96,15 +145,14 @@ void adopt_conventions(Architecture& a, Framework from, const std::string& asked
     a.bn_epsilon = has_fused_stage(a) ? 1e-3 : 1e-5;
     return;
   }
-  const std::string variant = !asked.empty()   ? asked
-                              : a.same_padding ? "tf_efficientnetv2_s"
-                                               : "efficientnetv2_s";
-  a.same_padding = variant.starts_with("tf_");
+  const std::string model = asked.empty() ? timm_model_of(a) : asked,
+                    plain = model.starts_with("tf_") ? model.substr(3) : model;
+  if (!plain.starts_with("efficientnet_") && !plain.starts_with("efficientnetv2_") &&
+      !plain.starts_with("mobilenetv2_"))
+    fail("timm has no EfficientNet or MobileNetV2 of the name '" + model + "'");
+  a.same_padding = model.starts_with("tf_");
   a.bn_epsilon = a.same_padding ? 1e-3 : 1e-5;
-  for (const char* half :
-       {"tf_efficientnetv2_s", "tf_efficientnetv2_m", "tf_efficientnetv2_l", "tf_efficientnetv2_xl"})
-    if (variant == half || variant.starts_with(std::string(half) + "."))
-      a.mean = a.std = {127.5, 127.5, 127.5};
+  if (scaled_to_one(model)) a.mean = a.std = {127.5, 127.5, 127.5};
 }
 
 std::string conventions_text(const Architecture& a) {
@@ -124,6 +172,7 @@ std::string conventions_text(const Architecture& a) {
 
 Imported import_weights(TensorFile source, Framework from, Architecture& a, bool allow_missing_head,
                         uint64_t seed) {
+  if (from == Framework::keras) take_normalization(source, a);
   {
     ParameterTable table;
     build_network(a, table, {.loss = false});

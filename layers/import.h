@@ -28,12 +28,16 @@ struct ForeignTensor {
 /// have (attention, hidden) keep our layer name.
 std::vector<ForeignTensor> foreign_tensors(const Architecture& a, const ParameterTable& table, Framework f);
 
+/// timm's model that a configuration is taken for when nobody says: by its blocks, and where timm has both by
+/// its padding, e.g. "tf_efficientnetv2_s".
+std::string timm_model_of(const Architecture& a);
+
 /// Writes the source's own conventions into the architecture: padding, batch-norm epsilon, momentum and
-/// variance, input scaling. keras: SAME, 1e-3; its scaling is part of the network and not of the weights, so
-/// the configuration's stays. torchvision: symmetric, 1e-3 (networks without Fused-MBConv: 1e-5), ImageNet
-/// mean and deviation. timm: `variant` is a timm model name; "" means efficientnetv2_s where the
-/// configuration asks for symmetric padding and tf_efficientnetv2_s otherwise. tf_*: SAME, 1e-3; others:
-/// symmetric, 1e-5. tf_efficientnetv2_s, _m, _l, _xl: mean and deviation 127.5; others ImageNet's.
+/// variance, input scaling. keras: SAME, 1e-3; the configuration's scaling stays, unless the weights hold one
+/// (import_weights). torchvision: symmetric, 1e-3 (networks without Fused-MBConv: 1e-5), ImageNet mean and
+/// deviation. timm: `variant` is a timm model name, with or without its tag; "" means timm_model_of. tf_*:
+/// SAME, 1e-3; others: symmetric, 1e-5; mean and deviation 127.5 or ImageNet's, as timm has it. Throws
+/// gm::Error for a name of none of timm's EfficientNets or MobileNetV2s.
 void adopt_conventions(Architecture& a, Framework from, const std::string& variant = "");
 /// Padding, batch norm and input scaling in one line, for people.
 std::string conventions_text(const Architecture& a);

@@ -20,9 +20,7 @@ const std::vector<Architecture>& networks() {
     std::sort(files.begin(), files.end());
     std::vector<Architecture> read;
     for (const auto& file : files) {
-      YAML::Node config = load_config(file);
-      config.remove("search");  // of a search, the base network
-      read.push_back(read_architecture(config, file));
+      read.push_back(read_architecture(load_config(file), file));
       read.back().name = file.stem();
     }
     return read;

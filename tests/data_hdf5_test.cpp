@@ -3,6 +3,7 @@
 #include <thread>
 
 #include "data/hdf5_dataset.h"
+#include "data/loader.h"
 #include "tests/data_test_util.h"
 
 namespace gm {
@@ -203,9 +204,9 @@ TEST(DataHdf5, BadFiles) {
   {
     Handle file = create(path);
     put(file, "images", H5T_NATIVE_UINT8, {3, 6, 8, 3}, pixels(3));
-    put(file, "ans", H5T_NATIVE_FLOAT, {3}, std::vector<float>(3));
+    put(file, "ans", H5T_NATIVE_FLOAT, {3}, std::vector<float>{0, 0.5f, 1});
   }
-  has(error(), "ans is not of an integer type");
+  has(error(), "ans is not of an integer type, and ans[1] = 0.500000 is not a whole number");
   {
     Handle file = create(path);
     put(file, "images", H5T_NATIVE_UINT8, {3, 6, 8, 3}, pixels(3));
@@ -243,6 +244,20 @@ TEST(DataHdf5, TruncatedFile) {
   EXPECT_ERROR(open_dataset(dir / "a.h5"), "a.h5: cannot open as HDF5: truncated file");
 }
 
+TEST(DataHdf5, LabelsMayBeWholeNumbersInFloatingPoint) {
+  TempDir dir;
+  {
+    Handle file = create(dir / "a.h5");
+    put(file, "images", H5T_NATIVE_UINT8, {3, 6, 8, 3}, pixels(3));
+    put(file, "ans", H5T_NATIVE_DOUBLE, {3}, std::vector<double>{2, -1, 0});
+  }
+  const auto data = open_dataset(dir / "a.h5");
+  EXPECT_EQ(data->classes().size(), 3u);
+  EXPECT_EQ(data->label(0), 2);
+  EXPECT_EQ(data->label(1), -1);
+  EXPECT_EQ(data->label(2), 0);
+}
+
 TEST(DataHdf5, ScratchWithoutAPlaceIsExplained) {
   TempDir dir;
   {
@@ -254,6 +269,15 @@ TEST(DataHdf5, ScratchWithoutAPlaceIsExplained) {
   std::string old = before ? before : "";
   ::setenv("TMPDIR", (dir / "nowhere").c_str(), 1);
   EXPECT_ERROR(open_dataset(dir / "a.h5")->read(0), "cannot create a scratch file");
+  // No fault of the images: those who skip bad ones must not skip these.
+  int skipped = 0;
+  LoaderConfig config{.batch = 4, .transform = {.size = 8}, .skip_bad = true};
+  config.on_bad = [&](int64_t, const std::string&) { ++skipped; };
+  Loader loader(open_dataset(dir / "a.h5"), {0, 1, 2, 3, 4, 5}, config);
+  loader.start_epoch(0, 0);
+  HostBatch batch;
+  EXPECT_ERROR(loader.next(batch), "cannot create a scratch file");
+  EXPECT_EQ(skipped, 0);
   before ? ::setenv("TMPDIR", old.c_str(), 1) : ::unsetenv("TMPDIR");
 }
 

@@ -162,6 +162,63 @@ TEST(Import, ConventionsFollowTheSource) {
             "padding same, batch norm epsilon 0.001, input scaling " + imagenet);
 }
 
+// Means and deviations of timm 1.0's pretrained configurations.
+TEST(Import, TimmsNamesDecideTheScaling) {
+  auto halves = [](const std::string& name) {
+    Architecture a = narrow();
+    adopt_conventions(a, Framework::timm, name);
+    return a.mean == std::vector<double>(3, 127.5) && a.std == a.mean;
+  };
+  for (const char* name : {"tf_efficientnetv2_m", "tf_efficientnetv2_xl.in21k", "tf_efficientnetv2_b3",
+                           "tf_efficientnetv2_b3.in21k_ft_in1k", "tf_efficientnet_b0.ap_in1k",
+                           "efficientnet_b0.ra4_e3600_r224_in1k", "efficientnet_b1",
+                           "efficientnet_b2_pruned.in1k", "tf_efficientnet_lite0.in1k", "tf_efficientnet_es"})
+    EXPECT_TRUE(halves(name)) << name;
+  for (const char* name :
+       {"tf_efficientnetv2_b3.in1k", "tf_efficientnetv2_b0", "efficientnet_b0", "efficientnet_b0.ra_in1k",
+        "efficientnet_b1.ft_in1k", "tf_efficientnet_b0.ns_jft_in1k", "mobilenetv2_100"})
+    EXPECT_FALSE(halves(name)) << name;
+  for (const char* name : {"efficentnet_b0", "tf_resnet50"})
+    expect_parts(message([&] { halves(name); }), {std::string("'") + name + "'"});
+}
+
+TEST(Import, AConfigurationIsTakenForTheTimmModelOfItsBlocks) {
+  auto taken = [](const std::string& name, const std::vector<std::string>& sets = {}) {
+    const std::string file = std::string(GM_SOURCE_DIR) + "/models/" + name + ".yaml";
+    return timm_model_of(read_architecture(load_config(file, sets), file));
+  };
+  EXPECT_EQ(taken("effv2s"), "tf_efficientnetv2_s");
+  EXPECT_EQ(taken("effv2s_cbam", {"model.padding=symmetric"}), "efficientnetv2_s");
+  EXPECT_EQ(taken("effv2b0"), "tf_efficientnetv2_b0");
+  EXPECT_EQ(taken("effv2b3"), "tf_efficientnetv2_b3");
+  EXPECT_EQ(taken("efficientnet_b0"), "tf_efficientnet_b0");
+  EXPECT_EQ(taken("efficientnet_b0", {"model.padding=symmetric"}), "efficientnet_b0");
+  EXPECT_EQ(taken("mobilenetv2"), "mobilenetv2_100");
+}
+
+// Keras's EfficientNet keeps its scaling in the file, as new networks have it, adapted, or as published.
+TEST(Import, KerasNormalizationDecidesTheScaling) {
+  Architecture plain = narrow();
+  const Imported network = import_weights(read_safetensors(kFolder + "torchvision_v2.safetensors"),
+                                          Framework::torchvision, plain, false);
+  const TensorFile keras = export_weights(network.tensors, plain, Framework::keras);
+  auto scaling = [&](const std::vector<float>& mean, const std::vector<float>& variance, bool numbered) {
+    TensorFile file = keras;
+    file.tensors[numbered ? "normalization/0" : "normalization/mean"] = StoredTensor::of({3}, mean);
+    file.tensors[numbered ? "normalization/1" : "normalization/variance"] = StoredTensor::of({3}, variance);
+    Architecture a = narrow();
+    adopt_conventions(a, Framework::keras);
+    const Imported imported = import_weights(file, Framework::keras, a, false);
+    EXPECT_TRUE(imported.unused.empty());
+    return conventions_text(a);
+  };
+  const std::string start = "padding same, batch norm epsilon 0.001, input scaling ";
+  EXPECT_EQ(scaling({0, 0, 0}, {1, 1, 1}, false), start + "(x - 0) / 255");
+  EXPECT_EQ(scaling({0.5f, 0.5f, 0.5f}, {0.25f, 0.25f, 0.25f}, true), start + "(x - 127.5) / 127.5");
+  EXPECT_EQ(scaling({0.485f, 0.456f, 0.406f}, {0.229f, 0.224f, 0.225f}, false),
+            start + "(x - (123.675, 116.28, 103.53)) / (58.395, 57.12, 57.375)");
+}
+
 TEST(Import, MissingAndMisshapenTensorsAreNamed) {
   const TensorFile good = read_safetensors(kFolder + "torchvision_v2.safetensors");
   auto import = [&](const TensorFile& file, bool allow = false, Architecture a = narrow()) {

@@ -106,6 +106,7 @@ TEST_F(Cli, HelpSucceedsAndUsageErrorsExitWithTwo) {
     expect_failure(run(tool, {"--no-such-option"}), 2, {"--help"});
   }
   expect_failure(run("gm_data", {"synth"}), 2, {"--out"});
+  expect_failure(run("gm_bench", {"--op", "no_such_op"}), 2, {"no_such_op"});
   expect_failure(run("gm_data", {"synth", "--out", out, "--count", "0"}), 2, {"--count"});
   expect_failure(run("gm_data", {"synth", "--out", out, "--classes", "gz6"}), 2, {"gz5"});
   expect_failure(infer({good, "--device", "gpu"}), 2, {"--device", "cuda:INDEX"});
@@ -314,6 +315,8 @@ TEST_F(Cli, Configurations) {
   expect_failure(run("gm_model", {config, "--set", "model.stagse=1"}), 1, {"(--set)", "'stages'"});
   expect_failure(run("gm_model", {config, "--set", "model.se="}), 1, {"--set model.se=", "no value"});
   expect_failure(run("gm_model", {config, "--set", "recipe=paper"}), 1, {config, "no recipes", "'paper'"});
+  expect_failure(run("gm_model", {config, "--set", "recipe="}), 1, {"--set recipe=", "no value"});
+  expect_failure(run("gm_model", {config, "--set", "model.batch_norm.epsilon=0"}), 1, {"range [1e-12, 1]"});
 }
 
 TEST_F(Cli, BatchLargerThanTheData) {

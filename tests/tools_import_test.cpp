@@ -53,6 +53,26 @@ TEST(ModelWeights, AnImportedFileNeedsNothingElse) {
                   want[static_cast<size_t>(i * 5 + c)], 2e-6);
 }
 
+TEST(ModelWeights, WhatIsTakenForGrantedIsPrintedAndTheScalingMayBeGiven) {
+  TempDir dir;
+  const std::string model = dir / "model.safetensors", timm = dir / "timm.safetensors";
+  expect_success(import(kFolder + "torchvision_v2.safetensors", "torchvision", model));
+  expect_success(run("gm_model", {"export", model, "--to", "timm", "--out", timm}));
+  const Ran guessed = import(timm, "timm", model);
+  expect_success(guessed);
+  EXPECT_NE(
+      guessed.out.find("input scaling (x - 127.5) / 127.5, as timm's tf_efficientnetv2_s (--timm-model"),
+      std::string::npos)
+      << guessed.out;
+  const Ran given =
+      import(timm, "timm", model,
+             {"--timm-model", "efficientnetv2_s", "--set", "input.scaling={mean: 0, std: 255}"});
+  expect_success(given);
+  EXPECT_EQ(given.out.find("as timm's"), std::string::npos);
+  EXPECT_EQ(read_model(model).architecture.std, std::vector<double>(3, 255));
+  EXPECT_FALSE(read_model(model).architecture.same_padding);
+}
+
 TEST(ModelWeights, ExportAndImportGiveTheSameTensors) {
   TempDir dir;
   const std::string model = dir / "model.safetensors", out = dir / "out.safetensors",
@@ -81,6 +101,9 @@ TEST(ModelWeights, WrongFilesAndOptions) {
   expect_failure(import(kFolder + "torchvision_v2.safetensors", "timm", out), 1,
                  {"torchvision_v2.safetensors", "conv_stem.weight", "missing"});
   expect_failure(import(keras, "keras", out, {"--set", "model.se=0.5"}), 1, {keras, "se_reduce", "shape"});
+  expect_failure(
+      import(kFolder + "torchvision_v2.safetensors", "timm", out, {"--timm-model", "efficentnet_b0"}), 1,
+      {"efficentnet_b0"});
   expect_failure(import(keras, "keras", out, {"--timm-model", "efficientnetv2_s"}), 1, {"--timm-model"});
   expect_failure(import(keras, "caffe", out), 2, {"--from"});
   expect_failure(run("gm_model", {"import", keras, "--from", "keras"}), 2, {"--"});

@@ -275,7 +275,7 @@ TEST_F(Search, ImpossibleSettingsAreOneLine) {
                  {"file/a", "cannot create the run folder"});
   expect_failure(test::run("gm_search", {"run", config, "--data", data, "--out", dir / "none", "--resume"}),
                  1, {"no search to resume"});
-  expect_failure(test::run("gm_search", {"run", config, "--data", data}), 1, {"--out"});
+  expect_failure(test::run("gm_search", {"run", config, "--data", data}), 2, {"--out"});
   expect_failure(test::run("gm_search", {}), 2, {"subcommand"});
   expect_failure(test::run("gm_search", {"rnu"}), 2, {"'rnu' is not a subcommand; there are run, "});
 

@@ -375,7 +375,40 @@ TEST_F(Train, ResumeRefusesWhatIsNotItsCheckpoint) {
   fails({}, {file, "optimizer/moment1"});
   fs::remove(file);
   expect_failure(test::run("gm_train", arguments("a", {"--resume"})), 1, {"no last.safetensors"});
-  expect_failure(test::run("gm_train", {config, "--data", data, "--resume"}), 1, {"--out"});
+  expect_failure(test::run("gm_train", {config, "--data", data, "--resume"}), 2, {"--out"});
+}
+
+// What a run at its end is resumed with cannot act: config.yaml stays what the weights were trained by.
+TEST_F(Train, ARunAtItsEndKeepsItsConfiguration) {
+  train("a");
+  const std::string begun = test::read_text(dir / "a/config.yaml");
+  for (const std::vector<std::string>& more : {std::vector<std::string>{"--set", "optimizer.lr=0.5"},
+                                               {"--epochs", "1"},
+                                               {"--set", "train.freeze=[stem]"}}) {
+    std::vector<std::string> args = arguments("a", {"--resume"});
+    args.insert(args.end(), more.begin(), more.end());
+    expect_failure(test::run("gm_train", args), 1, {dir / "a", "has ended after 2 epochs", "changed: "});
+    EXPECT_EQ(test::read_text(dir / "a/config.yaml"), begun);
+  }
+  train("a", {"--resume", "--set", "data.workers=1"});  // acts on no step
+  train("a", {"--resume", "--epochs", "3", "--set", "optimizer.lr=0.5"});
+  EXPECT_NE(test::read_text(dir / "a/config.yaml"), begun);
+  EXPECT_EQ(CsvTable(dir / "a/metrics.csv").rows(), 3);
+}
+
+// Classification beside a run must not cost the run.
+TEST_F(Train, PredictionsDoNotReplaceFilesOfTheRun) {
+  train("a", {"--epochs", "1"});
+  for (const char* file : {"config.yaml", "split.csv", "metrics.csv", "log.txt"}) {
+    const std::string path = dir / (std::string("a/") + file), before = test::read_text(path);
+    for (const std::string& model : {std::string(dir / "a"), dir / "a/best.safetensors"}) {
+      expect_failure(test::run("gm_infer", {data, "--model", model, "--device", "cpu", "--out", path}), 1,
+                     {path, "is an input"});
+      EXPECT_EQ(test::read_text(path), before);
+    }
+  }
+  expect_success(test::run(
+      "gm_infer", {data, "--model", dir / "a", "--device", "cpu", "--out", dir / "a/scores.csv", "--quiet"}));
 }
 
 // The last step of an epoch may spoil the weights: its loss was formed before.

@@ -61,6 +61,8 @@ int run_tool(CLI::App& app, int argc, char** argv, const std::function<void()>& 
   } catch (const CLI::ParseError& e) {
     if (e.get_exit_code() == 0) return app.exit(e);  // --help
     return report(wrong_arguments(app, e, argc, argv) + " (see " + name + " --help)", 2);
+  } catch (const UsageError& e) {
+    return report(e.what() + (" (see " + name + " --help)"), 2);
   } catch (const std::bad_alloc&) {
     return report("out of memory", 1);
   } catch (const std::exception& e) {

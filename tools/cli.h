@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "kernels/common/error.h"
+
 namespace CLI {
 class App;
 class Option;
@@ -14,6 +16,11 @@ class Option;
 namespace gm {
 
 class Device;
+
+/// Arguments that do not go together: a usage error that only the body finds.
+struct UsageError : Error {
+  using Error::Error;
+};
 
 /// Parses the arguments and runs the body. Returns 0 on success and for --help, 2 after a usage error, 1
 /// after a failure; each error is one line on standard error, starting with the tool's name.

@@ -103,7 +103,8 @@ ComparedNetwork read_evaluation(const std::string& path) {
     n.record = training_record_of(j.value("weights", j.at("model").get<std::string>()));
     n.ids = evaluated_ids((fs::path(file).parent_path() / "predictions.csv").string());
   } catch (const nlohmann::json::exception& e) {
-    fail(file + ": not written by gm_eval of this version: " + e.what());
+    const std::string why = e.what();  // "[json.exception.out_of_range.403] key 'name' not found"
+    fail(file + ": not written by gm_eval of this version: " + why.substr(why.find("] ") + 2));
   }
   return n;
 }

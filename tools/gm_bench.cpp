@@ -96,7 +96,6 @@ void print_case(const Arguments& a, const Ceilings& ceilings, const TimedCase& t
 
 // The cases an op lists for itself, at real shapes.
 void bench_listed(Device& device, const Arguments& a) {
-  if (!a.op.empty()) find_op(a.op);  // throws, naming the op
   const Ceilings ceilings = print_ceilings(device, a);
   ColdTimer timer(device, a.seconds);
   for (const OpDef* op : all_ops()) {
@@ -124,7 +123,6 @@ ModelBenchOptions options_of(const Arguments& a) {
 
 // The ops of whole networks.
 void bench_networks(Device& device, const Arguments& a) {
-  if (!a.op.empty()) find_op(a.op);
   std::vector<Architecture> networks;
   for (const std::string& file : a.ops)
     networks.push_back(read_architecture(load_config(file, a.sets), file));
@@ -213,7 +211,11 @@ int main(int argc, char** argv) {
       "95th percentile, bytes and FLOPs from each op's cost, shares of the measured copy bandwidth and of "
       "the roof."};
   Arguments a;
-  app.add_option("--op", a.op, "one op only");
+  app.add_option("--op", a.op, "one op only")->check([](const std::string& name) {
+    const auto ops = all_ops();
+    const bool known = std::any_of(ops.begin(), ops.end(), [&](const OpDef* op) { return op->name == name; });
+    return known ? std::string() : "unknown op '" + name + "'; --list names all";
+  });
   app.add_flag("--list", a.list, "list the ops");
   auto* model = app.add_option("--model", a.model, "time a network: model YAML");
   auto* ops =

@@ -107,6 +107,8 @@ void info(const Options& o) {
     try {
       gm::Image image = data->read(k * n / std::min(n, kSample));
       ++sizes[fmt::format("{}x{}", image.width, image.height)];
+    } catch (const gm::MachineError&) {
+      throw;
     } catch (const gm::Error& error) {
       if (bad++ == 0) first_bad = error.what();
     }

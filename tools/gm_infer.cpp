@@ -6,6 +6,7 @@
 
 #include "data/checked_jpegs.h"
 #include "tools/classify.h"
+#include "tools/run_folder.h"
 
 namespace {
 
@@ -89,6 +90,7 @@ std::shared_ptr<JpegDecoder> open_jpegs(const Arguments& args, Device& device, i
 
 void infer(const Arguments& args) {
   keep_inputs(args.out, args.inputs);
+  keep_inputs(args.out, run_files(args.model));
   const ModelFile model = read_model(args.model);
   auto device = open_device(args.device, {.threads = args.threads});
   Inputs inputs(args.inputs, nullptr);

@@ -92,7 +92,8 @@ Arguments stage_arguments(const Arguments& args, size_t k) {
     const size_t start = set.find_first_not_of(' ');
     if (start == std::string::npos) continue;
     set.erase(0, start);
-    if (const std::string problem = check_assignment(set); !problem.empty()) fail("--stage: " + problem);
+    if (const std::string problem = check_assignment(set); !problem.empty())
+      throw UsageError("--stage: " + problem);
     for (const char* fixed : {"data.", "train.seed", "train.init", "recipe="})
       if (set.rfind(fixed, 0) == 0) fail("--stage: " + set + " must be the same in all stages; use --set");
     a.sets.push_back(set);
@@ -141,7 +142,7 @@ void train_stages(const Arguments& args, Device& device, const std::string& runs
 void train(Arguments args) {
   TrainJob job = make_job(args, args.resume);
   if (args.out.empty()) {
-    if (args.resume) fail("--resume needs --out DIR, the run folder to continue");
+    if (args.resume) throw UsageError("--resume needs --out DIR, the run folder to continue");
     const std::time_t now = std::time(nullptr);
     char stamp[32];
     std::strftime(stamp, sizeof stamp, "%Y%m%d-%H%M%S", std::localtime(&now));

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <memory>
 
 #include "data/keras_weights.h"
@@ -10,6 +11,7 @@
 #include "layers/import.h"
 #include "tools/cli.h"
 #include "tools/model_file.h"
+#include "tools/run_folder.h"
 
 namespace gm {
 
@@ -32,18 +34,28 @@ std::string first_few(const std::vector<std::string>& names) {
   return names.size() > 5 ? text + ", ..." : text;
 }
 
+/// Whether one of the --set is of this key, of one below it or of a section that holds it.
+bool given(const std::vector<std::string>& sets, const std::string& key) {
+  return std::any_of(sets.begin(), sets.end(), [&](const std::string& set) {
+    const std::string of = set.substr(0, set.find('='));
+    return of == key || of.starts_with(key + ".") || key.starts_with(of + ".");
+  });
+}
+
 void import_model(const Arguments& a) {
   keep_inputs(a.out, {a.file, a.config});
   const Framework from = framework_named(a.framework);
   const YAML::Node config = load_config(a.config, a.sets);
   Architecture architecture = read_architecture(config, a.config);
   if (!a.variant.empty() && from != Framework::timm) fail("--timm-model belongs to --from timm");
+  const Architecture configured = architecture;
   adopt_conventions(architecture, from, a.variant);
   install_cpu_kernels();
   const bool hdf5 = from == Framework::keras && !a.file.ends_with(".safetensors");
   TensorFile source = hdf5 ? read_keras_weights(a.file) : read_safetensors(a.file);
   Imported imported = import_weights(std::move(source), from, architecture, a.allow_missing_head,
                                      static_cast<uint64_t>(a.seed));
+  if (given(a.sets, "input.scaling")) architecture.mean = configured.mean, architecture.std = configured.std;
   imported.tensors.metadata = model_metadata(architecture, config["augment"]);
   imported.tensors.metadata["source"] = a.framework;
   write_safetensors(a.out, imported.tensors);
@@ -53,14 +65,17 @@ void import_model(const Arguments& a) {
   if (!imported.fresh.empty())
     fmt::print("{} tensors are not in {} and start from fresh values: {}\n", imported.fresh.size(), a.file,
                first_few(imported.fresh));
-  fmt::print("{}: {}, {} classes, {} tensors; {}\n", a.out, architecture.name, architecture.classes,
-             imported.tensors.tensors.size(), conventions_text(architecture));
+  const bool guessed = from == Framework::timm && a.variant.empty();
+  fmt::print(
+      "{}: {}, {} classes, {} tensors; {}{}\n", a.out, architecture.name, architecture.classes,
+      imported.tensors.tensors.size(), conventions_text(architecture),
+      guessed ? fmt::format(", as timm's {} (--timm-model for another)", timm_model_of(configured)) : "");
 }
 
 void export_model(const Arguments& a) {
   const Framework to = framework_named(a.framework);
   const ModelFile model = read_model(a.file);
-  keep_inputs(a.out, {model.path, a.file + "/last.safetensors"});
+  keep_inputs(a.out, run_files(a.file));
   install_cpu_kernels();
   TensorFile out = export_weights(model.tensors, model.architecture, to);
   if (to == Framework::timm) out.metadata["format"] = "pt";
@@ -85,8 +100,8 @@ std::function<bool()> declare_weight_commands(CLI::App& app) {
       ->required()
       ->check(check_weight_file);
   import->add_option("--timm-model", a->variant,
-                     "timm's name of the model, which decides padding, epsilon and input scaling (default: "
-                     "efficientnetv2_s when the configuration pads symmetrically, else tf_efficientnetv2_s)");
+                     "timm's name of the model, with or without its tag, which decides padding, epsilon and "
+                     "input scaling (default: by the configuration; what is taken is printed)");
   import->add_flag("--allow-missing-head", a->allow_missing_head,
                    "classifier, hidden layer and attention may be missing and start from fresh values");
   import->add_option("--seed", a->seed, "of the fresh values")->check(check_not_negative);

@@ -15,8 +15,13 @@ bool begins(const std::string& key, const std::vector<std::string>& prefixes) {
   return std::any_of(prefixes.begin(), prefixes.end(), [&](const auto& p) { return key.starts_with(p); });
 }
 
+/// Of where and how fast images are read.
+bool of_place(const std::string& key) {
+  return begins(key, {"data.path", "data.workers", "data.cache_mib", "train.init"});
+}
+
 bool may_change(const std::string& key, MayChange may) {
-  if (begins(key, {"data.path", "data.workers", "data.cache_mib", "train.init"})) return true;
+  if (of_place(key)) return true;
   // The weights' shape and meaning, which images are whose, and where in an epoch a checkpoint stands.
   return may == MayChange::recipe && !begins(key, {"model.", "input.", "augment.", "data.", "train.batch",
                                                    "train.seed", "optimizer.name", "optimizer.accumulate"});
@@ -71,6 +76,7 @@ std::vector<std::string> take_up_config(TrainJob& job, const std::string& file, 
           "{}: {} is {} there and {} here; resume the run with its own settings, or begin another", file, key,
           was, is));
     set_key(begun, key, value, file);
+    job.learns_otherwise |= !of_place(key) && key != "train.restore_best";
     changes.push_back(fmt::format("changed: {} from {} to {}", key, was, is));
   }
   job.yaml = begun;

@@ -26,6 +26,16 @@ RunFolder::RunFolder(const std::string& path, bool resume) : path_(path) {
       fail(path + ": already holds a run (" + sign + "); continue it with --resume or choose another --out");
 }
 
+std::vector<std::string> run_files(const std::string& model) {
+  std::error_code none;
+  const fs::path folder = fs::is_directory(model, none) ? fs::path(model) : fs::path(model).parent_path();
+  std::vector<std::string> files{model};
+  for (const char* name :
+       {"config.yaml", "split.csv", "metrics.csv", "log.txt", "last.safetensors", "best.safetensors"})
+    files.push_back((folder / name).string());
+  return files;
+}
+
 FolderLock hold_run(const std::string& folder) {
   FolderLock hold(folder, false, "log.txt");
   if (!hold.held()) fail(folder + ": another process is at work on this run");

@@ -4,6 +4,7 @@
 #include <fstream>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "engine/folder_lock.h"
 
@@ -19,6 +20,9 @@ class RunFolder {
  private:
   std::string path_;
 };
+
+/// The files of the run whose folder, or whose weights, `model` is: what no output may replace.
+std::vector<std::string> run_files(const std::string& model);
 
 /// A hold on the run in `folder` for the process that writes to it, by its log.txt. Throws gm::Error when
 /// another process has it.

@@ -40,8 +40,11 @@ std::shared_ptr<Dataset> open_training_data(const RunConfig& run, const std::str
   if (classes == 0) fail(run.data_path + ": has no labels (a column label or class)");
   if (classes == 1) fail(run.data_path + ": " + one_class);
   if (static_cast<int>(classes) != run.architecture.classes)
-    fail(fmt::format("{}: has {} classes, the model {}; use --set model.classes={}", run.data_path, classes,
-                     run.architecture.classes, classes));
+    fail(fmt::format("{}: has {} classes, the model {}; use --set model.classes={}{}", run.data_path, classes,
+                     run.architecture.classes, classes,
+                     static_cast<int>(classes) < run.architecture.classes
+                         ? ", or name all with model.class_names if some have no image here"
+                         : ""));
   check_files(*data);
   return data;
 }
@@ -137,7 +140,7 @@ class TrainingRun {
     }
     const RunFolder folder(job_.out, job_.resume);
     const FolderLock hold = hold_run(job_.out);
-    if (job_.resume) trainer_->resume();
+    if (job_.resume) take_up();
     if (!job_.resume) write_split(folder.file("split.csv"), *data(), split_);
     if (!job_.resume || !job_.changes.empty())
       write_file_atomic(folder.file("config.yaml"), config_text(job_.yaml));
@@ -164,6 +167,15 @@ class TrainingRun {
   }
 
  private:
+  /// The last checkpoint. A run at its end keeps the configuration that it was trained by.
+  void take_up() {
+    trainer_->resume();
+    if (trainer_->ended() && job_.learns_otherwise)
+      fail(
+          fmt::format("{}: has ended after {} epochs and would not train on ({}); train.epochs or "
+                      "train.patience must be larger",
+                      job_.out, trainer_->epochs_done(), fmt::join(job_.changes, "; ")));
+  }
   const std::shared_ptr<const Dataset>& data() const { return cache_->data(); }
   uint64_t seed() const { return static_cast<uint64_t>(run_.train.seed); }
 

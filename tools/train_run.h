@@ -21,6 +21,7 @@ struct TrainJob {
   std::vector<std::string> changes;  // of a resumed run's configuration, a line each for the log
   std::string resume_with;           // command line for the message after an interruption
   bool resume = false, quiet = false;
+  bool learns_otherwise = false;  // some of the changes act on steps to come
 };
 
 /// The labelled data of a configuration. Names that model.class_names gives are met by name, or name the

@@ -10,7 +10,18 @@ namespace gm {
 
 AugmentSample place_sample(int width, int height, const Affine& affine, double ratio_x, double ratio_y,
                            Border border, int size) {
-  const auto whole_step = [](double ratio) { return ratio > 4 ? static_cast<int32_t>(ratio / 2) : 1; };
+  const bool turned = affine.xy != 0 || affine.yx != 0;
+  const auto whole_step = [turned](double ratio, double start) {
+    if (ratio <= kMaxTaps) return 1;
+    const auto half = static_cast<int32_t>(ratio / 2);
+    const auto near_whole = [](double v) { return std::abs(v - std::round(v)) < 1e-6; };
+    if (turned || !near_whole(ratio) || !near_whole(start)) return half;
+    // Of 5, 7, 9 ...: the least that divides it, so that the mean is of whole window pixels.
+    const auto whole = static_cast<int32_t>(std::round(ratio));
+    for (int32_t step = half; step <= whole; ++step)
+      if (whole % step == 0) return step;
+    return half;
+  };
   const auto taps_for = [](double ratio) {
     return std::clamp(static_cast<int32_t>(std::ceil(ratio - 1e-6)), 1, kMaxTaps);
   };
@@ -18,8 +29,8 @@ AugmentSample place_sample(int width, int height, const Affine& affine, double r
   s.width = width;
   s.height = height;
   s.border = border;
-  s.step_x = whole_step(ratio_x);
-  s.step_y = whole_step(ratio_y);
+  s.step_x = whole_step(ratio_x, affine.x0);
+  s.step_y = whole_step(ratio_y, affine.y0);
   const double x1 = affine.x0 + std::min(0.0, affine.xx * size) + std::min(0.0, affine.xy * size);
   const double x2 = affine.x0 + std::max(0.0, affine.xx * size) + std::max(0.0, affine.xy * size);
   const double y1 = affine.y0 + std::min(0.0, affine.yx * size) + std::min(0.0, affine.yy * size);

@@ -56,8 +56,9 @@ constexpr int kMaxTaps = 4;
 
 /// The geometry of a sample, without colour and offset. ratio_x and ratio_y are the source pixels per output
 /// pixel along each axis; taps are ceil(ratio) a side. That is bilinear interpolation at ratio <= 1, exact
-/// area averaging at whole ratios without rotation, and area averaging up to sampling elsewhere. Above a
-/// ratio of 4 whole source pixels are averaged first, so that the cost stays bounded.
+/// area averaging at whole ratios without rotation, from whole source pixels on, and area averaging up to
+/// sampling elsewhere. Above a ratio of 4 whole source pixels are averaged first, so that the cost stays
+/// bounded.
 AugmentSample place_sample(int width, int height, const Affine& affine, double ratio_x, double ratio_y,
                            Border border, int size);
 

@@ -10,6 +10,12 @@ struct Error : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
+/// A failure of the machine and not of what it was given: no memory, no room. What skips bad inputs must not
+/// skip it.
+struct MachineError : Error {
+  using Error::Error;
+};
+
 [[noreturn]] inline void fail(const std::string& message) { throw Error(message); }
 
 /// Internal contract of a kernel or a graph; names file and line because a user cannot act on it.

@@ -14,15 +14,24 @@
 namespace gm::GM_BACKEND_NS {
 
 #ifdef __CUDACC__
+/// Of a block on the current device, when its launch asks for it.
+inline size_t most_shared_bytes() {
+  thread_local int asked = -1;
+  thread_local size_t most = 0;
+  int device = 0, bytes = 0;
+  check_launch(cudaGetDevice(&device), "(its shared memory)", __FILE__, __LINE__);
+  if (device == asked) return most;
+  check_launch(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device),
+               "(its shared memory)", __FILE__, __LINE__);
+  most = static_cast<size_t>(bytes), asked = device;
+  return most;
+}
 /// True where a call is to be done by the joint kernels rather than by the two steps. key: all of the call in
 /// one line, for the file of plans; shared_bytes: that a block of the joint kernels takes; apart, joint: the
 /// call done either way.
 template <class Apart, class Joint>
 bool joint_pays(const OpCall& c, const std::string& key, size_t shared_bytes, Apart apart, Joint joint) {
-  int device = 0, most = 0;
-  cudaGetDevice(&device);
-  cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
-  if (shared_bytes > static_cast<size_t>(most)) return false;
+  if (shared_bytes > most_shared_bytes()) return false;
   CudaLibraries* const libraries = c.ctx.libraries;
   if (!libraries) return true;
   if (!libraries->choices.find(key) && (!libraries->timing || being_captured(c.ctx.stream))) return false;

@@ -108,8 +108,9 @@ void launch(const char* name, const char* file, int line, void (*kernel)(P...), 
   config.attrs = &overlap;
   config.numAttrs = launches_overlap(name, file, line, code) ? 1 : 0;
   void* parameters[] = {&args..., nullptr};  // of exactly the kernel's types; never empty
-  cudaLaunchKernelExC(&config, code, parameters);
-  check_launch(cudaGetLastError(), name, file, line);
+  const cudaError_t status = cudaLaunchKernelExC(&config, code, parameters);
+  if (status != cudaSuccess) (void)cudaGetLastError();  // reported here, it is nobody else's
+  check_launch(status, name, file, line);
 }
 
 /// Blocks of `kernel`, of so many threads and without dynamic shared memory, that a multiprocessor of the

@@ -251,7 +251,7 @@ void search(Arguments args) {
   const std::string text = config_text(yaml);
   const SearchConfig config = read_search_config(yaml, args.config);
   if (config.run.data_path.empty()) fail("no data: give --data PATH or data.path in " + args.config);
-  if (args.out.empty()) fail("--out DIR is required: the folder of the search");
+  if (args.out.empty()) throw UsageError("--out DIR is required: the folder of the search");
   const CandidateOptions options{
       .jobs = args.jobs, .threads = args.threads, .device = args.device, .quiet = args.quiet};
   find_trainer(options);
