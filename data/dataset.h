@@ -45,7 +45,7 @@ struct SkyColumns {
 struct OpenOptions {
   /// When set, for a model that knows its classes: label names are looked up here, and a name that is missing
   /// is an error. Integer labels count where the data or this list have no names; they must be below its
-  /// size. Otherwise classes come from the data.
+  /// size; without either, columns of their names count. Otherwise classes come from the data.
   std::vector<std::string> classes;
   /// False: labels are not read at all, so a catalog of another labelling can be classified.
   bool labels = true;

@@ -110,10 +110,36 @@ Labels renumbered_labels(const CsvTable& table, int column, int class_column,
   return labels;
 }
 
+/// A column for each class that the model knows, 1 in that of the row's class and 0 in the others. Votes and
+/// other shares are no labels of this kind.
+Labels one_hot_labels(const CsvTable& table, const std::vector<std::string>& given) {
+  Labels labels{std::vector<int>(table.rows(), -1), given};
+  std::vector<int> columns;
+  for (const std::string& name : given) columns.push_back(table.column(name));
+  for (int64_t r = 0; r < table.rows(); ++r) {
+    for (size_t k = 0; k < columns.size(); ++k) {
+      const std::string& cell = table.cell(r, columns[k]);
+      double value = 0;
+      if (unlabelled(cell)) continue;
+      if (!parse_double(cell, value) || (value != 0 && value != 1))
+        fail(table.where(r) + ": " + given[k] + " is \"" + cell + "\", neither 0 nor 1");
+      if (value == 0) continue;
+      if (labels.index[r] >= 0)
+        fail(table.where(r) + ": both " + given[labels.index[r]] + " and " + given[k] + " are 1");
+      labels.index[r] = static_cast<int>(k);
+    }
+  }
+  return labels;
+}
+
 /// `label` counts: names, or indices to which `class` gives the names. Alone, or beside an empty `label`,
 /// `class` does.
 Labels read_labels(const CsvTable& table, const OpenOptions& options) {
   const int label = table.column("label"), name = table.column("class");
+  const auto& given = options.classes;
+  if (options.labels && label < 0 && name < 0 && !given.empty() &&
+      std::all_of(given.begin(), given.end(), [&](const auto& c) { return table.column(c) >= 0; }))
+    return one_hot_labels(table, given);
   if (!options.labels || (label < 0 && name < 0))
     return {std::vector<int>(table.rows(), -1), options.classes};
   int64_t first = 0, value = 0;

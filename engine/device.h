@@ -82,6 +82,7 @@ class Device {
 struct DeviceOptions {
   int threads = 0;            // cpu: 0 = all processors of this process
   bool deterministic = true;  // cuda: refuse engines whose sums depend on timing
+  bool tf32 = false;          // cuda: the libraries' products of f32 tensors round their factors to 11 bits
 };
 
 /// "auto" ("cuda", or the CPU where no_cuda_reason() has one), "cpu", "cuda" (the first card), "cuda:1"; in

@@ -50,6 +50,7 @@ class CudaDevice : public Device {
     for (cudaStream_t* stream : {&stream_, &uploads_})
       check(cudaStreamCreateWithFlags(stream, cudaStreamNonBlocking), "cannot create a CUDA stream");
     libraries_ = make_cuda_libraries(index);
+    libraries_->tf32 = options.tf32;
     if (const std::string folder = plan_cache_folder(); !folder.empty()) {
       store_.emplace(folder, libraries_->origin);
       libraries_->choices = store_->read();

@@ -55,7 +55,7 @@ constexpr KindName schedule_name(ScheduleConfig::Kind kind) {
 /// Learning rate of optimizer step `step` (0-based) out of `total`, `warmup` of which are warm-up.
 double learning_rate(const ScheduleConfig& schedule, double lr, int64_t step, int64_t warmup, int64_t total);
 
-/// Bytes an Optimizer allocates.
+/// Bytes an Optimizer allocates on the processor; a card needs some kilobytes more for clip_norm.
 size_t optimizer_bytes(const OptimizerConfig& config, const ParameterTable& table);
 
 class Optimizer {

@@ -136,6 +136,25 @@ TEST(DataCatalog, LabelCountsAndClassNames) {
   EXPECT_EQ(gaps.open(model)->label(1), -1);
 }
 
+TEST(DataCatalog, AColumnForEachClass) {
+  const Names classes{"spiral", "round"};
+  Catalog c("id_str,round,spiral,weight\na,1,0,0.5\nb,0.0,1.0,2\n");
+  const auto data = c.open(classes);
+  EXPECT_EQ(data->classes(), classes);
+  EXPECT_EQ(data->label(0), 1);
+  EXPECT_EQ(data->label(1), 0);
+  EXPECT_TRUE(c.open()->classes().empty()) << "nobody says which columns are classes";
+  Catalog partly("id_str,round,spiral\na,0,0\nb,,1\n");
+  EXPECT_EQ(partly.open(classes)->label(0), -1);
+  EXPECT_EQ(partly.open(classes)->label(1), 0);
+  Catalog votes("id_str,round,spiral\na,0.8,0.2\nb,0,1\n");
+  EXPECT_ERROR(votes.open(classes), "labels.csv:2: spiral is \"0.2\", neither 0 nor 1");
+  Catalog both("id_str,round,spiral\na,0,1\nb,1,1\n");
+  EXPECT_ERROR(both.open(classes), "labels.csv:3: both spiral and round are 1");
+  Catalog first("id_str,label,round,spiral\na,spiral,1,0\n");
+  EXPECT_EQ(first.open(classes)->label(0), 0) << "label counts";
+}
+
 TEST(DataCatalog, UnlabelledAndPathOnly) {
   Catalog c("file_loc\nimages/a.jpg\n");
   auto data = c.open();

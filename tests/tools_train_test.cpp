@@ -235,6 +235,15 @@ TEST_F(Train, BalancedClassWeightsComeFromTheTrainingImages) {
                  {"class_weights", "balanced"});
 }
 
+TEST_F(Train, Tf32IsF32OnAProcessor) {
+  train("f32", {"--epochs", "1"});
+  train("tf32", {"--epochs", "1", "--set", "train.precision=tf32", "--set", "train.deterministic=false"});
+  expect_same_tensors(last("f32"), last("tf32"));
+  EXPECT_NE(test::read_text(dir / "tf32/log.txt").find("trainable), tf32"), std::string::npos);
+  expect_failure(test::run("gm_train", arguments("x", {"--set", "train.precision=f16"})), 1,
+                 {"precision", "f32, tf32, bf16"});
+}
+
 TEST_F(Train, RecomputationChangesNoBitAndMayBeSwitchedAtAResume) {
   train("whole");
   train("again", {"--set", "train.recompute=true"});

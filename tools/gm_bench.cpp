@@ -227,8 +227,8 @@ int main(int argc, char** argv) {
   app.add_option("--batch", a.batch, "of a network: batch size")
       ->capture_default_str()
       ->check(CLI::Range(1, 65536));
-  app.add_option("--precision", a.precision, "of a network: f32 or bf16")
-      ->check(CLI::IsMember({"f32", "bf16"}));
+  app.add_option("--precision", a.precision, "f32, tf32 (of a card's products) or, of a network, bf16")
+      ->check(CLI::IsMember({"f32", "tf32", "bf16"}));
   app.add_option(
          "--from-host", a.from_host,
          "with --model: classify 8-bit images of so many px a side from the host's memory, beside the "
@@ -259,7 +259,9 @@ int main(int argc, char** argv) {
       for (const OpDef* op : all_ops()) fmt::print("{:<20} {}\n", op->name, op->summary);
       return;
     }
-    auto device = open_device(a.device, {.threads = a.threads, .deterministic = !a.nondeterministic});
+    auto device = open_device(
+        a.device,
+        {.threads = a.threads, .deterministic = !a.nondeterministic, .tf32 = a.precision == "tf32"});
     if (a.from_host) return bench_from_host(*device, a);
     if (!a.model.empty()) return bench_model(*device, a);
     if (!a.ops.empty()) return bench_networks(*device, a);

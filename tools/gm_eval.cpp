@@ -47,9 +47,9 @@ void declare(CLI::App& app, Arguments& a) {
   app.add_flag("--speed", a.speed, "also time the network by batch size");
   app.add_flag("--strict", a.strict, "fail on the first unreadable image instead of skipping it");
   app.add_option("--batch", a.batch, "images per step")->capture_default_str()->check(CLI::Range(1, 65536));
-  app.add_option("--precision", a.precision, "f32 or bf16")
+  app.add_option("--precision", a.precision, "f32, tf32 (of a card's products) or bf16")
       ->capture_default_str()
-      ->check(CLI::IsMember({"f32", "bf16"}));
+      ->check(CLI::IsMember({"f32", "tf32", "bf16"}));
   add_device(app, a.device, a.threads);
   app.add_option("--seed", a.seed, "of the bootstrap and of --mc-dropout")
       ->capture_default_str()
@@ -218,7 +218,7 @@ SpeedRow time_batch(Device& device, const ModelFile& model, int64_t batch, bool 
 
 void evaluate(const Arguments& args) {
   const ModelFile model = read_model(args.model);
-  auto device = open_device(args.device, {.threads = args.threads});
+  auto device = open_device(args.device, {.threads = args.threads, .tf32 = args.precision == "tf32"});
   Evaluation e = describe(args, model, *device);
   const auto data = open_dataset(args.data, {.classes = e.classes});
   const Selection selection = select_rows(args, model, *data);

@@ -31,9 +31,9 @@ void declare(CLI::App& app, Arguments& a) {
   declare_passes(app, a.passes);
   app.add_flag("--strict", a.strict, "fail on the first unreadable image instead of skipping it");
   app.add_option("--batch", a.batch, "images per step")->capture_default_str()->check(CLI::Range(1, 65536));
-  app.add_option("--precision", a.precision, "f32 or bf16")
+  app.add_option("--precision", a.precision, "f32, tf32 (of a card's products) or bf16")
       ->capture_default_str()
-      ->check(CLI::IsMember({"f32", "bf16"}));
+      ->check(CLI::IsMember({"f32", "tf32", "bf16"}));
   add_device(app, a.device, a.threads);
   app.add_option("--decode", a.decode,
                  "where JPEG files are decoded: auto (on the card, where nvJPEG is found, files are many and "
@@ -92,7 +92,7 @@ void infer(const Arguments& args) {
   keep_inputs(args.out, args.inputs);
   keep_inputs(args.out, run_files(args.model));
   const ModelFile model = read_model(args.model);
-  auto device = open_device(args.device, {.threads = args.threads});
+  auto device = open_device(args.device, {.threads = args.threads, .tf32 = args.precision == "tf32"});
   Inputs inputs(args.inputs, nullptr);
   std::string no_jpegs;
   const std::shared_ptr<JpegDecoder> jpegs = open_jpegs(args, *device, inputs.files, no_jpegs);

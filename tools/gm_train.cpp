@@ -163,8 +163,9 @@ void train(Arguments args) {
   if (args.resume && args.stages.empty() && fs::exists(begun))
     job.changes = take_up_config(job, begun, args.folds ? MayChange::place : MayChange::recipe);
   // Everything is checked before the first file is written.
-  auto device =
-      open_device(args.device, {.threads = args.threads, .deterministic = job.run.train.deterministic});
+  auto device = open_device(
+      args.device,
+      {.threads = args.threads, .deterministic = job.run.train.deterministic, .tf32 = job.run.train.tf32});
   const std::string runs_on = device_line(*device, args.device);
   const auto data = open_training_data(job.run);
   job.run.architecture.class_names = data->classes();

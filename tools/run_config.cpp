@@ -58,7 +58,9 @@ TrainSettings read_train(Section s) {
   t.epochs = s.integer("epochs", t.epochs, 1, 1000000);
   t.batch = s.integer("batch", t.batch, 1, 1 << 20);
   t.seed = s.integer("seed", t.seed, 0, int64_t{1} << 53);
-  t.bf16 = s.text("precision", "f32", {"f32", "bf16"}) == "bf16";
+  const std::string precision = s.text("precision", "f32", {"f32", "tf32", "bf16"});
+  t.bf16 = precision == "bf16";
+  t.tf32 = precision == "tf32";
   t.label_smoothing = s.number("label_smoothing", t.label_smoothing, 0, 0.99);
   t.mixup = s.number("mixup", 0, 0, 1);
   t.cutmix = s.number("cutmix", 0, 0, 1);

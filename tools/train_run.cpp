@@ -219,7 +219,9 @@ class TrainingRun {
     log.line(fmt::format("model: {} at {} px, {} classes, {} parameters ({} trainable), {}",
                          run_.architecture.name, run_.architecture.input_size, run_.architecture.classes,
                          table_.total_count(), table_.trainable_count(),
-                         dtype_name(run_.train.bf16 ? DType::bf16 : DType::f32)));
+                         run_.train.bf16   ? "bf16"
+                         : run_.train.tf32 ? "tf32"
+                                           : "f32"));
     log.line(fmt::format("data: {} - {} training, {} validation, {} test images", run_.data_path,
                          split_.train.size(), split_.val.size(), split_.test.size()));
     if (job_.init)

@@ -200,7 +200,9 @@ class Arms {
 bool search_networks(const Arguments& args, const SearchConfig& config, const std::string& text) {
   // Everything is checked before the first file is written.
   const RunConfig& run = config.run;
-  auto device = open_device(args.device, {.threads = args.threads, .deterministic = run.train.deterministic});
+  auto device = open_device(
+      args.device,
+      {.threads = args.threads, .deterministic = run.train.deterministic, .tf32 = run.train.tf32});
   auto data = open_training_data(run, "has 1 class; a search needs at least two");
   const Split split = search_split(run, *data);
   const SearchSpace space = search_space(config, args.config);
