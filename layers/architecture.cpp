@@ -148,8 +148,7 @@ int round_layers(double layers) { return static_cast<int>(std::ceil(layers - 1e-
 
 Architecture read_architecture(const YAML::Node& config, const std::string& where) {
   Section root(config, "", where);
-  for (const char* other : {"recipe", "data", "augment", "optimizer", "schedule", "train", "search"})
-    root.has(other);  // they are read elsewhere
+  root.allow({"recipe", "data", "augment", "optimizer", "schedule", "train", "search"});
   for (const char* section : {"model", "input"})
     if (!root.has(section)) root.missing(section);
 

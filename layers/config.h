@@ -3,6 +3,7 @@
 #pragma once
 #include <yaml-cpp/yaml.h>
 
+#include <initializer_list>
 #include <set>
 #include <string>
 #include <vector>
@@ -16,6 +17,8 @@ class Section {
   Section(YAML::Node node, std::string path, std::string file);
 
   bool has(const std::string& key);
+  /// Keys that somebody else reads.
+  void allow(std::initializer_list<const char*> keys) { known_.insert(keys.begin(), keys.end()); }
   double number(const std::string& key, double fallback, double lo, double hi);
   int64_t integer(const std::string& key, int64_t fallback, int64_t lo, int64_t hi);
   bool flag(const std::string& key, bool fallback);

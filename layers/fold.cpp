@@ -68,23 +68,23 @@ class Folding {
 
   /// An MBConv or Fused-MBConv block that begins with this node, as one.
   bool whole_block(int i) {
-    if (const auto b = blocks_.from(i); b && blocks_.pays(*b, fusions_.every_block)) {
+    if (const auto b = blocks_.mbconv_from(i); b && blocks_.pays(*b, fusions_.every_block)) {
       std::vector<ValueId> in{r_.operand(blocks_.input(*b))};
       for (const Chain* c : {&b->expand, &b->depthwise, &b->project}) append_folded(in, *c);
       r_.append(in, b->se.layers(g_));
-      whole_block(i, "mbconv", blocks_.attrs(*b), in, b->project, b->nodes());
+      replace(i, "mbconv", blocks_.attrs(*b), in, b->project, b->nodes());
       return true;
     }
-    if (const auto b = blocks_.fused_from(i)) {
+    if (const auto b = blocks_.fused_mbconv_from(i)) {
       std::vector<ValueId> in{r_.operand(blocks_.input(*b))};
       for (const Chain* c : {&b->expand, &b->project}) append_folded(in, *c);
-      whole_block(i, "fused_mbconv", blocks_.attrs(*b), in, b->project, b->nodes());
+      replace(i, "fused_mbconv", blocks_.attrs(*b), in, b->project, b->nodes());
       return true;
     }
     return false;
   }
-  void whole_block(int i, const char* op, const Attrs& attrs, const std::vector<ValueId>& in,
-                   const Chain& project, const std::vector<int>& nodes) {
+  void replace(int i, const char* op, const Attrs& attrs, const std::vector<ValueId>& in,
+               const Chain& project, const std::vector<int>& nodes) {
     r_.bind(at(project.last()).out[0], r_.graph().add1(op, attrs, in, at(i).name));
     finished(nodes);
   }

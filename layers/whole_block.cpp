@@ -5,15 +5,15 @@
 
 namespace gm {
 
-std::vector<int> WholeBlock::nodes() const {
+std::vector<int> MbconvBlock::nodes() const {
   std::vector<int> list = se.nodes();
   for (const Chain* c : {&expand, &depthwise, &project})
     for (int n : c->nodes()) list.push_back(n);
   return list;
 }
 
-std::optional<WholeBlock> WholeBlocks::from(int node) const {
-  WholeBlock b;
+std::optional<MbconvBlock> WholeBlocks::mbconv_from(int node) const {
+  MbconvBlock b;
   int next = node;
   if (pointwise_conv2d(g_, node)) {
     b.expand = match_.from(node);
@@ -33,17 +33,17 @@ std::optional<WholeBlock> WholeBlocks::from(int node) const {
   return b;
 }
 
-ValueId WholeBlocks::input(const WholeBlock& b) const {
+ValueId WholeBlocks::input(const MbconvBlock& b) const {
   return g_.nodes()[(b.expand ? b.expand : b.depthwise).conv].in[0];
 }
 
-Attrs WholeBlocks::attrs(const WholeBlock& b) const {
+Attrs WholeBlocks::attrs(const MbconvBlock& b) const {
   return Attrs(g_.nodes()[b.depthwise.conv].attrs)
       .set("act", match_.act_of(b.depthwise))
       .set("residual", b.project.add >= 0);
 }
 
-bool WholeBlocks::pays(const WholeBlock& b, bool every) const {
+bool WholeBlocks::pays(const MbconvBlock& b, bool every) const {
   Specs in(11);
   in[0] = g_.spec(input(b));
   auto take = [&](int node, size_t weights, size_t bias) {
@@ -62,14 +62,14 @@ bool WholeBlocks::pays(const WholeBlock& b, bool every) const {
   return every ? mbconv_plan(s).has_value() : mbconv_pays(s);
 }
 
-std::vector<int> FusedBlock::nodes() const {
+std::vector<int> FusedMbconvBlock::nodes() const {
   std::vector<int> list = expand.nodes();
   for (int n : project.nodes()) list.push_back(n);
   return list;
 }
 
-std::optional<FusedBlock> WholeBlocks::fused_from(int node) const {
-  FusedBlock b;
+std::optional<FusedMbconvBlock> WholeBlocks::fused_mbconv_from(int node) const {
+  FusedMbconvBlock b;
   if (!match_.is(node, "conv2d") || pointwise_conv2d(g_, node)) return {};
   b.expand = match_.from(node);
   if (!b.expand || b.expand.add >= 0) return {};
@@ -88,7 +88,7 @@ std::optional<FusedBlock> WholeBlocks::fused_from(int node) const {
   return b;
 }
 
-Attrs WholeBlocks::attrs(const FusedBlock& b) const {
+Attrs WholeBlocks::attrs(const FusedMbconvBlock& b) const {
   return Attrs(g_.nodes()[b.expand.conv].attrs)
       .set("act", match_.act_of(b.expand))
       .set("residual", b.project.add >= 0);

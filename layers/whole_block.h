@@ -8,7 +8,7 @@
 namespace gm {
 
 /// The nodes of a block; expand and se may be empty.
-struct WholeBlock {
+struct MbconvBlock {
   Chain expand, depthwise, project;
   SqueezeExcite se;
 
@@ -16,7 +16,7 @@ struct WholeBlock {
 };
 
 /// The two convolutions of a Fused-MBConv block.
-struct FusedBlock {
+struct FusedMbconvBlock {
   Chain expand, project;
 
   std::vector<int> nodes() const;
@@ -27,17 +27,17 @@ class WholeBlocks {
   WholeBlocks(const Graph& g, const Matcher& match) : g_(g), match_(match) {}
 
   /// The MBConv block whose first node this is.
-  std::optional<WholeBlock> from(int node) const;
-  ValueId input(const WholeBlock& b) const;
-  Attrs attrs(const WholeBlock& b) const;
+  std::optional<MbconvBlock> mbconv_from(int node) const;
+  ValueId input(const MbconvBlock& b) const;
+  Attrs attrs(const MbconvBlock& b) const;
   /// Whether a card is expected to gain by it; every: whether it fits.
-  bool pays(const WholeBlock& b, bool every) const;
+  bool pays(const MbconvBlock& b, bool every) const;
 
   /// The Fused-MBConv block whose first node this is, if a card has a kernel for it as a whole. Whether that
   /// one is the faster is the clock's decision.
-  std::optional<FusedBlock> fused_from(int node) const;
-  ValueId input(const FusedBlock& b) const { return g_.nodes()[b.expand.conv].in[0]; }
-  Attrs attrs(const FusedBlock& b) const;
+  std::optional<FusedMbconvBlock> fused_mbconv_from(int node) const;
+  ValueId input(const FusedMbconvBlock& b) const { return g_.nodes()[b.expand.conv].in[0]; }
+  Attrs attrs(const FusedMbconvBlock& b) const;
 
  private:
   const Graph& g_;

@@ -2,10 +2,10 @@
 // between. Shapes and formulas: fused_mbconv.h; how the work is cut: fused_mbconv_tiles.h.
 //
 // The idea: the expanded tensor is the widest of the block, four times its input in EfficientNetV2-S, and all
-// that is done with it is one product a pixel. The sums of the first product, activated and rounded, already lie in the registers as the second
-// one wants its operand: the columns of sums of mma.m16n8k16 are the depth of its first factor. So a warp
-// turns its 32 pixels x 8 kWide expanded channels into a part of its 32 x 8 kNarrow sums without shared
-// memory.
+// that is done with it is one product a pixel. The sums of the first product, activated and rounded, already
+// lie in the registers as the second one wants its operand: the columns of sums of mma.m16n8k16 are the depth
+// of its first factor. So a warp turns its 32 pixels x 8 kWide expanded channels into a part of its 32 x 8
+// kNarrow sums without shared memory.
 //
 // A block holds the window of x under its run of pixels, 16-byte units [row][column][channel], zero outside
 // the image. Each chunk of expanded channels meets the window once for each tap of the filter, as a product
@@ -76,6 +76,23 @@ __device__ __forceinline__ void fused_load_project(const FusedMbconvTiles& t, co
     const int row = i / kWide, unit = i % kWide, k = column_in_fours(row), e = chunk * 8 * kWide + 8 * unit;
     const bool inside = k < t.k && e < t.e;
     async_copy16(to + row * fused_project_pitch(kWide) + unit, w + (inside ? k * t.e + e : 0), inside);
+  }
+}
+
+/// sum (32 x 8 kN) += upper and lower 16 rows of a factor (16 deep) times rows of weights in shared memory,
+/// kPitch units apart; weights: where the lane finds its row of four matrices.
+template <int kPitch, int kN>
+__device__ __forceinline__ void fused_products(const HalfPair (&upper)[4], const HalfPair (&lower)[4],
+                                               const uint4* weights, float (&sum)[2][kN][4]) {
+#pragma unroll
+  for (int n = 0; n < kN; n += 2) {
+    HalfPair b[4];
+    load_matrices<false>(weights + 8 * n * kPitch, b);
+    const HalfPair even[2] = {b[0], b[1]}, odd[2] = {b[2], b[3]};
+    mma_bf16(sum[0][n], upper, even);
+    mma_bf16(sum[0][n + 1], upper, odd);
+    mma_bf16(sum[1][n], lower, even);
+    mma_bf16(sum[1][n + 1], lower, odd);
   }
 }
 
@@ -158,17 +175,7 @@ __global__ __launch_bounds__(32 * kFusedWarps,
           HalfPair a[2][4];
 #pragma unroll
           for (int m = 0; m < 2; ++m) load_matrices<false>(place + rows[m] + 2 * k, a[m]);
-#pragma unroll
-          for (int n = 0; n < kWide / 2; ++n) {
-            HalfPair b[4];
-            load_matrices<false>(weights + 16 * n * kPitch + 2 * k, b);
-            const HalfPair even[2] = {b[0], b[1]}, odd[2] = {b[2], b[3]};
-#pragma unroll
-            for (int m = 0; m < 2; ++m) {
-              mma_bf16(wide[m][2 * n], a[m], even);
-              mma_bf16(wide[m][2 * n + 1], a[m], odd);
-            }
-          }
+          fused_products<kPitch>(a[0], a[1], weights + 2 * k, wide);
         }
       }
 
@@ -189,17 +196,7 @@ __global__ __launch_bounds__(32 * kFusedWarps,
     const uint4* const weights = project + weight_row * kProjectPitch + weight_unit;
 #pragma unroll
     for (int k = 0; k < kWide / 2; ++k)
-#pragma unroll
-      for (int n = 0; n < kNarrow / 2; ++n) {
-        HalfPair b[4];
-        load_matrices<false>(weights + 16 * n * kProjectPitch + 2 * k, b);
-        const HalfPair even[2] = {b[0], b[1]}, odd[2] = {b[2], b[3]};
-#pragma unroll
-        for (int m = 0; m < 2; ++m) {
-          mma_bf16(sum[m][2 * n], activated[m][k], even);
-          mma_bf16(sum[m][2 * n + 1], activated[m][k], odd);
-        }
-      }
+      fused_products<kProjectPitch>(activated[0][k], activated[1][k], weights + 2 * k, sum);
   }
 
   // A lane ends with four neighbouring channels of each pair of products, 8 bytes. The residual is still in
