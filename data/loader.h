@@ -59,8 +59,8 @@ struct LoaderConfig {
   /// keep them. Must outlive the loader.
   const ImagePool* device_images = nullptr;
   /// Evaluation only: an unreadable image is reported to on_bad(row, message) by next(), in order, and left
-  /// out of its batch (whose count is then smaller), instead of ending the epoch with an error. A MachineError
-  /// is no fault of an image and ends it all the same.
+  /// out of its batch (whose count is then smaller), instead of ending the epoch with an error. A
+  /// MachineError is no fault of an image and ends it all the same.
   bool skip_bad = false;
   std::function<void(int64_t row, const std::string& message)> on_bad;
 };

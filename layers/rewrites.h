@@ -43,8 +43,8 @@ struct Fold {
 /// add into the convolution's epilogue; channel_scale -> spatial_pool becomes channel_scale_pool. For a card
 /// (`backend` other than cpu) MBConv blocks become mbconv nodes where that pays, Fused-MBConv blocks of at
 /// most 64 channels in bf16 fused_mbconv nodes, and squeeze-and-excitation joins the depthwise convolution
-/// before it: depthwise_se; the processor is faster without. Owns its parameter table; make weights for it and
-/// call refresh() whenever the originals have changed.
+/// before it: depthwise_se; the processor is faster without. Owns its parameter table; make weights for it
+/// and call refresh() whenever the originals have changed.
 struct FoldedNetwork {
   explicit FoldedNetwork(const TrainableGraph& inference_graph, const Fusions& fusions = {},
                          Backend backend = Backend::cpu);

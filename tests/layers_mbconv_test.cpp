@@ -1,5 +1,5 @@
-// MBConv and Fused-MBConv blocks as single nodes: which blocks of the networks become one, how each is cut for a card, and
-// that the network's logits stay.
+// MBConv and Fused-MBConv blocks as single nodes: which blocks of the networks become one, how each is cut
+// for a card, and that the network's logits stay.
 #include <gtest/gtest.h>
 
 #include <cstdio>

@@ -6,8 +6,8 @@
 
 namespace gm::GM_BACKEND_NS {
 
-/// What our convolutions on tensor cores read and write: y = act(x * w + bias) + residual. bias, residual: may
-/// be null.
+/// What our convolutions on tensor cores read and write: y = act(x * w + bias) + residual. bias, residual:
+/// may be null.
 struct HalfConv {
   const bf16 *x, *w;
   const float* bias;

@@ -18,8 +18,8 @@ constexpr int kFusedGrid = 256;  // blocks that a card holds, about: fewer take 
 /// Of a block: two fit a multiprocessor of sm_80, one fits those of sm_86 and sm_89.
 constexpr size_t kFusedShared = 80 << 10;
 
-/// 16-byte units of a pixel of the window or a row of expanding weights, of a row of the projection's: odd, so
-/// that eight neighbours lie in different banks.
+/// 16-byte units of a pixel of the window or a row of expanding weights, of a row of the projection's: odd,
+/// so that eight neighbours lie in different banks.
 constexpr int fused_pitch(int steps) { return 2 * steps + 1; }
 constexpr int fused_project_pitch(int wide) { return wide + 1; }
 /// Of a stage: the weights of a tap for the channels of a chunk.
