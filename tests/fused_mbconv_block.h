@@ -4,6 +4,7 @@
 #include <cmath>
 #include <vector>
 
+#include "kernels/conv2d/conv2d_attrs.h"
 #include "kernels/fused_mbconv/fused_mbconv_tiles.h"
 #include "tests/op_direct.h"
 #include "tests/pixel_products.h"
@@ -53,14 +54,7 @@ struct FusedBlock {
   /// y on a device, by the op's own kernel or by another.
   std::vector<bf16> run(Direct& d, const std::function<void(const OpCall&)>& kernel = {}) const {
     const ConvGeometry& g = s.expand;
-    const Attrs attrs{{"kernel", double(g.kernel)},
-                      {"stride", double(g.stride)},
-                      {"pad_top", double(g.pad_top)},
-                      {"pad_left", double(g.pad_left)},
-                      {"pad_bottom", double(g.pad_bottom)},
-                      {"pad_right", double(g.pad_right)},
-                      {"act", double(s.act)},
-                      {"residual", double(s.residual)}};
+    const Attrs attrs = conv_attrs(g).set("act", double(s.act)).set("residual", double(s.residual));
     const View y = d.space({{g.n, g.oh, g.ow, s.project.k}, g.dtype});
     const std::vector<View> in{d.put(x, {g.n, g.h, g.w, g.c}),
                                d.put(w_expand, {g.k, g.kernel, g.kernel, g.c}), d.put(b_expand),

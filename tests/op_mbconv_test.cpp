@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "kernels/common/philox.h"
+#include "kernels/conv2d/conv2d_attrs.h"
 #include "kernels/mbconv/mbconv_gpu.h"
 #include "tests/op_harness.h"
 
@@ -35,14 +36,9 @@ OpCase make(const Block& b, DType t) {
     return there ? CaseInput{spec, exact ? Fill::integers : Fill::normal} : CaseInput{{}, Fill::absent};
   };
   OpCase c;
-  c.attrs = {{"kernel", double(b.kernel)},
-             {"stride", double(b.stride)},
-             {"pad_top", double(b.pad_low)},
-             {"pad_left", double(b.pad_low)},
-             {"pad_bottom", double(b.pad_high)},
-             {"pad_right", double(b.pad_high)},
-             {"act", double(int(exact ? Act::relu6 : Act::silu))},
-             {"residual", double(b.residual)}};
+  c.attrs = conv_attrs(b.kernel, b.stride, {b.pad_low, b.pad_low, b.pad_high, b.pad_high})
+                .set("act", double(exact ? Act::relu6 : Act::silu))
+                .set("residual", double(b.residual));
   c.in = {input({b.x, t}),
           input({{e, 1, 1, b.x[3]}, t}, b.e),
           input({{e}, DType::f32}, b.e),

@@ -1,5 +1,6 @@
 #include "kernels/batch_norm/bn_workspace.h"
 #include "kernels/batch_norm_act/bn_act_def.h"
+#include "kernels/conv2d/conv2d_attrs.h"
 
 namespace gm {
 
@@ -80,9 +81,7 @@ OpCase conv_bn_act_case(const TensorSpec& x, const TensorSpec& w, int stride, st
   auto out = [&](int64_t size, int before, int after) {
     return (size + before + after - kernel) / stride + 1;
   };
-  const Attrs attrs{{"kernel", double(kernel)},     {"stride", double(stride)},
-                    {"pad_top", double(pad[0])},    {"pad_left", double(pad[1])},
-                    {"pad_bottom", double(pad[2])}, {"pad_right", double(pad[3])}};
+  const Attrs attrs = conv_attrs(kernel, stride, pad);
   const bool depthwise = w.shape.rank == 3, half = x.dtype == DType::bf16;
   const TensorSpec yc{{x.shape[0], out(x.shape[1], pad[0], pad[2]), out(x.shape[2], pad[1], pad[3]),
                        depthwise ? w.shape[2] : w.shape[0]},

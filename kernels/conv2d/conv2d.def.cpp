@@ -3,6 +3,7 @@
 
 #include "kernels/common/op.h"
 #include "kernels/conv2d/conv2d.h"
+#include "kernels/conv2d/conv2d_attrs.h"
 #include "kernels/conv2d/conv2d_cuda.h"
 #include "kernels/conv2d/conv2d_narrow.h"
 #include "kernels/conv2d/conv2d_plan.h"
@@ -53,8 +54,7 @@ OpCase make(DType t, Shape x, int64_t k, int kernel, int stride, std::array<int,
             bool exact = false, bool large = false, bool residual = false) {
   const Fill fill = exact ? Fill::integers : Fill::normal;
   OpCase c;
-  c.attrs = {{"kernel", double(kernel)},   {"stride", double(stride)},     {"pad_top", double(pad[0])},
-             {"pad_left", double(pad[1])}, {"pad_bottom", double(pad[2])}, {"pad_right", double(pad[3])}};
+  c.attrs = conv_attrs(kernel, stride, pad);
   c.in = {{{x, t}, fill},
           {{{k, kernel, kernel, x[3]}, t}, fill},
           {{{k}, DType::f32}, bias ? fill : Fill::absent}};

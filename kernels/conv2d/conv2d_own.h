@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "kernels/common/op.h"
+#include "kernels/conv2d/conv2d_attrs.h"
 #include "kernels/conv2d/conv2d_cudnn.h"
 #include "kernels/conv2d/conv2d_deep.h"
 #include "kernels/conv2d/conv2d_narrow.h"
@@ -49,14 +50,7 @@ inline void own_convolution(Context ctx, const CudnnQuestion& q, const ConvOpera
                             bool general) {
   ctx.libraries = nullptr;
   const ConvGeometry& g = q.g;
-  const Attrs attrs{{"kernel", double(g.kernel)},
-                    {"stride", double(g.stride)},
-                    {"pad_top", double(g.pad_top)},
-                    {"pad_left", double(g.pad_left)},
-                    {"pad_bottom", double(g.pad_bottom)},
-                    {"pad_right", double(g.pad_right)},
-                    {"act", double(q.act)},
-                    {"general", double(general)}};
+  const Attrs attrs = conv_attrs(g).set("act", double(q.act)).set("general", double(general));
   const View x{o.x, {{g.n, g.h, g.w, g.c}, g.dtype}}, w{o.w, {{g.k, g.kernel, g.kernel, g.c}, g.dtype}},
       y{o.y, {{g.n, g.oh, g.ow, g.k}, g.dtype}}, bias{o.bias, {{g.k}, DType::f32}},
       residual{o.residual, y.spec}, scratch{workspace, {}};

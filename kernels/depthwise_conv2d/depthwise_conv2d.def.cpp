@@ -2,6 +2,7 @@
 
 #include "kernels/batch_norm/bn_workspace.h"
 #include "kernels/common/op.h"
+#include "kernels/conv2d/conv2d_attrs.h"
 #include "kernels/depthwise_conv2d/depthwise_gpu.h"
 
 namespace gm {
@@ -25,18 +26,11 @@ TensorSpec check_depthwise(const char* op, const Attrs& attrs, const TensorSpec&
 namespace {
 std::vector<OpCase> cases() {
   std::vector<OpCase> list;
-  struct Pads {
-    int top, left, bottom, right;
-  };
+  using Pads = std::array<int, 4>;
   auto add = [&](Shape s, DType t, int kernel, int stride, Pads p, bool bias, bool exact = false,
                  bool large = false) {
     const Fill fill = exact ? Fill::integers : Fill::normal;
-    list.push_back({.attrs = {{"kernel", double(kernel)},
-                              {"stride", double(stride)},
-                              {"pad_top", double(p.top)},
-                              {"pad_left", double(p.left)},
-                              {"pad_bottom", double(p.bottom)},
-                              {"pad_right", double(p.right)}},
+    list.push_back({.attrs = conv_attrs(kernel, stride, p),
                     .in = {{{s, t}, fill},
                            {{{kernel, kernel, s[3]}, t}, fill},
                            {{{s[3]}, DType::f32}, bias ? fill : Fill::absent}},

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <array>
 
+#include "kernels/conv2d/conv2d_attrs.h"
 #include "kernels/depthwise_bn_se/se_layers.h"
 #include "kernels/depthwise_conv2d/depthwise_gpu.h"
 #include "kernels/depthwise_se/depthwise_se.h"
@@ -64,22 +65,16 @@ std::vector<OpCase> cases() {
     auto optional = [&](const Shape& shape) {
       return biases ? CaseInput{{shape, DType::f32}} : CaseInput{{}, Fill::absent};
     };
-    list.push_back({.attrs = {{"kernel", double(kernel)},
-                              {"stride", double(stride)},
-                              {"pad_top", double(pad[0])},
-                              {"pad_left", double(pad[1])},
-                              {"pad_bottom", double(pad[2])},
-                              {"pad_right", double(pad[3])},
-                              {"act", double(static_cast<int>(act))},
-                              {"apart", double(apart)}},
-                    .in = {{{s, t}},
-                           {{{kernel, kernel, s[3]}, t}},
-                           optional({s[3]}),
-                           {{{squeeze, s[3]}, DType::f32}, Fill::scaled},
-                           optional({squeeze}),
-                           {{{s[3], squeeze}, DType::f32}, Fill::scaled},
-                           optional({s[3]})},
-                    .large = large});
+    list.push_back(
+        {.attrs = conv_attrs(kernel, stride, pad).set("act", double(act)).set("apart", double(apart)),
+         .in = {{{s, t}},
+                {{{kernel, kernel, s[3]}, t}},
+                optional({s[3]}),
+                {{{squeeze, s[3]}, DType::f32}, Fill::scaled},
+                optional({squeeze}),
+                {{{s[3], squeeze}, DType::f32}, Fill::scaled},
+                optional({s[3]})},
+         .large = large});
   };
   for (DType t : {DType::f32, DType::bf16}) {
     add({2, 5, 14, 24}, t, 3, 1, {1, 1, 1, 1}, 6);

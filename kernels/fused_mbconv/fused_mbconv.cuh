@@ -200,7 +200,7 @@ __global__ __launch_bounds__(32 * kFusedWarps,
   }
 
   // A lane ends with four neighbouring channels of each pair of products, 8 bytes. The residual is still in
-  // the window, at the tap in the middle of the padding.
+  // the window, where the padding ends.
 #pragma unroll
   for (int n = 0; n < kNarrow / 2; ++n) {
     const int channel = 16 * n + 4 * quad;

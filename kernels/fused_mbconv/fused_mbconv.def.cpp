@@ -3,6 +3,7 @@
 #include <array>
 
 #include "kernels/common/op.h"
+#include "kernels/conv2d/conv2d_attrs.h"
 #include "kernels/conv2d/conv2d_plan.h"
 #include "kernels/fused_mbconv/fused_mbconv_steps.h"
 
@@ -69,21 +70,16 @@ struct Block {
 
 OpCase make(DType t, const Block& b) {
   const Fill fill = b.exact ? Fill::integers : Fill::normal;
-  OpCase c{.attrs = {{"kernel", double(b.kernel)},
-                     {"stride", double(b.stride)},
-                     {"pad_top", double(b.pad[0])},
-                     {"pad_left", double(b.pad[1])},
-                     {"pad_bottom", double(b.pad[2])},
-                     {"pad_right", double(b.pad[3])},
-                     {"act", double(static_cast<int>(b.act))},
-                     {"residual", double(b.residual)}},
-           .in = {{{b.x, t}, fill},
-                  {{{b.e, b.kernel, b.kernel, b.x[3]}, t}, fill},
-                  {{{b.e}, DType::f32}, fill},
-                  {{{b.k, 1, 1, b.e}, t}, fill},
-                  {{{b.k}, DType::f32}, fill}},
-           .exact = b.exact,
-           .large = b.large};
+  OpCase c{
+      .attrs =
+          conv_attrs(b.kernel, b.stride, b.pad).set("act", double(b.act)).set("residual", double(b.residual)),
+      .in = {{{b.x, t}, fill},
+             {{{b.e, b.kernel, b.kernel, b.x[3]}, t}, fill},
+             {{{b.e}, DType::f32}, fill},
+             {{{b.k, 1, 1, b.e}, t}, fill},
+             {{{b.k}, DType::f32}, fill}},
+      .exact = b.exact,
+      .large = b.large};
   if (t == DType::bf16 && !b.exact)
     c.tolerance = 2.5e-2, c.why = "e is rounded to bf16 as well, before sums that cancel";
   return c;
@@ -95,13 +91,13 @@ std::vector<OpCase> cases() {
       {{1, 1, 1, 1}, 1, 1, 3, 1, same},
       {{2, 5, 6, 7}, 20, 9, 3, 1, same},  // nothing is a multiple of 8
       {{2, 6, 6, 16}, 64, 16, 3, 1, same, true},
-      {{1, 13, 13, 8}, 32, 8, 3, 1, same, true},      // one pixel more than two tiles of rows, half a step
+      {{1, 13, 13, 8}, 32, 8, 3, 1, same, true},      // half a step of channels
       {{1, 10, 17, 24}, 96, 48, 3, 2, {0, 1, 1, 1}},  // the 24 channels of EfficientNetV2-S
       {{2, 6, 7, 48}, 200, 64, 3, 1, same},           // a chunk that is not whole
       {{1, 6, 5, 64}, 72, 56, 3, 2, even},            // four steps; K between two widths
       {{1, 9, 9, 40}, 48, 40, 5, 1, {2, 2, 2, 2}, true, Act::relu},
       {{3, 4, 4, 8}, 16, 16, 2, 1, {0, 0, 1, 1}, false, Act::relu6},
-      {{1, 2, 2, 8}, 16, 8, 3, 2, {2, 2, 1, 1}, true},  // a residual behind a stride
+      {{1, 2, 2, 8}, 16, 8, 3, 2, {2, 2, 1, 1}, true},  // a residual behind a stride: the two steps
       {{2, 7, 6, 32}, 128, 32, 3, 1, same, true, Act::none, true},
       {{1, 8, 8, 16}, 48, 24, 3, 2, even, false, Act::relu, true},
       {{64, 24, 24, 16}, 48, 16, 3, 1, same, true, Act::silu, false, true},  // four warps a tile

@@ -1,6 +1,7 @@
 #include <array>
 
 #include "kernels/common/op.h"
+#include "kernels/conv2d/conv2d_attrs.h"
 #include "kernels/mbconv/mbconv.h"
 #include "kernels/mbconv/mbconv_cpu.h"
 #include "kernels/mbconv/mbconv_gpu.h"
@@ -88,14 +89,8 @@ OpCase make(DType t, const Block& b) {
     return in;
   };
   return {
-      .attrs = {{"kernel", double(b.kernel)},
-                {"stride", double(b.stride)},
-                {"pad_top", double(b.pad[0])},
-                {"pad_left", double(b.pad[1])},
-                {"pad_bottom", double(b.pad[2])},
-                {"pad_right", double(b.pad[3])},
-                {"act", double(static_cast<int>(b.act))},
-                {"residual", double(b.residual)}},
+      .attrs =
+          conv_attrs(b.kernel, b.stride, b.pad).set("act", double(b.act)).set("residual", double(b.residual)),
       .in = {{{b.x, t}, fill},
              optional({{e, 1, 1, b.x[3]}, t}, b.e),
              optional({{e}, DType::f32}, b.e),

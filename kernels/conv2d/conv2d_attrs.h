@@ -1,0 +1,20 @@
+// The attributes that all convolutions share, for cases and calls that are written down.
+#pragma once
+#include <array>
+
+#include "kernels/conv2d/conv2d.h"
+
+namespace gm {
+
+/// pad: top, left, bottom, right.
+inline Attrs conv_attrs(int64_t kernel, int64_t stride, const std::array<int, 4>& pad) {
+  return {{"kernel", double(kernel)},   {"stride", double(stride)},     {"pad_top", double(pad[0])},
+          {"pad_left", double(pad[1])}, {"pad_bottom", double(pad[2])}, {"pad_right", double(pad[3])}};
+}
+inline Attrs conv_attrs(const ConvGeometry& g) {
+  return conv_attrs(g.kernel, g.stride,
+                    {static_cast<int>(g.pad_top), static_cast<int>(g.pad_left),
+                     static_cast<int>(g.pad_bottom), static_cast<int>(g.pad_right)});
+}
+
+}  // namespace gm
