@@ -123,6 +123,13 @@ TEST(DataHdf5, NamesPositionsAndIds) {
   }
   EXPECT_EQ(open_dataset(dir / "b.h5", {{"spiral", "round", "bar"}})->label(0), 2);
   EXPECT_ERROR(open_dataset(dir / "b.h5", {{"spiral", "round"}}), "b.h5: ans[0] = 2 is not a class (0..1)");
+  {
+    h5::Lock lock;
+    const Handle file(H5Fopen((dir / "b.h5").c_str(), H5F_ACC_RDWR, H5P_DEFAULT), H5Fclose);
+    put_names(h5::open_dataset(file, "images"), {"spiral", "round"});
+  }
+  EXPECT_ERROR(open_dataset(dir / "b.h5", {{"spiral", "round", "bar"}}),
+               "b.h5: ans[0] = 2 is not a class (0..1)");
 }
 
 // T types: names that are numbers, which may be another class's index.

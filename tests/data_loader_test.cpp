@@ -164,6 +164,35 @@ TEST(DataLoader, AnUnreadableImageEndsTheEpochWithItsName) {
   EXPECT_TRUE(loader.next(batch));
 }
 
+// No fault of the image: whoever skips bad ones must not skip it.
+TEST(DataLoader, AMachineThatFailsEndsTheEpochThoughBadImagesAreSkipped) {
+  for (const bool memory : {false, true}) {
+    auto data = std::make_shared<FakeDataset>(40, 2);
+    data->bad_row = 21;
+    data->bad = [&] {
+      if (memory) throw std::bad_alloc();
+      throw MachineError("no room");
+    };
+    LoaderConfig c = config(false, 3);
+    c.skip_bad = true;
+    int skipped = 0;
+    c.on_bad = [&](int64_t, const std::string&) { ++skipped; };
+    Loader loader(data, iota(40), c);
+    loader.start_epoch(0, 0);
+    HostBatch batch;
+    EXPECT_TRUE(loader.next(batch));
+    EXPECT_TRUE(loader.next(batch));
+    if (memory)
+      EXPECT_THROW(loader.next(batch), std::bad_alloc);
+    else
+      EXPECT_THROW(loader.next(batch), MachineError);
+    EXPECT_EQ(skipped, 0);
+    data->bad_row = -1;
+    loader.start_epoch(0, 2);
+    EXPECT_TRUE(loader.next(batch));
+  }
+}
+
 TEST(DataLoader, SkippedImagesAreReportedAndLeaveNoGap) {
   auto data = std::make_shared<FakeDataset>(20, 2);
   data->bad_row = 9;

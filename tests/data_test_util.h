@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -128,7 +129,7 @@ class FakeDataset : public Dataset {
     return true;
   }
   Image read(int64_t i) const override {
-    if (i == bad_row) fail("g" + std::to_string(i) + ".jpg: truncated image");
+    if (i == bad_row) bad();
     return gradient(side_, side_, static_cast<int>(i % 256));
   }
   const std::string& path() const override { return path_; }
@@ -136,6 +137,7 @@ class FakeDataset : public Dataset {
   std::vector<int> labels;
   std::vector<std::pair<double, double>> positions;
   int64_t bad_row = -1;
+  std::function<void()> bad = [this] { fail("g" + std::to_string(bad_row) + ".jpg: truncated image"); };
 
  private:
   int side_;

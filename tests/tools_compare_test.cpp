@@ -94,7 +94,8 @@ TEST_F(Compare, SaysWhatDoesNotFit) {
   test::write_text(dir / "m.json", "{");
   expect_failure(run("gm_compare", {dir / "m.json"}), 1, {dir / "m.json", "not JSON"});
   test::write_text(dir / "m.json", "{\"name\": 3}");
-  expect_failure(run("gm_compare", {dir / "m.json"}), 1, {dir / "m.json", "not written by gm_eval"});
+  expect_failure(run("gm_compare", {dir / "m.json"}), 1,
+                 {dir / "m.json", "not written by gm_eval of this version: type must be string"});
   expect_failure(run("gm_compare", {a, "--quiet", "--out", a + "/metrics.json/x"}), 1, {"cannot create"});
   test::write_text(dir / "run/metrics.csv", "epoch,loss\n1,2\n");
   expect_failure(run("gm_compare", {a}), 1, {dir / "run/metrics.csv", "no column train_loss"});

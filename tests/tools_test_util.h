@@ -32,9 +32,10 @@ inline TensorFile store_weights(const ParameterTable& table, const Weights& weig
 class Process {
  public:
   struct Options {
-    long file_limit = -1;  // bytes: longer files fail with "File too large", like a full disk
-    std::string out = "";  // standard output; default: kept
-    bool no_err = false;   // standard error is closed
+    long file_limit = -1;      // bytes: longer files fail with "File too large", like a full disk
+    std::string out = "";      // standard output; default: kept
+    bool no_err = false;       // standard error is closed
+    std::string scratch = "";  // TMPDIR; default: that of the tests
   };
   Process(const std::string& tool, std::vector<std::string> args, const Options& options) : tool_(tool) {
     args.insert(args.begin(), std::string(GM_BINARY_DIR) + "/bin/" + tool);
@@ -55,6 +56,7 @@ class Process {
       ::setrlimit(RLIMIT_FSIZE, &limit);
       ::signal(SIGXFSZ, SIG_IGN);
     }
+    if (!options.scratch.empty()) ::setenv("TMPDIR", options.scratch.c_str(), 1);
     ::execv(argv[0], argv.data());
     ::_exit(127);
   }
