@@ -9,6 +9,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "kernels/common/ceil_div.h"
 #include "kernels/common/error.h"
 
 namespace gm {
@@ -233,7 +234,7 @@ size_t Hdf5Dataset::buffer_bytes() const {
 void Hdf5Dataset::unpack_block(int64_t index) const {
   if (scratch_ < 0) {
     scratch_ = open_scratch();
-    unpacked_.assign((size() + block_rows_ - 1) / block_rows_, 0);
+    unpacked_.assign(ceil_div(size(), block_rows_), 0);
   }
   int64_t first = index * block_rows_, rows = std::min(block_rows_, size() - first);
   int64_t height = static_cast<int64_t>(shape_[1]), line = static_cast<int64_t>(shape_[2]) * 3;

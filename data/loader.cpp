@@ -6,6 +6,7 @@
 #include <system_error>
 
 #include "data/parallel.h"
+#include "kernels/common/ceil_div.h"
 #include "kernels/common/clock.h"
 #include "kernels/common/error.h"
 #include "kernels/common/philox.h"
@@ -108,7 +109,7 @@ Loader::~Loader() {
 
 int64_t Loader::batches() const {
   if (config_.training) return samples() / (config_.batch * config_.group) * config_.group;
-  return (samples() + config_.batch - 1) / config_.batch;
+  return ceil_div(samples(), config_.batch);
 }
 
 void Loader::stop_workers_in_epoch(std::unique_lock<std::mutex>& lock) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "kernels/common/ceil_div.h"
 #include "kernels/common/philox.h"
 
 namespace gm {
@@ -16,7 +17,7 @@ int ParameterTable::add(const std::string& name, const Shape& shape, const Initi
   Parameter p{name, shape, init, trainable, decay, false, 0};
   int64_t& elements = trainable ? trainable_elements_ : state_elements_;
   p.offset = elements;
-  elements += (shape.numel() + 63) / 64 * 64;
+  elements += round_up(shape.numel(), 64);
   items_.push_back(p);
   return index_[name] = size() - 1;
 }

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "kernels/common/ceil_div.h"
+
 namespace gm {
 
 bool layer_matches(const std::string& prefix, const std::string& name) {
@@ -22,7 +24,7 @@ Attrs Blocks::conv_attrs(ValueId x, int kernel, int stride) const {
     const int64_t size = s[axis + 1];
     if (a_.same_padding) {
       // TensorFlow SAME: output ceil(size / stride); an odd total puts the extra row or column last.
-      const int64_t out = (size + stride - 1) / stride;
+      const int64_t out = ceil_div(size, stride);
       const int64_t total = std::max<int64_t>(0, (out - 1) * stride + kernel - size);
       pad[axis][0] = static_cast<int>(total / 2);
       pad[axis][1] = static_cast<int>(total - total / 2);

@@ -2,6 +2,7 @@
 
 #include <set>
 
+#include "kernels/common/ceil_div.h"
 #include "layers/network.h"
 
 namespace gm {
@@ -12,7 +13,7 @@ std::vector<StageRow> stage_rows(const Architecture& a) {
   int side = a.input_size, channels = a.stem_filters;
   auto add = [&](const std::string& op, int filters, int layers, int stride) {
     rows.push_back({op, side, filters, layers});
-    side = (side + stride - 1) / stride;
+    side = ceil_div(side, stride);
   };
   add("Conv " + kernel(a.stem_kernel), channels, 1, a.stem_stride);
   for (const StageSpec& s : a.stages) {

@@ -1,6 +1,7 @@
 #include "kernels/augment/augment.h"
 
 #include "kernels/augment/augment_gpu.h"
+#include "kernels/common/ceil_div.h"
 #include "kernels/common/math.cuh"
 #include "kernels/common/op.h"
 #include "kernels/common/reduce.cuh"
@@ -97,7 +98,7 @@ __global__ void __launch_bounds__(kThreads)
   GM_SHARED(float, tap_x, [kMaxTaps * kMaxTaps]);
   GM_SHARED(float, tap_y, [kMaxTaps * kMaxTaps]);
   GM_SHARED(float, scratch, [32]);
-  const int side = (size + kAugmentTile - 1) / kAugmentTile, tiles = side * side;
+  const int side = ceil_div(size, kAugmentTile), tiles = side * side;
   const int image = blockIdx.x / tiles, tile = blockIdx.x % tiles;
   const AugmentSample& s = load_record(samples + image, record);
   __syncthreads();
@@ -145,7 +146,7 @@ __global__ void __launch_bounds__(kThreads)
   await_launch_before();
   GM_SHARED(double, record, [kRecordDoubles]);
   GM_SHARED(float, scratch, [32]);
-  const int side = (size + kAugmentTile - 1) / kAugmentTile, tiles = side * side;
+  const int side = ceil_div(size, kAugmentTile), tiles = side * side;
   const int image = blockIdx.x / tiles, at = blockIdx.x % tiles * kThreads + threadIdx.x, count = size * size;
   const AugmentSample& s = load_record(samples + image, record);
   float sum = 0;

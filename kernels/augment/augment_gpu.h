@@ -3,13 +3,14 @@
 #include <cstddef>
 
 #include "kernels/common/attrs.h"
+#include "kernels/common/ceil_div.h"
 #include "kernels/common/view.h"
 
 namespace gm {
 
 constexpr int kAugmentTile = 16;  // a block samples 16 x 16 output pixels
 constexpr int64_t augment_tiles(int64_t size) {
-  const int64_t side = (size + kAugmentTile - 1) / kAugmentTile;
+  const int64_t side = ceil_div(size, kAugmentTile);
   return side * side;
 }
 

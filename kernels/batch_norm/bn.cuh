@@ -19,6 +19,7 @@
 #include "kernels/batch_norm/batch_norm.h"
 #include "kernels/batch_norm/bn_workspace.h"
 #include "kernels/common/act.cuh"
+#include "kernels/common/ceil_div.h"
 #include "kernels/dropout/dropout.h"
 
 namespace gm::GM_BACKEND_NS {
@@ -66,10 +67,10 @@ struct BnGrid {
   /// whole_rows: slices as wide as a block, what a pass that writes wants: slices share the sectors at their
   /// borders, which are then read twice and written in parts.
   BnGrid(int64_t pixels, int64_t channels, int lanes, bool whole_rows = false) {
-    const int64_t vectors = channels / lanes, widest = (vectors + kBnThreads - 1) / kBnThreads;
-    columns = whole_rows ? static_cast<int>((vectors + widest - 1) / widest) : bn_columns(vectors);
+    const int64_t vectors = channels / lanes, widest = ceil_div(vectors, kBnThreads);
+    columns = whole_rows ? static_cast<int>(ceil_div(vectors, widest)) : bn_columns(vectors);
     rows = kBnThreads / columns;
-    slices = static_cast<int>((vectors + columns - 1) / columns);
+    slices = static_cast<int>(ceil_div(vectors, columns));
     GM_CHECK(pixels < (int64_t{1} << 31), "batch norm: too many pixels");
     GM_CHECK(slices <= kBnSlices, "batch norm: too many channels");
     // Sums: four rows a thread or more, and no more blocks than are resident at once, two on each of 132
@@ -100,7 +101,7 @@ struct BnGrid {
     double least = 1e30;
     for (int k = best; k <= 16 && k <= vectors; ++k) {
       const int used = kBnThreads / k * k;
-      const double lanes = static_cast<double>((vectors + k - 1) / k * k) * kBnThreads / used;
+      const double lanes = static_cast<double>(round_up(vectors, k)) * kBnThreads / used;
       const double cost = lanes / static_cast<double>(vectors) + 0.01 * std::abs(k - 8) + 0.05 * (k % 2);
       if (cost < least) best = k, least = cost;
     }
@@ -233,7 +234,7 @@ struct BnImages {
     unsigned l = 0;
     while ((int64_t{1} << l) < d) ++l;
     shift = 31 + l;
-    multiplier = static_cast<unsigned>(((uint64_t{1} << shift) + d - 1) / d);
+    multiplier = static_cast<unsigned>(ceil_div(uint64_t{1} << shift, d));
   }
   __device__ __forceinline__ unsigned of(unsigned pixel) const {
     return static_cast<unsigned>(uint64_t{pixel} * multiplier >> shift);
@@ -278,7 +279,7 @@ inline BnFinishBackward bn_finish_backward_of(const OpCall& c, int gamma, BnVect
           .gamma = c.in[gamma].as<float>(),
           .beta = c.in[gamma + 1].as<float>()};
 }
-inline unsigned bn_vector_blocks(int64_t channels) { return static_cast<unsigned>((channels + 127) / 128); }
+inline unsigned bn_vector_blocks(int64_t channels) { return static_cast<unsigned>(ceil_div(channels, 128)); }
 
 /// What a forward call draws: into saved[2] or, where nothing is kept, the workspace behind
 /// `bn_gpu_workspace`.

@@ -2,6 +2,7 @@
 // neighbouring channels, and few threads share a channel, so that next to nothing is left to add at the end.
 #pragma once
 #include "kernels/batch_norm/bn.cuh"
+#include "kernels/common/ceil_div.h"
 
 namespace gm::GM_BACKEND_NS {
 
@@ -17,8 +18,7 @@ void bn_image_lanes(int64_t channels, F&& f) {
 struct BnImageGrid {
   dim3 grid, block;
   BnImageGrid(int64_t images, int64_t pixels, int64_t channels, int lanes)
-      : grid(static_cast<unsigned>((channels + 32 * lanes - 1) / (32 * lanes)),
-             static_cast<unsigned>(images)),
+      : grid(static_cast<unsigned>(ceil_div(channels, 32 * lanes)), static_cast<unsigned>(images)),
         block(32, static_cast<unsigned>(std::clamp<int64_t>(pixels / 28, 1, kBnImageRows))) {
     GM_CHECK(images < 65536, "batch norm: more than 65535 images");
   }

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/common/ceil_div.h"
 #include "kernels/common/context.h"
 #include "kernels/common/view.h"
 
@@ -20,7 +21,7 @@ struct BnChunks {
 inline BnChunks bn_chunks(int64_t units, int64_t rows_per_unit, size_t bytes_per_unit) {
   const int64_t per_chunk =
       std::max<int64_t>(1, (192 << 10) / static_cast<int64_t>(std::max<size_t>(1, bytes_per_unit)));
-  return {units, rows_per_unit, std::clamp<int64_t>((units + per_chunk - 1) / per_chunk, 1, 256)};
+  return {units, rows_per_unit, std::clamp<int64_t>(ceil_div(units, per_chunk), 1, 256)};
 }
 /// Chunks of a tensor: whole images when each needs its own pooled row, else any run of pixels.
 inline BnChunks bn_chunks_of(const TensorSpec& x, bool whole_images) {

@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "kernels/channel_scale/channel_scale.h"
+#include "kernels/common/ceil_div.h"
 #include "kernels/common/op.h"
 #include "kernels/common/parallel.h"
 #include "kernels/common/vmath.h"
@@ -55,7 +56,7 @@ void channel_scale_backward(const OpCall& c) {
   const GradView &gx = c.din[0], &gs = c.din[1];
   if (!gx && !gs) return;
   const Shape& d = c.in[0].shape();
-  const int64_t hw = d[1] * d[2], channels = d[3], blocks = (channels + kBlock - 1) / kBlock;
+  const int64_t hw = d[1] * d[2], channels = d[3], blocks = ceil_div(channels, kBlock);
   const float* s = c.in[1].as<float>();
   float_switch(c.in[0].dtype(), [&](auto zero) {
     using T = decltype(zero);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "kernels/common/ceil_div.h"
 #include "kernels/common/op.h"
 #include "kernels/common/parallel.h"
 #include "kernels/common/vmath.h"
@@ -85,7 +86,7 @@ void channel_scale_pool_backward(const OpCall& c) {
   const GradView &gx = c.din[0], &gs = c.din[1];
   if (!gx && !gs) return;
   const Shape& d = c.in[0].shape();
-  const int64_t hw = d[1] * d[2], channels = d[3], blocks = (channels + kBlock - 1) / kBlock;
+  const int64_t hw = d[1] * d[2], channels = d[3], blocks = ceil_div(channels, kBlock);
   const float* s = c.in[1].as<float>();
   const float* dm = c.dout[1].as<float>();
   const int32_t* argmax = dm ? c.saved[0].as<int32_t>() : nullptr;

@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "kernels/common/ceil_div.h"
 #include "kernels/common/view.h"
 
 namespace gm {
@@ -29,7 +30,7 @@ inline ChannelTiles channel_tiles(const TensorSpec& x) {
   const int64_t groups = c / t.lanes;
   while (t.width < 32 && t.width < groups) t.width *= 2;
   t.rows = ChannelTiles::kThreads / t.width;
-  t.slices = static_cast<int>((groups + t.width - 1) / t.width);
+  t.slices = static_cast<int>(ceil_div(groups, t.width));
   const int64_t wanted = kBlocks / std::max<int64_t>(1, n * t.slices),
                 most = hw / (t.rows * kPixelsPerThread);
   t.chunks = static_cast<int>(std::max<int64_t>(1, std::min(wanted, most)));

@@ -16,6 +16,8 @@
 
 #if defined(__x86_64__)
 #include <immintrin.h>
+
+#include "kernels/common/ceil_div.h"
 #endif
 
 namespace gm {
@@ -123,7 +125,7 @@ void ThreadPool::ranges(int64_t total, int64_t grain,
   if (total <= 0) return;
   grain = std::max<int64_t>(1, grain);
   // A few pieces per thread even out a busy neighbour core without drowning in hand-outs.
-  int64_t pieces = std::min((total + grain - 1) / grain, int64_t{4} * impl_->threads);
+  int64_t pieces = std::min(ceil_div(total, grain), int64_t{4} * impl_->threads);
   run(pieces, [&](int64_t i, int thread) { body(total * i / pieces, total * (i + 1) / pieces, thread); });
 }
 

@@ -1,6 +1,7 @@
 // Second stage of a sum over many blocks: the partial sums that each block left, added in a fixed order in
 // f64.
 #pragma once
+#include "kernels/common/ceil_div.h"
 #include "kernels/common/context.h"
 #include "kernels/common/simt.h"
 
@@ -27,8 +28,8 @@ static __global__ __launch_bounds__(256) void sum_partials_kernel(const float* p
 }
 inline void launch_sum_partials(const float* partial, int64_t n, int blocks, float* out, bool accumulate,
                                 const Context& ctx) {
-  GM_LAUNCH(sum_partials_kernel, static_cast<unsigned>((n + 31) / 32), dim3(32, 8), 0, ctx.stream, partial, n,
-            blocks, out, accumulate);
+  GM_LAUNCH(sum_partials_kernel, static_cast<unsigned>(ceil_div(n, 32)), dim3(32, 8), 0, ctx.stream, partial,
+            n, blocks, out, accumulate);
 }
 
 }  // namespace gm::GM_BACKEND_NS

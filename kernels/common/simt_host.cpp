@@ -4,6 +4,7 @@
 #include <numeric>
 #include <utility>
 
+#include "kernels/common/ceil_div.h"
 #include "kernels/common/philox.h"
 #include "kernels/common/simt_machine.h"
 
@@ -42,7 +43,7 @@ void Machine::validate(dim3 g, dim3 b, size_t dynamic_bytes) const {
 void Machine::prepare_threads(dim3 b) {
   const unsigned n = b.x * b.y * b.z;
   threads_.assign(n, {});
-  warps_.assign((n + 31) / 32, {});
+  warps_.assign(ceil_div(n, 32), {});
   order_.resize(n);
   for (unsigned i = 0; i < n; ++i) {
     threads_[i].index = {i % b.x, i / b.x % b.y, i / (b.x * b.y)};

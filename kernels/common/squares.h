@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "kernels/common/ceil_div.h"
 #include "kernels/common/dtype.h"
 
 namespace gm {
@@ -12,8 +13,8 @@ struct SquareSlices {
   int64_t length, count;
 };
 inline SquareSlices square_slices(int64_t n) {
-  const int64_t length = std::max<int64_t>(8192, (n / 256 + 1023) / 1024 * 1024);
-  return {length, (n + length - 1) / length};
+  const int64_t length = std::max<int64_t>(8192, round_up(n / 256, 1024));
+  return {length, ceil_div(n, length)};
 }
 
 /// One slice on the CPU. In 16 lanes, so that it is a vector loop with the same bits on every instruction

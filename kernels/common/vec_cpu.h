@@ -7,6 +7,7 @@
 #include <type_traits>
 
 #include "kernels/activation/activation.h"
+#include "kernels/common/ceil_div.h"
 #include "kernels/common/dtype.h"
 
 #if defined(__AVX2__)
@@ -175,7 +176,7 @@ GM_VEC_INLINE VecF act_slope(VecF x) {
 template <int Max, class F>
 inline void for_strips(int64_t channels, F&& f) {
   static_assert(Max >= 1 && Max <= 4);
-  const int64_t registers = (channels + kLanes - 1) / kLanes, strips = (registers + Max - 1) / Max;
+  const int64_t registers = ceil_div(channels, kLanes), strips = ceil_div(registers, Max);
   for (int64_t s = 0; s < strips; ++s) {
     const int64_t begin = registers * s / strips, end = registers * (s + 1) / strips;
     const bool part = end * kLanes > channels;

@@ -5,6 +5,7 @@
 #include <initializer_list>
 #include <string>
 
+#include "kernels/common/ceil_div.h"
 #include "kernels/common/dtype.h"
 #include "kernels/common/error.h"
 
@@ -12,9 +13,7 @@ namespace gm {
 
 /// Memory of a device, workspaces and what is cut from either begin at multiples of so many bytes.
 constexpr size_t kMemoryAlign = 256;
-constexpr size_t aligned_bytes(size_t bytes) {
-  return (bytes + kMemoryAlign - 1) / kMemoryAlign * kMemoryAlign;
-}
+constexpr size_t aligned_bytes(size_t bytes) { return round_up(bytes, kMemoryAlign); }
 
 /// Up to four dimensions, row-major. Images are (N, H, W, C), matrices (rows, columns), vectors (C).
 struct Shape {

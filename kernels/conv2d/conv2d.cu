@@ -1,6 +1,7 @@
 #include "kernels/conv2d/conv2d.h"
 
 #include "kernels/add/add.h"
+#include "kernels/common/ceil_div.h"
 #include "kernels/common/flat.cuh"
 #include "kernels/common/op.h"
 #include "kernels/conv2d/conv2d_deep.cuh"
@@ -201,7 +202,7 @@ void conv2d_backward(const OpCall& c) {
     }
     if (dbias) {
       float* bias_partials = partials + slices.count * geometry.weights();
-      GM_LAUNCH((column_sums_kernel<T>), dim3(unsigned((g.k + 31) / 32), slices.count), dim3(32, 8), 0,
+      GM_LAUNCH((column_sums_kernel<T>), dim3(unsigned(ceil_div(g.k, 32)), slices.count), dim3(32, 8), 0,
                 c.ctx.stream, dy, g.out_pixels, g.k, slices.pixels, bias_partials);
       GM_LAUNCH(sum_slices_kernel, grid_for(g.k, 256, c.ctx), 256, 0, c.ctx.stream, bias_partials,
                 int64_t{g.k}, slices.count, dbias.view.as<float>(), dbias.mode == GradMode::accumulate);

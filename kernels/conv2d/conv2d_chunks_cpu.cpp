@@ -1,6 +1,7 @@
 #include <cstring>
 #include <type_traits>
 
+#include "kernels/common/ceil_div.h"
 #include "kernels/common/vmath.h"
 #include "kernels/conv2d/conv2d_cpu.h"
 #include "kernels/linear/gemm_cpu.h"
@@ -99,7 +100,7 @@ void ConvChunks::pack(ConvPass pass, const void* w, void* packed) const {
   float_switch(g.dtype, [&](auto zero) {
     using T = decltype(zero);
     const T* from = static_cast<const T*>(w);
-    const int64_t panels = (columns + kPanelWidth - 1) / kPanelWidth;
+    const int64_t panels = ceil_div(columns, kPanelWidth);
     pool_.ranges(panels, std::max<int64_t>(1, 16384 / (rows * kPanelWidth)),
                  [&](int64_t p0, int64_t p1, int) {
                    const int64_t j = p0 * kPanelWidth, n = std::min(columns, p1 * kPanelWidth) - j;

@@ -1,6 +1,7 @@
 #include "kernels/conv2d/conv2d_cpu.h"
 
 #include "kernels/add/add.h"
+#include "kernels/common/ceil_div.h"
 #include "kernels/common/vmath.h"
 #include "kernels/linear/gemm_cpu.h"
 
@@ -21,7 +22,7 @@ void forward_few_pixels(const ConvGeometry& g, const float* x, const float* w, f
       pool.scratch(0, static_cast<size_t>(packed_b_floats(g.c, pixels)) * sizeof(float), 3));
   pack_b(g.c, pixels, x, 1, g.c, packed);
   constexpr int64_t block = 48;  // filters per task: whole register tiles
-  pool.run((g.k + block - 1) / block, [&](int64_t task, int thread) {
+  pool.run(ceil_div(g.k, block), [&](int64_t task, int thread) {
     const int64_t first = task * block, filters = std::min(block, g.k - first);
     float* turned =
         static_cast<float*>(pool.scratch(thread, static_cast<size_t>(filters * pixels) * sizeof(float), 2));

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "kernels/common/ceil_div.h"
 #include "kernels/common/error.h"
 #include "kernels/conv2d/conv2d.h"
 
@@ -27,10 +28,10 @@ struct ConvSlices {
   int64_t pixels;  // per slice: whole steps of 16
 };
 inline ConvSlices conv_slices(const ConvGeometry& g) {
-  const int64_t tiles = ((g.k + 63) / 64) * ((g.taps() + 63) / 64), pixels = g.out_pixels();
-  const int64_t wanted = std::clamp<int64_t>(256 / tiles, 1, (pixels + 127) / 128);
-  const int64_t slice = ((pixels + wanted - 1) / wanted + 15) / 16 * 16;
-  return {static_cast<int>((pixels + slice - 1) / slice), slice};
+  const int64_t tiles = ceil_div(g.k, 64) * ceil_div(g.taps(), 64), pixels = g.out_pixels();
+  const int64_t wanted = std::clamp<int64_t>(256 / tiles, 1, ceil_div(pixels, 128));
+  const int64_t slice = round_up(ceil_div(pixels, wanted), 16);
+  return {static_cast<int>(ceil_div(pixels, slice)), slice};
 }
 inline size_t conv_slices_bytes(const ConvGeometry& g) {
   return static_cast<size_t>(4 * conv_slices(g).count * (g.weights() + g.k));

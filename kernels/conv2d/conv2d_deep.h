@@ -2,6 +2,7 @@
 // which ones our kernel serves, and how it cuts them. Functions of the shape alone. The kernel:
 // conv2d_deep.cuh.
 #pragma once
+#include "kernels/common/ceil_div.h"
 #include "kernels/common/shared_limits.h"
 #include "kernels/conv2d/conv2d_pointwise.h"
 
@@ -34,14 +35,13 @@ struct DeepTiles : Pointwise {
 /// False where other kernels serve the convolution. scaled: with factors.
 inline bool deep_conv(const ConvGeometry& g, bool scaled, DeepTiles& p) {
   if (!pointwise(g, p)) return false;
-  auto up = [](int a, int b) { return (a + b - 1) / b; };
   constexpr int kMost = 10;  // registers
   const int eights = p.out_units();
   p.columns = eights > kMost ? 2 : 1;
-  p.slices = up(eights, kMost * p.columns);
-  p.n = std::max(4, 2 * up(up(eights, p.slices * p.columns), 2));
-  p.tiles = up(p.pixels, kDeepPixels);
-  p.stages = up(p.c, kDeepChannels);
+  p.slices = ceil_div(eights, kMost * p.columns);
+  p.n = std::max(4, 2 * ceil_div(ceil_div(eights, p.slices * p.columns), 2));
+  p.tiles = ceil_div(p.pixels, kDeepPixels);
+  p.stages = ceil_div(p.c, kDeepChannels);
   p.image_pixels = static_cast<int>(g.oh * g.ow);
   p.images = scaled ? static_cast<int>(std::min<int64_t>(g.n, (kDeepPixels - 1) / p.image_pixels + 2)) : 0;
   return p.shared_bytes() <= kSmallestShared && int64_t{p.tiles} * p.slices <= INT32_MAX;

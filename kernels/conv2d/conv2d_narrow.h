@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/common/ceil_div.h"
 #include "kernels/conv2d/conv2d.h"
 
 namespace gm {
@@ -55,38 +56,36 @@ constexpr size_t kNarrowShared = 81 << 10;  // two blocks on sm_80, one on sm_86
 
 /// Tiles of 8 filters of a slice: those that divide the filters best, of equals the most.
 constexpr int narrow_filters(int64_t k) {
-  const int64_t tiles = (k + 7) / 8;
+  const int64_t tiles = ceil_div(k, 8);
   int best = 3;
   for (int n : {4, 6, 8})
-    if ((tiles + n - 1) / n * n <= (tiles + best - 1) / best * best) best = n;
+    if (round_up(tiles, n) <= round_up(tiles, best)) best = n;
   return best;
 }
 
 /// The problem in tiles of tile_w x tile_h outputs.
 inline NarrowConv narrow_cut(NarrowConv p, int64_t images, int tile_w, int tile_h) {
-  auto up = [](int a, int b) { return (a + b - 1) / b; };
   p.tile_w = tile_w, p.tile_h = tile_h, p.across = 0;
   while (8 << p.across < tile_w) ++p.across;
   const int stride_x = p.image ? 1 : p.stride;  // each output has its own row of taps
   p.in_w = (tile_w - 1) * stride_x + p.columns;
   p.in_h = (tile_h - 1) * p.stride + p.rows;
-  p.half = up(p.in_w, stride_x);
+  p.half = ceil_div(p.in_w, stride_x);
   p.row_units = p.half * stride_x * p.pitch;
-  p.tiles_x = up(p.ow, tile_w);
-  p.tiles_y = up(p.oh, tile_h);
+  p.tiles_x = ceil_div(p.ow, tile_w);
+  p.tiles_y = ceil_div(p.oh, tile_h);
   p.tiles = static_cast<int>(images) * p.tiles_x * p.tiles_y;
   return p;
 }
 
 /// Chooses the tiles. False where none fit.
 inline bool narrow_tiles(NarrowConv& p, int64_t images) {
-  auto up = [](int a, int b) { return (a + b - 1) / b; };
-  p.units = up(p.c, 8);
+  p.units = ceil_div(p.c, 8);
   p.chunks = p.rows * p.columns * p.units;
-  p.depth = up(p.chunks, 2);
+  p.depth = ceil_div(p.chunks, 2);
   p.pitch = p.units | 1;
   p.n = narrow_filters(p.k);
-  p.slices = up(up(p.k, 8), p.n);
+  p.slices = ceil_div(ceil_div(p.k, 8), p.n);
   NarrowConv best;
   double least = 0;
   for (int m : {4, 2}) {
@@ -133,13 +132,13 @@ inline bool narrow_data(const ConvGeometry& g, int y0, int x0, NarrowConv& p) {
   p = {.h = i(g.oh), .w = i(g.ow), .c = i(g.k), .k = i(g.c)};
   p.out_h = i(g.h), p.out_w = i(g.w);
   p.step = stride, p.y0 = y0, p.x0 = x0;
-  p.oh = (p.out_h - y0 + stride - 1) / stride;
-  p.ow = (p.out_w - x0 + stride - 1) / stride;
+  p.oh = ceil_div(p.out_h - y0, stride);
+  p.ow = ceil_div(p.out_w - x0, stride);
   p.kernel = kernel, p.turned = true, p.tap_step = -stride;
   // Taps r = r0, r0 + stride, ... meet these pixels; the last one meets the first row of dy.
   auto axis = [&](int place, int pad, int& taps, int& last, int& before) {
     const int r0 = (place + pad) % stride;
-    taps = (kernel - r0 + stride - 1) / stride;
+    taps = ceil_div(kernel - r0, stride);
     last = r0 + (taps - 1) * stride;
     before = -((place + pad - last) / stride);
   };
@@ -179,14 +178,13 @@ constexpr int kGradientPairs = 4;  // of a warp at most: 64 channels of taps x 8
 inline bool narrow_gradient(const ConvGeometry& g, NarrowGradient& p) {
   constexpr int kPixels = 128, kBlocks = 384;  // three blocks for each of 128 multiprocessors
   if (!narrow_forward(g, p.conv)) return false;
-  auto up = [](int a, int b) { return (a + b - 1) / b; };
   NarrowConv& c = p.conv;
-  const int filters = up(c.k, 8);
-  p.n = up(filters, 4) * 4 <= up(filters, 3) * 3 ? 4 : 3;
-  p.slices = up(filters, p.n);
-  p.row_slices = up(c.depth, kNarrowWarps * kGradientPairs);
-  p.pairs = up(c.depth, p.row_slices);
-  p.m = std::max(2, up(p.pairs, kNarrowWarps));
+  const int filters = ceil_div(c.k, 8);
+  p.n = round_up(filters, 4) <= round_up(filters, 3) ? 4 : 3;
+  p.slices = ceil_div(filters, p.n);
+  p.row_slices = ceil_div(c.depth, kNarrowWarps * kGradientPairs);
+  p.pairs = ceil_div(c.depth, p.row_slices);
+  p.m = std::max(2, ceil_div(p.pairs, kNarrowWarps));
   NarrowConv best;
   int64_t least = 0;
   for (int tile_w : {16, 8, 32}) {
@@ -196,7 +194,8 @@ inline bool narrow_gradient(const ConvGeometry& g, NarrowGradient& p) {
   }
   c = best;
   const int most = std::max(1, kBlocks / (p.slices * p.row_slices));
-  p.walkers = up(c.tiles, std::max(2, up(c.tiles, most)));  // two tiles at least: one is copied meanwhile
+  p.walkers =
+      ceil_div(c.tiles, std::max(2, ceil_div(c.tiles, most)));  // two tiles at least: one is copied meanwhile
   return p.shared_bytes() <= kNarrowShared;
 }
 

@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <utility>
 
+#include "kernels/common/ceil_div.h"
 #include "kernels/common/onednn.h"
 #include "kernels/common/op.h"
 #include "kernels/conv2d/conv2d.h"
@@ -44,32 +45,31 @@ struct ConvPlan {
     const int64_t e = static_cast<int64_t>(dtype_bytes(g.dtype));
     by_pixels = g.pointwise();
     constexpr int64_t target = 384 << 10, least = 16;  // bytes of x and y in a chunk; chunks wanted
-    auto up = [](int64_t a, int64_t b) { return (a + b - 1) / b; };
     const int64_t bytes = e * (g.in_pixels() * g.c + g.out_pixels() * g.k);
     if (by_pixels) {
       const int64_t pixels = g.out_pixels();
-      const int64_t count = std::max(up(bytes, target), std::min(least, up(pixels, 48)));
-      step = up(up(pixels, count), 24) * 24;  // whole register tiles
-      chunks = up(pixels, step);
+      const int64_t count = std::max(ceil_div(bytes, target), std::min(least, ceil_div(pixels, 48)));
+      step = round_up(ceil_div(pixels, count), 24);  // whole register tiles
+      chunks = ceil_div(pixels, step);
     } else {
-      const int64_t count = std::min(g.n, std::max(up(bytes, target), least));
-      step = up(g.n, count);
-      chunks = up(g.n, step);
+      const int64_t count = std::min(g.n, std::max(ceil_div(bytes, target), least));
+      step = ceil_div(g.n, count);
+      chunks = ceil_div(g.n, step);
       // Large images and tiny batches: bands of rows, at least two rows of some work each.
       if (pass == Pass::forward && step == 1) {
-        const int64_t wanted = std::max(up(bytes / g.n, target), up(least, g.n)),
+        const int64_t wanted = std::max(ceil_div(bytes / g.n, target), ceil_div(least, g.n)),
                       most = std::min(g.oh / 2, static_cast<int64_t>(g.macs() / double(g.n) / 5e5));
         if (std::min(wanted, most) > 1) {
-          step = up(g.oh, std::min(wanted, most));
-          bands = up(g.oh, step);
+          step = ceil_div(g.oh, std::min(wanted, most));
+          bands = ceil_div(g.oh, step);
           chunks = g.n * bands;
         }
       }
     }
     const int64_t partial = 4 * g.weights();
     const int64_t most = std::clamp<int64_t>((32 << 20) / std::max<int64_t>(1, partial), 8, 32);
-    group = up(chunks, most);
-    groups = up(chunks, group);
+    group = ceil_div(chunks, most);
+    groups = ceil_div(chunks, group);
     for (int p = 0; p < 3; ++p) {
       const auto conv_pass = static_cast<onednn::ConvPass>(p);
       path[p] = by_pixels ? ConvPath::pixels : ConvPath::patches;
@@ -181,7 +181,7 @@ struct ConvPlan {
     // Our panels are padded to at most 16 columns.
     const int64_t rows = pass == onednn::ConvPass::forward ? g.taps() : g.k,
                   columns = pass == onednn::ConvPass::forward ? g.k : g.taps();
-    return aligned_bytes(static_cast<size_t>(4 * rows * ((columns + 15) / 16 * 16)));
+    return aligned_bytes(static_cast<size_t>(4 * rows * round_up(columns, 16)));
   }
   /// One partial weight gradient.
   size_t partial_bytes() const {

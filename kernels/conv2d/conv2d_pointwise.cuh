@@ -14,6 +14,7 @@
 #pragma once
 #include "kernels/common/act_any.cuh"
 #include "kernels/common/async_copy.cuh"
+#include "kernels/common/ceil_div.h"
 #include "kernels/common/mma.cuh"
 #include "kernels/conv2d/conv2d_after.cuh"
 #include "kernels/conv2d/conv2d_pointwise.h"
@@ -139,7 +140,7 @@ void steps_switch(int steps, F f) {
 
 inline void launch_pointwise(const PointwiseTiles& p, const HalfConv& t, const Context& ctx) {
   const int most = std::max(1, p.resident() * (ctx.sm_count > 0 ? ctx.sm_count : 128) / p.slices),
-            rounds = (p.tiles + most - 1) / most, walkers = (p.tiles + rounds - 1) / rounds;
+            rounds = ceil_div(p.tiles, most), walkers = ceil_div(p.tiles, rounds);
   steps_switch<1, 2, 3, 4, 5, 8, 10, 12, 16>(p.steps, [&](auto steps) {
     GM_LAUNCH((conv2d_pointwise_kernel<steps.value>), dim3(unsigned(walkers), unsigned(p.slices)),
               unsigned(32 * p.warps()), p.tiles_bytes(), ctx.stream, p, t.x, t.w, t.bias, t.act, t.residual,

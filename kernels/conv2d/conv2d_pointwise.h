@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/common/ceil_div.h"
 #include "kernels/conv2d/conv2d.h"
 
 namespace gm {
@@ -56,13 +57,13 @@ struct PointwiseTiles : Pointwise {
 
 /// The tiles of a product. False where a warp's weights are more than its registers.
 inline bool pointwise_tiles(PointwiseTiles& p) {
-  p.steps = (p.c + 15) / 16;
+  p.steps = ceil_div(p.c, 16);
   if (p.steps > kPointwiseSteps) return false;
-  const int groups = (p.k + 31) / 32;
-  p.slices = (groups + kPointwiseWarps - 1) / kPointwiseWarps;
-  p.columns = (groups + p.slices - 1) / p.slices;
+  const int groups = ceil_div(p.k, 32);
+  p.slices = ceil_div(groups, kPointwiseWarps);
+  p.columns = ceil_div(groups, p.slices);
   p.rows = p.columns > 4 ? 1 : p.columns > 2 ? 2 : 4;
-  p.tiles = (p.pixels + kPointwisePixels - 1) / kPointwisePixels;
+  p.tiles = ceil_div(p.pixels, kPointwisePixels);
   return true;
 }
 

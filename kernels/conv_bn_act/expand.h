@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "kernels/batch_norm/bn_workspace.h"
+#include "kernels/common/ceil_div.h"
 #include "kernels/common/shared_limits.h"
 #include "kernels/conv2d/conv2d_plan.h"
 #include "kernels/conv2d/conv2d_pointwise.h"
@@ -79,7 +80,7 @@ inline bool expand_backward(const Attrs& attrs, const ConvGeometry& g, bool resi
     return false;
   if (p.shared_bytes() > kLargeShared) return false;
   // As many walkers as blocks run at once on 132 multiprocessors, or fewer: each leaves a partial sum of dw.
-  p.tiles = (p.pixels + kExpandRows - 1) / kExpandRows;
+  p.tiles = ceil_div(p.pixels, kExpandRows);
   p.walkers = std::clamp(p.tiles / 4, 1, p.warps == 8 ? 264 : 132);
   return true;
 }

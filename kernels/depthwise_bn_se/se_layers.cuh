@@ -7,6 +7,7 @@
 #pragma once
 #include "kernels/batch_norm/bn.cuh"
 #include "kernels/common/act_any.cuh"
+#include "kernels/common/ceil_div.h"
 #include "kernels/common/reduce.cuh"
 #include "kernels/depthwise_bn_se/depthwise_bn_se.h"
 
@@ -149,7 +150,7 @@ __device__ __forceinline__ void se_wide_product(const float* x, const float* w, 
 }
 
 inline unsigned se_blocks(int64_t items, int of_a_block) {
-  return static_cast<unsigned>((items + of_a_block - 1) / of_a_block);
+  return static_cast<unsigned>(ceil_div(items, of_a_block));
 }
 inline dim3 se_long_grid(int squeeze, int64_t images) {
   return {se_blocks(squeeze, kSeLongOutputs), se_blocks(images, kSeLongImages)};

@@ -1,6 +1,7 @@
 // Backward of the two layers of squeeze-and-excitation on the GPU, in two launches: the gradient of the
 // squeezed values; then, side by side in one grid, that of the pooled values and those of the weights.
 #pragma once
+#include "kernels/common/ceil_div.h"
 #include "kernels/depthwise_bn_se/se_layers.cuh"
 
 namespace gm::GM_BACKEND_NS {
@@ -36,7 +37,7 @@ struct SeProduct {
   bool add_w, add_b;
   GM_HOST_DEVICE int tiles() const {
     if (!dw && !db) return 0;
-    return ((rows + kSeTile - 1) / kSeTile) * ((columns + kSeTile - 1) / kSeTile);
+    return ceil_div(rows, kSeTile) * ceil_div(columns, kSeTile);
   }
 };
 
@@ -45,7 +46,7 @@ __device__ __forceinline__ void se_weights_tile(SeProduct p, int tile, int image
   GM_SHARED(float, a, [kSeTile][kSeTile + 1]);
   GM_SHARED(float, b, [kSeTile][kSeTile + 1]);
   const int x = static_cast<int>(threadIdx.x) % kSeTile, y = static_cast<int>(threadIdx.x) / kSeTile;
-  const int across = (p.columns + kSeTile - 1) / kSeTile, row = tile / across * kSeTile,
+  const int across = ceil_div(p.columns, kSeTile), row = tile / across * kSeTile,
             column = tile % across * kSeTile;
   float sum[4] = {}, bias = 0.f;
   for (int n = 0; n < images; n += kSeTile) {

@@ -1,3 +1,4 @@
+#include "kernels/common/ceil_div.h"
 #include "kernels/common/vmath.h"
 #include "kernels/depthwise_conv2d/depthwise_op_cpu.h"
 
@@ -33,7 +34,7 @@ void depthwise_conv2d_forward(const OpCall& c) {
     // Bands of rows rather than images, so that a single image uses all threads.
     const int64_t row = d.out_width * d.channels;
     const int64_t band = std::clamp<int64_t>((64 << 10) / (row * 4), 1, d.out_height);
-    const int64_t bands = (d.out_height + band - 1) / band;
+    const int64_t bands = ceil_div(d.out_height, band);
     c.ctx.pool->run(d.images * bands, [&](int64_t i, int thread) {
       const int64_t n = i / bands, begin = i % bands * band, end = std::min(d.out_height, begin + band);
       for (int64_t oh = begin; oh < end; ++oh) {

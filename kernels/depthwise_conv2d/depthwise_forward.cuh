@@ -2,6 +2,7 @@
 // depthwise_plan.cuh.
 #pragma once
 #include "kernels/batch_norm/bn_forward.cuh"
+#include "kernels/common/ceil_div.h"
 #include "kernels/depthwise_conv2d/depthwise_any.cuh"
 
 namespace gm::GM_BACKEND_NS {
@@ -24,7 +25,7 @@ __global__ __launch_bounds__(kDwThreads, 2) void dw_forward_kernel(const T* x, c
                                                                    float* partial, BnFinish finish) {
   await_launch_before();
   constexpr int N = kDwLanes, J = (TW - 1) * S + K,  // columns that a strip reads
-      L = (K + S - 1) / S, U = L * S;                // outputs open at a time; rows until that repeats
+      L = ceil_div(K, S), U = L * S;                 // outputs open at a time; rows until that repeats
   constexpr bool kPool = dw_pools(End);
   constexpr bool kWeightsShared = dw_shares_weights(K, Whole, End);
   const auto [column, lane, lanes, slice, first, c] = DwThread(d, N);
@@ -212,8 +213,7 @@ bool dw_launch_forward(const T* x, const T* w, const float* bias, T* y, const De
   constexpr bool Stats = End == DwEnd::statistics;
   const int64_t pixels = d.images * d.out_height * d.out_width;
   const int64_t most = std::clamp<int64_t>(kDwBlocks / sl.slices, 1, kBnGpuBlocks);
-  const dim3 grid(static_cast<unsigned>(std::clamp<int64_t>((pixels + sl.rows - 1) / sl.rows, 1, most)),
-                  slices);
+  const dim3 grid(static_cast<unsigned>(std::clamp<int64_t>(ceil_div(pixels, sl.rows), 1, most)), slices);
   if (sl.lanes == 1)
     GM_LAUNCH((dw_forward_any_kernel<T, 1, Stats>), grid, threads, 0, ctx.stream, x, w, bias, y, shape, act,
               partial, finish);

@@ -2,6 +2,7 @@
 // launchers. Everything is a function of the shape only, so that sums have the same bits on every card.
 #pragma once
 #include "kernels/batch_norm/bn_workspace.h"
+#include "kernels/common/ceil_div.h"
 #include "kernels/common/op.h"
 #include "kernels/depthwise_conv2d/depthwise_conv2d.h"
 
@@ -34,13 +35,13 @@ struct DepthwiseSlices {
     if (vectors > 40) {
       double best = 0;
       for (int width : {32, 24, 40}) {
-        const int parts = (vectors + width - 1) / width;
+        const int parts = ceil_div(vectors, width);
         const double busy = double(vectors) / (parts * width) * (kDwThreads / width * width);
         if (busy > best) best = busy, columns = width;
       }
     }
     rows = threads / columns;
-    slices = (vectors + columns - 1) / columns;
+    slices = ceil_div(vectors, columns);
   }
   explicit DepthwiseSlices(const DepthwiseShape& d)
       : DepthwiseSlices(d.channels, depthwise_lanes(d.kernel)) {}
@@ -54,9 +55,9 @@ struct DepthwiseBlocks {
   /// All blocks take as many groups but for the last few; a slice has no more than `most` blocks, a card
   /// `at_once` running.
   DepthwiseBlocks(int64_t groups, int slices, int64_t most, int at_once) {
-    const int64_t turns = (groups + most - 1) / most;
-    blocks = static_cast<int>((groups + turns - 1) / turns);
-    rounds = turns * ((int64_t{blocks} * slices + at_once - 1) / at_once);
+    const int64_t turns = ceil_div(groups, most);
+    blocks = static_cast<int>(ceil_div(groups, turns));
+    rounds = turns * ceil_div(int64_t{blocks} * slices, at_once);
   }
   /// Forward: as many blocks as may be, or, where the last of their waves is a rest for which all others
   /// wait, no more than run at once.
@@ -96,15 +97,15 @@ struct DepthwiseMarch {
     if (type == DType::bf16 && d.pad_left <= half && pad_right <= half)
       for (int t : {4, 6, 7})
         if (width % t == 0 && t <= widest) tile = t, whole = true;
-    strips = (width + tile - 1) / tile;
+    strips = ceil_div(width, tile);
     // Bands fill a card with few images, but each reads rows of its neighbour and waits for its first row:
     // the count of least time.
     const int rows = static_cast<int>(d.out_height);
     double least = 1e30;
     for (int b = 1; b <= rows; ++b) {
-      const int each = (rows + b - 1) / b;
-      if ((rows + each - 1) / each != b) continue;
-      const DepthwiseBlocks dealt = deal((d.images * strips * b + sl.rows - 1) / sl.rows);
+      const int each = ceil_div(rows, b);
+      if (ceil_div(rows, each) != b) continue;
+      const DepthwiseBlocks dealt = deal(ceil_div(d.images * strips * b, sl.rows));
       const double time = static_cast<double>(dealt.rounds) * (each + overhead);
       if (time < least) least = time, bands = b, band_rows = each, blocks = dealt.blocks;
     }

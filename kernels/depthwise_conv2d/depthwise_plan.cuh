@@ -17,6 +17,7 @@
 // Positions of a tile are those of m (see depthwise_backward.cuh).
 // Generic kernels (depthwise_any.cuh): any kernel size and channel count, one pixel at a time.
 #pragma once
+#include "kernels/common/ceil_div.h"
 #include "kernels/common/math.cuh"
 #include "kernels/common/simt.h"
 #include "kernels/depthwise_conv2d/depthwise_gpu.h"
@@ -109,7 +110,7 @@ struct DwTiles {
   /// reach: n positions in a row need n - 1 + reach rows or columns of the held tensor.
   DwTiles(int images, int rows, int columns, int reach, size_t element, const DepthwiseSlices& sl)
       : rows(rows), by_held_rows(1), by_strips(1), by_items(1) {
-    const int strips = (columns + kDwTile - 1) / kDwTile,
+    const int strips = ceil_div(columns, kDwTile),
               pixel_bytes = sl.columns * sl.lanes * static_cast<int>(element);
     auto held = [&](int n) { return n - 1 + reach; };
     auto fits = [&](int r, int s) { return held(r) * held(s * kDwTile) * pixel_bytes <= kDwTileBytes; };
@@ -117,13 +118,13 @@ struct DwTiles {
     while (tile_strips > 1 && !fits(std::min(rows, 4), tile_strips)) tile_strips = (tile_strips + 1) / 2;
     int most = rows;
     while (most > 1 && !fits(most, tile_strips)) --most;
-    row_tiles = (rows + most - 1) / most;
-    strip_tiles = (strips + tile_strips - 1) / tile_strips;
+    row_tiles = ceil_div(rows, most);
+    strip_tiles = ceil_div(strips, tile_strips);
     // Few images: smaller tiles, so that every processor has one.
     while (int64_t{images} * row_tiles * strip_tiles * sl.slices < kDwBlocks / 2 && rows / row_tiles > 3)
       ++row_tiles;
-    tile_rows = (rows + row_tiles - 1) / row_tiles;
-    row_tiles = (rows + tile_rows - 1) / tile_rows;
+    tile_rows = ceil_div(rows, row_tiles);
+    row_tiles = ceil_div(rows, tile_rows);
     held_rows = held(tile_rows);
     held_columns = held(tile_strips * kDwTile);
     tile_images = 1;
@@ -135,12 +136,12 @@ struct DwTiles {
     // Every band reads its halo again, but idle threads cost more: the count of least time.
     double least = 1e30;
     for (int b = 1; b <= std::min(tile_rows, 8); ++b) {
-      const int each = (tile_rows + b - 1) / b, count = (tile_rows + each - 1) / each;
-      const double turns = (tile_images * tile_strips * count + sl.rows - 1) / sl.rows,
+      const int each = ceil_div(tile_rows, b), count = ceil_div(tile_rows, each);
+      const double turns = ceil_div(tile_images * tile_strips * count, sl.rows),
                    time = turns * (each + 0.3 * (reach - 1));
       if (time < least) least = time, bands = count, band_rows = each;
     }
-    tiles = (images + tile_images - 1) / tile_images * row_tiles * strip_tiles;
+    tiles = ceil_div(images, tile_images) * row_tiles * strip_tiles;
     by_held_rows = DwQuotient(held_rows);
     by_strips = DwQuotient(tile_strips);
     by_items = DwQuotient(bands * tile_strips);
@@ -148,8 +149,8 @@ struct DwTiles {
   }
   /// Blocks for one slice: at most `most`, all with the same number of tiles but for the last few.
   int blocks(int64_t most) const {
-    const int turns = static_cast<int>((tiles + most - 1) / most);
-    return (tiles + turns - 1) / turns;
+    const int turns = static_cast<int>(ceil_div(tiles, most));
+    return ceil_div(tiles, turns);
   }
 };
 

@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "kernels/common/ceil_div.h"
 #include "kernels/common/op.h"
 #include "kernels/common/parallel.h"
 #include "kernels/common/vmath.h"
@@ -48,7 +49,7 @@ void apply(const OpCall& c, const Shape& shape, const T* x, T* y, bool accumulat
     });
   } else {
     const int64_t each = p.shared ? n / shape[0] : n;  // elements with a draw of their own
-    c.ctx.pool->ranges((each + chunk - 1) / chunk, 16, [&](int64_t begin, int64_t end, int) {
+    c.ctx.pool->ranges(ceil_div(each, chunk), 16, [&](int64_t begin, int64_t end, int) {
       float factor[4 * kBlocks];
       for (int64_t k = begin; k < end; ++k) {
         draw(*c.ctx.step, p, k * kBlocks, factor);

@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "kernels/common/ceil_div.h"
 #include "kernels/fused_mbconv/fused_mbconv.h"
 
 namespace gm {
@@ -36,7 +37,7 @@ struct FusedMbconvTiles {
   int pixels = 0, tiles = 0;  // of a tile; of an image
   int rows = 0, columns = 0;  // of the window
 
-  constexpr int warps() const { return (pixels + 31) / 32; }
+  constexpr int warps() const { return ceil_div(pixels, 32); }
   constexpr int blocks() const { return images * tiles; }
   constexpr int pitch() const { return fused_pitch(steps); }
   constexpr int project_pitch() const { return fused_project_pitch(wide); }
@@ -52,7 +53,7 @@ struct FusedMbconvTiles {
 inline void cut_fused_mbconv(FusedMbconvTiles& t, int pixels) {
   const int all = t.oh * t.ow;
   t.pixels = std::min(pixels, all);
-  t.tiles = (all + t.pixels - 1) / t.pixels;
+  t.tiles = ceil_div(all, t.pixels);
   int most = 0;
   for (int i = 0; i < t.tiles; ++i) {
     const int first = i * t.pixels, last = std::min(first + t.pixels, all) - 1;
@@ -83,9 +84,9 @@ inline std::vector<FusedMbconvTiles> fused_mbconv_cuts(const FusedMbconvShape& s
                      .stride = static_cast<int>(g.stride),
                      .pad_top = static_cast<int>(g.pad_top),
                      .pad_left = static_cast<int>(g.pad_left),
-                     .steps = static_cast<int>((g.c + 15) / 16)};
+                     .steps = static_cast<int>(ceil_div(g.c, 16))};
   t.narrow = eights(t.k);
-  auto chunks = [&](int wide) { return (t.e + 8 * wide - 1) / (8 * wide); };
+  auto chunks = [&](int wide) { return ceil_div(t.e, 8 * wide); };
   t.wide = t.narrow == 6 && 6 * chunks(6) < 8 * chunks(8) ? 6 : 8;  // what is padded least
   t.chunks = chunks(t.wide);
   t.columns = (t.ow - 1) * t.stride + t.kernel;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "kernels/common/ceil_div.h"
 #include "kernels/common/op.h"
 #include "kernels/common/parallel.h"
 #include "kernels/common/vmath.h"
@@ -36,7 +37,7 @@ void pool_block(const T* x, int64_t hw, int64_t stride, int count, float* avg, f
 
 void global_avg_max_pool_forward(const OpCall& c) {
   const Shape& s = c.in[0].shape();
-  const int64_t hw = s[1] * s[2], channels = s[3], blocks = (channels + kBlock - 1) / kBlock;
+  const int64_t hw = s[1] * s[2], channels = s[3], blocks = ceil_div(channels, kBlock);
   float *avg = c.out[0].as<float>(), *max = c.out[1].as<float>();
   int32_t* argmax = c.saved[0] ? c.saved[0].as<int32_t>() : nullptr;
   float_switch(c.in[0].dtype(), [&](auto zero) {

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "kernels/common/ceil_div.h"
 #include "kernels/common/op.h"
 #include "kernels/common/parallel.h"
 #include "kernels/common/vmath.h"
@@ -42,7 +43,7 @@ void maximum(const T* x, int64_t hw, int64_t stride, int count, float* y, int32_
 
 void global_pool_forward(const OpCall& c) {
   const Shape& s = c.in[0].shape();
-  const int64_t hw = s[1] * s[2], channels = s[3], blocks = (channels + kBlock - 1) / kBlock;
+  const int64_t hw = s[1] * s[2], channels = s[3], blocks = ceil_div(channels, kBlock);
   float* y = c.out[0].as<float>();
   const bool max = pool_kind(c.attrs) == PoolKind::maximum;
   int32_t* argmax = max && c.saved[0] ? c.saved[0].as<int32_t>() : nullptr;

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "kernels/common/ceil_div.h"
 #include "kernels/common/dtype.h"
 
 namespace gm::GM_CPU_NS {
@@ -35,12 +36,10 @@ using VecU __attribute__((vector_size(kLanes * 4), aligned(4), may_alias)) = flo
 
 /// Vectors of the panel that starts at column j of n: full panels, then one narrower panel.
 inline int panel_vectors(int64_t n, int64_t j) {
-  return static_cast<int>(std::min<int64_t>(kPanelVectors, (n - j + kLanes - 1) / kLanes));
+  return static_cast<int>(std::min<int64_t>(kPanelVectors, ceil_div(n - j, kLanes)));
 }
 /// Floats of a packed B with `depth` rows and n columns.
-inline int64_t packed_b_floats(int64_t depth, int64_t n) {
-  return depth * ((n + kLanes - 1) / kLanes * kLanes);
-}
+inline int64_t packed_b_floats(int64_t depth, int64_t n) { return depth * round_up(n, kLanes); }
 
 /// Packs B[k][j] = b[k*bk + j*bj]; panel at column j starts at packed + depth*j.
 template <class T>

@@ -1,5 +1,6 @@
 #include "kernels/linear/linear.h"
 
+#include "kernels/common/ceil_div.h"
 #include "kernels/common/flat.cuh"
 #include "kernels/common/op.h"
 #include "kernels/linear/tile_product.cuh"
@@ -122,7 +123,7 @@ void linear_backward(const OpCall& c) {
     }
     if (dbias) {
       float* bias_partials = partials + slices.count * s.out * s.in;
-      GM_LAUNCH((column_sums_kernel<T>), dim3(unsigned((s.out + 31) / 32), unsigned(slices.count)),
+      GM_LAUNCH((column_sums_kernel<T>), dim3(unsigned(ceil_div(s.out, 32)), unsigned(slices.count)),
                 dim3(32, 8), 0, c.ctx.stream, dy, s.n, static_cast<int>(s.out), slices.rows, bias_partials);
       GM_LAUNCH(sum_slices_kernel, grid_for(s.out, 256, c.ctx), 256, 0, c.ctx.stream, bias_partials, s.out,
                 slices.count, dbias.view.as<float>(), dbias.mode == GradMode::accumulate);

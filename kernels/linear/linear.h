@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <span>
 
+#include "kernels/common/ceil_div.h"
 #include "kernels/common/view.h"
 
 namespace gm {
@@ -25,7 +26,7 @@ inline LinearShape linear_shape(const View& x, const View& w) {
 }
 
 /// CPU scratch: bf16 operands widened to f32, each at a multiple of 64 bytes.
-constexpr size_t linear_wide_bytes(int64_t values) { return static_cast<size_t>((values + 15) / 16 * 64); }
+constexpr size_t linear_wide_bytes(int64_t values) { return static_cast<size_t>(ceil_div(values, 16) * 64); }
 
 /// CUDA scratch of the weight gradient: slices of the batch summed in a second stage; sizes depend on the
 /// problem only.
@@ -34,11 +35,11 @@ struct LinearSlices {
   int64_t rows;  // per slice, a multiple of 16
 };
 inline LinearSlices linear_slices(const LinearShape& s) {
-  const int64_t tiles = ((s.out + 63) / 64) * ((s.in + 63) / 64);
+  const int64_t tiles = ceil_div(s.out, 64) * ceil_div(s.in, 64);
   int64_t wanted = 256 / tiles < 1 ? 1 : 256 / tiles;
-  if (wanted > (s.n + 127) / 128) wanted = (s.n + 127) / 128;
-  const int64_t rows = ((s.n + wanted - 1) / wanted + 15) / 16 * 16;
-  return {static_cast<int>((s.n + rows - 1) / rows), rows};
+  if (wanted > ceil_div(s.n, 128)) wanted = ceil_div(s.n, 128);
+  const int64_t rows = round_up(ceil_div(s.n, wanted), 16);
+  return {static_cast<int>(ceil_div(s.n, rows)), rows};
 }
 
 }  // namespace gm

@@ -1,3 +1,4 @@
+#include "kernels/common/ceil_div.h"
 #include "kernels/common/op.h"
 #include "kernels/common/parallel.h"
 #include "kernels/common/vmath.h"
@@ -29,7 +30,7 @@ void linear_forward(const OpCall& c) {
   ThreadPool& pool = *c.ctx.pool;
   char* cursor = static_cast<char*>(c.workspace.data);
   const float *x = wide(c.in[0], cursor, pool), *bias = c.in[2].as<float>();
-  const int64_t row_blocks = (s.n + kBlock - 1) / kBlock, column_blocks = (s.out + kBlock - 1) / kBlock;
+  const int64_t row_blocks = ceil_div(s.n, kBlock), column_blocks = ceil_div(s.out, kBlock);
   float_switch(s.dtype, [&](auto zero) {
     using T = decltype(zero);
     const T* w = c.in[1].as<T>();
@@ -53,7 +54,7 @@ void linear_backward(const OpCall& c) {
   char* cursor = static_cast<char*>(c.workspace.data);
   const float* dy = wide(c.dout[0], cursor, pool);
   constexpr int64_t columns = 2 * kPanelWidth;  // of dx and dw per task
-  const int64_t tasks = (s.in + columns - 1) / columns;
+  const int64_t tasks = ceil_div(s.in, columns);
   float_switch(s.dtype, [&](auto zero) {
     using T = decltype(zero);
     const T *w = c.in[1].as<T>(), *x = c.in[0].as<T>();

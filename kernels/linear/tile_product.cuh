@@ -6,6 +6,7 @@
 // every thread fetches four neighbouring ones with one vector access when the operand allows, else one by
 // one. The next step's values are fetched into registers before the current step is multiplied.
 #pragma once
+#include "kernels/common/ceil_div.h"
 #include "kernels/common/math.cuh"
 #include "kernels/common/simt.h"
 
@@ -15,7 +16,7 @@ constexpr int kTile = 64, kDepth = 16, kTileThreads = 256;
 constexpr int kPitch = kTile + 4;  // rows of a slab start four banks apart
 
 /// Tiles that cover n rows or columns.
-inline unsigned tiles(int64_t n) { return static_cast<unsigned>((n + kTile - 1) / kTile); }
+inline unsigned tiles(int64_t n) { return static_cast<unsigned>(ceil_div(n, kTile)); }
 
 /// Four neighbouring values, zero from index `valid` on. With vectors either all four are valid or none.
 template <class T, bool kVector>

@@ -1,5 +1,6 @@
 #include "kernels/mbconv/mbconv_cpu.h"
 
+#include "kernels/common/ceil_div.h"
 #include "kernels/common/dispatch.h"
 #include "kernels/common/op.h"
 #include "kernels/common/parallel.h"
@@ -112,7 +113,7 @@ void mbconv_forward(const OpCall& c) {
         s.squeeze
             ? s.d.out_height
             : std::clamp<int64_t>(kBandBytes / row, std::min<int64_t>(4, s.d.out_height), s.d.out_height);
-    const int64_t bands = (s.d.out_height + rows - 1) / rows;
+    const int64_t bands = ceil_div(s.d.out_height, rows);
     c.ctx.pool->run(s.images() * bands, [&](int64_t i, int thread) {
       const int64_t begin = i % bands * rows;
       band<T>(c, s, w, i / bands, begin, std::min(s.d.out_height, begin + rows), thread);

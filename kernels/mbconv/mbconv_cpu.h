@@ -1,5 +1,6 @@
 // The CPU's workspace, shared by the description and the kernels: weights in the form the inner loops want.
 #pragma once
+#include "kernels/common/ceil_div.h"
 #include "kernels/mbconv/mbconv.h"
 
 namespace gm {
@@ -11,7 +12,7 @@ struct MbCpuWorkspace {
 };
 inline MbCpuWorkspace mb_cpu_workspace(const MbconvShape& s) {
   auto padded = [](int64_t rows, int64_t columns) {
-    return static_cast<size_t>(rows * ((columns + 15) / 16 * 16));
+    return static_cast<size_t>(rows * round_up(columns, 16));
   };
   MbCpuWorkspace w;
   w.project = s.expand ? padded(s.in_channels, s.d.channels) : 0;

@@ -11,6 +11,7 @@
 #include <optional>
 #include <vector>
 
+#include "kernels/common/ceil_div.h"
 #include "kernels/common/op.h"
 #include "kernels/common/shared_limits.h"
 #include "kernels/mbconv/mbconv.h"
@@ -39,19 +40,18 @@ struct MbUnit<bf16> {
 /// of 32-byte words in bf16: the rows that threads read side by side lie in different banks.
 template <class T>
 constexpr int mb_pitch(int64_t n) {
-  return static_cast<int>(((n + MbUnit<T>::kAligned - 1) / MbUnit<T>::kAligned | 1) * MbUnit<T>::kAligned);
+  return static_cast<int>((ceil_div(n, MbUnit<T>::kAligned) | 1) * MbUnit<T>::kAligned);
 }
 template <class T>
 constexpr int mb_deep(int64_t n) {
-  return static_cast<int>((n + MbUnit<T>::kDepth - 1) / MbUnit<T>::kDepth * MbUnit<T>::kDepth);
+  return static_cast<int>(round_up(n, MbUnit<T>::kDepth));
 }
 
 /// Items of a product of `rows` pixels and `columns` channels.
 template <class T>
 constexpr int mb_items(int rows, int columns) {
   using Unit = MbUnit<T>;
-  return (rows + Unit::kItemRows - 1) / Unit::kItemRows *
-         ((columns + Unit::kItemColumns - 1) / Unit::kItemColumns);
+  return ceil_div(rows, Unit::kItemRows) * ceil_div(columns, Unit::kItemColumns);
 }
 
 /// Columns of a tile of the expanded tensor with its border of zeros.
@@ -69,7 +69,7 @@ struct MbconvPlan {
   int x = 0, e = 0, d = 0, w_expand = 0, w_depthwise = 0, w_project = 0, bias = 0, gate = 0, shared = 0;
 
   int tiles() const { return row_tiles * image_tiles; }
-  int chunks_per_group() const { return (chunks + groups - 1) / groups; }
+  int chunks_per_group() const { return ceil_div(chunks, groups); }
   size_t shared_bytes() const { return static_cast<size_t>(shared); }
   /// Input rows that a tile needs, those outside the image included.
   int in_rows(const DepthwiseShape& d) const { return (rows - 1) * d.stride + d.kernel; }

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "kernels/common/ceil_div.h"
 #include "kernels/common/dispatch.h"
 #include "kernels/mbconv/mbconv_gpu.h"
 
@@ -13,8 +14,6 @@ namespace {
 constexpr double kMultiprocessors = 128, kAlone = 1.25;
 constexpr size_t kSharedOfTwo = 81 << 10;
 
-int64_t up(int64_t n, int64_t d) { return (n + d - 1) / d; }
-
 // Offsets in shared memory; e has a border of zeros, wide enough for whole strips.
 template <class T>
 void place(const MbconvShape& s, MbconvPlan& p) {
@@ -22,7 +21,7 @@ void place(const MbconvShape& s, MbconvPlan& p) {
   int64_t at = 0;
   auto take = [&](int64_t values, size_t bytes = sizeof(T)) {
     const int64_t here = at;
-    at += up(values * static_cast<int64_t>(bytes), 16) * 16;
+    at += round_up(values * static_cast<int64_t>(bytes), 16);
     return static_cast<int>(here);
   };
   const int64_t in_rows = p.in_rows(d), pixels = int64_t{p.images} * p.rows * d.out_width;
@@ -42,8 +41,9 @@ void place(const MbconvShape& s, MbconvPlan& p) {
 // Items that one thread or warp gets of such a product.
 template <class T>
 int64_t items_each(int64_t rows, int64_t columns) {
-  return up(int64_t{mb_items<T>(static_cast<int>(rows), static_cast<int>(columns))} * MbUnit<T>::kItemThreads,
-            kMbThreads);
+  return ceil_div(
+      int64_t{mb_items<T>(static_cast<int>(rows), static_cast<int>(columns))} * MbUnit<T>::kItemThreads,
+      kMbThreads);
 }
 
 // Instructions of one thread of one block, then of all blocks that follow each other on a multiprocessor.
@@ -64,7 +64,7 @@ double count(const MbconvShape& s, const MbconvPlan& p) {
       s.expand ? double(items_each<T>(in_pixels, p.chunk)) * (steps(s.in_channels) * kStep + kEnd)
                : double(in_pixels) * p.chunk / threads * 4;
   const double lanes = std::floor(threads / (p.chunk / 2)),
-               strips = double(p.images * p.rows) * double(up(d.out_width, kMbColumns));
+               strips = double(p.images * p.rows) * double(ceil_div(d.out_width, kMbColumns));
   const double reads = 2. * d.kernel + (kMbColumns - 1) * d.stride, adds = 2. * kMbColumns * d.kernel;
   const double strip = d.kernel * std::max(reads * (half ? 3 : 1) + adds, reads * (half ? 4 : 8));
   const double depthwise = std::ceil(strips / lanes) * (strip + 2 * kMbColumns * (kAct + 4) + 40);
@@ -91,17 +91,17 @@ void each_plan(const MbconvShape& s, F f) {
     if (p.sums > MbUnit<T>::kMostSums) return;
     place<T>(s, p);
     if (p.shared_bytes() > kSmallestShared) return;
-    p.row_tiles = static_cast<int>(up(d.out_height, p.rows));
-    p.image_tiles = static_cast<int>(up(s.images(), p.images));
-    p.chunks = static_cast<int>(up(d.channels, p.chunk));
+    p.row_tiles = static_cast<int>(ceil_div(d.out_height, p.rows));
+    p.image_tiles = static_cast<int>(ceil_div(s.images(), p.images));
+    p.chunks = static_cast<int>(ceil_div(d.channels, p.chunk));
     for (int share = p.chunks; share > 0; share = share == 1 ? 0 : (share + 1) / 2) {
-      p.groups = static_cast<int>(up(p.chunks, share));
+      p.groups = static_cast<int>(ceil_div(p.chunks, share));
       p.cost = count<T>(s, p);
       f(p);
     }
   };
   for (int64_t tiles = 1, last = 0; tiles <= d.out_height; ++tiles) {
-    const int64_t rows = up(d.out_height, tiles);
+    const int64_t rows = ceil_div(d.out_height, tiles);
     if (rows == last) continue;
     last = rows;
     const int64_t most = rows == d.out_height && !s.squeeze ? std::min<int64_t>(s.images(), 16) : 1;
@@ -144,7 +144,7 @@ MbGpuWorkspace mb_gpu_workspace(const MbconvShape& s, const MbconvPlan& p) {
 }
 
 int mb_border_width(const DepthwiseShape& d) {
-  const int64_t columns = up(d.out_width, kMbColumns) * kMbColumns;
+  const int64_t columns = round_up(d.out_width, kMbColumns);
   return static_cast<int>(std::max(d.width + d.pad_left, (columns - 1) * d.stride + d.kernel));
 }
 

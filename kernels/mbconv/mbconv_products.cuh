@@ -6,6 +6,7 @@
 // (mb_pitch). bf16: an item is 16 pixels x 24 channels of a warp, in three products of its matrix unit. A
 // lane's places along the depth are four neighbours (see mma_bf16), read by 8 bytes.
 #pragma once
+#include "kernels/common/ceil_div.h"
 #include "kernels/common/mma.cuh"
 #include "kernels/mbconv/mbconv_tile.cuh"
 
@@ -24,7 +25,7 @@ struct MbProduct<float> {
   __device__ static int first() { return static_cast<int>(threadIdx.x); }
   static constexpr int kStride = kMbThreads;
   __device__ MbProduct(int item, int rows, int columns)
-      : down((rows + 3) / 4), across((columns + 3) / 4), rows(rows), columns(columns) {
+      : down(ceil_div(rows, 4)), across(ceil_div(columns, 4)), rows(rows), columns(columns) {
     r0 = item / across;
     c0 = item - r0 * across;
   }
@@ -78,7 +79,7 @@ struct MbProduct<bf16> {
         columns(columns),
         group(static_cast<int>(threadIdx.x) % 32 / 4),
         quad(static_cast<int>(threadIdx.x) % 4) {
-    const int across = (columns + 23) / 24;
+    const int across = ceil_div(columns, 24);
     r0 = item / across * 16;
     c0 = item % across * 24;
   }

@@ -7,6 +7,7 @@
 //   project    products whose sums stay in the same threads' registers from chunk to chunk
 #pragma once
 #include "kernels/common/act_any.cuh"
+#include "kernels/common/ceil_div.h"
 #include "kernels/common/pixel_warps.cuh"
 #include "kernels/mbconv/mbconv_gpu.h"
 
@@ -140,7 +141,7 @@ __device__ __forceinline__ void mb_depthwise(const MbProblem& g, const MbTile& t
             stride = K ? S : g.stride;
   const int pairs = mb_deep<T>(count) / 2, lanes = kMbThreads / pairs;
   const int c = static_cast<int>(threadIdx.x) % pairs * 2, lane = static_cast<int>(threadIdx.x) / pairs;
-  const int strips = (g.out_width + kMbColumns - 1) / kMbColumns, items = t.images * t.rows * strips;
+  const int strips = ceil_div(g.out_width, kMbColumns), items = t.images * t.rows * strips;
   const T* w = at.w_depthwise + c;
   const float* bias = at.bias + chunk + c;
   if (lane >= lanes) return;

@@ -1,5 +1,6 @@
 #include "kernels/mix/mix.h"
 
+#include "kernels/common/ceil_div.h"
 #include "kernels/common/flat.cuh"
 #include "kernels/common/op.h"
 
@@ -33,7 +34,7 @@ __global__ void mix_kernel(const T* x, const int32_t* labels, T* y, float* targe
 void mix_forward(const OpCall& c) {
   const Shape& s = c.in[0].shape();
   const int64_t unit = s[1] * s[2] * s[3];
-  const dim3 grid(static_cast<unsigned>((unit + 4 * kFlatThreads - 1) / (4 * kFlatThreads)),
+  const dim3 grid(static_cast<unsigned>(ceil_div(unit, 4 * kFlatThreads)),
                   static_cast<unsigned>(s[0] < 1024 ? s[0] : 1024));
   float_switch(c.in[0].dtype(), [&](auto zero) {
     using T = decltype(zero);

@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "kernels/common/ceil_div.h"
 #include "kernels/common/op.h"
 #include "kernels/common/parallel.h"
 #include "kernels/common/vmath.h"
@@ -24,7 +25,7 @@ struct Pattern {
 // body(first element, count) over [0, n) in pieces that start at multiples of kPeriod.
 template <class Body>
 void periods(ThreadPool& pool, int64_t n, Body body) {
-  pool.ranges((n + kPeriod - 1) / kPeriod, 256, [&](int64_t begin, int64_t end, int) {
+  pool.ranges(ceil_div(n, kPeriod), 256, [&](int64_t begin, int64_t end, int) {
     for (int64_t k = begin; k < end; ++k)
       if ((k + 1) * kPeriod <= n)
         body(k * kPeriod, kPeriod);  // constant count: the loop unrolls into whole vectors

@@ -1,6 +1,7 @@
 #include "kernels/softmax_xent/softmax_xent.h"
 
 #include "kernels/common/act.cuh"
+#include "kernels/common/ceil_div.h"
 #include "kernels/common/op.h"
 #include "kernels/common/reduce.cuh"
 
@@ -44,9 +45,9 @@ struct Grid {
 // A block works through up to `rounds` rows per group of lanes. With 8, a batch of 512 rows of 10 classes is
 // one block: one launch, no second stage.
 Grid grid_of(const Targets& a, int64_t rounds) {
-  const int64_t lanes = a.rows * a.width, threads = (lanes + 31) / 32 * 32;
+  const int64_t lanes = a.rows * a.width, threads = round_up(lanes, 32);
   if (threads <= kMaxThreads) return {1, static_cast<unsigned>(threads)};
-  const int64_t blocks = (lanes + kMaxThreads * rounds - 1) / (kMaxThreads * rounds);
+  const int64_t blocks = ceil_div(lanes, kMaxThreads * rounds);
   return {static_cast<unsigned>(blocks < kMaxBlocks ? blocks : kMaxBlocks), kMaxThreads};
 }
 

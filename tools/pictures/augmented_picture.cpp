@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "kernels/common/ceil_div.h"
 #include "tools/pictures/canvas.h"
 
 namespace gm {
@@ -22,7 +23,7 @@ Image augmented_sheet(const Transform& training, ImageCache& images, std::span<c
   constexpr int kColumns = 8, kMostPixels = 128, kGap = 2;
   const int side = std::min(training.config().size, kMostPixels), step = side + kGap,
             count = static_cast<int>(rows.size()), columns = std::min(kColumns, count);
-  Canvas sheet(columns * step - kGap, (count + kColumns - 1) / kColumns * step - kGap, {255, 255, 255});
+  Canvas sheet(columns * step - kGap, ceil_div(count, kColumns) * step - kGap, {255, 255, 255});
   for (int i = 0; i < count; ++i) {
     const Image seen =
         augmented_image(training, *images.read(rows[i]), seed, epoch, static_cast<uint32_t>(rows[i]));

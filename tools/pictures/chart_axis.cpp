@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "kernels/common/ceil_div.h"
 #include "kernels/common/error.h"
 
 namespace gm {
@@ -75,7 +76,7 @@ double AxisScale::inside(double value) const {
 std::vector<AxisScale::Tick> AxisScale::ticks(int many) const {
   std::vector<Tick> list;
   if (!axis_.categories.empty()) {
-    const size_t n = axis_.categories.size(), every = (n + 39) / 40;
+    const size_t n = axis_.categories.size(), every = ceil_div(n, 40);
     for (size_t i = 0; i < n; i += every) list.push_back({static_cast<double>(i), axis_.categories[i]});
     return list;
   }

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "kernels/common/ceil_div.h"
 #include "tools/pictures/canvas.h"
 
 namespace gm {
@@ -124,7 +125,7 @@ Image explain_picture(std::span<const Explanation> rows, const std::vector<std::
   for (const Panel& p : kPanels)
     if (!rows.empty() && !(rows[0].*p.map).empty()) panels.push_back(&p);
   const int size = rows.empty() ? kLeastPanel : rows[0].image.width;
-  const int side = (kLeastPanel + size - 1) / size * size;  // a whole multiple of the input
+  const int side = round_up(kLeastPanel, size);  // a whole multiple of the input
   const int columns = 1 + static_cast<int>(panels.size());
   const int width = columns * side + (columns - 1) * kGap, row_height = kLine + side + kSmall + kGap;
   const int height = static_cast<int>(rows.size()) * row_height + kHeading;

@@ -3,6 +3,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/common/ceil_div.h"
 #include "layers/samplers.h"
 #include "tools/run_config.h"
 
@@ -34,7 +35,7 @@ struct SearchConfig {
   int64_t finalists = 3;  // best networks of each sampler, trained from scratch
 
   /// Begins the last quarter, whose networks were chosen by what the sampler has learnt.
-  int64_t first_late_iteration() const { return iterations - (iterations + 3) / 4; }
+  int64_t first_late_iteration() const { return iterations - ceil_div(iterations, 4); }
 };
 
 /// Reads and checks every key of a loaded configuration. Throws gm::Error naming file (`path`) and line.
