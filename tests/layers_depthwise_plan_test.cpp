@@ -5,9 +5,11 @@
 
 #include "kernels/depthwise_conv2d/depthwise_gpu.h"
 #include "layers/network.h"
+#include "tests/cards.h"
 
 namespace gm {
 namespace {
+using test::kCards;
 
 template <class F>
 void for_depthwise(const std::string& model, int size, int64_t batch, F f) {
@@ -43,8 +45,13 @@ TEST(LayersDepthwisePlan, UnitsCoverEveryOutputOnce) {
           EXPECT_LT((m.bands - 1) * m.band_rows, d.out_height);
           EXPECT_EQ(m.units, batch * m.strips * m.bands);
           if (m.whole) EXPECT_EQ(m.strips * m.tile, d.out_width);
-          EXPECT_LE(m.blocks, std::max(1, kDwBlocks / sl.slices));
-          EXPECT_LE(m.blocks, kBnGpuBlocks);
+          for (int card : kCards) {
+            const int blocks = m.forward_blocks(sl, card);
+            EXPECT_GE(blocks, 1);
+            EXPECT_LE(blocks, std::max(1, 2 * kDwResident * card / sl.slices));
+            EXPECT_LE(blocks, kBnGpuBlocks);
+          }
+          EXPECT_EQ(m.forward_blocks(sl, kSummingMultiprocessors), m.blocks) << "the card it is cut for";
         });
 }
 
@@ -56,11 +63,12 @@ TEST(LayersDepthwisePlan, NoOtherNumberOfForwardBlocksIsThroughInFewerRounds) {
         const DepthwiseSlices sl(d.channels, kDwLanes);
         const DepthwiseMarch m(d, DType::bf16, sl);
         const int64_t groups = round_up(m.units, sl.rows);
-        auto rounds = [&](int64_t blocks) {
-          return round_up(groups, blocks) * round_up(blocks * sl.slices, kDwAtOnce);
-        };
-        for (int64_t b = 1; b <= std::min<int64_t>(kDwBlocks / sl.slices, kBnGpuBlocks); ++b)
-          EXPECT_LE(rounds(m.blocks), rounds(b)) << m.blocks << " or " << b << " blocks";
+        for (int card : kCards) {
+          const int at_once = kDwResident * card, blocks = m.forward_blocks(sl, card);
+          auto rounds = [&](int64_t n) { return round_up(groups, n) * round_up(n * sl.slices, at_once); };
+          for (int64_t b = 1; b <= std::min<int64_t>(2 * at_once / sl.slices, kBnGpuBlocks); ++b)
+            EXPECT_LE(rounds(blocks), rounds(b)) << blocks << " or " << b << " blocks, " << card;
+        }
       });
 }
 
@@ -72,7 +80,7 @@ TEST(LayersDepthwisePlan, WhatIsLeftOverMakesNoWaveOfItsOwn) {
     ++found;
     const DepthwiseSlices sl(d.channels, kDwLanes);
     const DepthwiseMarch m(d, DType::bf16, sl);
-    EXPECT_LE(m.blocks * sl.slices, kDwAtOnce);
+    EXPECT_LE(m.blocks * sl.slices, 264);
     EXPECT_EQ(m.units, m.blocks * sl.rows * 3);
   });
   EXPECT_GT(found, 0);
@@ -83,7 +91,7 @@ TEST(LayersDepthwisePlan, BackwardMarchesThroughTheMapsOfThePapers) {
        {std::tuple{"effv2s_cbam", 224, 64, 28}, {"effg3", 96, 256, 17}, {"effg3", 96, 64, 17}}) {
     int marching = 0;
     for_depthwise(model, size, batch, [&](const DepthwiseShape& d) {
-      const DepthwiseMarchBack back(d);
+      const DepthwiseMarchBack back(d, kSummingMultiprocessors);
       if (!back.fits) return;
       ++marching;
       const DepthwiseSlices& sl = back.slices;
@@ -92,8 +100,11 @@ TEST(LayersDepthwisePlan, BackwardMarchesThroughTheMapsOfThePapers) {
           << "partial sums are planned for the tiled kernel's slices";
       EXPECT_EQ(back.march.strips * back.march.tile, d.width);
       EXPECT_GE(back.march.bands * back.march.band_rows, d.height);
-      EXPECT_LE(back.march.blocks, depthwise_gpu_partials(d));
-      EXPECT_LE(back.march.blocks * sl.slices, kDwBackAtOnce);
+      for (int card : kCards) {
+        const int blocks = DepthwiseMarchBack(d, card).march.blocks;
+        EXPECT_LE(blocks, depthwise_gpu_partials(d)) << card;
+        EXPECT_LE(blocks, std::max(1, kDwBackBlocks * card / sl.slices)) << "one wave on " << card;
+      }
     });
     EXPECT_EQ(marching, wanted) << model;
   }

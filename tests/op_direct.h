@@ -49,6 +49,9 @@ class Direct {
     device_->upload(step_.data(), &state, sizeof state);
   }
 
+  /// The calls that follow are cut for a card of so many multiprocessors.
+  void set_multiprocessors(int n) { multiprocessors_ = n; }
+
   void forward(const char* name, const Attrs& attrs, const std::vector<View>& in,
                const std::vector<View>& out, const std::vector<View>& saved = {},
                const std::vector<View>& state = {}) {
@@ -74,6 +77,7 @@ class Direct {
     Context ctx = device_->context();
     ctx.step = static_cast<const StepState*>(step_.data());
     if (own_kernels_) ctx.libraries = nullptr;
+    if (multiprocessors_) ctx.sm_count = multiprocessors_;
     Specs specs;
     for (const View& v : in) specs.push_back(v.spec);
     const size_t bytes = op.workspace ? op.workspace(ctx.backend, pass, attrs, specs) : 0;
@@ -88,6 +92,7 @@ class Direct {
 
   std::unique_ptr<Device> device_;
   bool own_kernels_;
+  int multiprocessors_ = 0;  // 0: the device's own
   std::list<Buffer> buffers_;
   Buffer step_;
 };

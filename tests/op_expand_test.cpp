@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "kernels/conv_bn_act/expand.h"
+#include "tests/cards.h"
 #include "tests/op_direct.h"
 #include "tests/pixel_products.h"
 
@@ -70,8 +71,12 @@ TEST(ExpandBackward, PlansFitTheCards) {
       SCOPED_TRACE(std::to_string(w.c) + " -> " + std::to_string(w.k));
       EXPECT_GE(p.tiles * kExpandRows, p.pixels);
       EXPECT_LT((p.tiles - 1) * kExpandRows, p.pixels);
-      EXPECT_GE(p.walkers, 1);
-      EXPECT_LE(p.walkers, p.tiles);  // each has a first tile
+      for (int card : kCards) {
+        EXPECT_GE(p.walkers(card), 1);
+        EXPECT_LE(p.walkers(card), p.tiles);  // each has a first tile
+        EXPECT_LE(p.walkers(card), card * (p.warps == 8 ? 2 : 1)) << "one wave";
+        EXPECT_LE(sizeof(float) * static_cast<size_t>(p.walkers(card) * p.k * p.c), p.partial_bytes());
+      }
       // Every run of 16 channels, every run of 16 x 16 of dx and every unit of a tile of x has an owner.
       EXPECT_LE(p.k, 2 * p.warps * 16);
       EXPECT_LE(p.in_units(), p.warps / 2 * 2);
@@ -114,10 +119,13 @@ TEST(ExpandForward, EveryWarpHasChannelsAndEveryChannelAWarp) {
         ASSERT_TRUE(expand_forward(kSilu, pixel_product(pixels, c, k), false, p));
         SCOPED_TRACE(std::to_string(c) + " -> " + std::to_string(k));
         check_tiles(p);
-        ASSERT_GE(p.walkers, 1);
-        ASSERT_LE(p.walkers, p.tiles);  // each has a first tile
-        ASSERT_LE(p.walkers, kBnGpuBlocks);
-        ASSERT_LE(p.walkers * p.slices, 132 * expand_blocks(p.steps)) << "one wave on the largest card";
+        for (int card : kCards) {
+          const int walkers = p.summing_walkers(card);
+          ASSERT_GE(walkers, 1);
+          ASSERT_LE(walkers, p.tiles);  // each has a first tile
+          ASSERT_LE(walkers, kBnGpuBlocks);
+          ASSERT_LE(walkers, std::max(1, card * expand_blocks(p.steps) / p.slices)) << "one wave";
+        }
         ASSERT_LE(p.shared_bytes(), c <= 80 ? size_t{40} << 10 : kSmallestShared) << "several blocks, one";
       }
   for (int narrow = 1; narrow <= 32; ++narrow) check_division(narrow);

@@ -8,7 +8,7 @@
 #include <set>
 #include <vector>
 
-#include "kernels/common/shared_limits.h"
+#include "kernels/common/card_limits.h"
 #include "kernels/conv2d/conv2d_ref.h"
 #include "tests/fused_mbconv_block.h"
 

@@ -302,7 +302,7 @@ __global__ void misaligned_vector_kernel(const float* x, float* y) {
 __global__ void idle_kernel() { await_launch_before(); }
 __global__ void static_and_dynamic_kernel(float* y) {
   await_launch_before();
-  GM_SHARED(float, s, [2048]);
+  GM_SHARED(float, s, [5120]);
   GM_DYN_SHARED(float, d);
   s[threadIdx.x] = d[threadIdx.x] = 1.0f;
   y[threadIdx.x] = s[threadIdx.x] + d[threadIdx.x];

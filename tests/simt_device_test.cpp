@@ -332,11 +332,12 @@ TEST(SimtDeviceBugs, LaunchLimits) {
 
 TEST(SimtDeviceBugs, StaticAndDynamicSharedTogether) {
   std::vector<float> y(64, 0.0f);
-  kernels().static_and_dynamic(y.data(), 40 * 1024, nullptr);
+  kernels().static_and_dynamic(y.data(), 28 * 1024, nullptr);
   EXPECT_EQ(y[63], 2.0f);
   expect_report("bytes of static and dynamic shared memory, the limit is 49152",
-                [&] { kernels().static_and_dynamic(y.data(), 41 * 1024, nullptr); });
-  expect_report("the limit is 101376", [&] { kernels().static_and_dynamic(y.data(), 92 * 1024, nullptr); });
+                [&] { kernels().static_and_dynamic(y.data(), 29 * 1024, nullptr); });
+  kernels().static_and_dynamic(y.data(), 33 * 1024, nullptr);  // GM_LAUNCH asks for more
+  expect_report("the limit is 101376", [&] { kernels().static_and_dynamic(y.data(), 80 * 1024, nullptr); });
 }
 
 TEST(SimtDevice, CostOfItsParts) {

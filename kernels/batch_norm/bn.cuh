@@ -19,6 +19,7 @@
 #include "kernels/batch_norm/batch_norm.h"
 #include "kernels/batch_norm/bn_workspace.h"
 #include "kernels/common/act.cuh"
+#include "kernels/common/card_limits.h"
 #include "kernels/common/ceil_div.h"
 #include "kernels/dropout/dropout.h"
 
@@ -63,7 +64,7 @@ struct BnVectors {
 /// How rows and channels are dealt to blocks.
 struct BnGrid {
   int columns, rows;  // threads of a block: columns x rows
-  int slices, blocks;
+  int slices;
   /// whole_rows: slices as wide as a block, what a pass that writes wants: slices share the sectors at their
   /// borders, which are then read twice and written in parts.
   BnGrid(int64_t pixels, int64_t channels, int lanes, bool whole_rows = false) {
@@ -73,25 +74,27 @@ struct BnGrid {
     slices = static_cast<int>(ceil_div(vectors, columns));
     GM_CHECK(pixels < (int64_t{1} << 31), "batch norm: too many pixels");
     GM_CHECK(slices <= kBnSlices, "batch norm: too many channels");
-    // Sums: four rows a thread or more, and no more blocks than are resident at once, two on each of 132
-    // multiprocessors: every block leaves partial sums that one block must read. A function of the shape.
-    constexpr int64_t kResident = 264;
-    blocks = blocks_of(pixels, std::clamp<int64_t>(kResident / slices, 1, kBnGpuBlocks));
   }
-  dim3 grid() const { return dim3(static_cast<unsigned>(blocks), static_cast<unsigned>(slices)); }
+  /// Grid of a pass that forms sums: no more blocks than are resident at once, two on a multiprocessor, as
+  /// every block leaves partial sums that one block must read.
+  dim3 summing_grid(int64_t pixels, const Context& ctx) const {
+    const int64_t most = 2 * summing_multiprocessors(ctx) / slices;
+    return dim3(static_cast<unsigned>(blocks_of(pixels, std::clamp<int64_t>(most, 1, kBnGpuBlocks))),
+                static_cast<unsigned>(slices));
+  }
   dim3 block() const { return dim3(static_cast<unsigned>(columns), static_cast<unsigned>(rows)); }
   /// Grid of a pass without sums, by `kernel`: as many blocks as a card holds at once. More of them, which
   /// start when others end, would each walk down the whole tensor once more.
   template <class Kernel>
   dim3 filling_grid(int64_t pixels, const Context& ctx, Kernel kernel) const {
-    const int64_t card =
-        int64_t{resident_blocks(kernel, columns * rows)} * (ctx.sm_count > 0 ? ctx.sm_count : 128);
+    const int64_t card = int64_t{resident_blocks(kernel, columns * rows)} * multiprocessors(ctx);
     return dim3(static_cast<unsigned>(blocks_of(pixels, std::max<int64_t>(1, card / slices))),
                 static_cast<unsigned>(slices));
   }
 
  private:
   int blocks_of(int64_t pixels, int64_t most) const {
+    // Four rows a thread or more.
     return static_cast<int>(std::clamp<int64_t>(pixels / (int64_t{rows} * 4), 1, most));
   }
   /// Threads side by side, 4 to 16: the number that leaves the fewest lanes idle, in the last slice and in
@@ -170,7 +173,11 @@ __device__ __forceinline__ void bn_finish_channel(const BnFinish& f, int c, doub
   const double old_mean = f.running_mean[c], old_var = f.running_var[c], pivot = f.v.pivot[c];
   const float gamma = f.gamma[c], beta = f.beta[c];
   const double shift = sum * f.per_pixel, m2 = fmax(square - sum * shift, 0.0);
-  const double mean = pivot + shift, inv = 1.0 / sqrt(m2 * f.per_pixel + f.eps);
+  const double mean = pivot + shift;
+  // 1 / sqrt(v) in f32 and a step of Newton's: root and quotient in f64 are a hundred instructions, of a unit
+  // that GeForce cards have little of.
+  const double v = m2 * f.per_pixel + f.eps, near = 1.f / sqrtf(static_cast<float>(v)),
+               inv = near * (1.5 - 0.5 * v * near * near);
   f.running_mean[c] = static_cast<float>(f.momentum * old_mean + (1.0 - f.momentum) * mean);
   f.running_var[c] = static_cast<float>(f.momentum * old_var + (1.0 - f.momentum) * m2 * f.per_kept);
   if (f.mean) f.mean[c] = static_cast<float>(mean);

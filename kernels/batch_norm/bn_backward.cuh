@@ -160,8 +160,9 @@ void bn_launch_sums(const T* x, const BnGradient<T>& g, int64_t pixels, int64_t 
     constexpr int N = decltype(n)::value;
     const BnGrid grid(pixels, channels, N);
     auto launch = [&](auto plain) {
-      GM_LAUNCH((bn_backward_sums_kernel<T, N, A, plain.value>), grid.grid(), grid.block(), 0, ctx.stream, x,
-                g, pixels, static_cast<int>(channels), partial, finish, BnImages(g.image_pixels));
+      GM_LAUNCH((bn_backward_sums_kernel<T, N, A, plain.value>), grid.summing_grid(pixels, ctx), grid.block(),
+                0, ctx.stream, x, g, pixels, static_cast<int>(channels), partial, finish,
+                BnImages(g.image_pixels));
     };
     g.plain() ? launch(std::true_type{}) : launch(std::false_type{});
   });

@@ -262,8 +262,8 @@ void bn_op_forward(const OpCall& c, bool pool) {
     bn_lanes<T>(channels, [&](auto n) {
       constexpr int N = decltype(n)::value;
       const BnGrid g(pixels, channels, N);
-      GM_LAUNCH((bn_statistics_kernel<T, N>), g.grid(), g.block(), 0, c.ctx.stream, x, pixels,
-                static_cast<int>(channels), memory + 8 * channels, finish, draw);
+      GM_LAUNCH((bn_statistics_kernel<T, N>), g.summing_grid(pixels, c.ctx), g.block(), 0, c.ctx.stream, x,
+                pixels, static_cast<int>(channels), memory + 8 * channels, finish, draw);
     });
   else
     GM_LAUNCH(bn_running_kernel, bn_vector_blocks(channels), 128, 0, c.ctx.stream, finish,

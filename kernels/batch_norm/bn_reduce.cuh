@@ -1,7 +1,7 @@
 // Sums over the pixels of a tensor, of batch norm and what is fused with it: thread (f32) -> block (shared
 // memory, in a fixed order) -> partials[block] -> the block that arrives last adds them in a fixed order,
 // eights of them in f32 and those in f64, and finishes the job: no second launch, no float atomics, and the
-// number of blocks depends on the shape only, so the bits do not depend on timing or on the card.
+// number of blocks is the shape's and the card's, so the bits do not depend on timing.
 #pragma once
 #include "kernels/batch_norm/bn.cuh"
 #include "kernels/common/reduce.cuh"
@@ -88,7 +88,7 @@ __device__ void bn_finish_slice(int first, int width, int channels, const float*
         }
 #pragma unroll
         for (int i = 0; i < L; ++i) {
-          float eight = 0.f;  // of eight in f32: f64 is 64 times slower on some cards
+          float eight = 0.f;  // in f32: f64 is 64 times slower on GeForce cards
 #pragma unroll
           for (int u = 0; u < kInFlight; ++u) eight += p + u * parts < blocks ? f[u][i] : 0.f;
           sum[i] += static_cast<double>(eight);

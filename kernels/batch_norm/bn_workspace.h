@@ -35,8 +35,8 @@ inline size_t bn_cpu_workspace(int64_t chunks, int64_t channels) {
          static_cast<size_t>(5 * channels) * sizeof(float);
 }
 
-/// GPU: blocks that share one slice of channels in a two-stage reduction; a function of the shape only, so
-/// that sums have the same bits on every card. Partials are [kBnGpuBlocks][2][C] f32 at most.
+/// GPU: blocks that share one slice of channels in a two-stage reduction, at most: partials are
+/// [kBnGpuBlocks][2][C] f32.
 constexpr int64_t kBnGpuBlocks = 256;
 inline size_t bn_gpu_workspace(int64_t channels) {
   return static_cast<size_t>(kBnGpuBlocks * 2 + 8) * static_cast<size_t>(channels) * sizeof(float);

@@ -1,6 +1,7 @@
 // Flat elementwise kernels: n elements in vectors of V by a grid stride, then a scalar tail. Tensors start at
 // multiples of 256 bytes (the planner's alignment), so vectors counted from their start are aligned.
 #pragma once
+#include "kernels/common/card_limits.h"
 #include "kernels/common/ceil_div.h"
 #include "kernels/common/context.h"
 #include "kernels/common/dispatch.h"
@@ -37,7 +38,7 @@ __device__ __forceinline__ void for_lanes(int64_t n, Body body) {
 
 /// Blocks of a grid-stride loop over n items: enough to fill the card, never more than the work.
 inline unsigned grid_for(int64_t n, int threads, const Context& ctx) {
-  const int64_t blocks = ceil_div(n, threads), most = int64_t{8} * (ctx.sm_count > 0 ? ctx.sm_count : 128);
+  const int64_t blocks = ceil_div(n, threads), most = int64_t{8} * multiprocessors(ctx);
   return static_cast<unsigned>(blocks < 1 ? 1 : blocks < most ? blocks : most);
 }
 

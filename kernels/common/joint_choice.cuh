@@ -7,8 +7,8 @@
 #include "kernels/common/cuda_libraries.h"
 #include "kernels/common/cuda_trial.h"
 #endif
+#include "kernels/common/card_limits.h"
 #include "kernels/common/op.h"
-#include "kernels/common/shared_limits.h"
 #include "kernels/common/simt.h"
 
 namespace gm::GM_BACKEND_NS {

@@ -48,6 +48,20 @@ __device__ __forceinline__ void mma_bf16(float (&sum)[4], const HalfPair (&a)[4]
 #endif
 }
 
+/// Values of a quad of lanes turned: lane q's v[i] becomes lane i's v[q]. All 32 lanes must call.
+__device__ __forceinline__ void turn_quad(HalfPair (&v)[4]) {
+#pragma unroll
+  for (int step = 2; step > 0; step /= 2) {
+    const bool upper = static_cast<int>(threadIdx.x) & step;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      if (i & step) continue;
+      const HalfPair got = __shfl_xor_sync(0xffffffffu, upper ? v[i] : v[i + step], step);
+      (upper ? v[i] : v[i + step]) = got;
+    }
+  }
+}
+
 /// Columns of pairs of products dealt so that a lane ends with four neighbouring ones of a row, where as they
 /// come it has two of each product: column 16 i + 8 j + 2 t + e of the products is the column
 /// 16 i + 4 t + 2 j + e of the result.

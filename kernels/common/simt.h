@@ -32,6 +32,7 @@
 #include <string>
 #include <type_traits>
 
+#include "kernels/common/card_limits.h"
 #include "kernels/common/error.h"
 
 #define GM_BACKEND_NS cuda
@@ -73,6 +74,18 @@ inline bool launches_overlap(const char* name, const char* file, int line, const
   return overlap;
 }
 
+/// More than 48 KB of shared memory, static arrays included, must be asked for kernel by kernel. Only ever
+/// raised: a captured graph may hold a launch of the same kernel that needs more.
+inline void ask_for_shared(const char* name, const char* file, int line, const void* kernel, size_t dynamic) {
+  if (dynamic <= kUnaskedShared) return;
+  cudaFuncAttributes now{};
+  check_launch(cudaFuncGetAttributes(&now, kernel), name, file, line);
+  const int wanted = static_cast<int>(dynamic);
+  if (now.maxDynamicSharedSizeBytes < wanted)
+    check_launch(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, wanted), name,
+                 file, line);
+}
+
 /// Arguments convert implicitly to the kernel's parameter types, as in an ordinary call.
 /// Programmatic dependent launch: from sm_90 on a kernel is set up while the last blocks of the one before
 /// drain, and waits in await_launch_before(). As every block waits before it does or skips anything, a
@@ -85,18 +98,7 @@ void launch(const char* name, const char* file, int line, void (*kernel)(P...), 
             size_t smem_bytes, void* stream, std::type_identity_t<P>... args) {
   static_assert((std::is_trivially_copyable_v<P> && ...), "kernel parameters are copied as bytes");
   const void* const code = reinterpret_cast<const void*>(kernel);
-  // More than 48 KB, static arrays included, must be asked for kernel by kernel. Kernels with
-  // dynamic memory have less than 16 KB of static.
-  constexpr size_t kDefaultLimit = 32 * 1024;
-  if (smem_bytes > kDefaultLimit) {
-    // Only ever raised: a captured graph may hold a launch of the same kernel that needs more.
-    cudaFuncAttributes now{};
-    check_launch(cudaFuncGetAttributes(&now, code), name, file, line);
-    const int wanted = static_cast<int>(smem_bytes);
-    if (now.maxDynamicSharedSizeBytes < wanted)
-      check_launch(cudaFuncSetAttribute(code, cudaFuncAttributeMaxDynamicSharedMemorySize, wanted), name,
-                   file, line);
-  }
+  ask_for_shared(name, file, line, code, smem_bytes);
   cudaLaunchAttribute overlap{};
   overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
   overlap.val.programmaticStreamSerializationAllowed = 1;
@@ -113,13 +115,15 @@ void launch(const char* name, const char* file, int line, void (*kernel)(P...), 
   check_launch(status, name, file, line);
 }
 
-/// Blocks of `kernel`, of so many threads and without dynamic shared memory, that a multiprocessor of the
+/// Blocks of `kernel`, of so many threads and bytes of dynamic shared memory, that a multiprocessor of the
 /// current device holds at once: 1 or more.
 template <class... P>
-int resident_blocks(void (*kernel)(P...), int threads) {
+int resident_blocks(void (*kernel)(P...), int threads, size_t smem_bytes = 0) {
+  constexpr const char* kName = "(its resident blocks)";
   int blocks = 0;
-  check_launch(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, threads, 0),
-               "(its resident blocks)", __FILE__, __LINE__);
+  ask_for_shared(kName, __FILE__, __LINE__, reinterpret_cast<const void*>(kernel), smem_bytes);
+  check_launch(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, threads, smem_bytes), kName,
+               __FILE__, __LINE__);
   return blocks > 0 ? blocks : 1;
 }
 
@@ -138,7 +142,7 @@ int resident_blocks(void (*kernel)(P...), int threads) {
 namespace gm::simt_dev {
 inline void await_launch_before() {}  // here a launch ends before the next begins
 template <class... P>
-int resident_blocks(void (*)(P...), int) {
+int resident_blocks(void (*)(P...), int, size_t = 0) {
   return 2;  // here blocks run one after the other: some number above one
 }
 }  // namespace gm::simt_dev

@@ -5,13 +5,13 @@
 #include <string>
 #include <vector>
 
-#include "kernels/common/shared_limits.h"
+#include "kernels/common/card_limits.h"
 #include "kernels/common/simt_fiber.h"
 #include "kernels/common/simt_host.h"
 
 namespace gm::simt {
 
-constexpr size_t kSharedLimit = 48 * 1024;  // static + dynamic, unless the launch opts in to more
+constexpr size_t kSharedLimit = 48 * 1024;  // static + dynamic, unless the launch asks for more
 constexpr size_t kSharedOptInLimit = kSmallestShared;
 
 inline std::string str(uint3 v) {

@@ -19,7 +19,7 @@ constexpr unsigned char kPoison = 0xFF, kCanaryByte = 0xA5;
 
 void* Machine::allocate_shared(const char* name, size_t bytes, size_t alignment) {
   if (name) shared_bytes_ += bytes;
-  const size_t limit = dynamic_bytes_ > kSharedLimit ? kSharedOptInLimit : kSharedLimit;
+  const size_t limit = dynamic_bytes_ > kUnaskedShared ? kSharedOptInLimit : kSharedLimit;
   if (shared_bytes_ > limit)
     fault(std::to_string(shared_bytes_) + " bytes of static and dynamic shared memory, the limit is " +
           std::to_string(limit));

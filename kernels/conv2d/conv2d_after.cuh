@@ -27,19 +27,20 @@ __device__ __forceinline__ void add_held(const Vec<bf16, L>& held, float (&v)[L]
 }
 
 // y = act(y + bias) + residual in place. One thread per vector of V channels; k is a multiple of
-// V, so a vector lies within a pixel.
+// V, so a vector lies within a pixel. n / V is below 2^32.
 template <class T, Act kAct, int V>
 __global__ void conv2d_epilogue_kernel(T* y, const float* bias, const T* residual, int64_t n, int k) {
   await_launch_before();
   for_lanes<V>(n, [&](int64_t i, auto lanes) {
     constexpr int L = decltype(lanes)::value;
-    float f[L], r[L];
+    float f[L], r[L], shift[L] = {};
     load_lanes<T, L>(y + i, f);
     if (residual) load_lanes<T, L>(residual + i, r);
-    const int c = static_cast<int>(i % k);
+    if (bias)
+      load_lanes<float, L>(bias + static_cast<unsigned>(i / L) % static_cast<unsigned>(k / L) * L, shift);
 #pragma unroll
     for (int j = 0; j < L; ++j) {
-      f[j] = act_value<kAct, T>(f[j] + (bias ? bias[c + j] : 0.f));
+      f[j] = act_value<kAct, T>(f[j] + shift[j]);
       if (residual) f[j] += r[j];
     }
     store_lanes<T, L>(y + i, f);

@@ -2,8 +2,8 @@
 // which ones our kernel serves, and how it cuts them. Functions of the shape alone. The kernel:
 // conv2d_deep.cuh.
 #pragma once
+#include "kernels/common/card_limits.h"
 #include "kernels/common/ceil_div.h"
-#include "kernels/common/shared_limits.h"
 #include "kernels/conv2d/conv2d_pointwise.h"
 
 namespace gm {

@@ -25,6 +25,7 @@
 #pragma once
 #include "kernels/common/act_any.cuh"
 #include "kernels/common/async_copy.cuh"
+#include "kernels/common/card_limits.h"
 #include "kernels/common/mma.cuh"
 #include "kernels/conv2d/conv2d_after.cuh"
 #include "kernels/conv2d/conv2d_narrow_image.cuh"
@@ -236,9 +237,11 @@ __global__ void __launch_bounds__(kNarrowThreads, M* N < 12 ? 4 : 3)
 
 inline void launch_narrow(const NarrowConv& p, const HalfConv& t, const Context& ctx) {
   if (p.tiles == 0) return;
-  const int most = p.resident() * (ctx.sm_count > 0 ? ctx.sm_count : 128) / p.slices,
-            walkers = std::min(p.tiles, std::max(most, 1));
   auto launch = [&](auto m, auto n) {
+    const int card =
+                  resident_blocks(conv2d_narrow_kernel<m.value, n.value>, kNarrowThreads, p.shared_bytes()) *
+                  multiprocessors(ctx),
+              walkers = std::min(p.tiles, std::max(card / p.slices, 1));
     GM_LAUNCH((conv2d_narrow_kernel<m.value, n.value>), dim3(unsigned(walkers), unsigned(p.slices)),
               kNarrowThreads, p.shared_bytes(), ctx.stream, p, t.x, t.w, t.bias, t.act, t.residual, t.y);
   };

@@ -44,11 +44,6 @@ struct NarrowConv {
   size_t shared_bytes() const {
     return size_t{16} * static_cast<size_t>(weight_units() + place_units() + 2 * tile_units());
   }
-  /// Blocks that a multiprocessor holds: registers, and the 164 KB of sm_80.
-  int resident() const {
-    const size_t most = m * n < 12 ? 4 : 3;
-    return static_cast<int>(std::clamp<size_t>((164 << 10) / (shared_bytes() + 1024), 1, most));
-  }
 };
 
 constexpr int kNarrowWarps = 4, kNarrowThreads = 32 * kNarrowWarps;

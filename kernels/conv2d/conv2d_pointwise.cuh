@@ -14,6 +14,7 @@
 #pragma once
 #include "kernels/common/act_any.cuh"
 #include "kernels/common/async_copy.cuh"
+#include "kernels/common/card_limits.h"
 #include "kernels/common/ceil_div.h"
 #include "kernels/common/mma.cuh"
 #include "kernels/conv2d/conv2d_after.cuh"
@@ -32,16 +33,29 @@ struct PointwiseLane {
     const int lane = static_cast<int>(threadIdx.x) % 32,
               run = (static_cast<int>(blockIdx.y) * p.columns + column) * 32;
     group = lane / 4, quad = lane % 4, channel = run + 8 * quad, row = lane % 16, beside = lane / 16;
+    // A lane needs pair `quad` of each unit of its four rows of w. It loads every fourth unit whole, a quarter
+    // of the loads and of the lines that they meet, and the quad exchanges them.
+    constexpr int kUnits = 2 * kSteps, kFours = ceil_div(kUnits, 4);
+    HalfPair fours[4][kFours][4] = {};
 #pragma unroll
-    for (int s = 0; s < kSteps; ++s)
+    for (int n = 0; n < 4; ++n)
 #pragma unroll
-      for (int n = 0; n < 4; ++n)
+      for (int f = 0; f < kFours; ++f) {
+        const int k = run + group / 2 * 8 + 2 * n + group % 2, unit = 4 * f + quad;
+        if (k >= p.k || unit >= p.in_units()) continue;
+        const uint4 whole = Vec<bf16, 8>::load(w + k * p.c + 8 * unit).raw;
+        fours[n][f][0] = whole.x, fours[n][f][1] = whole.y, fours[n][f][2] = whole.z,
+        fours[n][f][3] = whole.w;
+      }
 #pragma unroll
-        for (int half = 0; half < 2; ++half) {
-          const int k = run + group / 2 * 8 + 2 * n + group % 2, depth = 16 * s + 8 * half + 2 * quad;
-          weights[s][n][half] =
-              k < p.k && depth < p.c ? *reinterpret_cast<const HalfPair*>(w + k * p.c + depth) : 0;
-        }
+    for (int n = 0; n < 4; ++n)
+#pragma unroll
+      for (int f = 0; f < kFours; ++f) {
+        turn_quad(fours[n][f]);
+#pragma unroll
+        for (int unit = 4 * f; unit < min(4 * f + 4, kUnits); ++unit)
+          weights[unit / 2][n][unit % 2] = fours[n][f][unit % 4];
+      }
   }
   /// The sums of two pixels, `group` and `group` + 8 of the 16 in the tile, whose first is `first`.
   __device__ __forceinline__ void products(const uint4* first, int units, float (&v)[2][8]) const {
@@ -60,31 +74,37 @@ struct PointwiseLane {
   }
 };
 
-/// Walks over the tiles of x of this block: for each pixel of the lane's, the `which`th of two, first
-/// before(which, pixel), then use(which, pixel, sums). What is loaded before the products does not wait
-/// behind them, nor behind the stores of `use`.
+/// Begins to copy a tile of x to one of the two buffers.
+__device__ __forceinline__ void pointwise_copy(const PointwiseTiles& p, const bf16* x, uint4* tiles, int tile,
+                                               int buffer) {
+  const int units = p.in_units(), first = tile * kPointwisePixels,
+            left = min(p.pixels - first, kPointwisePixels) * units,
+            inverse = (1 << 16) / units + 1;  // exact for the units of a tile
+  for (int e = static_cast<int>(threadIdx.x); e < p.tile_units(); e += static_cast<int>(blockDim.x)) {
+    const int pixel = e * inverse >> 16;
+    async_copy16(tiles + buffer * p.held_units() + e + pixel * (p.in_pitch() - units),
+                 x + (e < left ? int64_t{first} * p.c + e * 8 : 0), e < left);
+  }
+}
+/// The first tile of a block: on its way while the weights are loaded.
+__device__ __forceinline__ void pointwise_begin(const PointwiseTiles& p, const bf16* x, uint4* tiles) {
+  pointwise_copy(p, x, tiles, static_cast<int>(blockIdx.x), 0);
+}
+
+/// Walks over the tiles of x of this block, behind pointwise_begin: for each pixel of the lane's, the
+/// `which`th of two, first before(which, pixel), then use(which, pixel, sums). What is loaded before the
+/// products does not wait behind them, nor behind the stores of `use`.
 template <int kSteps, class Before, class Use>
 __device__ __forceinline__ void pointwise_walk(const PointwiseTiles& p, const bf16* x, uint4* tiles,
                                                const PointwiseLane<kSteps>& lane, int warp_row, Before before,
                                                Use use) {
-  const int units = p.in_units(), pitch = p.in_pitch(), thread = static_cast<int>(threadIdx.x),
-            threads = static_cast<int>(blockDim.x);
-  const int inverse = (1 << 16) / units + 1;  // exact for the units of a tile
-  auto load = [&](int tile, int buffer) {
-    const int first = tile * kPointwisePixels, left = min(p.pixels - first, kPointwisePixels) * units;
-    for (int e = thread; e < p.tile_units(); e += threads) {
-      const int pixel = e * inverse >> 16;
-      async_copy16(tiles + buffer * p.held_units() + e + pixel * (pitch - units),
-                   x + (e < left ? int64_t{first} * p.c + e * 8 : 0), e < left);
-    }
-  };
+  const int units = p.in_units(), pitch = p.in_pitch();
   int tile = static_cast<int>(blockIdx.x), buffer = 0;
-  load(tile, buffer);
   for (; tile < p.tiles; tile += static_cast<int>(gridDim.x), buffer ^= 1) {
     async_wait();
     __syncthreads();  // the tile is there, and nobody reads the other one any more
     const int next = tile + static_cast<int>(gridDim.x);
-    if (next < p.tiles) load(next, buffer ^ 1);
+    if (next < p.tiles) pointwise_copy(p, x, tiles, next, buffer ^ 1);
     const uint4* const held = tiles + buffer * p.held_units();
     for (int chunk = 16 * warp_row; chunk < kPointwisePixels; chunk += 16 * p.rows) {
       const int first = tile * kPointwisePixels + chunk + lane.group;
@@ -108,6 +128,7 @@ __global__ __launch_bounds__(32 * kPointwiseWarps, pointwise_blocks(kSteps)) voi
   await_launch_before();
   GM_DYN_SHARED(uint4, shared);
   const int warp = static_cast<int>(threadIdx.x) / 32, warp_row = warp / p.columns;
+  pointwise_begin(p, x, shared);
   const PointwiseLane<kSteps> lane(p, w, warp - warp_row * p.columns);
   float shift[8] = {};
   if (bias && lane.channel < p.k) load_lanes<float, 8>(bias + lane.channel, shift);
@@ -138,13 +159,20 @@ void steps_switch(int steps, F f) {
   f(std::integral_constant<int, kSteps>{});
 }
 
+/// The grid of a walk by `kernel` that leaves no sums: as many blocks as the card holds at once, or fewer,
+/// all of which take as many tiles but for the last few.
+template <class Kernel>
+dim3 pointwise_grid(const PointwiseTiles& p, Kernel kernel, const Context& ctx) {
+  const int card = resident_blocks(kernel, 32 * p.warps(), p.tiles_bytes()) * multiprocessors(ctx),
+            rounds = ceil_div(p.tiles, std::max(1, card / p.slices));
+  return dim3(static_cast<unsigned>(ceil_div(p.tiles, rounds)), static_cast<unsigned>(p.slices));
+}
+
 inline void launch_pointwise(const PointwiseTiles& p, const HalfConv& t, const Context& ctx) {
-  const int most = std::max(1, p.resident() * (ctx.sm_count > 0 ? ctx.sm_count : 128) / p.slices),
-            rounds = ceil_div(p.tiles, most), walkers = ceil_div(p.tiles, rounds);
   steps_switch<1, 2, 3, 4, 5, 8, 10, 12, 16>(p.steps, [&](auto steps) {
-    GM_LAUNCH((conv2d_pointwise_kernel<steps.value>), dim3(unsigned(walkers), unsigned(p.slices)),
-              unsigned(32 * p.warps()), p.tiles_bytes(), ctx.stream, p, t.x, t.w, t.bias, t.act, t.residual,
-              t.y);
+    GM_LAUNCH((conv2d_pointwise_kernel<steps.value>),
+              pointwise_grid(p, conv2d_pointwise_kernel<steps.value>, ctx), unsigned(32 * p.warps()),
+              p.tiles_bytes(), ctx.stream, p, t.x, t.w, t.bias, t.act, t.residual, t.y);
   });
 }
 

@@ -47,12 +47,6 @@ struct PointwiseTiles : Pointwise {
   constexpr int held_units() const { return kPointwisePixels * in_pitch(); }
   /// Two tiles of x.
   constexpr size_t tiles_bytes() const { return size_t{16} * static_cast<size_t>(2 * held_units()); }
-  /// Blocks that a multiprocessor holds: registers (launch bounds), and the 164 KB of sm_80.
-  constexpr int resident() const {
-    const size_t by_registers = static_cast<size_t>(pointwise_blocks(steps) * kPointwiseWarps / warps());
-    return static_cast<int>(
-        std::max<size_t>(1, std::min(by_registers, (164 << 10) / (tiles_bytes() + 1024))));
-  }
 };
 
 /// The tiles of a product. False where a warp's weights are more than its registers.

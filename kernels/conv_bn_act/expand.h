@@ -7,8 +7,8 @@
 #include <cstdint>
 
 #include "kernels/batch_norm/bn_workspace.h"
+#include "kernels/common/card_limits.h"
 #include "kernels/common/ceil_div.h"
-#include "kernels/common/shared_limits.h"
 #include "kernels/conv2d/conv2d_plan.h"
 #include "kernels/conv2d/conv2d_pointwise.h"
 #include "kernels/conv_bn_act/conv_bn_act.h"
@@ -27,24 +27,20 @@ constexpr int expand_blocks(int steps) { return steps <= 5 ? 2 : 1; }
 
 /// How forward is cut.
 struct ExpandForward : PointwiseTiles {
-  int walkers = 0;
-
+  /// Blocks of a slice that form statistics, on a card of so many multiprocessors: no more than it holds at
+  /// once, as each leaves sums that one block must read.
+  int summing_walkers(int multiprocessors) const {
+    const int most = multiprocessors * expand_blocks(steps) / slices;
+    return std::clamp(tiles / 2, 1, std::clamp(most, 1, static_cast<int>(kBnGpuBlocks)));
+  }
   /// Two tiles of x, then what each row of warps leaves: two sums a channel.
   size_t shared_bytes() const {
-    const size_t bytes = tiles_bytes() + sizeof(float) * static_cast<size_t>(rows * 2 * columns * 32);
-    // Statistics end with 8 KB of static arrays; with more than 48 KB in all, the launch has to ask for it.
-    constexpr size_t kUnasked = 48 << 10;
-    return bytes > kUnasked - (8 << 10) ? std::max(bytes, kUnasked + 16) : bytes;
+    return tiles_bytes() + sizeof(float) * static_cast<size_t>(rows * 2 * columns * 32);
   }
 };
 /// False where the convolution and batch norm's forward pass follow one another instead.
 inline bool expand_forward(const Attrs& attrs, const ConvGeometry& g, bool residual, ExpandForward& p) {
-  if (!expands(attrs, g, residual, p)) return false;
-  if (!pointwise_tiles(p)) return false;
-  // As many blocks as 132 multiprocessors hold, at most: each leaves sums that one block must read.
-  p.walkers = std::clamp(
-      p.tiles / 2, 1, std::clamp(132 * expand_blocks(p.steps) / p.slices, 1, static_cast<int>(kBnGpuBlocks)));
-  return true;
+  return expands(attrs, g, residual, p) && pointwise_tiles(p);
 }
 
 constexpr int kExpandRows = 32;  // pixels of a tile of backward: two steps of the depth of dw
@@ -52,8 +48,13 @@ constexpr int kExpandRows = 32;  // pixels of a tile of backward: two steps of t
 /// How backward is cut.
 struct ExpandBackward : Pointwise {
   int warps = 0;  // of a block; each owns up to two runs of 16 of the K channels of dw
-  int tiles = 0, walkers = 0;
+  int tiles = 0;
 
+  /// Blocks on a card of so many multiprocessors: as many as it holds at once, or fewer. Each leaves a
+  /// partial sum of dw.
+  constexpr int walkers(int multiprocessors) const {
+    return std::clamp(tiles / 4, 1, (warps == 8 ? 2 : 1) * multiprocessors);
+  }
   constexpr int tile_units() const { return kExpandRows * out_units(); }      // of da, of yc
   constexpr int gradient_units() const { return kExpandRows * out_pitch(); }  // of dyc
   constexpr int input_units() const { return kExpandRows * in_pitch(); }      // of x
@@ -64,7 +65,10 @@ struct ExpandBackward : Pointwise {
     return size_t{16} * static_cast<size_t>(coefficient_units() + weight_units() + tile_units() +
                                             2 * (gradient_units() + input_units()));
   }
-  size_t partial_bytes() const { return sizeof(float) * static_cast<size_t>(int64_t{walkers} * k * c); }
+  /// On any card.
+  size_t partial_bytes() const {
+    return sizeof(float) * static_cast<size_t>(int64_t{walkers(kSummingMultiprocessors)} * k * c);
+  }
 };
 /// False where batch norm's backward pass and the convolution's follow one another instead.
 inline bool expand_backward(const Attrs& attrs, const ConvGeometry& g, bool residual, ExpandBackward& p) {
@@ -79,9 +83,7 @@ inline bool expand_backward(const Attrs& attrs, const ConvGeometry& g, bool resi
   else
     return false;
   if (p.shared_bytes() > kLargeShared) return false;
-  // As many walkers as blocks run at once on 132 multiprocessors, or fewer: each leaves a partial sum of dw.
   p.tiles = ceil_div(p.pixels, kExpandRows);
-  p.walkers = std::clamp(p.tiles / 4, 1, p.warps == 8 ? 264 : 132);
   return true;
 }
 

@@ -200,12 +200,13 @@ __global__ void __launch_bounds__(32 * kWarps, kWarps == 8 ? 2 : 1)
 inline void launch_expand_backward(const ExpandBackward& p, const bf16* da, const bf16* yc, const bf16* x,
                                    const bf16* w, const BnFinishBackward& bn, const GradView& dx,
                                    const GradView& dw, float* partials, const Context& ctx) {
+  const int walkers = p.walkers(summing_multiprocessors(ctx));
   auto launch = [&](auto units, auto warps) {
-    GM_LAUNCH((conv_bn_expand_backward_kernel<units.value, warps.value>), static_cast<unsigned>(p.walkers),
+    GM_LAUNCH((conv_bn_expand_backward_kernel<units.value, warps.value>), static_cast<unsigned>(walkers),
               32 * warps.value, p.shared_bytes(), ctx.stream, p, da, yc, x, w, bn,
               dx ? dx.view.as<bf16>() : nullptr, dx.mode == GradMode::accumulate, dw ? partials : nullptr);
     if (dw)
-      launch_sum_partials(partials, int64_t{p.k} * p.c, p.walkers, dw.view.as<float>(),
+      launch_sum_partials(partials, int64_t{p.k} * p.c, walkers, dw.view.as<float>(),
                           dw.mode == GradMode::accumulate, ctx);
   };
   using std::integral_constant;

@@ -20,7 +20,7 @@ struct LoadNothing {
 };
 
 // Statistics of yc about a pivot, as bn_statistics_kernel: the mean of eight pixels spread over the tensor.
-// Grid: walkers x slices; block: columns x rows warps.
+// Grid: blocks that share the tiles x slices; block: columns x rows warps.
 template <int kSteps>
 __global__ __launch_bounds__(32 * kPointwiseWarps,
                              expand_blocks(kSteps)) void conv_bn_expand_statistics_kernel(ExpandForward p,
@@ -32,6 +32,7 @@ __global__ __launch_bounds__(32 * kPointwiseWarps,
   GM_DYN_SHARED(uint4, shared);
   const int thread = static_cast<int>(threadIdx.x), warp = thread / 32, warp_row = warp / p.columns,
             column = warp - warp_row * p.columns, narrow = p.in_units(), pitch = p.in_pitch();
+  pointwise_begin(p, x, shared);
   const PointwiseLane<kSteps> lane(p, w, column);
 
   // The pivot: the eight pixels twice, as 16.
@@ -93,7 +94,7 @@ __global__ __launch_bounds__(32 * kPointwiseWarps,
     bn_finish_slice<4>(first, min(width, p.k - first), p.k, partial, finish);
 }
 
-// yc and a; yc null: not wanted. The same grid and block.
+// yc and a; yc null: not wanted.
 template <int kSteps>
 __global__ __launch_bounds__(32 * kPointwiseWarps,
                              expand_blocks(kSteps)) void conv_bn_expand_kernel(ExpandForward p, const bf16* x,
@@ -102,6 +103,7 @@ __global__ __launch_bounds__(32 * kPointwiseWarps,
   await_launch_before();
   GM_DYN_SHARED(uint4, shared);
   const int warp = static_cast<int>(threadIdx.x) / 32, warp_row = warp / p.columns;
+  pointwise_begin(p, x, shared);
   const PointwiseLane<kSteps> lane(p, w, warp - warp_row * p.columns);
   const BnAffine<bf16, 8> normalise(bn, min(lane.channel, p.k - 8));
   pointwise_walk(p, x, shared, lane, warp_row, LoadNothing{}, [&](int, int pixel, float(&v)[8]) {
@@ -121,16 +123,18 @@ inline void launch_expand_forward(const ExpandForward& p, const OpCall& c, float
   const BnVectors v(memory, p.k);
   const BnFinish finish = bn_finish_of(c, 2, 1, v, p.pixels);
   const bf16 *const x = c.in[0].as<bf16>(), *const w = c.in[1].as<bf16>();
-  const dim3 grid(static_cast<unsigned>(p.walkers), static_cast<unsigned>(p.slices));
+  const dim3 summing(static_cast<unsigned>(p.summing_walkers(summing_multiprocessors(c.ctx))),
+                     static_cast<unsigned>(p.slices));
   const unsigned threads = static_cast<unsigned>(32 * p.warps());
   steps_switch<1, 2, 3, 4, 5, 8, 10, 12, 16>(p.steps, [&](auto steps) {
     if (BatchNormAttrs(c.attrs).training)
-      GM_LAUNCH((conv_bn_expand_statistics_kernel<steps.value>), grid, threads, p.shared_bytes(),
+      GM_LAUNCH((conv_bn_expand_statistics_kernel<steps.value>), summing, threads, p.shared_bytes(),
                 c.ctx.stream, p, x, w, memory + int64_t{8} * p.k, finish);
     else
       GM_LAUNCH(bn_running_kernel, bn_vector_blocks(p.k), 128, 0, c.ctx.stream, finish, p.k, BnDraw());
-    GM_LAUNCH((conv_bn_expand_kernel<steps.value>), grid, threads, p.shared_bytes(), c.ctx.stream, p, x, w, v,
-              c.saved[0].as<bf16>(), c.out[0].as<bf16>());
+    GM_LAUNCH((conv_bn_expand_kernel<steps.value>),
+              pointwise_grid(p, conv_bn_expand_kernel<steps.value>, c.ctx), threads, p.tiles_bytes(),
+              c.ctx.stream, p, x, w, v, c.saved[0].as<bf16>(), c.out[0].as<bf16>());
   });
 }
 

@@ -198,14 +198,15 @@ bool dw_launch_forward(const T* x, const T* w, const float* bias, T* y, const De
                  slices = static_cast<unsigned>(sl.slices);
   if (depthwise_marches(d)) {
     const DepthwiseMarch m(d, std::is_same_v<T, float> ? DType::f32 : DType::bf16, sl);
+    const auto blocks = static_cast<unsigned>(m.forward_blocks(sl, summing_multiprocessors(ctx)));
     dw_switch(d, [&](auto k, auto s) {
       dw_choose_forward<T, End, k.value>(m, act, [&](auto tile, auto whole, auto end) {
         const size_t shared = dw_shares_weights(k.value, whole.value, end.value)
                                   ? sizeof(float) * d.taps() * sl.columns * kDwLanes
                                   : 0;
         GM_LAUNCH((dw_forward_kernel<T, k.value, s.value, tile.value, whole.value, end.value>),
-                  dim3(static_cast<unsigned>(m.blocks), slices), threads, shared, ctx.stream, x, w, bias, y,
-                  shape, DwMarch(m), act, partial, finish);
+                  dim3(blocks, slices), threads, shared, ctx.stream, x, w, bias, y, shape, DwMarch(m), act,
+                  partial, finish);
       });
     });
     return true;

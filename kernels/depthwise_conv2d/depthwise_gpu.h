@@ -1,7 +1,8 @@
 // How the depthwise CUDA kernels cut their work: shared by the descriptions (planned memory) and the
-// launchers. Everything is a function of the shape only, so that sums have the same bits on every card.
+// launchers. What memory is planned for is a function of the shape; blocks are no more than a card runs.
 #pragma once
 #include "kernels/batch_norm/bn_workspace.h"
+#include "kernels/common/card_limits.h"
 #include "kernels/common/ceil_div.h"
 #include "kernels/common/op.h"
 #include "kernels/depthwise_conv2d/depthwise_conv2d.h"
@@ -11,14 +12,14 @@ namespace gm {
 constexpr int kDwThreads = 256;  // a block
 constexpr int kDwTile = 4;       // backward on tiles: columns of a strip, which one thread takes
 constexpr int kDwLanes = 2;      // of a thread that marches: channels
-/// Blocks of one launch, over all slices of channels: four on each of the 132 processors of an H100.
-constexpr int kDwBlocks = 528;
-/// Of these the blocks of forward that an H100 is sure to run at once: two on each processor.
-constexpr int kDwAtOnce = kDwBlocks / 2;
+/// Blocks of forward that a multiprocessor is sure to run at once; a launch has up to twice as many.
+constexpr int kDwResident = 2;
+/// Blocks of one launch, over all slices of channels: on any card, at most.
+constexpr int kDwBlocks = 2 * kDwResident * kSummingMultiprocessors;
 
-/// Backward that marches: threads of a block, blocks of a processor, and of an H100 at once; the time of a
-/// unit besides its rows and those that only fill the window, in rows.
-constexpr int kDwBackThreads = 128, kDwBackBlocks = 3, kDwBackAtOnce = 132 * kDwBackBlocks;
+/// Backward that marches: threads of a block, blocks that a multiprocessor runs at once; the time of a unit
+/// besides its rows and those that only fill the window, in rows.
+constexpr int kDwBackThreads = 128, kDwBackBlocks = 3;
 constexpr double kDwBackOverhead = 0.2;
 
 /// Channels of one thread in backward: the window, weights and sums of a 5x5 kernel leave registers for one.
@@ -61,12 +62,13 @@ struct DepthwiseBlocks {
   }
   /// Forward: as many blocks as may be, or, where the last of their waves is a rest for which all others
   /// wait, no more than run at once.
-  static DepthwiseBlocks forward(int64_t groups, int slices) {
+  static DepthwiseBlocks forward(int64_t groups, int slices, int multiprocessors) {
+    const int at_once = kDwResident * multiprocessors;
     auto at_most = [&](int blocks) {
       const int64_t most = std::clamp<int64_t>(blocks / slices, 1, kBnGpuBlocks);
-      return DepthwiseBlocks(groups, slices, most, kDwAtOnce);
+      return DepthwiseBlocks(groups, slices, most, at_once);
     };
-    const DepthwiseBlocks many = at_most(kDwBlocks), few = at_most(kDwAtOnce);
+    const DepthwiseBlocks many = at_most(2 * at_once), few = at_most(at_once);
     return few.rounds < many.rounds ? few : many;
   }
 };
@@ -80,10 +82,15 @@ struct DepthwiseMarch {
   int64_t units;
   int blocks;  // of a slice
 
-  /// Forward.
+  /// Forward, cut for an H100: a pooled output leaves sums for each of its units.
   DepthwiseMarch(const DepthwiseShape& d, DType type, const DepthwiseSlices& sl)
-      : DepthwiseMarch(d, type, sl, d.kernel == 3 ? 7 : 4, 1.5,
-                       [&](int64_t groups) { return DepthwiseBlocks::forward(groups, sl.slices); }) {}
+      : DepthwiseMarch(d, type, sl, d.kernel == 3 ? 7 : 4, 1.5, [&](int64_t groups) {
+          return DepthwiseBlocks::forward(groups, sl.slices, kSummingMultiprocessors);
+        }) {}
+  /// Blocks of a slice on a card of so many multiprocessors.
+  int forward_blocks(const DepthwiseSlices& sl, int multiprocessors) const {
+    return DepthwiseBlocks::forward(ceil_div(units, sl.rows), sl.slices, multiprocessors).blocks;
+  }
 
   /// widest: columns of a strip that registers hold; overhead: the time of a unit besides its rows, in rows;
   /// deal(groups): their DepthwiseBlocks.
@@ -134,16 +141,16 @@ struct DepthwiseMarchBack {
   DepthwiseMarch march;
   bool fits;  // 3x3 or 5x5, stride 1, a map as large as the input that strips fill
 
-  explicit DepthwiseMarchBack(const DepthwiseShape& d)
-      : DepthwiseMarchBack(d, {d.channels, depthwise_lanes(d.kernel), kDwBackThreads}) {}
+  DepthwiseMarchBack(const DepthwiseShape& d, int multiprocessors)
+      : DepthwiseMarchBack(d, multiprocessors * kDwBackBlocks,
+                           {d.channels, depthwise_lanes(d.kernel), kDwBackThreads}) {}
 
  private:
-  DepthwiseMarchBack(const DepthwiseShape& d, const DepthwiseSlices& sl)
+  DepthwiseMarchBack(const DepthwiseShape& d, int at_once, const DepthwiseSlices& sl)
       : slices(sl),
         march(d, DType::bf16, sl, d.kernel == 3 ? 7 : 6, d.kernel - 1 + kDwBackOverhead,
               [&](int64_t groups) {
-                const int most = std::max(1, kDwBackAtOnce / sl.slices);
-                return DepthwiseBlocks(groups, sl.slices, most, kDwBackAtOnce);
+                return DepthwiseBlocks(groups, sl.slices, std::max(1, at_once / sl.slices), at_once);
               }),
         fits((d.kernel == 3 || d.kernel == 5) && d.stride == 1 && d.pad_top == d.kernel / 2 &&
              d.pad_left == d.kernel / 2 && d.out_height == d.height && d.out_width == d.width &&

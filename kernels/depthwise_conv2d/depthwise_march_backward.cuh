@@ -186,7 +186,7 @@ template <class T, bool Norm>
 int dw_launch_march_backward(const T* x, const T* w, const DwIncoming<T>& in, T* dx, bool add_dx,
                              const DepthwiseShape& d, float* partial, const Context& ctx) {
   if constexpr (std::is_same_v<T, bf16>) {
-    const DepthwiseMarchBack back(d);
+    const DepthwiseMarchBack back(d, summing_multiprocessors(ctx));
     if (!in.g.dy || !back.fits) return 0;
     const DepthwiseSlices& sl = back.slices;
     const DepthwiseMarch& m = back.march;

@@ -11,9 +11,9 @@
 #include <optional>
 #include <vector>
 
+#include "kernels/common/card_limits.h"
 #include "kernels/common/ceil_div.h"
 #include "kernels/common/op.h"
-#include "kernels/common/shared_limits.h"
 #include "kernels/mbconv/mbconv.h"
 
 namespace gm {
