@@ -69,9 +69,8 @@ std::vector<std::string> MemoryBudget::lines(const std::string& title) const {
   return all;
 }
 
-MemoryBudget training_budget(const TrainableGraph& train, const TrainableGraph& eval,
-                             const BudgetOptions& o) {
-  auto plan_of = [&](const TrainableGraph& g, PlanOptions options) {
+MemoryBudget training_budget(const NetworkGraph& train, const NetworkGraph& eval, const BudgetOptions& o) {
+  auto plan_of = [&](const NetworkGraph& g, PlanOptions options) {
     options.backend = o.backend;
     return make_plan(g.graph, options);
   };
@@ -86,7 +85,7 @@ MemoryBudget training_budget(const TrainableGraph& train, const TrainableGraph& 
   auto beyond = [](size_t wanted, size_t there) { return wanted > there ? wanted : 0; };
 
   MemoryBudget b;
-  b.add("parameters", weight_bytes(table, o.half), "running statistics included");
+  b.add("parameters", weight_bytes(table, o.bf16_copies), "running statistics included");
   b.add("gradients", table.trainable_elements() * sizeof(float));
   b.add("optimizer state", optimizer_bytes(o.optimizer, table));
   b.add("training activations", plan.arena_bytes + (repeats ? state : 0),
@@ -94,7 +93,7 @@ MemoryBudget training_budget(const TrainableGraph& train, const TrainableGraph& 
   const size_t extra = beyond(evaluation.arena_bytes, plan.arena_bytes);
   b.add("evaluation activations", extra,
         extra ? "" : mib_text(evaluation.arena_bytes) + " in the place of training's");
-  b.add("evaluation weights", weight_bytes(eval_table, o.half), "batch norm folded");
+  b.add("evaluation weights", weight_bytes(eval_table, o.bf16_copies), "batch norm folded");
   b.add("workspace", plan.workspace_bytes + beyond(evaluation.workspace_bytes, plan.workspace_bytes));
   b.add("kernel scratch",
         o.libraries + (o.backend == Backend::cpu ? o.threads * thread_scratch(train.graph) : 0));

@@ -3,11 +3,10 @@
 #include <string>
 #include <vector>
 
+#include "engine/network_graph.h"
 #include "engine/optimizer.h"
 
 namespace gm {
-
-struct TrainableGraph;
 
 /// Rows of the printed memory budget. Bytes are what stays resident at the peak of training.
 class MemoryBudget {
@@ -37,16 +36,16 @@ std::string mib_text(size_t bytes);
 
 struct BudgetOptions {
   Backend backend = Backend::cpu;
-  bool half = false;       // bf16 copies of the parameters
-  bool recompute = false;  // train.recompute
-  int threads = 1;         // of the CPU backend
-  size_t libraries = 0;    // what the device's libraries hold
+  bool bf16_copies = false;  // of the parameters
+  bool recompute = false;    // train.recompute
+  int threads = 1;           // of the CPU backend
+  size_t libraries = 0;      // what the device's libraries hold
   OptimizerConfig optimizer;
 };
 
 /// Everything a Trainer allocates on its device, from the graphs alone. The row of the training activations
 /// says what they would be with the other setting of `recompute`.
-MemoryBudget training_budget(const TrainableGraph& train, const TrainableGraph& eval,
+MemoryBudget training_budget(const NetworkGraph& train, const NetworkGraph& eval,
                              const BudgetOptions& options);
 
 /// Resident memory of this process, now and at its peak so far; 0 where /proc is missing.

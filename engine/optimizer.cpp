@@ -106,7 +106,7 @@ void Optimizer::update(double lr, int64_t step) {
 void Optimizer::apply(const View& hyper) {
   const bool sgd = config_.kind == OptimizerConfig::sgd;
   const TensorSpec flat{Shape{elements_}, DType::f32};
-  const bool half = weights_.half().bytes() > 0;
+  const bool half = weights_.bf16_copies().bytes() > 0;
   const Context ctx = device_.context();
   auto run = [&](const char* name, const Attrs& attrs, std::span<const View> in, std::span<const View> out,
                  std::span<const View> state, const View& workspace = {}) {
@@ -126,7 +126,7 @@ void Optimizer::apply(const View& hyper) {
                                                : View{nullptr, {Shape{elements_}, DType::u8}}};
   std::vector<View> out, state{weights_.master().view(0, flat), moment1_.view(0, flat)};
   if (!sgd) state.push_back(moment2_.view(0, flat));
-  if (half) out.push_back(weights_.half().view(0, {Shape{elements_}, DType::bf16}));
+  if (half) out.push_back(weights_.bf16_copies().view(0, {Shape{elements_}, DType::bf16}));
   Attrs attrs{{"half_copy", half ? 1 : 0}};
   if (sgd)
     attrs.set("nesterov", config_.nesterov);

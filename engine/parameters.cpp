@@ -45,18 +45,18 @@ int64_t ParameterTable::total_count() const {
   return n;
 }
 
-size_t weight_bytes(const ParameterTable& table, bool half) {
-  return table.trainable_elements() * (sizeof(float) + (half ? sizeof(bf16) : 0)) +
+size_t weight_bytes(const ParameterTable& table, bool bf16_copies) {
+  return table.trainable_elements() * (sizeof(float) + (bf16_copies ? sizeof(bf16) : 0)) +
          table.state_elements() * sizeof(float);
 }
 
-Weights::Weights(Device& device, const ParameterTable& table, bool half, bool training)
+Weights::Weights(Device& device, const ParameterTable& table, bool bf16_copies, bool training)
     : device_(device),
       master_(device, table.trainable_elements() * sizeof(float)),
-      half_(device, half ? table.trainable_elements() * sizeof(bf16) : 0),
+      bf16_(device, bf16_copies ? table.trainable_elements() * sizeof(bf16) : 0),
       gradients_(device, training ? table.trainable_elements() * sizeof(float) : 0),
       state_(device, table.state_elements() * sizeof(float)) {
-  for (Buffer* b : {&master_, &half_, &gradients_, &state_})
+  for (Buffer* b : {&master_, &bf16_, &gradients_, &state_})
     if (b->bytes()) device.fill(b->data(), 0, b->bytes());
 }
 
@@ -92,18 +92,18 @@ void Weights::initialize(const ParameterTable& table, uint64_t seed) {
       }
     upload(p, v);
   }
-  refresh_half();
+  refresh_bf16();
 }
 
-void Weights::refresh_half() {
+void Weights::refresh_bf16() {
   constexpr size_t kPiece = 1u << 18;  // elements on the host at a time
   std::vector<float> master(kPiece);
-  std::vector<bf16> half(kPiece);
-  for (size_t at = 0, all = half_.bytes() / sizeof(bf16); at < all; at += kPiece) {
+  std::vector<bf16> bf16_copies(kPiece);
+  for (size_t at = 0, all = bf16_.bytes() / sizeof(bf16); at < all; at += kPiece) {
     const size_t n = std::min(kPiece, all - at);
     device_.download(master.data(), static_cast<const float*>(master_.data()) + at, n * sizeof(float));
-    for (size_t i = 0; i < n; ++i) half[i] = to_bf16(master[i]);
-    device_.upload(static_cast<bf16*>(half_.data()) + at, half.data(), n * sizeof(bf16));
+    for (size_t i = 0; i < n; ++i) bf16_copies[i] = to_bf16(master[i]);
+    device_.upload(static_cast<bf16*>(bf16_.data()) + at, bf16_copies.data(), n * sizeof(bf16));
   }
 }
 
@@ -120,7 +120,7 @@ void Weights::upload(const Parameter& p, const std::vector<float>& values) {
 }
 
 View Weights::value(const Parameter& p, DType dtype) const {
-  const Buffer& buffer = !p.trainable ? state_ : dtype == DType::bf16 ? half_ : master_;
+  const Buffer& buffer = !p.trainable ? state_ : dtype == DType::bf16 ? bf16_ : master_;
   return buffer.view(p.offset * dtype_bytes(dtype), {p.shape, dtype});
 }
 

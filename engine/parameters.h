@@ -59,19 +59,19 @@ class ParameterTable {
   int64_t trainable_elements_ = 0, state_elements_ = 0;
 };
 
-/// Bytes of the values of a table's parameters, running statistics and, with `half`, bf16 copies.
-size_t weight_bytes(const ParameterTable& table, bool half);
+/// Bytes of the values of a table's parameters, running statistics and, with `bf16_copies`, bf16 copies.
+size_t weight_bytes(const ParameterTable& table, bool bf16_copies);
 
 /// Parameter values on a device: f32 masters, optional bf16 copies, gradients, running statistics.
 class Weights {
  public:
-  /// half: keep bf16 copies of the trainable parameters. training: allocate gradients.
-  Weights(Device& device, const ParameterTable& table, bool half, bool training);
+  /// bf16_copies: keep bf16 copies of the trainable parameters. training: allocate gradients.
+  Weights(Device& device, const ParameterTable& table, bool bf16_copies, bool training);
 
   /// Draws initial values: the same for the same seed on every device.
   void initialize(const ParameterTable& table, uint64_t seed);
   /// Rewrites the bf16 copies from the f32 masters.
-  void refresh_half();
+  void refresh_bf16();
 
   std::vector<float> download(const Parameter& p) const;
   void upload(const Parameter& p, const std::vector<float>& values);
@@ -80,14 +80,14 @@ class Weights {
   View gradient(const Parameter& p) const;
 
   Buffer& master() { return master_; }
-  Buffer& half() { return half_; }
+  Buffer& bf16_copies() { return bf16_; }
   Buffer& gradients() { return gradients_; }
   Buffer& state() { return state_; }
-  size_t bytes() const { return master_.bytes() + half_.bytes() + gradients_.bytes() + state_.bytes(); }
+  size_t bytes() const { return master_.bytes() + bf16_.bytes() + gradients_.bytes() + state_.bytes(); }
 
  private:
   Device& device_;
-  Buffer master_, half_, gradients_, state_;
+  Buffer master_, bf16_, gradients_, state_;
 };
 
 }  // namespace gm

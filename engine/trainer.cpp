@@ -9,6 +9,7 @@
 
 #include "engine/atomic_file.h"
 #include "engine/safetensors.h"
+#include "engine/weight_file.h"
 #include "kernels/common/clock.h"
 #include "kernels/common/parallel.h"
 
@@ -19,19 +20,10 @@ namespace {
 enum StepKind : size_t { kFirst, kMiddle, kLast, kWhole, kKinds };
 }  // namespace
 
-PlanOptions training_options(const TrainableGraph& g, bool recompute, bool accumulate) {
-  return {.training = true,
-          .loss = g.loss,
-          .keep = {g.loss, g.correct},
-          .recompute = recompute,
-          .accumulate = accumulate};
-}
-PlanOptions evaluation_options(const TrainableGraph& g) { return {.keep = {g.loss, g.correct, g.logits}}; }
-
-Trainer::Trainer(Device& device, const TrainableGraph& train, const TrainableGraph& eval,
-                 ParameterTable& table, Weights& weights, Weights& eval_weights,
-                 std::function<void()> refresh_eval, const OptimizerConfig& optimizer,
-                 const ScheduleConfig& schedule, const TrainerConfig& config)
+Trainer::Trainer(Device& device, const NetworkGraph& train, const NetworkGraph& eval, ParameterTable& table,
+                 Weights& weights, Weights& eval_weights, std::function<void()> refresh_eval,
+                 const OptimizerConfig& optimizer, const ScheduleConfig& schedule,
+                 const TrainerConfig& config)
     : device_(device),
       table_(table),
       weights_(weights),
@@ -77,7 +69,7 @@ MemoryBudget Trainer::budget() const {
   const ThreadPool* pool = device_.context().pool;
   MemoryBudget b = training_budget(train_ids_, eval_ids_,
                                    {.backend = device_.backend(),
-                                    .half = weights_.half().bytes() > 0,
+                                    .bf16_copies = weights_.bf16_copies().bytes() > 0,
                                     .recompute = config_.recompute,
                                     .threads = pool ? pool->threads() : 1,
                                     .libraries = pool ? 0 : device_.overhead_bytes(),

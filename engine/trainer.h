@@ -11,24 +11,9 @@
 #include "engine/budget.h"
 #include "engine/device_feed.h"
 #include "engine/metrics.h"
+#include "engine/network_graph.h"
 
 namespace gm {
-
-/// A graph with the values the trainer feeds and reads. Built by layers/ for a batch size and a mode.
-struct TrainableGraph {
-  Graph graph;
-  ValueId pixels = kAbsent;  // f32 (N, H, W, 3), 0..255
-  Attrs augment;             // not empty: pixels are what the op `augment` with these attributes leaves
-  ValueId labels = kAbsent;  // i32 (N)
-  ValueId class_weights = kAbsent;  // f32 (classes), optional: weights of the loss
-  ValueId loss = kAbsent;           // f32 (1)
-  ValueId correct = kAbsent;        // f32 (1)
-  ValueId logits = kAbsent;         // (N, classes)
-};
-
-/// How a trainer plans its two graphs. recompute, accumulate: see PlanOptions.
-PlanOptions training_options(const TrainableGraph& g, bool recompute, bool accumulate = false);
-PlanOptions evaluation_options(const TrainableGraph& g);
 
 struct EpochMetrics {
   int64_t epoch = 0;  // 0-based
@@ -44,8 +29,8 @@ struct TrainerConfig {
   bool restore_best = false;     // after early stopping continue with the best weights (Keras: off)
   bool recompute = false;        // see PlanOptions
   uint64_t seed = 0;
-  std::vector<float> class_weights;  // of TrainableGraph::class_weights
-  /// Set where the device augments: both graphs have TrainableGraph::augment, batches samples and images.
+  std::vector<float> class_weights;  // of NetworkGraph::class_weights
+  /// Set where the device augments: both graphs have NetworkGraph::augment, batches samples and images.
   /// Steps then follow each other without a wait; results are the same.
   ImagePool* images = nullptr;
   std::string out_dir;
@@ -67,7 +52,7 @@ class Trainer {
  public:
   /// The evaluation graph shares the parameter table; its batch size may differ. All references must outlive
   /// the trainer. `refresh_eval` makes evaluation weights current (BN folding) before each validation.
-  Trainer(Device& device, const TrainableGraph& train, const TrainableGraph& eval, ParameterTable& table,
+  Trainer(Device& device, const NetworkGraph& train, const NetworkGraph& eval, ParameterTable& table,
           Weights& weights, Weights& eval_weights, std::function<void()> refresh_eval,
           const OptimizerConfig& optimizer, const ScheduleConfig& schedule, const TrainerConfig& config);
 
@@ -126,7 +111,7 @@ class Trainer {
   std::function<void()> refresh_eval_;
   ScheduleConfig schedule_;
   TrainerConfig config_;
-  TrainableGraph train_ids_, eval_ids_;
+  NetworkGraph train_ids_, eval_ids_;
   Session train_, eval_;
   Optimizer optimizer_;
   State state_;
@@ -138,13 +123,5 @@ class Trainer {
   };
   std::deque<Pending> pending_;  // steps whose results are still to come
 };
-
-/// Parameters and states of a weight file into `weights`. Throws gm::Error naming file and tensor when one is
-/// missing or has another shape.
-struct TensorFile;
-void load_weights(const TensorFile& file, const ParameterTable& table, Weights& weights);
-/// The same without a second copy of the network in memory.
-class TensorReader;
-void load_weights(TensorReader& file, const ParameterTable& table, Weights& weights);
 
 }  // namespace gm

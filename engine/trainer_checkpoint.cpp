@@ -1,20 +1,12 @@
-// What a run can be continued from, and weights alone.
+// What a run can be continued from.
 #include <algorithm>
 #include <cmath>
 
 #include "engine/safetensors.h"
 #include "engine/trainer.h"
+#include "engine/weight_file.h"
 
 namespace gm {
-
-namespace {
-
-void check_shape(const std::string& path, const Parameter& p, const Shape& shape) {
-  if (!(shape == p.shape))
-    fail(path + ": tensor '" + p.name + "' has shape " + shape.str() + ", the model needs " + p.shape.str());
-}
-
-}  // namespace
 
 void Trainer::save(const std::string& name, bool full) {
   // A loss is known one step before what its update made of the weights: this is the first look at those.
@@ -94,21 +86,8 @@ void Trainer::resume() {
         if (p.frozen) std::fill_n(values.begin() + p.offset, p.shape.numel(), 0.f);
     buffer->upload(values);
   }
-  weights_.refresh_half();
+  weights_.refresh_bf16();
   state_ = state;
-}
-
-// All checks come first: a wrong file changes nothing.
-void load_weights(const TensorFile& file, const ParameterTable& table, Weights& weights) {
-  for (const Parameter& p : table) check_shape(file.path, p, file.at(p.name).spec.shape);
-  for (const Parameter& p : table) weights.upload(p, file.at(p.name).floats());
-  weights.refresh_half();
-}
-
-void load_weights(TensorReader& file, const ParameterTable& table, Weights& weights) {
-  for (const Parameter& p : table) check_shape(file.path(), p, file.shape(p.name));
-  for (const Parameter& p : table) weights.upload(p, file.read(p.name).floats());
-  weights.refresh_half();
 }
 
 }  // namespace gm

@@ -44,7 +44,7 @@ struct HiddenSpec {
 };
 
 /// Everything that decides the function computed and its parameters. Sources: S1 section 2.2 and Keras
-/// EfficientNetV2 (spec 1.1), S2 Table 2 and section 2.3 (spec 1.2).
+/// EfficientNetV2, S2 Table 2 and section 2.3.
 struct Architecture {
   std::string name;
   int classes = 0;

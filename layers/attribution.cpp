@@ -4,6 +4,7 @@
 #include <cmath>
 #include <numbers>
 
+#include "engine/weight_file.h"
 #include "kernels/common/error.h"
 #include "kernels/common/philox.h"
 #include "layers/config.h"
@@ -52,7 +53,7 @@ std::string last_feature_layer(const Graph& graph) {
 Attribution::Attribution(Device& device, const Architecture& a, const TensorFile& weights, int64_t batch,
                          const std::string& layer)
     : batch_(batch), device_(device), layer_(layer) {
-  graph_ = std::make_unique<TrainableGraph>(build_network(a, table_, {.batch = batch, .loss = false}));
+  graph_ = std::make_unique<NetworkGraph>(build_network(a, table_, {.batch = batch, .loss = false}));
   Graph& g = graph_->graph;
   const auto layers = feature_layers(g);
   if (layer_.empty()) layer_ = last_feature_layer(g);

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "engine/safetensors.h"
+#include "engine/session.h"
 #include "layers/network.h"
 
 namespace gm {
@@ -58,7 +59,7 @@ class Attribution {
   Device& device_;
   std::string layer_;
   ParameterTable table_;
-  std::unique_ptr<TrainableGraph> graph_;
+  std::unique_ptr<NetworkGraph> graph_;
   ValueId feature_;
   std::unique_ptr<Weights> weights_;
   std::unique_ptr<Session> session_;

@@ -10,7 +10,7 @@ namespace {
 /// One pass over the nodes of a graph; each is copied, or becomes with those behind it one node.
 class Folding {
  public:
-  Folding(const TrainableGraph& source, ParameterTable& table, const Fusions& fusions, Backend backend)
+  Folding(const NetworkGraph& source, ParameterTable& table, const Fusions& fusions, Backend backend)
       : g_(source.graph),
         fusions_(fusions),
         card_(backend != Backend::cpu),
@@ -22,7 +22,7 @@ class Folding {
     for (size_t i = 0; i < g_.nodes().size(); ++i)
       if (!done_[i]) node(static_cast<int>(i));
   }
-  TrainableGraph finish() { return r_.finish(); }
+  NetworkGraph finish() { return r_.finish(); }
 
   std::vector<Fold> folds;
 
@@ -139,7 +139,7 @@ class Folding {
 
 }  // namespace
 
-FoldedNetwork::FoldedNetwork(const TrainableGraph& source, const Fusions& fusions, Backend backend)
+FoldedNetwork::FoldedNetwork(const NetworkGraph& source, const Fusions& fusions, Backend backend)
     : net{Graph(table)} {
   Folding folding(source, table, fusions, backend);
   net = folding.finish();
@@ -172,7 +172,7 @@ void FoldedNetwork::refresh(const ParameterTable& original, const Weights& from,
     to.upload(table[f.folded_kernel], kernel);
     to.upload(table[f.folded_bias], bias);
   }
-  to.refresh_half();
+  to.refresh_bf16();
 }
 
 }  // namespace gm

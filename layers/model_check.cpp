@@ -4,8 +4,11 @@
 #include <cmath>
 #include <optional>
 
+#include "engine/batch_source.h"
 #include "engine/reference_run.h"
 #include "engine/safetensors.h"
+#include "engine/session.h"
+#include "engine/weight_file.h"
 #include "layers/check_maxima.h"
 
 namespace gm {
@@ -49,11 +52,11 @@ Weights make_weights(Device& device, const ParameterTable& table, const CheckSid
   return w;
 }
 
-void feed(Session& s, const TrainableGraph& g, const CheckProblem& p) {
+void feed(Session& s, const NetworkGraph& g, const CheckProblem& p) {
   s.upload(g.pixels, p.pixels.data());
   if (g.labels != kAbsent) s.upload(g.labels, p.labels.data());
 }
-void feed(ReferenceRun& r, const TrainableGraph& g, const CheckProblem& p) {
+void feed(ReferenceRun& r, const NetworkGraph& g, const CheckProblem& p) {
   r.set(g.pixels, p.pixels);
   if (g.labels != kAbsent) r.set(g.labels, p.labels);
 }
@@ -74,12 +77,12 @@ void training_step(const CheckSide& side, const CheckProblem& p, Backend backend
                    std::vector<Maxima>& found, const std::vector<Maxima>* given,
                    std::vector<Difference>& compared) {
   ParameterTable table;
-  const TrainableGraph g = fuse_for_training(build_network(p.architecture, table,
-                                                           {.batch = p.batch,
-                                                            .training = true,
-                                                            .dtype = dtype_of(side),
-                                                            .label_smoothing = p.label_smoothing}),
-                                             p.fusions, backend);
+  const NetworkGraph g = fuse_for_training(build_network(p.architecture, table,
+                                                         {.batch = p.batch,
+                                                          .training = true,
+                                                          .dtype = dtype_of(side),
+                                                          .label_smoothing = p.label_smoothing}),
+                                           p.fusions, backend);
   auto device = open(side, p);
   const std::vector<MaximaPlace> places = maxima_places(g.graph);
   found.resize(places.size());
@@ -238,7 +241,7 @@ struct Trainee {
 
   std::unique_ptr<Device> device;
   ParameterTable table;
-  TrainableGraph graph;
+  NetworkGraph graph;
   Weights weights;
   Session session;
   Optimizer optimizer;

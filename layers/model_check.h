@@ -7,7 +7,9 @@
 #include <string>
 #include <vector>
 
+#include "engine/batch_source.h"
 #include "engine/optimizer.h"
+#include "engine/safetensors.h"
 #include "layers/network.h"
 #include "layers/rewrites.h"
 

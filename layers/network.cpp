@@ -56,7 +56,7 @@ class NetworkBuilder {
   NetworkBuilder(const NetworkBuilder&) = delete;
   NetworkBuilder& operator=(const NetworkBuilder&) = delete;
 
-  TrainableGraph build() {
+  NetworkGraph build() {
     g_.begin_segment(segment_++);
     ValueId x = blocks_.activation(
         blocks_.batch_norm(
@@ -158,7 +158,7 @@ class NetworkBuilder {
   const Architecture& a_;
   ParameterTable& table_;
   const BuildOptions& o_;
-  TrainableGraph t_;
+  NetworkGraph t_;
   Graph& g_;
   Blocks blocks_;
   int segment_ = 0;
@@ -167,7 +167,7 @@ class NetworkBuilder {
 
 }  // namespace
 
-TrainableGraph build_network(const Architecture& a, ParameterTable& table, const BuildOptions& o) {
+NetworkGraph build_network(const Architecture& a, ParameterTable& table, const BuildOptions& o) {
   return NetworkBuilder(a, table, o).build();
 }
 

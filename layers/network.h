@@ -2,7 +2,7 @@
 #pragma once
 #include <map>
 
-#include "engine/trainer.h"
+#include "engine/network_graph.h"
 #include "layers/architecture.h"
 #include "layers/blocks.h"
 
@@ -15,10 +15,10 @@ struct BuildOptions {
   bool sampling = false;     // dropout behind the pooling in inference too (MC dropout)
   DType dtype = DType::f32;  // of activations
   double label_smoothing = 0;
-  bool augmented = false;        // the input is what the op `augment` leaves: see TrainableGraph
+  bool augmented = false;        // the input is what the op `augment` leaves: see NetworkGraph
   bool loss = true;              // append the loss and its labels input
   double mixup = 0, cutmix = 0;  // training: alpha of the op `mix`; 0: none
-  bool class_weights = false;    // training: an input of the loss, see TrainableGraph
+  bool class_weights = false;    // training: an input of the loss, see NetworkGraph
   FreezeSpec freeze = {};        // training: marks the parameters as frozen in the table
   /// Training: l2 * sum w^2 joins the loss for the kernels of the layers whose names start with a key (see
   /// layer_matches); the longest key decides. Keras's kernel_regularizer.
@@ -28,6 +28,6 @@ struct BuildOptions {
 /// Builds the unfused network: normalize -> stem -> stages -> head -> [attention] -> pool -> dropout ->
 /// [hidden dense layer] -> predictions (-> loss). Layer and weight names are those of Keras EfficientNetV2
 /// ("block2a_expand_conv/kernel").
-TrainableGraph build_network(const Architecture& a, ParameterTable& table, const BuildOptions& options);
+NetworkGraph build_network(const Architecture& a, ParameterTable& table, const BuildOptions& options);
 
 }  // namespace gm

@@ -4,7 +4,7 @@
 
 namespace gm {
 
-TrainableGraph fuse_for_training(const TrainableGraph& source, const Fusions& fusions, Backend backend) {
+NetworkGraph fuse_for_training(const NetworkGraph& source, const Fusions& fusions, Backend backend) {
   const Graph& g = source.graph;
   const Matcher match(g, fusions);
   Rebuild r(source, g.table());

@@ -3,7 +3,7 @@
 #include <functional>
 #include <vector>
 
-#include "engine/trainer.h"
+#include "engine/network_graph.h"
 
 namespace gm {
 
@@ -28,8 +28,8 @@ struct Fusions {
 /// becomes channel_scale_pool. For a card (`backend` other than cpu) squeeze-and-excitation joins the
 /// depthwise convolution before it: depthwise_bn_se. A fused node stands where its first part stood and has
 /// that one's name. The ids of `g`'s inputs, loss and logits are updated.
-TrainableGraph fuse_for_training(const TrainableGraph& g, const Fusions& fusions = {},
-                                 Backend backend = Backend::cpu);
+NetworkGraph fuse_for_training(const NetworkGraph& g, const Fusions& fusions = {},
+                               Backend backend = Backend::cpu);
 
 /// How one folded convolution gets its weights: w' = w s and b' = beta - mean s with
 /// s = gamma / sqrt(variance + epsilon).
@@ -46,13 +46,13 @@ struct Fold {
 /// before it: depthwise_se; the processor is faster without. Owns its parameter table; make weights for it
 /// and call refresh() whenever the originals have changed.
 struct FoldedNetwork {
-  explicit FoldedNetwork(const TrainableGraph& inference_graph, const Fusions& fusions = {},
+  explicit FoldedNetwork(const NetworkGraph& inference_graph, const Fusions& fusions = {},
                          Backend backend = Backend::cpu);
   FoldedNetwork(const FoldedNetwork&) = delete;
   FoldedNetwork& operator=(const FoldedNetwork&) = delete;
 
   ParameterTable table;
-  TrainableGraph net;
+  NetworkGraph net;
   std::vector<Fold> folds;
   std::vector<std::pair<int, int>> copies;  // (original, folded): parameters taken over unchanged
 

@@ -88,7 +88,7 @@ void Matcher::add_residual(Chain& c) const {
   c.residual = other;
 }
 
-Rebuild::Rebuild(const TrainableGraph& from, ParameterTable& table) : from_(from), to_{Graph(table)} {
+Rebuild::Rebuild(const NetworkGraph& from, ParameterTable& table) : from_(from), to_{Graph(table)} {
   map_.assign(from.graph.values().size(), kAbsent);
 }
 
@@ -130,7 +130,7 @@ void Rebuild::fuse_scale_pool(const Node& scale, const Node& pool) {
   bind(pool.out[0], out[1]);
 }
 
-TrainableGraph Rebuild::finish() {
+NetworkGraph Rebuild::finish() {
   to_.pixels = operand(from_.pixels);
   to_.labels = operand(from_.labels);
   to_.class_weights = operand(from_.class_weights);

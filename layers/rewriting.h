@@ -50,7 +50,7 @@ class Matcher {
 /// Copies a graph node by node while some nodes are replaced.
 class Rebuild {
  public:
-  Rebuild(const TrainableGraph& from, ParameterTable& table);
+  Rebuild(const NetworkGraph& from, ParameterTable& table);
 
   Graph& graph() { return to_.graph; }
   void bind(ValueId old_id, ValueId new_id) { map_[old_id] = new_id; }
@@ -61,11 +61,11 @@ class Rebuild {
   void copy(const Node& n);
   /// channel_scale and the spatial_pool behind it as one pass.
   void fuse_scale_pool(const Node& scale, const Node& pool);
-  TrainableGraph finish();
+  NetworkGraph finish();
 
  private:
-  const TrainableGraph& from_;
-  TrainableGraph to_;
+  const NetworkGraph& from_;
+  NetworkGraph to_;
   std::vector<ValueId> map_;
 };
 

@@ -119,7 +119,7 @@ void ChildNetwork::upload(const HostBatch& batch) {
 
 void ChildNetwork::load(const SharedWeights& pool) {
   gather(pool, SharedWeights::values, weights_->master());
-  weights_->refresh_half();
+  weights_->refresh_bf16();
 }
 
 double ChildNetwork::train(SharedWeights& pool, const HostBatch& batch, double lr, int64_t step) {

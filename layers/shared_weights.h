@@ -88,7 +88,7 @@ class ChildNetwork {
   void upload(const HostBatch& batch);
 
   ParameterTable table_;
-  TrainableGraph net_;
+  NetworkGraph net_;
   NetworkSize size_;
   std::vector<SliceRun> slices_;
   std::vector<float> flat_;

@@ -58,7 +58,7 @@ std::vector<NetworkQuestion> training_questions(int64_t batch, DType dtype) {
   Collection all;
   for (const Architecture& a : networks()) {
     ParameterTable table;
-    const TrainableGraph net =
+    const NetworkGraph net =
         fuse_for_training(build_network(a, table, {.batch = batch, .training = true, .dtype = dtype}));
     const std::string stem = "stem_conv";
     for_convolutions(net.graph, [&](const NetworkCase& found, const ConvGeometry& g) {

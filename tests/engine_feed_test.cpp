@@ -5,6 +5,8 @@
 
 #include "data/loader.h"
 #include "engine/device_feed.h"
+#include "engine/optimizer.h"
+#include "engine/trainer.h"
 #include "layers/network.h"
 #include "layers/rewrites.h"
 #include "tests/lagging_device.h"
@@ -74,7 +76,7 @@ struct Training {
                        .augmented = pool != nullptr,
                        .mixup = o.mixup,
                        .cutmix = o.cutmix};
-    TrainableGraph train_graph = fuse_for_training(build_network(small_network(), table, build));
+    NetworkGraph train_graph = fuse_for_training(build_network(small_network(), table, build));
     build.training = false;
     folded = std::make_unique<FoldedNetwork>(build_network(small_network(), table, build));
     if (pool) folded->net.augment.set("colour", 0);

@@ -7,9 +7,10 @@
 #include <set>
 
 #include "engine/atomic_file.h"
+#include "engine/network_graph.h"
 #include "engine/optimizer.h"
 #include "engine/safetensors.h"
-#include "engine/trainer.h"
+#include "engine/weight_file.h"
 #include "tests/data_test_util.h"
 
 namespace gm {

@@ -31,7 +31,7 @@ class Folder {
 };
 PlanChoices choices(std::initializer_list<std::pair<const char*, const char*>> all) {
   PlanChoices made;
-  for (const auto& [problem, candidate] : all) made.set(problem, candidate);
+  for (const auto& [problem, candidate] : all) made.choose(problem, candidate);
   return made;
 }
 std::string chosen(const PlanChoices& c, const std::string& problem) {
@@ -212,7 +212,7 @@ TEST(EnginePlanStore, WhoChoseFirstHasFixedTheChoice) {
   // A candidate that the library no longer offers does not come back.
   read.forget("conv 1");
   EXPECT_EQ(read.find("conv 1"), nullptr);
-  read.set("conv 1", "engine 5:");
+  read.choose("conv 1", "engine 5:");
   store.write(read);
   EXPECT_EQ(chosen(store.read(), "conv 1"), "engine 5:");
 }
@@ -229,7 +229,7 @@ TEST(EnginePlanStore, ADamagedFileIsOneLineAndThenReplaced) {
   EXPECT_EQ(lines(said), 1) << said;
   EXPECT_NE(said.find(store.path() + ": "), std::string::npos) << said;
   EXPECT_NE(said.find("timed anew"), std::string::npos) << said;
-  read.set("conv 2", "engine 2:");
+  read.choose("conv 2", "engine 2:");
   EXPECT_EQ(on_stderr([&] { store.write(read); }), "");
   EXPECT_EQ(chosen(store.read(), "conv 2"), "engine 2:");
 }
@@ -242,7 +242,7 @@ TEST(EnginePlanStore, AFolderThatCannotBeWrittenIsOneLineOnce) {
   PlanChoices mine = choices({{"conv 1", "engine 1:"}});
   const std::string said = on_stderr([&] {
     store.write(mine);
-    mine.set("conv 2", "engine 2:");
+    mine.choose("conv 2", "engine 2:");
     store.write(mine);
   });
   EXPECT_EQ(lines(said), 1) << said;

@@ -52,7 +52,7 @@ TEST(EnginePlan, LiveTensorsNeverOverlap) {
     for (Mode mode : {Mode::inference, Mode::training, Mode::recompute}) {
       const bool training = mode != Mode::inference;
       ParameterTable table;
-      TrainableGraph g = build_network(small_network(), table, {.batch = 5, .training = training});
+      NetworkGraph g = build_network(small_network(), table, {.batch = 5, .training = training});
       if (fused) g = fuse_for_training(g);
       PlanOptions options{
           .training = training, .keep = {g.loss, g.logits}, .recompute = mode == Mode::recompute};
@@ -80,7 +80,7 @@ TEST(EnginePlan, LiveTensorsNeverOverlap) {
 // second time's results, or values that were kept from the first.
 TEST(EnginePlan, RepeatedStepsComeBeforeTheBackwardStepsThatNeedThem) {
   ParameterTable table;
-  const TrainableGraph g = build_network(small_network(), table, {.batch = 5, .training = true});
+  const NetworkGraph g = build_network(small_network(), table, {.batch = 5, .training = true});
   const Plan plan = make_plan(g.graph, {.training = true, .loss = g.loss, .recompute = true});
   std::set<int> repeated, done;  // segments: with repeated steps, with a backward step
   for (size_t i = 0; i < plan.steps.size(); ++i) {
@@ -110,7 +110,7 @@ TEST(EnginePlan, RecomputationFitsTheFirstPapersNetworkIntoEightGigabytes) {
   ASSERT_EQ(a.input_size, 224);
   BuildOptions build{.batch = 64, .training = true};
   ParameterTable table;
-  const TrainableGraph train = fuse_for_training(build_network(a, table, build));
+  const NetworkGraph train = fuse_for_training(build_network(a, table, build));
   build.training = false;
   const FoldedNetwork eval(build_network(a, table, build));
   const MemoryBudget kept = training_budget(train, eval.net, {}),
@@ -124,7 +124,7 @@ TEST(EnginePlan, RecomputationFitsTheFirstPapersNetworkIntoEightGigabytes) {
 
 TEST(EnginePlan, KeptValuesSurviveTheRun) {
   ParameterTable table;
-  const TrainableGraph g = build_network(small_network(), table, {.batch = 2});
+  const NetworkGraph g = build_network(small_network(), table, {.batch = 2});
   const ValueId kept = g.graph.output_of("stem_bn");
   const Plan plan = make_plan(g.graph, {.keep = {kept}});
   const int slot = plan.value_slot[kept];
@@ -134,7 +134,7 @@ TEST(EnginePlan, KeptValuesSurviveTheRun) {
 
 TEST(EnginePlan, KeptGradientsSurviveTheRun) {
   ParameterTable table;
-  const TrainableGraph g = build_network(small_network(), table, {.batch = 2});
+  const NetworkGraph g = build_network(small_network(), table, {.batch = 2});
   const ValueId kept = g.graph.output_of("block1b_add");
   const Plan plan = make_plan(g.graph, {.training = true, .loss = g.loss, .keep_gradient = {kept}});
   const int slot = plan.gradient_slot[kept];
@@ -172,7 +172,7 @@ TEST(EnginePlan, SharedValuesAccumulateTheirGradients) {
 // The gradient of a residual is that of the result: no copy, no memory.
 TEST(EnginePlan, ResidualGradientsLieInThePlaceOfTheResult) {
   ParameterTable table;
-  const TrainableGraph g =
+  const NetworkGraph g =
       fuse_for_training(build_network(small_network(), table, {.batch = 2, .training = true}));
   const Plan plan = make_plan(g.graph, {.training = true, .loss = g.loss});
   int residuals = 0;
@@ -188,7 +188,7 @@ TEST(EnginePlan, ResidualGradientsLieInThePlaceOfTheResult) {
 
 TEST(EnginePlan, FrozenParametersAndWhatOnlyLeadsToThemGetNoGradient) {
   ParameterTable table;
-  const TrainableGraph g = build_network(small_network(), table, {.batch = 2, .training = true});
+  const NetworkGraph g = build_network(small_network(), table, {.batch = 2, .training = true});
   for (int i = 0; i < table.size(); ++i) table[i].frozen = table[i].name.rfind("predictions", 0) != 0;
   const Plan plan = make_plan(g.graph, {.training = true, .loss = g.loss});
   // Only the loss and the dense layer have a backward step; nothing flows further down.

@@ -51,7 +51,7 @@ struct Outcome {
 Outcome train(const Settings& s, bool recompute) {
   auto device = open_device(s.device, {.threads = 2});
   ParameterTable table;
-  TrainableGraph g =
+  NetworkGraph g =
       build_network(network(), table, {.batch = 4, .training = true, .dtype = s.dtype, .freeze = s.freeze});
   if (s.fused) g = fuse_for_training(g, {}, device->backend());
   Weights weights(*device, table, s.dtype == DType::bf16, true);

@@ -1,5 +1,7 @@
 // A whole small network on two backends: the CPU's own kernels against the CUDA sources run on fibers. Same
 // weights, same masks: loss, running statistics and every gradient must agree.
+#include "engine/budget.h"
+#include "engine/optimizer.h"
 #include "engine/session.h"
 
 #include <gtest/gtest.h>
@@ -45,7 +47,7 @@ Outcome train_step(const std::string& device_name, bool fused) {
   const Architecture a = small_network();
   auto device = open_device(device_name);
   ParameterTable table;
-  TrainableGraph g = build_network(a, table, {.batch = 4, .training = true, .label_smoothing = 0.1});
+  NetworkGraph g = build_network(a, table, {.batch = 4, .training = true, .label_smoothing = 0.1});
   if (fused) g = fuse_for_training(g);
   Weights weights(*device, table, false, true);
   weights.initialize(table, 5);
@@ -111,9 +113,9 @@ TEST(EngineSession, EvaluationInBorrowedMemoryChangesNothing) {
     auto device = open_device("cpu", {.threads = 2});
     ParameterTable table;
     BuildOptions build{.batch = 4, .training = true};
-    const TrainableGraph train = fuse_for_training(build_network(small_network(), table, build));
+    const NetworkGraph train = fuse_for_training(build_network(small_network(), table, build));
     build.training = false;
-    const TrainableGraph eval = build_network(small_network(), table, build);
+    const NetworkGraph eval = build_network(small_network(), table, build);
     Weights weights(*device, table, false, true);
     weights.initialize(table, 5);
     Optimizer optimizer(*device, {}, table, weights);
@@ -155,7 +157,7 @@ TEST(EngineSession, ClassWeightsScaleTheLossOfTheirImages) {
   const Architecture a = small_network();
   auto device = open_device("cpu", {.threads = 1});
   ParameterTable table;
-  const TrainableGraph g =
+  const NetworkGraph g =
       fuse_for_training(build_network(a, table, {.batch = 4, .training = true, .class_weights = true}));
   Weights weights(*device, table, false, true);
   weights.initialize(table, 5);
@@ -190,7 +192,7 @@ TEST(EngineSession, GradientsOfSeveralBatchesAddUp) {
   for (const char* name : {"cpu", "simt"}) {
     auto device = open_device(name);
     ParameterTable table;
-    const TrainableGraph g =
+    const NetworkGraph g =
         fuse_for_training(build_network(small_network(), table, {.batch = 4, .training = true}));
     Weights weights(*device, table, false, true);
     weights.initialize(table, 5);

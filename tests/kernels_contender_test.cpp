@@ -162,7 +162,7 @@ TEST(Contender, KeysOfExpansionsNameAllThatDecidesAndReadBack) {
   p.k = 96;
   keys.push_back(expansion_key(call.forward(), p));
   PlanChoices choices;
-  for (const std::string& key : keys) choices.set(key, "joint");
+  for (const std::string& key : keys) choices.choose(key, "joint");
   EXPECT_EQ(choices.size(), keys.size()) << "two of them are the same";
   for (int round = 0; round < 2; ++round) {
     PlanChoices read = PlanChoices::parse(choices.text(kOrigin), kOrigin);
@@ -178,9 +178,9 @@ TEST(Contender, KeysOfExpansionsNameAllThatDecidesAndReadBack) {
 
 TEST(Contender, NamesThatTheFileCouldNotHoldAreRefused) {
   PlanChoices choices;
-  EXPECT_THROW(choices.set("24 -> 144", "joint"), Error);
-  EXPECT_THROW(choices.set("24", "a\nb"), Error);
-  EXPECT_THROW(choices.set("", "joint"), Error);
+  EXPECT_THROW(choices.choose("24 -> 144", "joint"), Error);
+  EXPECT_THROW(choices.choose("24", "a\nb"), Error);
+  EXPECT_THROW(choices.choose("", "joint"), Error);
   EXPECT_EQ(choices.size(), 0u);
 }
 

@@ -3,6 +3,8 @@
 
 #include <cmath>
 
+#include "engine/optimizer.h"
+#include "engine/session.h"
 #include "kernels/common/philox.h"
 #include "layers/network.h"
 #include "layers/rewrites.h"
@@ -50,7 +52,7 @@ struct Fixture {
     for (float& p : pixels) p = static_cast<float>(rng.below(256));
     for (int i = 0; i < kBatch; ++i) labels.push_back(static_cast<int32_t>(rng.below(5)));
   }
-  TrainableGraph build(bool training, DType dtype = DType::f32) {
+  NetworkGraph build(bool training, DType dtype = DType::f32) {
     return build_network(a, table, {.batch = kBatch, .training = training, .dtype = dtype});
   }
   // Random weights, batch-norm scales and running statistics.
@@ -65,13 +67,13 @@ struct Fixture {
           x = static_cast<float>(scale ? rng.uniform(0.5, 1.5) : rng.uniform(-0.3, 0.3));
       w.upload(p, v);
     }
-    w.refresh_half();
+    w.refresh_bf16();
   }
   struct Step {
     double loss;
     std::map<std::string, std::vector<float>> gradients;
   };
-  Step step(const TrainableGraph& g, Weights& w) {
+  Step step(const NetworkGraph& g, Weights& w) {
     Session s(*device, g.graph, w, {.training = true, .loss = g.loss, .keep = {g.loss}}, 5);
     s.set_step(0);
     s.upload(g.pixels, pixels.data());
@@ -83,7 +85,7 @@ struct Fixture {
       if (p.trainable) r.gradients[p.name] = to_host(*device, w.gradient(p));
     return r;
   }
-  std::vector<float> logits(const TrainableGraph& g, Weights& w) {
+  std::vector<float> logits(const NetworkGraph& g, Weights& w) {
     Session s(*device, g.graph, w, {.keep = {g.logits}});
     s.upload(g.pixels, pixels.data());
     s.upload(g.labels, labels.data());
@@ -102,7 +104,7 @@ class Attention : public testing::TestWithParam<std::vector<std::string>> {};
 
 TEST_P(Attention, FusedTrainingEqualsUnfused) {
   Fixture f(architecture(GetParam()));
-  const TrainableGraph plain = f.build(true), fused = fuse_for_training(plain);
+  const NetworkGraph plain = f.build(true), fused = fuse_for_training(plain);
   EXPECT_LT(fused.graph.nodes().size(), plain.graph.nodes().size());
   Weights w(*f.device, f.table, false, true);
   f.randomize(w);
@@ -120,7 +122,7 @@ TEST_P(Attention, FusedTrainingEqualsUnfused) {
 
 TEST_P(Attention, FoldedInferenceEqualsUnfused) {
   Fixture f(architecture(GetParam()));
-  const TrainableGraph plain = f.build(false);
+  const NetworkGraph plain = f.build(false);
   Weights w(*f.device, f.table, false, false);
   f.randomize(w);
   FoldedNetwork folded(plain);
@@ -132,7 +134,7 @@ TEST_P(Attention, FoldedInferenceEqualsUnfused) {
 // The stored activations are rounded, the attention itself stays in f32.
 TEST_P(Attention, Bf16StaysNearF32) {
   Fixture f(architecture(GetParam()));
-  const TrainableGraph wide = f.build(false), half = f.build(false, DType::bf16);
+  const NetworkGraph wide = f.build(false), half = f.build(false, DType::bf16);
   Weights w(*f.device, f.table, true, false);
   f.randomize(w);
   EXPECT_LT(relative_l2(f.logits(half, w), f.logits(wide, w)), 2e-2);
@@ -148,7 +150,7 @@ INSTANTIATE_TEST_SUITE_P(
 
 TEST(Cbam, ScaleAndPoolAreOnePass) {
   Fixture f(architecture());
-  for (const TrainableGraph& g : {fuse_for_training(f.build(true)), fuse_for_training(f.build(false))}) {
+  for (const NetworkGraph& g : {fuse_for_training(f.build(true)), fuse_for_training(f.build(false))}) {
     int pools = 0, both = 0;
     for (const Node& n : g.graph.nodes()) {
       pools += n.op->name == "spatial_pool";
@@ -161,7 +163,7 @@ TEST(Cbam, ScaleAndPoolAreOnePass) {
 
 TEST(Cbam, AStepLowersTheLoss) {
   Fixture f(architecture({"model.dropout=0", "model.stochastic_depth=0"}));
-  const TrainableGraph g = fuse_for_training(f.build(true));
+  const NetworkGraph g = fuse_for_training(f.build(true));
   Weights w(*f.device, f.table, false, true);
   w.initialize(f.table, 1);
   Optimizer optimizer(*f.device, {.kind = OptimizerConfig::adamw, .lr = 1e-2}, f.table, w);
@@ -176,7 +178,7 @@ TEST(HiddenLayer, L2JoinsLossAndGradient) {
   auto with_l2 = hidden;
   with_l2.push_back("model.hidden.l2=0.05");
   Fixture f(architecture(hidden)), p(architecture(with_l2));
-  const TrainableGraph plain = f.build(true), penalized = p.build(true);
+  const NetworkGraph plain = f.build(true), penalized = p.build(true);
   Weights w(*f.device, f.table, false, true), v(*p.device, p.table, false, true);
   f.randomize(w);
   p.randomize(v);
@@ -200,8 +202,8 @@ TEST(L2, ChosenLayersJoinLossAndGradient) {
   auto build = [&](std::map<std::string, double> l2, FreezeSpec freeze = {}) {
     return build_network(f.a, f.table, {.batch = kBatch, .training = true, .freeze = freeze, .l2 = l2});
   };
-  const TrainableGraph plain = build({});
-  const TrainableGraph chosen = build({{"block3", 0.02}, {"block3a", 0.05}, {"stem", 0.01}, {"cbam", 0.03}});
+  const NetworkGraph plain = build({});
+  const NetworkGraph chosen = build({{"block3", 0.02}, {"block3a", 0.05}, {"stem", 0.01}, {"cbam", 0.03}});
   Weights w(*f.device, f.table, false, true);
   f.randomize(w);
   const auto without = f.step(fuse_for_training(plain), w);
@@ -223,7 +225,7 @@ TEST(L2, ChosenLayersJoinLossAndGradient) {
         want[p.name][i] += static_cast<float>(2 * factor(p.name) * v[i]);
       }
     }
-  for (const TrainableGraph& g : {chosen, fuse_for_training(chosen)}) {
+  for (const NetworkGraph& g : {chosen, fuse_for_training(chosen)}) {
     f.randomize(w);
     const auto with = f.step(g, w);
     EXPECT_NEAR(with.loss, without.loss + penalty, 1e-5 * with.loss);

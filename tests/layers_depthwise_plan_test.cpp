@@ -16,7 +16,7 @@ void for_depthwise(const std::string& model, int size, int64_t batch, F f) {
   const std::string file = std::string(GM_SOURCE_DIR) + "/models/" + model + ".yaml";
   const Architecture a = read_architecture(load_config(file, {"input.size=" + std::to_string(size)}), file);
   ParameterTable table;
-  const TrainableGraph net = build_network(a, table, {.batch = batch, .dtype = DType::bf16, .loss = false});
+  const NetworkGraph net = build_network(a, table, {.batch = batch, .dtype = DType::bf16, .loss = false});
   int found = 0;
   for (const Node& n : net.graph.nodes()) {
     if (!std::string(n.op->name).starts_with("depthwise")) continue;

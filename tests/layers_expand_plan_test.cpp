@@ -17,7 +17,7 @@ TEST(LayersExpandPlan, TakesTheExpandingConvolutionsOfThePapers) {
     const std::string file = std::string(GM_SOURCE_DIR) + "/models/" + model + ".yaml";
     const Architecture a = read_architecture(load_config(file, {"input.size=" + std::to_string(size)}), file);
     ParameterTable table;
-    const TrainableGraph net = fuse_for_training(
+    const NetworkGraph net = fuse_for_training(
         build_network(a, table, {.batch = 64, .dtype = DType::bf16, .loss = true}), {}, Backend::cuda);
     int forwards = 0, backwards = 0, expanding = 0;
     for (const Node& n : net.graph.nodes()) {

@@ -7,6 +7,8 @@
 #include <cmath>
 #include <sstream>
 
+#include "engine/session.h"
+#include "engine/weight_file.h"
 #include "layers/import.h"
 #include "layers/rewrites.h"
 #include "tests/golden_draws.h"
@@ -48,7 +50,7 @@ class FrameworkGolden : public testing::TestWithParam<Case> {
     for (std::string name; std::getline(lines, name);) names.push_back(name);
   }
 
-  TrainableGraph build(bool training, DType dtype = DType::f32) {
+  NetworkGraph build(bool training, DType dtype = DType::f32) {
     return build_network(a, table,
                          {.batch = at("labels").spec.shape[0], .training = training, .dtype = dtype});
   }
@@ -80,21 +82,21 @@ class FrameworkGolden : public testing::TestWithParam<Case> {
     EXPECT_TRUE(distribution == draws.end() && statistic == statistics.end());
     return import_weights(std::move(theirs), GetParam().framework, a, false).tensors;
   }
-  void feed(Session& s, const TrainableGraph& g) {
+  void feed(Session& s, const NetworkGraph& g) {
     s.upload(g.pixels, draw_pixels(at("labels").spec.shape[0], a.input_size).data());
     s.upload(g.labels, at("labels").bytes.data());
   }
   double error(const std::vector<float>& got, const std::string& name) {
     return relative_l2(got, at(name).floats());
   }
-  double inference_error(const TrainableGraph& g, Weights& w) {
+  double inference_error(const NetworkGraph& g, Weights& w) {
     Session s(*device, g.graph, w, {.keep = {g.logits}});
     feed(s, g);
     s.forward();
     return error(s.download(g.logits), "logits_eval");
   }
 
-  Errors training_step(const TrainableGraph& g, const TensorFile& weights, DType dtype = DType::f32) {
+  Errors training_step(const NetworkGraph& g, const TensorFile& weights, DType dtype = DType::f32) {
     Weights w(*device, table, dtype == DType::bf16, true);
     load_weights(weights, table, w);
     Session s(*device, g.graph, w, {.training = true, .loss = g.loss, .keep = {g.loss, g.logits}});
@@ -161,7 +163,7 @@ class FrameworkGolden : public testing::TestWithParam<Case> {
 
 TEST_P(FrameworkGolden, Inference) {
   const TensorFile weights = draw_weights();
-  const TrainableGraph g = build(false);
+  const NetworkGraph g = build(false);
   Weights w(*device, table, false, false);
   load_weights(weights, table, w);
   const double plain = inference_error(g, w);
@@ -179,7 +181,7 @@ TEST_P(FrameworkGolden, Inference) {
 
 TEST_P(FrameworkGolden, TrainingStep) {
   const TensorFile weights = draw_weights();
-  const TrainableGraph plain = build(true);
+  const NetworkGraph plain = build(true);
   for (bool fuse : {false, true}) {
     SCOPED_TRACE(fuse ? "fused" : "unfused");
     const Errors e = training_step(fuse ? fuse_for_training(plain) : plain, weights);

@@ -74,7 +74,7 @@ class Fixture {
     pixels.resize(kBatch * kSize * kSize * 3);
     for (float& p : pixels) p = static_cast<float>(rng.below(256));
   }
-  TrainableGraph build(bool training, DType dtype) {
+  NetworkGraph build(bool training, DType dtype) {
     return build_network(network(), table, {.batch = kBatch, .training = training, .dtype = dtype});
   }
   void randomize(Weights& w) {
@@ -87,9 +87,9 @@ class Fixture {
         for (float& x : v) x = static_cast<float>(scale ? rng.uniform(0.5, 1.5) : rng.uniform(-0.3, 0.3));
       w.upload(p, v);
     }
-    w.refresh_half();
+    w.refresh_bf16();
   }
-  void feed(Session& s, const TrainableGraph& g) {
+  void feed(Session& s, const NetworkGraph& g) {
     const std::vector<int32_t> labels{0, 2, 1, 1, 0};
     s.upload(g.pixels, pixels.data());
     s.upload(g.labels, labels.data());
@@ -108,8 +108,7 @@ using Tensors = std::map<std::string, std::vector<float>>;
 Tensors train_step(const char* device, DType dtype, const Fusions& fusions,
                    std::optional<Backend> plan = {}) {
   Fixture f(device);
-  const TrainableGraph g =
-      fuse_for_training(f.build(true, dtype), fusions, plan.value_or(f.device->backend()));
+  const NetworkGraph g = fuse_for_training(f.build(true, dtype), fusions, plan.value_or(f.device->backend()));
   Weights w(*f.device, f.table, dtype == DType::bf16, true);
   f.randomize(w);
   Session s(*f.device, g.graph, w, {.training = true, .loss = g.loss, .keep = {g.loss}}, 9);
@@ -124,7 +123,7 @@ Tensors train_step(const char* device, DType dtype, const Fusions& fusions,
 
 std::vector<float> logits(const char* device, DType dtype, const Fusions& fusions) {
   Fixture f(device);
-  const TrainableGraph plain = f.build(false, dtype);
+  const NetworkGraph plain = f.build(false, dtype);
   Weights w(*f.device, f.table, dtype == DType::bf16, false);
   f.randomize(w);
   FoldedNetwork folded(plain, fusions, f.device->backend());
@@ -173,7 +172,7 @@ TEST(Fusion, CudaSourcesTrainLikeTheUnfusedGraph) {
 // What a card trains, by the processor.
 TEST(Fusion, SqueezeAndExcitationJoinsTheDepthwiseConvolutionOnACard) {
   Fixture f("cpu");
-  const TrainableGraph plain = f.build(true, DType::f32);
+  const NetworkGraph plain = f.build(true, DType::f32);
   auto ops = [&](const Fusions& fusions, Backend backend) {
     return count_ops(fuse_for_training(plain, fusions, backend).graph);
   };
@@ -189,7 +188,7 @@ TEST(Fusion, SqueezeAndExcitationJoinsTheDepthwiseConvolutionOnACard) {
 
 TEST(Fusion, SqueezeAndExcitationJoinsTheDepthwiseConvolutionInInference) {
   Fixture f("cpu");
-  const TrainableGraph plain = f.build(false, DType::f32);
+  const NetworkGraph plain = f.build(false, DType::f32);
   auto ops = [&](Fusions fusions, Backend backend) {
     fusions.block = false;
     return count_ops(FoldedNetwork(plain, fusions, backend).net.graph);
@@ -257,7 +256,7 @@ TEST(Fusion, LeavesNothingOfTheResidualBehind) {
 // Two branches of one sum: only the later one may take the other in, whose value does not exist before.
 TEST(Fusion, AResidualThatComesLaterStaysAnAdd) {
   ParameterTable table;
-  TrainableGraph g{Graph(table)};
+  NetworkGraph g{Graph(table)};
   Architecture a = network();
   Blocks b(g.graph, a, true);
   g.pixels = g.graph.input("pixels", {Shape{2, 4, 4, 3}, DType::f32});
@@ -269,7 +268,7 @@ TEST(Fusion, AResidualThatComesLaterStaysAnAdd) {
   g.labels = g.graph.input("labels", {Shape{2}, DType::i32});
   const ValueId pooled = g.graph.add1("global_pool", {{"kind", 0}}, {sum}, "pool");
   g.loss = g.graph.add("softmax_xent", {{"smoothing", 0}}, {pooled, g.labels, kAbsent}, "loss")[0];
-  const TrainableGraph fused = fuse_for_training(g);
+  const NetworkGraph fused = fuse_for_training(g);
   ASSERT_EQ(fused.graph.nodes()[0].name, "first_conv");
   EXPECT_EQ(fused.graph.nodes()[0].in.size(), 4u);
   ASSERT_EQ(fused.graph.nodes()[1].name, "second_conv");

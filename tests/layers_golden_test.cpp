@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "engine/safetensors.h"
+#include "engine/session.h"
 #include "layers/network.h"
 #include "layers/rewrites.h"
 #include "tests/vectors.h"
@@ -22,7 +23,7 @@ class Golden : public testing::TestWithParam<const char*> {
         file(read_safetensors(path + ".safetensors")),
         a(read_architecture(load_config(path + ".yaml"), path + ".yaml")) {}
 
-  TrainableGraph build(bool training, DType dtype = DType::f32) {
+  NetworkGraph build(bool training, DType dtype = DType::f32) {
     return build_network(a, table,
                          {.batch = file.at("labels").spec.shape[0], .training = training, .dtype = dtype});
   }
@@ -32,9 +33,9 @@ class Golden : public testing::TestWithParam<const char*> {
       ASSERT_EQ(t.spec.shape, p.shape) << p.name;
       w.upload(p, t.floats());
     }
-    w.refresh_half();
+    w.refresh_bf16();
   }
-  void feed(Session& s, const TrainableGraph& g) {
+  void feed(Session& s, const NetworkGraph& g) {
     const StoredTensor& pixels = file.at("pixels");
     const std::vector<float> wide(
         reinterpret_cast<const uint8_t*>(pixels.bytes.data()),
@@ -42,7 +43,7 @@ class Golden : public testing::TestWithParam<const char*> {
     s.upload(g.pixels, wide.data());
     s.upload(g.labels, file.at("labels").bytes.data());
   }
-  std::vector<float> logits(const TrainableGraph& g, Weights& w) {
+  std::vector<float> logits(const NetworkGraph& g, Weights& w) {
     Session s(*device, g.graph, w, {.keep = {g.logits}});
     feed(s, g);
     s.forward();
@@ -60,7 +61,7 @@ class Golden : public testing::TestWithParam<const char*> {
 };
 
 TEST_P(Golden, Inference) {
-  const TrainableGraph g = build(false);
+  const NetworkGraph g = build(false);
   Weights w(*device, table, false, false);
   load(w);
   EXPECT_LT(error(logits(g, w), "logits_eval"), 1e-5);
@@ -73,14 +74,14 @@ TEST_P(Golden, Inference) {
 }
 
 TEST_P(Golden, TrainingStep) {
-  const TrainableGraph plain = build(true);
+  const NetworkGraph plain = build(true);
   Weights w(*device, table, false, true);
   double all = 0;  // scale of gradients that are zero up to rounding: shifts that the next batch norm removes
   for (const Parameter& p : table)
     if (p.trainable) all = std::hypot(all, l2(file.at("gradients/" + p.name).floats()));
   for (bool fuse : {false, true}) {
     SCOPED_TRACE(fuse ? "fused" : "unfused");
-    const TrainableGraph g = fuse ? fuse_for_training(plain) : plain;
+    const NetworkGraph g = fuse ? fuse_for_training(plain) : plain;
     load(w);
     Session s(*device, g.graph, w, {.training = true, .loss = g.loss, .keep = {g.loss, g.logits}});
     feed(s, g);

@@ -8,6 +8,7 @@
 #include "data/hdf5_util.h"
 #include "data/keras_weights.h"
 #include "engine/session.h"
+#include "engine/weight_file.h"
 #include "layers/import.h"
 #include "layers/rewrites.h"
 #include "tests/data_test_util.h"
@@ -25,7 +26,7 @@ double error(const Architecture& a, const TensorFile& weights, const TensorFile&
   auto device = open_device("cpu", {.threads = 2});
   const StoredTensor& pixels = golden.at("pixels");
   ParameterTable table;
-  const TrainableGraph g = build_network(a, table, {.batch = pixels.spec.shape[0], .loss = false});
+  const NetworkGraph g = build_network(a, table, {.batch = pixels.spec.shape[0], .loss = false});
   Weights w(*device, table, false, false);
   load_weights(weights, table, w);
   FoldedNetwork folded(g);

@@ -89,7 +89,7 @@ TEST(LayersMbconv, EveryBlockOfTheSmallNetworksHasAPlan) {
                          std::to_string(batch));
             const Architecture a = architecture(name, {se, "input.size=" + std::to_string(size)});
             ParameterTable table;
-            const TrainableGraph plain = build_network(a, table, {.batch = batch, .dtype = t, .loss = false});
+            const NetworkGraph plain = build_network(a, table, {.batch = batch, .dtype = t, .loss = false});
             const FoldedNetwork folded(plain, {.every_block = true}, Backend::cuda);
             int blocks = 0;
             for (const StageSpec& s : a.stages) blocks += s.layers;
@@ -110,7 +110,7 @@ TEST(LayersMbconv, NodesAndBytesAreThoseOfTheReadme) {
     for (int size : {32, 64, 96}) {
       const Architecture a = architecture(name, {"input.size=" + std::to_string(size)});
       ParameterTable table;
-      const TrainableGraph plain = build_network(a, table, {.dtype = DType::bf16, .loss = false});
+      const NetworkGraph plain = build_network(a, table, {.dtype = DType::bf16, .loss = false});
       std::string row = "| " + std::string(name) + ", " + std::to_string(size) + " px |";
       for (Backend backend : {Backend::cpu, Backend::cuda}) {
         const FoldedNetwork folded(plain, {.every_block = true}, backend);
@@ -128,7 +128,7 @@ TEST(LayersMbconv, NodesAndBytesAreThoseOfTheReadme) {
 TEST(LayersMbconv, OnlyOnACardAndOnlyWhenWanted) {
   const Architecture a = architecture("effg0", {"model.se=0.25"});
   ParameterTable table;
-  const TrainableGraph plain = build_network(a, table, {.batch = 1, .loss = false});
+  const NetworkGraph plain = build_network(a, table, {.batch = 1, .loss = false});
   auto mbconv = [&](const Fusions& fusions, Backend backend) {
     return count_ops(FoldedNetwork(plain, fusions, backend).net.graph)["mbconv"];
   };
@@ -150,7 +150,7 @@ TEST(LayersMbconv, BlocksThatDoNotPayStayApart) {
     for (int64_t batch : {1, 256}) {
       const Architecture a = architecture(name, {});
       ParameterTable table;
-      const TrainableGraph plain =
+      const NetworkGraph plain =
           build_network(a, table, {.batch = batch, .dtype = DType::bf16, .loss = false});
       if (batch == 1 && a.stages.back().se > 0) continue;  // not measured
       EXPECT_EQ(count_ops(FoldedNetwork(plain, {}, Backend::cuda).net.graph)["mbconv"], 0) << name << batch;
@@ -162,7 +162,7 @@ TEST(LayersMbconv, FusedBlocksAreOneNodeInBf16OnACard) {
                 const Fusions& fusions, Backend backend) {
     const Architecture a = architecture(name, sets);
     ParameterTable table;
-    const TrainableGraph plain = build_network(a, table, {.batch = 256, .dtype = dtype, .loss = false});
+    const NetworkGraph plain = build_network(a, table, {.batch = 256, .dtype = dtype, .loss = false});
     return count_ops(FoldedNetwork(plain, fusions, backend).net.graph);
   };
   auto fused = [&](const std::string& name, DType dtype, const Fusions& fusions, Backend backend) {
@@ -190,7 +190,7 @@ TEST(LayersMbconv, LogitsStay) {
     auto logits = [&](const char* name, DType dtype, Backend plan) {
       auto device = open_device(name);
       ParameterTable table;
-      const TrainableGraph plain = build_network(a, table, {.batch = kBatch, .dtype = dtype, .loss = false});
+      const NetworkGraph plain = build_network(a, table, {.batch = kBatch, .dtype = dtype, .loss = false});
       Weights w(*device, table, dtype == DType::bf16, false);
       w.initialize(table, 3);
       PhiloxStream draws(11, RngUse::init);

@@ -43,7 +43,7 @@ std::string count(const Block& b, bool training, Pass pass, Graphs graphs) {
     a.head_filters = 8;
     a.stochastic_depth = 0.2;
     ParameterTable table;
-    const TrainableGraph plain =
+    const NetworkGraph plain =
         build_network(a, table, {.batch = 2, .training = training, .dtype = DType::bf16, .loss = training});
     const double input = double(plain.graph.spec(plain.graph.output_of("block1a_project_bn")).bytes());
     const bool card = graphs == Graphs::card || graphs == Graphs::parts;

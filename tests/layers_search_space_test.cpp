@@ -92,7 +92,7 @@ TEST(SearchSpace, WithoutResidualThereIsNoAdd) {
   auto adds = [&] {
     ParameterTable table;
     int n = 0;
-    const TrainableGraph net = build_network(space.network(c), table, {});
+    const NetworkGraph net = build_network(space.network(c), table, {});
     for (const Node& node : net.graph.nodes()) n += node.op->name == "add";
     return n;
   };

@@ -1,7 +1,10 @@
 // Walks op_list.inc: every op, every case, every backend against the double-precision reference.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <bit>
 #include <cmath>
+#include <cstdint>
 
 #include "kernels/common/philox.h"
 #include "kernels/common/simt_control.h"
@@ -46,13 +49,13 @@ void expect_result(const Result& got, const Result& want, double tolerance, cons
 }
 
 bool same_bits(const Result& a, const Result& b) {
-  auto equal = [](const auto& x, const auto& y) {
-    for (size_t i = 0; i < x.size(); ++i)
-      for (size_t k = 0; k < x[i].size(); ++k)
-        if (!(x[i][k] == y[i][k] || (std::isnan(x[i][k]) && std::isnan(y[i][k])))) return false;
-    return true;
+  // Every dtype is a double exactly, the sign of zero and what a NaN carries included.
+  auto bits = [](double value) { return std::bit_cast<uint64_t>(value); };
+  auto equal = [&](const auto& x, const auto& y) {
+    return std::ranges::equal(
+        x, y, [&](const auto& v, const auto& w) { return std::ranges::equal(v, w, {}, bits, bits); });
   };
-  return equal(a.out, b.out) && equal(a.state, b.state) && equal(a.din, b.din);
+  return equal(a.out, b.out) && equal(a.saved, b.saved) && equal(a.state, b.state) && equal(a.din, b.din);
 }
 
 }  // namespace

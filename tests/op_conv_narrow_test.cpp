@@ -33,7 +33,7 @@ void check(const NarrowConv& p) {
   EXPECT_GE(p.slices * p.n * 8, p.k);
   EXPECT_GE(p.depth * 2, p.chunks);
   EXPECT_GE(p.row_units, p.in_w * p.units);
-  EXPECT_EQ(p.in_w, p.image ? p.tile_w : (p.tile_w - 1) * p.stride + p.columns);
+  EXPECT_EQ(p.in_w, p.thin_channels ? p.tile_w : (p.tile_w - 1) * p.stride + p.columns);
   EXPECT_EQ(p.in_h, (p.tile_h - 1) * p.stride + p.rows);
   for (int u = 0; u < p.in_w * p.units; ++u)  // the kernel's division
     ASSERT_EQ(u * (65536 / p.units + 1) >> 16, u / p.units);
@@ -79,7 +79,7 @@ TEST(ConvNarrow, TakesWhatItIsFor) {
   EXPECT_EQ(plan, wanted);
   EXPECT_LE(3 * (p.shared_bytes() + 1024), size_t{164} << 10) << "three";
   ASSERT_TRUE(narrow_forward(geometry(64, 96, 3, 56, 5, 2), p));  // a stem
-  const std::array stem{p.image, p.c, p.rows, p.columns, p.units, p.chunks, p.depth},
+  const std::array stem{p.thin_channels, p.c, p.rows, p.columns, p.units, p.chunks, p.depth},
       wanted_stem{3, 15, 5, 1, 2, 10, 5};
   EXPECT_EQ(stem, wanted_stem);
   NarrowGradient w;

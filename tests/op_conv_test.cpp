@@ -9,9 +9,9 @@
 
 #include "engine/buffer.h"
 #include "kernels/common/cuda_results.h"
+#include "kernels/conv2d/conv2d_chunking.h"
 #include "kernels/conv2d/conv2d_cpu.h"
 #include "kernels/conv2d/conv2d_own.h"
-#include "kernels/conv2d/conv2d_plan.h"
 #include "tests/op_harness.h"
 
 namespace gm::test {
@@ -46,13 +46,13 @@ void check_chunks(const OpCase& c, bool allow_library) {
   std::vector<float> dw = encode<float>(data.din_start[1]);
 
   const cpu_baseline::ConvChunks forward(g, Pass::forward, pool, allow_library);
-  std::vector<char> packed(forward.plan().packed_bytes(onednn::ConvPass::forward));
+  std::vector<char> packed(forward.chunking().packed_bytes(onednn::ConvPass::forward));
   forward.pack_forward(w.data(), packed.data());
   int64_t covered = 0;
-  for (int64_t i = 0; i < forward.plan().chunks; ++i) covered += forward.plan().chunk(i).y_pixels;
+  for (int64_t i = 0; i < forward.chunking().chunks; ++i) covered += forward.chunking().chunk(i).y_pixels;
   ASSERT_EQ(covered, g.out_pixels());
-  pool.run(forward.plan().chunks, [&](int64_t i, int thread) {
-    const ConvChunk k = forward.plan().chunk(i);
+  pool.run(forward.chunking().chunks, [&](int64_t i, int thread) {
+    const ConvChunk k = forward.chunking().chunk(i);
     std::vector<T> mine(static_cast<size_t>(k.y_pixels * g.k));
     forward.forward_to(i, x.data(), packed.data(), mine.data(), thread);
     std::memcpy(static_cast<void*>(y.data() + k.y_begin * g.k), mine.data(), mine.size() * sizeof(T));
@@ -67,14 +67,14 @@ void check_chunks(const OpCase& c, bool allow_library) {
   expect_close(got, want.out[0], (1 + bias + residual) * tolerance_of(c), "y");
 
   const cpu_baseline::ConvChunks backward(g, Pass::backward, pool, allow_library);
-  const ConvPlan& plan = backward.plan();
-  std::vector<char> turned(plan.packed_bytes(onednn::ConvPass::backward_data)),
-      partials(plan.partials_bytes());
+  const ConvChunking& chunking = backward.chunking();
+  std::vector<char> turned(chunking.packed_bytes(onednn::ConvPass::backward_data)),
+      partials(chunking.partials_bytes());
   backward.pack_backward(w.data(), turned.data());
-  pool.run(plan.groups, [&](int64_t group, int thread) {
+  pool.run(chunking.groups, [&](int64_t group, int thread) {
     const auto [first, last] = backward.group(group);
     for (int64_t i = first; i < last; ++i) {
-      const ConvChunk k = plan.chunk(i);
+      const ConvChunk k = chunking.chunk(i);
       const std::vector<T> mine(dy.begin() + k.y_begin * g.k, dy.begin() + (k.y_begin + k.y_pixels) * g.k);
       backward.backward_data(i, mine.data(), turned.data(), dx.data(), true, thread);
       backward.backward_weights(i, x.data(), mine.data(), partials.data(), group, i == first, thread);

@@ -2,6 +2,7 @@
 #include "data/csv.h"
 #include "data/image.h"
 #include "engine/session.h"
+#include "engine/weight_file.h"
 #include "tests/training_runs.h"
 
 namespace gm {
@@ -142,7 +143,7 @@ TEST(Infer, LogitsEqualADirectEvaluation) {
 
   auto device = open_device("cpu", {.threads = 1});
   ParameterTable table;
-  const TrainableGraph net =
+  const NetworkGraph net =
       build_network(read_model(model).architecture, table, {.batch = kImages, .loss = false});
   Weights plain(*device, table, false, false);
   load_weights(weights, table, plain);

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <deque>
 
+#include "engine/device_feed.h"
 #include "kernels/common/error.h"
 
 namespace gm {

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "data/predictions.h"
+#include "engine/device_feed.h"
 #include "tools/model_file.h"
 #include "tools/read_images.h"
 

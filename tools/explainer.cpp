@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "engine/batch_source.h"
 #include "tools/pictures/explain_picture.h"
 
 namespace gm {

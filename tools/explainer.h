@@ -7,6 +7,7 @@
 
 #include "data/attribution_file.h"
 #include "data/dataset.h"
+#include "engine/batch_source.h"
 #include "layers/attribution.h"
 #include "tools/model_file.h"
 

@@ -29,15 +29,16 @@ std::string si(double v) {
 // What a training run takes, by kind, in both precisions with and without train.recompute.
 void print_memory(const Architecture& a, int64_t batch) {
   std::vector<MemoryBudget> columns;
-  for (bool half : {false, true})
+  for (bool mixed : {false, true})
     for (bool recompute : {false, true}) {
       ParameterTable table;
-      BuildOptions build{.batch = batch, .training = true, .dtype = half ? DType::bf16 : DType::f32};
-      const TrainableGraph train = fuse_for_training(build_network(a, table, build));
+      BuildOptions build{.batch = batch, .training = true, .dtype = mixed ? DType::bf16 : DType::f32};
+      const NetworkGraph train = fuse_for_training(build_network(a, table, build));
       build.training = false;
       const FoldedNetwork eval(build_network(a, table, build));
-      columns.push_back(training_budget(
-          train, eval.net, {.half = half, .recompute = recompute, .threads = available_processors()}));
+      columns.push_back(
+          training_budget(train, eval.net,
+                          {.bf16_copies = mixed, .recompute = recompute, .threads = available_processors()}));
     }
   fmt::print("\nmemory for training at batch {} on the CPU with AdamW, MiB\n", batch);
   fmt::print("{:<24} {:>10} {:>14} {:>10} {:>15}\n", "", "f32", "f32, recompute", "bf16", "bf16, recompute");
@@ -85,7 +86,7 @@ int main(int argc, char** argv) {
     }
     install_cpu_kernels();
     ParameterTable table;
-    const TrainableGraph net = build_network(a, table, {.batch = 1, .loss = false});
+    const NetworkGraph net = build_network(a, table, {.batch = 1, .loss = false});
     const NetworkCount count = count_network(net.graph);
     if (as_json) {
       nlohmann::ordered_json j;

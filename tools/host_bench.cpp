@@ -55,7 +55,7 @@ double time_uploads(Device& device, size_t bytes) {
 
 HostBench time_from_host(Device& device, const Architecture& a, const ModelBenchOptions& o, int side) {
   ParameterTable table;
-  const TrainableGraph plain = build_network(
+  const NetworkGraph plain = build_network(
       a, table,
       {.batch = o.batch, .dtype = o.bf16 ? DType::bf16 : DType::f32, .augmented = true, .loss = false});
   Weights weights(device, table, false, false);

@@ -5,6 +5,7 @@
 
 #include "engine/optimizer.h"
 #include "engine/repeated_work.h"
+#include "engine/session.h"
 #include "kernels/common/clock.h"
 #include "kernels/common/philox.h"
 #include "layers/network.h"
@@ -43,7 +44,7 @@ std::vector<std::pair<std::string, double>> profile(Device& device, Session& ses
 ModelTiming time_model(Device& device, const Architecture& a, const ModelBenchOptions& o) {
   ParameterTable table;
   const DType dtype = o.bf16 ? DType::bf16 : DType::f32;
-  const TrainableGraph plain =
+  const NetworkGraph plain =
       build_network(a, table, {.batch = o.batch, .training = o.training, .dtype = dtype, .loss = o.training});
   Weights weights(device, table, o.bf16, o.training);
   weights.initialize(table, 1);
@@ -63,7 +64,7 @@ ModelTiming time_model(Device& device, const Architecture& a, const ModelBenchOp
     t.by_op = profile(device, session);
     return t;
   }
-  const TrainableGraph net = fuse_for_training(plain, o.fusions, device.backend());
+  const NetworkGraph net = fuse_for_training(plain, o.fusions, device.backend());
   Session session(device, net.graph, weights,
                   {.training = true, .loss = net.loss, .keep = {net.loss}, .recompute = o.recompute});
   Optimizer optimizer(device, {}, table, weights);

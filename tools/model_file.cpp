@@ -5,6 +5,10 @@
 #include <filesystem>
 
 #include "data/dataset.h"
+#include "engine/device_feed.h"
+#include "engine/image_pool.h"
+#include "engine/session.h"
+#include "engine/weight_file.h"
 #include "layers/import.h"
 #include "tools/run_config.h"
 
@@ -77,7 +81,7 @@ std::string start_from(const ModelFile& model, const std::vector<std::string>& c
   }
   for (const Parameter& p : table)
     if (same_head || !is_head(p.name)) weights.upload(p, tensors.at(p.name).floats());
-  weights.refresh_half();
+  weights.refresh_bf16();
   if (same_head) return "starting from " + model.path;
   return "starting from " + model.path + " (" + std::to_string(model.architecture.classes) +
          " classes); the head is new: " + std::to_string(table[table.find("predictions/bias")].shape[0]) +
@@ -103,7 +107,7 @@ Predictor::Predictor(Device& device, const ModelFile& model, int64_t batch, cons
                              .dtype = o.bf16 ? DType::bf16 : DType::f32,
                              .augmented = o.images,
                              .loss = false};
-  const TrainableGraph plain = build_network(architecture_, table, options);
+  const NetworkGraph plain = build_network(architecture_, table, options);
   Weights original(device, table, false, false);
   load_weights(model.tensors, table, original);
   folded_ = std::make_unique<FoldedNetwork>(plain, Fusions{}, device.backend());

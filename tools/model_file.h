@@ -3,7 +3,10 @@
 #include <memory>
 
 #include "data/transform.h"
+#include "engine/device_feed.h"
+#include "engine/image_pool.h"
 #include "engine/safetensors.h"
+#include "engine/session.h"
 #include "layers/network.h"
 #include "layers/rewrites.h"
 

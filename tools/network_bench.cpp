@@ -24,11 +24,11 @@ constexpr DataSheet kCards[]{{"A100 80 GB SXM", 2039e9, 19.5e12, 312e12},
 
 Graph ops_of(const Architecture& a, const ModelBenchOptions& o, Backend backend, ParameterTable& table,
              std::unique_ptr<FoldedNetwork>& folded) {
-  const TrainableGraph plain = build_network(a, table,
-                                             {.batch = o.batch,
-                                              .training = o.training,
-                                              .dtype = o.bf16 ? DType::bf16 : DType::f32,
-                                              .loss = o.training});
+  const NetworkGraph plain = build_network(a, table,
+                                           {.batch = o.batch,
+                                            .training = o.training,
+                                            .dtype = o.bf16 ? DType::bf16 : DType::f32,
+                                            .loss = o.training});
   if (o.training) return fuse_for_training(plain, o.fusions, backend).graph;
   folded = std::make_unique<FoldedNetwork>(plain, o.fusions, backend);
   return folded->net.graph;

@@ -299,7 +299,7 @@ class TrainingRun {
   std::unique_ptr<ImagePool> images_;
   Loader training_, validation_;
   ParameterTable table_;
-  TrainableGraph graph_;
+  NetworkGraph graph_;
   FoldedNetwork folded_;
   Weights weights_, eval_weights_;
   std::optional<Trainer> trainer_;

@@ -60,6 +60,8 @@ struct BnVectors {
         c(memory + 4 * channels),
         q(memory + 5 * channels) {}
 };
+/// What lies behind them (bn_gpu_workspace): the blocks' partial sums.
+inline float* bn_gpu_partials(float* memory, int64_t channels) { return memory + kBnGpuVectors * channels; }
 
 /// How rows and channels are dealt to blocks.
 struct BnGrid {

@@ -180,7 +180,7 @@ void bn_op_backward(const OpCall& c, bool pool) {
                         DropPath(c.attrs, c.ctx.step) ? c.saved[2].as<float>() : nullptr};
   const BnFinishBackward finish = bn_finish_backward_of(c, 1, v, pixels);
   if (!finish.frozen || finish.dgamma || finish.dbeta)
-    bn_launch_sums<T, A>(x, g, pixels, channels, memory + 8 * channels, finish, c.ctx);
+    bn_launch_sums<T, A>(x, g, pixels, channels, bn_gpu_partials(memory, channels), finish, c.ctx);
   if (!c.din[0]) return;
   bn_lanes<T>(channels, [&](auto n) {
     constexpr int N = decltype(n)::value;

@@ -28,13 +28,12 @@
 
 namespace gm::GM_CPU_NS {
 
-/// Per-channel numbers of the apply steps. One block of memory of BnCoefficients::floats(C) floats, filled by
-/// the bn_finish functions or bn_coefficients.
+/// Per-channel numbers of the apply steps, in one block of memory (bn_cpu_workspace), filled by the bn_finish
+/// functions or bn_coefficients.
 struct BnCoefficients {
   float *mean, *scale, *beta;  // z = (x - mean) * scale + beta
   float *c, *q;                // backward: dx = scale * dz - c - q * (x - mean)
 
-  static int64_t floats(int64_t channels) { return 5 * channels; }
   BnCoefficients(float* memory, int64_t channels)
       : mean(memory),
         scale(memory + channels),

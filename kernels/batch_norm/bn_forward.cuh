@@ -263,7 +263,7 @@ void bn_op_forward(const OpCall& c, bool pool) {
       constexpr int N = decltype(n)::value;
       const BnGrid g(pixels, channels, N);
       GM_LAUNCH((bn_statistics_kernel<T, N>), g.summing_grid(pixels, c.ctx), g.block(), 0, c.ctx.stream, x,
-                pixels, static_cast<int>(channels), memory + 8 * channels, finish, draw);
+                pixels, static_cast<int>(channels), bn_gpu_partials(memory, channels), finish, draw);
     });
   else
     GM_LAUNCH(bn_running_kernel, bn_vector_blocks(channels), 128, 0, c.ctx.stream, finish,

@@ -67,10 +67,10 @@ OpCase bn_act_case(const Attrs& attrs, std::vector<CaseInput> in, const TensorSp
   if (takes_residual) in.push_back(c.residual ? CaseInput{y} : CaseInput{{}, Fill::absent});
   OpCase result{.attrs = attrs,
                 .in = std::move(in),
-                .smooth = c.act != int(Act::relu) && c.act != int(Act::relu6),
+                .smooth = c.act != Act::relu && c.act != Act::relu6,
                 .large = c.large};
   result.attrs.set("eps", 1e-3).set("momentum", 0.9).set("training", c.training);
-  result.attrs.set("act", c.act).set("pool", c.pool);
+  result.attrs.set("act", double(c.act)).set("pool", c.pool);
   if (c.rate > 0) result.attrs.set("rate", c.rate).set("stream", 3);
   return result;
 }
@@ -82,14 +82,14 @@ OpCase conv_bn_act_case(const TensorSpec& x, const TensorSpec& w, int stride, st
     return (size + before + after - kernel) / stride + 1;
   };
   const Attrs attrs = conv_attrs(kernel, stride, pad);
-  const bool depthwise = w.shape.rank == 3, half = x.dtype == DType::bf16;
+  const bool depthwise = w.shape.rank == 3, rounds = x.dtype == DType::bf16;
   const TensorSpec yc{{x.shape[0], out(x.shape[1], pad[0], pad[2]), out(x.shape[2], pad[1], pad[3]),
                        depthwise ? w.shape[2] : w.shape[0]},
                       x.dtype};
   // A ReLU's slope jumps: a bf16 rounding of yc across the kink would be a true difference of dx.
-  if (half && (c.act == int(Act::relu) || c.act == int(Act::relu6))) c.act = int(Act::silu);
+  if (rounds && (c.act == Act::relu || c.act == Act::relu6)) c.act = Act::silu;
   OpCase result = bn_act_case(attrs, {{x}, {w}}, yc, c, takes_residual);
-  if (half) {
+  if (rounds) {
     result.tolerance = 2e-2;
     result.why = "yc is stored as bf16, and its rounding passes through act' and the convolution";
   }
@@ -103,7 +103,8 @@ std::vector<OpCase> cases() {
     list.push_back(bn_act_case({}, {{{s, t}}}, {s, t}, c, true));
   };
   for (DType t : {DType::f32, DType::bf16}) {
-    for (int act = 0; act <= 4; ++act) add({2, 3, 5, 7}, t, {.act = act, .pool = act % 2 == 1});
+    for (Act act : {Act::none, Act::silu, Act::relu, Act::relu6, Act::sigmoid})
+      add({2, 3, 5, 7}, t, {.act = act, .pool = act == Act::silu || act == Act::relu6});
     for (bool pool : {false, true}) {
       add({3, 5, 3, 20}, t, {.pool = pool});
       add({3, 5, 3, 20}, t, {.pool = pool, .training = false});
@@ -113,14 +114,14 @@ std::vector<OpCase> cases() {
       add({32, 8, 8, 240}, t, {.pool = pool, .large = true});
     }
     add({29, 33}, t, {});
-    add({3, 5, 3, 20}, t, {.act = 0, .residual = true});
-    add({9, 5, 3, 7}, t, {.act = 0, .residual = true, .rate = 0.4});
+    add({3, 5, 3, 20}, t, {.act = Act::none, .residual = true});
+    add({9, 5, 3, 7}, t, {.act = Act::none, .residual = true, .rate = 0.4});
     add({6, 7, 5, 24}, t, {.residual = true, .rate = 0.5});
     add({6, 3, 3, 16}, t, {.training = false, .residual = true, .rate = 0.5});
     add({1, 3, 5, 8}, t, {.residual = true, .rate = 0.1});
     add({7, 4, 4, 12}, t, {.rate = 0.3});
     add({37, 20}, t, {.residual = true, .rate = 0.3});
-    add({32, 14, 14, 160}, t, {.act = 0, .large = true, .residual = true, .rate = 0.2});
+    add({32, 14, 14, 160}, t, {.act = Act::none, .large = true, .residual = true, .rate = 0.2});
   }
   add({16, 7, 7, 1280}, DType::bf16, {.pool = true, .large = true});
   return list;

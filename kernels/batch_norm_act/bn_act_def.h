@@ -28,7 +28,7 @@ std::vector<CompositionStep> bn_act_steps(const Attrs& attrs, std::span<const Te
 
 /// What test cases vary behind the normalised tensor.
 struct BnActCase {
-  int act = 1;
+  Act act = Act::silu;
   bool pool = false, training = true, large = false;
   bool residual = false;
   double rate = 0;  // of stochastic depth

@@ -23,7 +23,7 @@ void channel_scale_conv2d_forward(const OpCall& c) {
   DeepTiles p;
   if (!deep_conv(conv_geometry(c.attrs, c.in[0], c.in[2]), true, p)) return apart(c);
   auto joint = [&p](const OpCall& call) {
-    const HalfConv t{call.in[0].as<bf16>(),
+    const Bf16Conv t{call.in[0].as<bf16>(),
                      call.in[2].as<bf16>(),
                      call.in[3].as<float>(),
                      act_of(call.attrs),

@@ -1,7 +1,7 @@
 #include "kernels/channel_scale_conv2d/channel_scale_conv2d.h"
 
 #include "kernels/common/op.h"
-#include "kernels/conv2d/conv2d_plan.h"
+#include "kernels/conv2d/conv2d.h"
 
 namespace gm {
 

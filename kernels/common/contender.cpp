@@ -77,7 +77,7 @@ bool contender_pays(PlanChoices& choices, const std::string& problem, TrialDevic
                     const Way& trusted, const Way& contender) {
   if (const std::string* chosen = choices.find(problem)) return *chosen == contender.name;
   const Trial trial(c, device);
-  if (!trial.has_room()) return choices.settle(problem, trusted.name), false;
+  if (!trial.has_room()) return choices.choose_for_now(problem, trusted.name), false;
   const OpCall call = trial.call();
   bool pays = 1 == fastest_candidate(device.time(2, [&](size_t i) {
                 try {
@@ -91,7 +91,7 @@ bool contender_pays(PlanChoices& choices, const std::string& problem, TrialDevic
   if (pays) {
     trusted.run(call);
     const auto want = trial.results();
-    if (!finite(want)) return choices.settle(problem, trusted.name), false;
+    if (!finite(want)) return choices.choose_for_now(problem, trusted.name), false;
     trial.spoil_results();
     contender.run(call);
     const auto got = trial.results();
@@ -102,7 +102,7 @@ bool contender_pays(PlanChoices& choices, const std::string& problem, TrialDevic
       std::fprintf(stderr, "%s: result of %s off by %.2g of its size; not used\n", problem.c_str(),
                    contender.name, off);
   }
-  choices.set(problem, pays ? contender.name : trusted.name);
+  choices.choose(problem, pays ? contender.name : trusted.name);
   return pays;
 }
 

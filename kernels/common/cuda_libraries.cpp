@@ -13,9 +13,9 @@ namespace gm {
 
 namespace {
 constexpr size_t kWorkspace = size_t{64} << 20;
-// Another number where kernels of ours that compete with the libraries' are new or change: what was settled
+// Another number where kernels of ours that compete with the libraries' are new or change: what was chosen
 // before is timed anew.
-constexpr int kOwnKernels = 2;
+constexpr int kOwnKernels = 3;
 
 static_assert(cudnn_status::version_mismatch == CUDNN_STATUS_SUBLIBRARY_VERSION_MISMATCH &&
               cudnn_status::loading_failed == CUDNN_STATUS_SUBLIBRARY_LOADING_FAILED &&

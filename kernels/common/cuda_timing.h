@@ -1,4 +1,4 @@
-// Times what libraries offer, on the stream it will run on.
+// Times what libraries offer and kernels of ours, on the stream they will run on.
 #pragma once
 #include <cstddef>
 #include <functional>

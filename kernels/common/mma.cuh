@@ -8,7 +8,7 @@
 namespace gm::GM_BACKEND_NS {
 
 /// Two neighbouring values of a row along the depth, the earlier one in the lower half.
-using HalfPair = unsigned;
+using Bf16Pair = unsigned;
 
 /// sum (16 x 8) += a (16 x 16) * b (16 x 8). All 32 lanes must call. With group = lane / 4, t = lane % 4 a
 /// lane holds
@@ -19,7 +19,7 @@ using HalfPair = unsigned;
 ///   sum[2], sum[3]  row group + 8, the same columns
 /// A sum over the depth does not ask for its order, so a caller may let "depth 2t, 2t + 1, 2t + 8, 2t + 9" be
 /// any four places, the same ones for a and b: neighbouring ones are one 8-byte load.
-__device__ __forceinline__ void mma_bf16(float (&sum)[4], const HalfPair (&a)[4], const HalfPair (&b)[2]) {
+__device__ __forceinline__ void mma_bf16(float (&sum)[4], const Bf16Pair (&a)[4], const Bf16Pair (&b)[2]) {
 #if defined(__CUDACC__)
   asm volatile(
       "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
@@ -29,10 +29,10 @@ __device__ __forceinline__ void mma_bf16(float (&sum)[4], const HalfPair (&a)[4]
 #else
   constexpr unsigned kAll = 0xffffffffu;
   const int lane = static_cast<int>(threadIdx.x) % 32, group = lane / 4, t = lane % 4;
-  auto low = [](HalfPair p) { return to_float(bf16{static_cast<uint16_t>(p)}); };
-  auto high = [](HalfPair p) { return to_float(bf16{static_cast<uint16_t>(p >> 16)}); };
-  auto both = [](HalfPair first, HalfPair second) { return first | uint64_t{second} << 32; };
-  auto dot = [&](HalfPair x, HalfPair y) { return low(x) * low(y) + high(x) * high(y); };
+  auto low = [](Bf16Pair p) { return to_float(bf16{static_cast<uint16_t>(p)}); };
+  auto high = [](Bf16Pair p) { return to_float(bf16{static_cast<uint16_t>(p >> 16)}); };
+  auto both = [](Bf16Pair first, Bf16Pair second) { return first | uint64_t{second} << 32; };
+  auto dot = [&](Bf16Pair x, Bf16Pair y) { return low(x) * low(y) + high(x) * high(y); };
   for (int q = 0; q < 4; ++q) {
     uint64_t row[2], column[2];
     for (int half = 0; half < 2; ++half)
@@ -40,23 +40,23 @@ __device__ __forceinline__ void mma_bf16(float (&sum)[4], const HalfPair (&a)[4]
     for (int j = 0; j < 2; ++j) column[j] = __shfl_sync(kAll, both(b[0], b[1]), (2 * t + j) * 4 + q);
     for (int half = 0; half < 2; ++half)
       for (int j = 0; j < 2; ++j) {
-        const auto y = static_cast<HalfPair>(column[j] >> 32 * half);
-        sum[j] += dot(static_cast<HalfPair>(row[half]), y);
-        sum[2 + j] += dot(static_cast<HalfPair>(row[half] >> 32), y);
+        const auto y = static_cast<Bf16Pair>(column[j] >> 32 * half);
+        sum[j] += dot(static_cast<Bf16Pair>(row[half]), y);
+        sum[2 + j] += dot(static_cast<Bf16Pair>(row[half] >> 32), y);
       }
   }
 #endif
 }
 
 /// Values of a quad of lanes turned: lane q's v[i] becomes lane i's v[q]. All 32 lanes must call.
-__device__ __forceinline__ void turn_quad(HalfPair (&v)[4]) {
+__device__ __forceinline__ void turn_quad(Bf16Pair (&v)[4]) {
 #pragma unroll
   for (int step = 2; step > 0; step /= 2) {
     const bool upper = static_cast<int>(threadIdx.x) & step;
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       if (i & step) continue;
-      const HalfPair got = __shfl_xor_sync(0xffffffffu, upper ? v[i] : v[i + step], step);
+      const Bf16Pair got = __shfl_xor_sync(0xffffffffu, upper ? v[i] : v[i + step], step);
       (upper ? v[i] : v[i + step]) = got;
     }
   }
@@ -73,7 +73,7 @@ __device__ __forceinline__ int column_in_fours(int column) {
 /// l / 8, eight neighbouring values at a multiple of 16 bytes. All 32 lanes must call. m[i] is of matrix i,
 /// with group and t as above: row group, columns 2t, 2t + 1; turned: rows 2t, 2t + 1 of column group.
 template <bool kTurned>
-__device__ __forceinline__ void load_matrices(const uint4* row, HalfPair (&m)[4]) {
+__device__ __forceinline__ void load_matrices(const uint4* row, Bf16Pair (&m)[4]) {
 #if defined(__CUDACC__)
   const unsigned place = static_cast<unsigned>(__cvta_generic_to_shared(row));
   if constexpr (kTurned) {
@@ -92,7 +92,7 @@ __device__ __forceinline__ void load_matrices(const uint4* row, HalfPair (&m)[4]
   const int lane = static_cast<int>(threadIdx.x) % 32, group = lane / 4, t = lane % 4;
   const auto mine = reinterpret_cast<uint64_t>(row);
   auto value = [](uint64_t at, int column) {
-    return HalfPair{reinterpret_cast<const bf16*>(at)[column].bits};
+    return Bf16Pair{reinterpret_cast<const bf16*>(at)[column].bits};
   };
   for (int i = 0; i < 4; ++i) {
     const uint64_t first = __shfl_sync(kAll, mine, 8 * i + (kTurned ? 2 * t : group)),

@@ -15,10 +15,10 @@ const char kArrow[] = " -> ";
 
 const std::string* PlanChoices::find(const std::string& problem) const {
   if (const auto it = chosen_.find(problem); it != chosen_.end()) return &it->second;
-  const auto it = settled_.find(problem);
-  return it == settled_.end() ? nullptr : &it->second;
+  const auto it = for_now_.find(problem);
+  return it == for_now_.end() ? nullptr : &it->second;
 }
-void PlanChoices::set(const std::string& problem, const std::string& candidate) {
+void PlanChoices::choose(const std::string& problem, const std::string& candidate) {
   for (const std::string& text : {problem, candidate})
     if (text.empty() || text.find(kArrow) != text.npos || text.find('\n') != text.npos)
       fail("a plan's name may not be '" + text + "'");

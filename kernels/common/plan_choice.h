@@ -1,5 +1,5 @@
-// Which of a library's candidates serves a problem best: found once by timing, then known by name. Free of
-// CUDA; kernels/common/cuda_timing.h does the timing, engine/plan_store.h keeps the file.
+// Which of several candidates, kernels of a library or ours, serves a problem best: found once by timing, then
+// known by name. Free of CUDA; kernels/common/cuda_timing.h does the timing, engine/plan_store.h keeps the file.
 #pragma once
 #include <cstddef>
 #include <map>
@@ -13,15 +13,17 @@ class PlanChoices {
   /// Name of the candidate chosen for a problem; null when there is none yet.
   const std::string* find(const std::string& problem) const;
   /// Both are one line of text without " -> ", which stands between them in the file; throws gm::Error else.
-  void set(const std::string& problem, const std::string& candidate);
-  /// Holds until the process ends: the file is not told.
-  void settle(const std::string& problem, const std::string& candidate) { settled_[problem] = candidate; }
+  void choose(const std::string& problem, const std::string& candidate);
+  /// For want of a timing, until the process ends: the file is not told.
+  void choose_for_now(const std::string& problem, const std::string& candidate) {
+    for_now_[problem] = candidate;
+  }
   /// The library no longer offers the candidate: the problem is open again, and what a file says about it is
   /// overruled by the next choice.
   void forget(const std::string& problem);
 
   size_t size() const { return chosen_.size(); }
-  /// True from the first set() to saved().
+  /// True from the first choose() to saved().
   bool unsaved() const { return unsaved_; }
   void saved() { unsaved_ = false; }
 
@@ -35,7 +37,7 @@ class PlanChoices {
   static PlanChoices parse(const std::string& text, const std::string& origin);
 
  private:
-  std::map<std::string, std::string> chosen_, settled_, forgotten_;
+  std::map<std::string, std::string> chosen_, for_now_, forgotten_;
   bool unsaved_ = false;
 };
 

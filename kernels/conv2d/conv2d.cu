@@ -83,7 +83,7 @@ bool library_forward(const OpCall& c, const ConvGeometry& g) {
 // Our kernels for few channels and 1x1 in bf16. False where they do not serve.
 bool special_forward(const OpCall& c, const ConvGeometry& g) {
   if (g.dtype != DType::bf16) return false;
-  const HalfConv t{c.in[0].as<bf16>(),
+  const Bf16Conv t{c.in[0].as<bf16>(),
                    c.in[1].as<bf16>(),
                    c.in[2].as<float>(),
                    act_of(c.attrs),
@@ -105,7 +105,7 @@ bool special_forward(const OpCall& c, const ConvGeometry& g) {
 bool special_data(const OpCall& c, const ConvGeometry& g) {
   if (!narrow_data(g)) return false;
   const GradView& dx = c.din[0];
-  const HalfConv t{c.dout[0].as<bf16>(),
+  const Bf16Conv t{c.dout[0].as<bf16>(),
                    c.in[1].as<bf16>(),
                    nullptr,
                    Act::none,

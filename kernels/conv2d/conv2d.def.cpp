@@ -4,9 +4,9 @@
 #include "kernels/common/op.h"
 #include "kernels/conv2d/conv2d.h"
 #include "kernels/conv2d/conv2d_attrs.h"
+#include "kernels/conv2d/conv2d_chunking.h"
 #include "kernels/conv2d/conv2d_cuda.h"
 #include "kernels/conv2d/conv2d_narrow.h"
-#include "kernels/conv2d/conv2d_plan.h"
 
 namespace gm {
 
@@ -40,7 +40,7 @@ size_t conv_workspace(Backend backend, Pass pass, const ConvGeometry& g) {
     const size_t zeros_and_sums = static_cast<size_t>(8 * g.weights());  // cudnn_conv_backward_weights
     return std::max({conv_slices_bytes(g), narrow_gradient(g, p) ? p.partial_bytes(g) : 0, zeros_and_sums});
   }
-  const ConvPlan plan(g, pass);
+  const ConvChunking plan(g, pass);
   if (pass == Pass::forward) return plan.packed_bytes(onednn::ConvPass::forward);
   return plan.packed_bytes(onednn::ConvPass::backward_data) + plan.partials_bytes() +
          static_cast<size_t>(4 * plan.groups * g.k);

@@ -19,6 +19,7 @@
 
 #include "kernels/activation/activation.h"
 #include "kernels/common/attrs.h"
+#include "kernels/common/op.h"
 #include "kernels/common/view.h"
 
 namespace gm {
@@ -55,6 +56,8 @@ inline ConvGeometry conv_geometry(const Attrs& attrs, const View& x, const View&
   const TensorSpec specs[] = {x.spec, w.spec};
   return conv_geometry(attrs, specs);
 }
+/// Scratch bytes of one pass of conv2d.
+size_t conv_workspace(Backend backend, Pass pass, const ConvGeometry& g);
 /// in[3], null when it is not given.
 inline View conv_residual(std::span<const View> in) { return in.size() > 3 ? in[3] : View(); }
 

@@ -8,7 +8,7 @@ namespace gm::GM_BACKEND_NS {
 
 /// What our convolutions on tensor cores read and write: y = act(x * w + bias) + residual. bias, residual:
 /// may be null.
-struct HalfConv {
+struct Bf16Conv {
   const bf16 *x, *w;
   const float* bias;
   Act act;

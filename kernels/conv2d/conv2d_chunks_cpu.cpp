@@ -83,17 +83,18 @@ void scatter_add(const ConvGeometry& g, const float* patches, int64_t begin, int
 
 // ---- weights
 void ConvChunks::pack(ConvPass pass, const void* w, void* packed) const {
-  if (plan_.path[int(pass)] == ConvPath::library) {
-    for (int k = 0; k < plan_.classes(); ++k) {
-      const int64_t i = plan_.representative(k);
-      if (plan_.layout_chunk(pass, i) == i)
-        onednn::pack_weights(plan_.library_pass(pass), plan_.library_shape(pass, i), w,
-                             static_cast<char*>(packed) + plan_.packed_offset(pass, i), plan_.turned(pass));
+  if (chunking_.path[int(pass)] == ConvPath::library) {
+    for (int k = 0; k < chunking_.classes(); ++k) {
+      const int64_t i = chunking_.representative(k);
+      if (chunking_.layout_chunk(pass, i) == i)
+        onednn::pack_weights(chunking_.library_pass(pass), chunking_.library_shape(pass, i), w,
+                             static_cast<char*>(packed) + chunking_.packed_offset(pass, i),
+                             chunking_.turned(pass));
     }
     return;
   }
   // Forward multiplies by W^T (taps x K), backward by W (K x taps); panels of columns are independent.
-  const ConvGeometry& g = plan_.g;
+  const ConvGeometry& g = chunking_.g;
   const bool forward = pass == ConvPass::forward;
   const int64_t rows = forward ? g.taps() : g.k, columns = forward ? g.k : g.taps();
   float* to = static_cast<float*>(packed);
@@ -119,9 +120,9 @@ void ConvChunks::pack_backward(const void* w, void* packed) const {
 // ---- forward
 template <class T>
 void ConvChunks::own_forward(const ConvChunk& c, const T* x, const float* packed, T* y, int thread) const {
-  const ConvGeometry& g = plan_.g;
-  constexpr bool half = std::is_same_v<T, bf16>;
-  if (!half && plan_.by_pixels) {
+  const ConvGeometry& g = chunking_.g;
+  constexpr bool is_bf16 = std::is_same_v<T, bf16>;
+  if (!is_bf16 && chunking_.by_pixels) {
     gemm_packed(c.y_pixels, g.k, g.c, reinterpret_cast<const float*>(x + c.x_begin * g.c), g.c, 1, packed,
                 reinterpret_cast<float*>(y), g.k, false);
     return;
@@ -131,25 +132,26 @@ void ConvChunks::own_forward(const ConvChunk& c, const T* x, const float* packed
   float* result = rows + kRowBlock * g.taps();
   for (int64_t p = 0; p < c.y_pixels; p += kRowBlock) {
     const int64_t count = std::min(kRowBlock, c.y_pixels - p);
-    if (plan_.by_pixels)
+    if (chunking_.by_pixels)
       widen(x + (c.x_begin + p) * g.c, rows, count * g.c);
     else
       gather(g, x, c.y_begin + p, count, rows);
     T* to = y + p * g.k;
-    float* sums = half ? result : reinterpret_cast<float*>(to);
+    float* sums = is_bf16 ? result : reinterpret_cast<float*>(to);
     gemm_packed(count, g.k, g.taps(), rows, g.taps(), 1, packed, sums, g.k, false);
-    if constexpr (half) store(sums, to, count * g.k, false);
+    if constexpr (is_bf16) store(sums, to, count * g.k, false);
   }
 }
 
 void ConvChunks::forward_to(int64_t i, const void* x, const void* packed, void* y_chunk, int thread) const {
-  const ConvGeometry& g = plan_.g;
-  const ConvChunk c = plan_.chunk(i);
-  if (plan_.path[int(ConvPass::forward)] == ConvPath::library) {
-    const int64_t begin = plan_.by_pixels ? c.x_begin : c.x_begin + plan_.first_row(c) * g.w;
-    onednn::conv_forward(
-        plan_.shape(i), plan_.shape(plan_.layout_chunk(ConvPass::forward, i)), at(x, begin * g.c, g.dtype),
-        static_cast<const char*>(packed) + plan_.packed_offset(ConvPass::forward, i), y_chunk);
+  const ConvGeometry& g = chunking_.g;
+  const ConvChunk c = chunking_.chunk(i);
+  if (chunking_.path[int(ConvPass::forward)] == ConvPath::library) {
+    const int64_t begin = chunking_.by_pixels ? c.x_begin : c.x_begin + chunking_.first_row(c) * g.w;
+    onednn::conv_forward(chunking_.shape(i), chunking_.shape(chunking_.layout_chunk(ConvPass::forward, i)),
+                         at(x, begin * g.c, g.dtype),
+                         static_cast<const char*>(packed) + chunking_.packed_offset(ConvPass::forward, i),
+                         y_chunk);
     return;
   }
   float_switch(g.dtype, [&](auto zero) {
@@ -159,35 +161,35 @@ void ConvChunks::forward_to(int64_t i, const void* x, const void* packed, void* 
   });
 }
 void ConvChunks::forward(int64_t i, const void* x, const void* packed, void* y, int thread) const {
-  forward_to(i, x, packed, at(y, plan_.chunk(i).y_begin * plan_.g.k, plan_.g.dtype), thread);
+  forward_to(i, x, packed, at(y, chunking_.chunk(i).y_begin * chunking_.g.k, chunking_.g.dtype), thread);
 }
 
 // ---- gradient of the input
 template <class T>
 void ConvChunks::own_backward_data(const ConvChunk& c, const T* dy, const float* packed, T* dx,
                                    bool accumulate, int thread) const {
-  const ConvGeometry& g = plan_.g;
-  constexpr bool half = std::is_same_v<T, bf16>;
+  const ConvGeometry& g = chunking_.g;
+  constexpr bool is_bf16 = std::is_same_v<T, bf16>;
   dx += c.x_begin * g.c;
-  if (!half && plan_.by_pixels) {
+  if (!is_bf16 && chunking_.by_pixels) {
     gemm_packed(c.y_pixels, g.c, g.k, reinterpret_cast<const float*>(dy), g.k, 1, packed,
                 reinterpret_cast<float*>(dx), g.c, accumulate);
     return;
   }
   const int64_t image = g.h * g.w * g.c;
-  float* wide = static_cast<float*>(
-      pool_.scratch(thread, static_cast<size_t>(kRowBlock * (g.taps() + g.k) + (half ? image : 0)) * 4, 2));
+  float* wide = static_cast<float*>(pool_.scratch(
+      thread, static_cast<size_t>(kRowBlock * (g.taps() + g.k) + (is_bf16 ? image : 0)) * 4, 2));
   float *patches = wide + kRowBlock * g.k, *sums = patches + kRowBlock * g.taps();
   // dy rows as f32, then dy * W
   auto block = [&](const T* from, int64_t count) {
     const float* rows = reinterpret_cast<const float*>(from);
-    if constexpr (half) {
+    if constexpr (is_bf16) {
       widen(from, wide, count * g.k);
       rows = wide;
     }
     gemm_packed(count, g.taps(), g.k, rows, g.k, 1, packed, patches, g.taps(), false);
   };
-  if (plan_.by_pixels) {
+  if (chunking_.by_pixels) {
     for (int64_t p = 0; p < c.y_pixels; p += kRowBlock) {
       const int64_t count = std::min(kRowBlock, c.y_pixels - p);
       block(dy + p * g.k, count);
@@ -197,24 +199,24 @@ void ConvChunks::own_backward_data(const ConvChunk& c, const T* dy, const float*
   }
   const int64_t pixels = g.oh * g.ow;
   for (int64_t n = 0; n < c.images; ++n, dy += pixels * g.k, dx += image) {
-    float* target = half ? sums : reinterpret_cast<float*>(dx);
-    if (half || !accumulate) std::fill(target, target + image, 0.f);
+    float* target = is_bf16 ? sums : reinterpret_cast<float*>(dx);
+    if (is_bf16 || !accumulate) std::fill(target, target + image, 0.f);
     for (int64_t p = 0; p < pixels; p += kRowBlock) {
       const int64_t count = std::min(kRowBlock, pixels - p);
       block(dy + p * g.k, count);
       scatter_add(g, patches, p, count, target);
     }
-    if constexpr (half) store(sums, dx, image, accumulate);
+    if constexpr (is_bf16) store(sums, dx, image, accumulate);
   }
 }
 
 void ConvChunks::backward_data(int64_t i, const void* dy_chunk, const void* packed, void* dx, bool accumulate,
                                int thread) const {
-  const ConvGeometry& g = plan_.g;
-  const ConvChunk c = plan_.chunk(i);
+  const ConvGeometry& g = chunking_.g;
+  const ConvChunk c = chunking_.chunk(i);
   float_switch(g.dtype, [&](auto zero) {
     using T = decltype(zero);
-    if (plan_.path[int(ConvPass::backward_data)] != ConvPath::library) {
+    if (chunking_.path[int(ConvPass::backward_data)] != ConvPath::library) {
       own_backward_data(c, static_cast<const T*>(dy_chunk), static_cast<const float*>(packed),
                         static_cast<T*>(dx), accumulate, thread);
       return;
@@ -225,10 +227,10 @@ void ConvChunks::backward_data(int64_t i, const void* dy_chunk, const void* pack
                     ? static_cast<T*>(pool_.scratch(thread, static_cast<size_t>(values) * sizeof(T), 3))
                     : target;
     const auto pass = ConvPass::backward_data;
-    const onednn::ConvShape shape = plan_.library_shape(pass, i),
-                            layout = plan_.library_shape(pass, plan_.layout_chunk(pass, i));
-    const char* filters = static_cast<const char*>(packed) + plan_.packed_offset(pass, i);
-    if (plan_.turned(pass))
+    const onednn::ConvShape shape = chunking_.library_shape(pass, i),
+                            layout = chunking_.library_shape(pass, chunking_.layout_chunk(pass, i));
+    const char* filters = static_cast<const char*>(packed) + chunking_.packed_offset(pass, i);
+    if (chunking_.turned(pass))
       onednn::conv_forward(shape, layout, dy_chunk, filters, result);
     else
       onednn::conv_backward_data(shape, layout, dy_chunk, filters, result);
@@ -242,9 +244,9 @@ void ConvChunks::backward_data(int64_t i, const void* dy_chunk, const void* pack
 template <class T>
 void ConvChunks::own_backward_weights(const ConvChunk& c, const T* x, const T* dy, float* dw,
                                       int thread) const {
-  const ConvGeometry& g = plan_.g;
+  const ConvGeometry& g = chunking_.g;
   const int64_t taps = g.taps();
-  const bool direct = plan_.by_pixels;
+  const bool direct = chunking_.by_pixels;
   float* scratch = static_cast<float*>(pool_.scratch(
       thread, static_cast<size_t>(gemm_tn_scratch(g.k, taps) + (direct ? 0 : kGemmDepth * taps)) * 4, 2));
   if (direct) {
@@ -261,16 +263,16 @@ void ConvChunks::own_backward_weights(const ConvChunk& c, const T* x, const T* d
 
 void ConvChunks::backward_weights(int64_t i, const void* x, const void* dy_chunk, void* partials,
                                   int64_t group, bool first, int thread) const {
-  const ConvGeometry& g = plan_.g;
-  const ConvChunk c = plan_.chunk(i);
-  const size_t bytes = plan_.partial_bytes();
+  const ConvGeometry& g = chunking_.g;
+  const ConvChunk c = chunking_.chunk(i);
+  const size_t bytes = chunking_.partial_bytes();
   float* partial =
       reinterpret_cast<float*>(static_cast<char*>(partials) + static_cast<size_t>(group) * bytes);
   const int64_t values = static_cast<int64_t>(bytes / 4);
-  if (plan_.path[int(ConvPass::backward_weights)] == ConvPath::library) {
+  if (chunking_.path[int(ConvPass::backward_weights)] == ConvPath::library) {
     const void* x_chunk = at(x, c.x_begin * g.c, g.dtype);
     float* result = first ? partial : static_cast<float*>(pool_.scratch(thread, bytes, 3));
-    onednn::conv_backward_weights(plan_.shape(i), plan_.shape(0), x_chunk, dy_chunk, result);
+    onednn::conv_backward_weights(chunking_.shape(i), chunking_.shape(0), x_chunk, dy_chunk, result);
     if (!first)
       for (int64_t k = 0; k < values; ++k) partial[k] += result[k];
     return;
@@ -283,17 +285,17 @@ void ConvChunks::backward_weights(int64_t i, const void* x, const void* dy_chunk
 }
 
 void ConvChunks::finish_weights(void* partials, float* dw, bool accumulate) const {
-  const int64_t stride = static_cast<int64_t>(plan_.partial_bytes() / 4), weights = plan_.g.weights();
+  const int64_t stride = static_cast<int64_t>(chunking_.partial_bytes() / 4), weights = chunking_.g.weights();
   float* sums = static_cast<float*>(partials);
-  const bool library = plan_.path[int(ConvPass::backward_weights)] == ConvPath::library;
+  const bool library = chunking_.path[int(ConvPass::backward_weights)] == ConvPath::library;
   pool_.ranges(library ? stride : weights, 8192, [&](int64_t begin, int64_t end, int) {
-    for (int64_t p = 1; p < plan_.groups; ++p)
+    for (int64_t p = 1; p < chunking_.groups; ++p)
       for (int64_t k = begin; k < end; ++k) sums[k] += sums[p * stride + k];
     if (!library) store(sums + begin, dw + begin, end - begin, accumulate);
   });
   if (!library) return;
-  float* plain = accumulate ? sums + plan_.groups * stride : dw;
-  onednn::unpack_gradient(plan_.shape(0), sums, plain);
+  float* plain = accumulate ? sums + chunking_.groups * stride : dw;
+  onednn::unpack_gradient(chunking_.shape(0), sums, plain);
   if (accumulate)
     for (int64_t k = 0; k < weights; ++k) dw[k] += plain[k];
 }

@@ -43,7 +43,7 @@ char* after(char*& cursor, size_t bytes) {
 void conv2d_forward(const OpCall& c) {
   ThreadPool& pool = *c.ctx.pool;
   const ConvChunks conv(conv_geometry(c.attrs, c.in[0], c.in[1]), Pass::forward, pool);
-  const ConvGeometry& g = conv.plan().g;
+  const ConvGeometry& g = conv.chunking().g;
   const float* bias = c.in[2].as<float>();
   const Act act = act_of(c.attrs);
   const View residual = conv_residual(c.in);
@@ -54,9 +54,9 @@ void conv2d_forward(const OpCall& c) {
   }
   void* packed = c.workspace.data;
   conv.pack_forward(c.in[1].data, packed);
-  pool.run(conv.plan().chunks, [&](int64_t i, int thread) {
+  pool.run(conv.chunking().chunks, [&](int64_t i, int thread) {
     conv.forward(i, c.in[0].data, packed, c.out[0].data, thread);
-    const ConvChunk chunk = conv.plan().chunk(i);
+    const ConvChunk chunk = conv.chunking().chunk(i);
     conv_epilogue(c.out[0], chunk.y_begin, chunk.y_pixels, bias, act, residual);
   });
 }
@@ -67,7 +67,7 @@ void conv2d_backward(const OpCall& c) {
   residual_backward(add_backward, c, 3);
   ThreadPool& pool = *c.ctx.pool;
   const ConvChunks conv(conv_geometry(c.attrs, c.in[0], c.in[1]), Pass::backward, pool);
-  const ConvPlan& plan = conv.plan();
+  const ConvChunking& plan = conv.chunking();
   const int64_t k = plan.g.k;
   const GradView &dx = c.din[0], &dw = c.din[1], &dbias = c.din[2];
   char* cursor = static_cast<char*>(c.workspace.data);

@@ -2,16 +2,16 @@
 // y (or dy) while it is still in cache.
 //
 //   ConvChunks conv(geometry, Pass::forward, *ctx.pool);      // cheap; decides chunks and code path
-//   conv.pack_forward(w, packed);                             // packed: conv.plan().packed_bytes(...) bytes
-//   pool.run(conv.plan().chunks, [&](int64_t i, int thread) {
-//     const ConvChunk k = conv.plan().chunk(i);               // which pixels of y (and of x) it covers
+//   conv.pack_forward(w, packed);                             // packed: conv.chunking().packed_bytes(...) bytes
+//   pool.run(conv.chunking().chunks, [&](int64_t i, int thread) {
+//     const ConvChunk k = conv.chunking().chunk(i);               // which pixels of y (and of x) it covers
 //     conv.forward(i, x, packed, y, thread);                  // x, y: the whole tensors
 //     ... statistics of y[k.y_begin .. k.y_begin + k.y_pixels) ...
 //   });
 //
 //   ConvChunks conv(geometry, Pass::backward, *ctx.pool);
 //   conv.pack_backward(w, packed);
-//   pool.run(conv.plan().groups, [&](int64_t group, int thread) {
+//   pool.run(conv.chunking().groups, [&](int64_t group, int thread) {
 //     auto [first, last] = conv.group(group);
 //     for (int64_t i = first; i < last; ++i) {                // in order, on one thread
 //       ... compute dy of chunk i into thread-local memory ...
@@ -29,15 +29,15 @@
 #include <utility>
 
 #include "kernels/common/parallel.h"
-#include "kernels/conv2d/conv2d_plan.h"
+#include "kernels/conv2d/conv2d_chunking.h"
 
 namespace gm::GM_CPU_NS {
 
 class ConvChunks {
  public:
   ConvChunks(const ConvGeometry& g, Pass pass, ThreadPool& pool, bool allow_library = true)
-      : plan_(g, pass, allow_library), pool_(pool) {}
-  const ConvPlan& plan() const { return plan_; }
+      : chunking_(g, pass, allow_library), pool_(pool) {}
+  const ConvChunking& chunking() const { return chunking_; }
 
   /// Weights (K,R,R,C) in the dtype of the activations, into plan().packed_bytes(pass) bytes. Parallel
   /// inside: call outside of pool tasks.
@@ -55,7 +55,7 @@ class ConvChunks {
 
   /// Chunks [first, second) of a group.
   std::pair<int64_t, int64_t> group(int64_t index) const {
-    return {index * plan_.group, std::min(plan_.chunks, (index + 1) * plan_.group)};
+    return {index * chunking_.group, std::min(chunking_.chunks, (index + 1) * chunking_.group)};
   }
   /// Adds chunk i to partial gradient `group` of `partials` (plan().partials_bytes() bytes); `first` starts
   /// it.
@@ -74,7 +74,7 @@ class ConvChunks {
   template <class T>
   void own_backward_weights(const ConvChunk& c, const T* x, const T* dy, float* dw, int thread) const;
 
-  ConvPlan plan_;
+  ConvChunking chunking_;
   ThreadPool& pool_;
 };
 

@@ -93,7 +93,7 @@ __global__ __launch_bounds__(2 * kDeepPixels, 2) void conv2d_deep_kernel(DeepTil
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       if (stage * kDeepChannels + 16 * half >= p.c) break;  // the same for all threads
-      HalfPair a[2][4];
+      Bf16Pair a[2][4];
 #pragma unroll
       for (int m = 0; m < 2; ++m) {
         load_matrices<false>(held + in_x + 16 * m * kDeepPitch + 2 * half, a[m]);
@@ -108,9 +108,9 @@ __global__ __launch_bounds__(2 * kDeepPixels, 2) void conv2d_deep_kernel(DeepTil
       }
 #pragma unroll
       for (int i = 0; i < kN / 2; ++i) {
-        HalfPair b[4];
+        Bf16Pair b[4];
         load_matrices<false>(held + in_w + 16 * i * kDeepPitch + 2 * half, b);
-        const HalfPair even[2] = {b[0], b[1]}, odd[2] = {b[2], b[3]};
+        const Bf16Pair even[2] = {b[0], b[1]}, odd[2] = {b[2], b[3]};
 #pragma unroll
         for (int m = 0; m < 2; ++m) {
           mma_bf16(sum[m][2 * i], a[m], even);
@@ -158,7 +158,7 @@ __global__ __launch_bounds__(2 * kDeepPixels, 2) void conv2d_deep_kernel(DeepTil
 }
 
 /// gate: null where p was cut without factors.
-inline void launch_deep(const DeepTiles& p, const HalfConv& t, const float* gate, const Context& ctx) {
+inline void launch_deep(const DeepTiles& p, const Bf16Conv& t, const float* gate, const Context& ctx) {
   auto launch = [&](auto n, auto scaled) {
     GM_LAUNCH((conv2d_deep_kernel<n.value, scaled.value>), unsigned(p.tiles * p.slices),
               unsigned(p.threads()), p.shared_bytes(), ctx.stream, p, t.x, gate, t.w, t.bias, t.act,

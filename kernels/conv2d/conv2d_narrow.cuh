@@ -50,9 +50,9 @@ __device__ __forceinline__ uint4* narrow_pixel(const NarrowConv& p, uint4* tile,
 __device__ __forceinline__ void narrow_load(const NarrowConv& p, const bf16* in, int tile, uint4* to) {
   const NarrowTile t = narrow_tile(p, tile);
   const int y0 = t.y * p.stride - p.top, x0 = t.x * p.stride - p.left;
-  const bf16* const image = in + int64_t{t.image} * p.h * p.w * (p.image ? p.image : p.c);
-  if (p.image && p.units == 2) return narrow_load_image<2, 2>(p, image, y0, x0, 0, to);  // a stem
-  if (p.image) {
+  const bf16* const image = in + int64_t{t.image} * p.h * p.w * (p.thin_channels ? p.thin_channels : p.c);
+  if (p.thin_channels && p.units == 2) return narrow_load_image<2, 2>(p, image, y0, x0, 0, to);  // a stem
+  if (p.thin_channels) {
     for (int unit = 0; unit < p.units; ++unit) narrow_load_image<1, 1>(p, image, y0, x0, unit, to);
     return;
   }
@@ -165,7 +165,7 @@ __global__ void __launch_bounds__(kNarrowThreads, M* N < 12 ? 4 : 3)
     const uint4* const x = tiles + buffer * p.tile_units();
     for (int d = 0; d < p.depth; ++d) {
       const uint4* const chunk = x + places[2 * d + lane / 16];
-      HalfPair b[N][2];
+      Bf16Pair b[N][2];
 #pragma unroll
       for (int n = 0; n < N; ++n) {
         const uint2 words = weights[(d * N + n) * 32 + lane];
@@ -173,7 +173,7 @@ __global__ void __launch_bounds__(kNarrowThreads, M* N < 12 ? 4 : 3)
       }
 #pragma unroll
       for (int i = 0; i < M; ++i) {
-        HalfPair a[4];
+        Bf16Pair a[4];
         load_matrices<false>(chunk + place[i], a);
 #pragma unroll
         for (int n = 0; n < N; ++n) mma_bf16(sum[i][n], a, b[n]);
@@ -235,7 +235,7 @@ __global__ void __launch_bounds__(kNarrowThreads, M* N < 12 ? 4 : 3)
   }
 }
 
-inline void launch_narrow(const NarrowConv& p, const HalfConv& t, const Context& ctx) {
+inline void launch_narrow(const NarrowConv& p, const Bf16Conv& t, const Context& ctx) {
   if (p.tiles == 0) return;
   auto launch = [&](auto m, auto n) {
     const int card =

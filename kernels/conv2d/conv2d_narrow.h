@@ -14,15 +14,16 @@ namespace gm {
 /// gradient of the data is one as well, of dy with turned filters: its outputs are the pixels
 /// (y step + y0, x step + x0) of dx, `stride` x `stride` such problems for a convolution with a stride.
 struct NarrowConv {
-  int h = 0, w = 0, c = 0;                                    // an input image
-  int oh = 0, ow = 0, k = 0;                                  // an output image
-  int rows = 0, columns = 0;                                  // taps
-  int stride = 1, top = 0, left = 0;                          // padding, negative where taps start inside
+  int h = 0, w = 0, c = 0;    // an input image
+  int oh = 0, ow = 0, k = 0;  // an output image
+  int rows = 0, columns = 0;  // taps
+  int stride = 1;
+  int top = 0, left = 0;                                      // padding, negative where taps start inside
   int step = 1, y0 = 0, x0 = 0, out_h = 0, out_w = 0;         // where the outputs lie
   int kernel = 0, tap_row = 0, tap_column = 0, tap_step = 1;  // tap (i, j): w[...][tap_row + i tap_step][...]
-  // Channels of an image of less than 8, else 0. A row of the taps is then one with channels columns x image,
-  // which are neighbours in memory: 5x5 of three are 5 x 1 taps of 15.
-  int image = 0;
+  // Channels of an image that has less than 8, else 0. A row of the taps is then one tap of columns times as
+  // many channels, which are neighbours in memory: 5x5 of three are 5 x 1 taps of 15.
+  int thin_channels = 0;
   bool turned = false;        // w is (c, kernel, kernel, k)
   int units = 0;              // of a pixel
   int chunks = 0, depth = 0;  // units of a patch; pairs of them
@@ -62,7 +63,7 @@ constexpr int narrow_filters(int64_t k) {
 inline NarrowConv narrow_cut(NarrowConv p, int64_t images, int tile_w, int tile_h) {
   p.tile_w = tile_w, p.tile_h = tile_h, p.across = 0;
   while (8 << p.across < tile_w) ++p.across;
-  const int stride_x = p.image ? 1 : p.stride;  // each output has its own row of taps
+  const int stride_x = p.thin_channels ? 1 : p.stride;  // each output has its own row of taps
   p.in_w = (tile_w - 1) * stride_x + p.columns;
   p.in_h = (tile_h - 1) * p.stride + p.rows;
   p.half = ceil_div(p.in_w, stride_x);
@@ -113,7 +114,7 @@ inline bool narrow_forward(const ConvGeometry& g, NarrowConv& p) {
   auto i = [](int64_t v) { return static_cast<int>(v); };
   p = {.h = i(g.h), .w = i(g.w), .c = i(g.c), .oh = i(g.oh), .ow = i(g.ow), .k = i(g.k)};
   p.rows = p.columns = p.kernel = i(g.kernel);
-  if (p.c < 8) p.image = p.c, p.c *= p.columns, p.columns = 1;
+  if (p.c < 8) p.thin_channels = p.c, p.c *= p.columns, p.columns = 1;
   p.stride = i(g.stride), p.top = i(g.pad_top), p.left = i(g.pad_left);
   p.out_h = p.oh, p.out_w = p.ow;
   return narrow_tiles(p, g.n);

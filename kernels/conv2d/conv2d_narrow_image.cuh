@@ -53,12 +53,12 @@ struct NarrowValues {
 template <int kUnits, int kAtOnce>
 __device__ __forceinline__ void narrow_load_image(const NarrowConv& p, const bf16* image, int y0, int x0,
                                                   int unit, uint4* to) {
-  const int shift = 3 + p.across, count = p.in_h << shift, end = p.w * p.image,
+  const int shift = 3 + p.across, count = p.in_h << shift, end = p.w * p.thin_channels,
             values = min(8 * kUnits, p.c - 8 * unit);
   for (int begin = static_cast<int>(threadIdx.x); begin < count; begin += kAtOnce * kNarrowThreads) {
     auto values_of = [&](int k) {
       const int item = begin + k * kNarrowThreads, row = item >> shift, y = y0 + row,
-                first = (x0 + (item - (row << shift)) * p.stride) * p.image + 8 * unit;
+                first = (x0 + (item - (row << shift)) * p.stride) * p.thin_channels + 8 * unit;
       const bool inside = item < count && y >= 0 && y < p.h;
       return NarrowValues<kUnits>(image + y * end + first, max(0, -first),
                                   inside ? min(values, end - first) : 0);

@@ -80,10 +80,10 @@ __global__ void __launch_bounds__(kNarrowThreads, 4)
     const uint4* const x = shared + buffer * p.tile_units();
     const uint4* const dy_tile = x + c.tile_units();
     for (int step = 0; step < p.pixels() / 16; step += 2) {
-      HalfPair b[2 * N][2];
+      Bf16Pair b[2 * N][2];
 #pragma unroll
       for (int j = 0; j < N; ++j) {
-        HalfPair m[4];
+        Bf16Pair m[4];
         load_matrices<true>(dy_tile + step * 16 * p.filter_pitch() + filter[j], m);
         b[2 * j][0] = m[0], b[2 * j][1] = m[1], b[2 * j + 1][0] = m[2], b[2 * j + 1][1] = m[3];
       }
@@ -93,7 +93,7 @@ __global__ void __launch_bounds__(kNarrowThreads, 4)
         const uint4* const at = x + c.row_of(s) * c.stride * c.row_units + c.column_of(s) * c.pitch;
 #pragma unroll
         for (int i = 0; i < M; ++i) {  // also past the last pair: a branch would cost more
-          HalfPair a[4];
+          Bf16Pair a[4];
           load_matrices<true>(at + chunk[i], a);
 #pragma unroll
           for (int n = 0; n < N; ++n) mma_bf16(sum[i][n], a, b[two * N + n]);

@@ -6,8 +6,8 @@
 #include <cstdio>
 
 #include "kernels/common/cuda_results.h"
+#include "kernels/conv2d/conv2d.h"
 #include "kernels/conv2d/conv2d_own.h"
-#include "kernels/conv2d/conv2d_plan.h"
 #include "kernels/conv2d/conv2d_verdict_cudnn.h"
 #include "kernels/linear/linear_cublas.h"
 
@@ -184,7 +184,7 @@ std::unique_ptr<ConvolutionPlan> make_plan(const Context& ctx, const CudnnQuesti
       if (best == kNoCandidate)
         best = 0;
       else
-        libraries.choices.set(problem, made[best].name);
+        libraries.choices.choose(problem, made[best].name);
     }
   }
   plan->configuration = std::move(made[best].configuration);

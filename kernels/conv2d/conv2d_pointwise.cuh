@@ -25,7 +25,7 @@ namespace gm::GM_BACKEND_NS {
 /// What a thread does in the walk: its lane's part of the products.
 template <int kSteps>
 struct PointwiseLane {
-  HalfPair weights[kSteps][4][2];
+  Bf16Pair weights[kSteps][4][2];
   int group, quad, channel;  // first of the lane's eight channels; channel >= k: past the last
   int row, beside;           // where the lane finds its row of four matrices
 
@@ -36,7 +36,7 @@ struct PointwiseLane {
     // A lane needs pair `quad` of each unit of its four rows of w. It loads every fourth unit whole, a quarter
     // of the loads and of the lines that they meet, and the quad exchanges them.
     constexpr int kUnits = 2 * kSteps, kFours = ceil_div(kUnits, 4);
-    HalfPair fours[4][kFours][4] = {};
+    Bf16Pair fours[4][kFours][4] = {};
 #pragma unroll
     for (int n = 0; n < 4; ++n)
 #pragma unroll
@@ -63,7 +63,7 @@ struct PointwiseLane {
     float sum[4][4] = {};
 #pragma unroll
     for (int s = 0; s < kSteps; ++s) {
-      HalfPair a[4];
+      Bf16Pair a[4];
       // Past the last unit of x the weights are zero.
       load_matrices<false>(first + row * pitch + min(2 * s + beside, units - 1), a);
 #pragma unroll
@@ -168,7 +168,7 @@ dim3 pointwise_grid(const PointwiseTiles& p, Kernel kernel, const Context& ctx) 
   return dim3(static_cast<unsigned>(ceil_div(p.tiles, rounds)), static_cast<unsigned>(p.slices));
 }
 
-inline void launch_pointwise(const PointwiseTiles& p, const HalfConv& t, const Context& ctx) {
+inline void launch_pointwise(const PointwiseTiles& p, const Bf16Conv& t, const Context& ctx) {
   steps_switch<1, 2, 3, 4, 5, 8, 10, 12, 16>(p.steps, [&](auto steps) {
     GM_LAUNCH((conv2d_pointwise_kernel<steps.value>),
               pointwise_grid(p, conv2d_pointwise_kernel<steps.value>, ctx), unsigned(32 * p.warps()),

@@ -3,8 +3,8 @@
 #include <cuda_runtime_api.h>
 
 #include "kernels/common/cuda_results.h"
+#include "kernels/conv2d/conv2d.h"
 #include "kernels/conv2d/conv2d_own.h"
-#include "kernels/conv2d/conv2d_plan.h"
 
 namespace gm::cuda::cudnn_graph {
 

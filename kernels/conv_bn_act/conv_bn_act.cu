@@ -1,7 +1,7 @@
 #include "kernels/common/joint_choice.cuh"
 #include "kernels/common/op.h"
 #include "kernels/common/simt.h"
-#include "kernels/conv2d/conv2d_plan.h"
+#include "kernels/conv2d/conv2d.h"
 #include "kernels/conv_bn_act/conv_bn_act.h"
 #include "kernels/conv_bn_act/expand_backward.cuh"
 #include "kernels/conv_bn_act/expand_forward.cuh"

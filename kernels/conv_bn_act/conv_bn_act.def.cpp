@@ -1,6 +1,7 @@
 #include "kernels/conv_bn_act/conv_bn_act.h"
 #include "kernels/batch_norm/bn_workspace.h"
 #include "kernels/batch_norm_act/bn_act_def.h"
+#include "kernels/conv2d/conv2d_chunking.h"
 #include "kernels/conv_bn_act/expand.h"
 
 namespace gm {
@@ -14,12 +15,14 @@ std::vector<OpCase> cases() {
   };
   for (DType t : {DType::f32, DType::bf16}) {
     add({2, 4, 5, 3}, t, 7, 3, 1, {1, 1, 1, 1}, {.pool = true});
-    add({2, 8, 6, 3}, t, 20, 5, 2, {1, 1, 2, 2});                             // TensorFlow SAME, even size
-    add({3, 7, 6, 7}, t, 9, 3, 2, {0, 1, 1, 0}, {.act = 2, .pool = true});    // asymmetric, odd channels
-    add({2, 6, 5, 20}, t, 12, 1, 2, {0, 0, 0, 0}, {.act = 3});                // strided 1x1
-    add({5, 5, 7, 8}, t, 17, 1, 1, {0, 0, 0, 0}, {.pool = true});             // 1x1 chunks that cut images
-    add({7, 3, 3, 16}, t, 24, 1, 1, {0, 0, 0, 0}, {.act = 0, .pool = true});  // chunks of many small images
-    add({2, 9, 11, 4}, t, 8, 1, 1, {0, 0, 0, 0}, {.act = 4, .pool = true, .training = false});
+    add({2, 8, 6, 3}, t, 20, 5, 2, {1, 1, 2, 2});  // TensorFlow SAME, even size
+    add({3, 7, 6, 7}, t, 9, 3, 2, {0, 1, 1, 0},
+        {.act = Act::relu, .pool = true});                               // asymmetric, odd channels
+    add({2, 6, 5, 20}, t, 12, 1, 2, {0, 0, 0, 0}, {.act = Act::relu6});  // strided 1x1
+    add({5, 5, 7, 8}, t, 17, 1, 1, {0, 0, 0, 0}, {.pool = true});        // 1x1 chunks that cut images
+    add({7, 3, 3, 16}, t, 24, 1, 1, {0, 0, 0, 0},
+        {.act = Act::none, .pool = true});  // chunks of many small images
+    add({2, 9, 11, 4}, t, 8, 1, 1, {0, 0, 0, 0}, {.act = Act::sigmoid, .pool = true, .training = false});
     add({2, 6, 6, 8}, t, 16, 3, 1, {1, 1, 1, 1}, {.training = false});
     // Expanding: in bf16 by kernels of their own (expand.h).
     add({2, 5, 5, 16}, t, 48, 1, 1, {0, 0, 0, 0});                        // fewer runs of channels than warps
@@ -28,11 +31,11 @@ std::vector<OpCase> cases() {
     add({5, 9, 7, 48}, t, 288, 1, 1, {0, 0, 0, 0});                       // fourteen warps
     add({2, 6, 5, 40}, t, 240, 1, 1, {0, 0, 0, 0}, {.residual = true});   // expanding, and not by them
     add({33, 1, 1, 12}, t, 1, 1, 1, {0, 0, 0, 0});
-    add({2, 6, 5, 12}, t, 20, 1, 1, {0, 0, 0, 0}, {.act = 0, .residual = true});
-    add({9, 5, 5, 8}, t, 7, 1, 1, {0, 0, 0, 0}, {.act = 0, .residual = true, .rate = 0.4});
+    add({2, 6, 5, 12}, t, 20, 1, 1, {0, 0, 0, 0}, {.act = Act::none, .residual = true});
+    add({9, 5, 5, 8}, t, 7, 1, 1, {0, 0, 0, 0}, {.act = Act::none, .residual = true, .rate = 0.4});
     add({6, 6, 5, 8}, t, 8, 3, 1, {1, 1, 1, 1}, {.residual = true, .rate = 0.5});
     add({5, 4, 4, 8}, t, 24, 1, 1, {0, 0, 0, 0},
-        {.act = 0, .training = false, .residual = true, .rate = 0.3});
+        {.act = Act::none, .training = false, .residual = true, .rate = 0.3});
     add({1, 5, 3, 4}, t, 16, 3, 1, {1, 1, 1, 1}, {.residual = true, .rate = 0.2});
   }
   for (DType t : {DType::f32, DType::bf16}) {
@@ -41,10 +44,11 @@ std::vector<OpCase> cases() {
     add({2, 24, 24, 32}, t, 192, 1, 1, {0, 0, 0, 0}, {.large = true});
     add({2, 12, 12, 72}, t, 432, 1, 1, {0, 0, 0, 0}, {.large = true});
     add({2, 14, 14, 64}, t, 256, 1, 1, {0, 0, 0, 0}, {.large = true});
-    add({16, 4, 4, 480}, t, 80, 1, 1, {0, 0, 0, 0}, {.act = 0, .large = true});
+    add({16, 4, 4, 480}, t, 80, 1, 1, {0, 0, 0, 0}, {.act = Act::none, .large = true});
     add({64, 4, 4, 80}, t, 160, 1, 1, {0, 0, 0, 0}, {.pool = true, .large = true});  // head of G0
     add({2, 28, 28, 24}, t, 96, 3, 1, {1, 1, 1, 1}, {.large = true});                // Fused-MBConv
-    add({4, 28, 28, 96}, t, 24, 1, 1, {0, 0, 0, 0}, {.act = 0, .large = true, .residual = true, .rate = 0.1});
+    add({4, 28, 28, 96}, t, 24, 1, 1, {0, 0, 0, 0},
+        {.act = Act::none, .large = true, .residual = true, .rate = 0.1});
   }
   // Bands of rows, pooled.
   add({1, 56, 56, 8}, DType::f32, 32, 3, 1, {1, 1, 1, 1}, {.pool = true, .training = false, .large = true});
@@ -60,10 +64,10 @@ size_t workspace(Backend backend, Pass pass, const Attrs& attrs, std::span<const
         bn_workspace_bytes(backend, yc, pool_of(attrs), pass == Pass::forward && attrs.get("rate", 0) > 0));
     return steps + (pass == Pass::backward ? conv_bn_backward_bytes(attrs, g, bn_act_residual(in, 4)) : 0);
   }
-  const ConvPlan plan(g, pass);
+  const ConvChunking chunking(g, pass);
   if (pass == Pass::forward)
-    return plan.packed_bytes(onednn::ConvPass::forward) + bn_cpu_workspace(plan.chunks, g.k);
-  return plan.packed_bytes(onednn::ConvPass::backward_data) + plan.partials_bytes() +
+    return chunking.packed_bytes(onednn::ConvPass::forward) + bn_cpu_workspace(chunking.chunks, g.k);
+  return chunking.packed_bytes(onednn::ConvPass::backward_data) + chunking.partials_bytes() +
          bn_cpu_workspace(bn_chunks_of(yc, pool_of(attrs)).count, g.k);
 }
 

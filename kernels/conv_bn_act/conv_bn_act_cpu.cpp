@@ -29,7 +29,7 @@ template <Act A, class T>
 void forward(const OpCall& c) {
   ThreadPool& pool = *c.ctx.pool;
   const ConvChunks conv(conv_geometry(c.attrs, c.in[0], c.in[1]), Pass::forward, pool);
-  const ConvPlan& plan = conv.plan();
+  const ConvChunking& plan = conv.chunking();
   const int64_t channels = plan.g.k;
   char* cursor = static_cast<char*>(c.workspace.data);
   void* packed = after(cursor, plan.packed_bytes(onednn::ConvPass::forward));
@@ -66,7 +66,7 @@ template <Act A, class T>
 void backward(const OpCall& c) {
   ThreadPool& pool = *c.ctx.pool;
   const ConvChunks conv(conv_geometry(c.attrs, c.in[0], c.in[1]), Pass::backward, pool);
-  const ConvPlan& plan = conv.plan();
+  const ConvChunking& plan = conv.chunking();
   const int64_t channels = plan.g.k;
   const bool frozen = !BatchNormAttrs(c.attrs).training;
   const GradView &dx = c.din[0], &dw = c.din[1];

@@ -9,7 +9,7 @@
 #include "kernels/batch_norm/bn_workspace.h"
 #include "kernels/common/card_limits.h"
 #include "kernels/common/ceil_div.h"
-#include "kernels/conv2d/conv2d_plan.h"
+#include "kernels/conv2d/conv2d.h"
 #include "kernels/conv2d/conv2d_pointwise.h"
 #include "kernels/conv_bn_act/conv_bn_act.h"
 

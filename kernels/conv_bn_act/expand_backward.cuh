@@ -140,7 +140,7 @@ __global__ void __launch_bounds__(32 * kWarps, kWarps == 8 ? 2 : 1)
       const uint4* const a_row = dyc + (pixels16 + row) * pitch + beside;
       const uint4* const b_row = weights + row * in_pitch + min(first_column + beside, narrow - 1);
       for (int depth = 0; depth < p.k / 16; ++depth) {
-        HalfPair a[4], b[4];
+        Bf16Pair a[4], b[4];
         load_matrices<false>(a_row + 2 * depth, a);
         load_matrices<true>(b_row + 16 * depth * in_pitch, b);
         mma_bf16(out[0], a, {b[0], b[1]});
@@ -159,7 +159,7 @@ __global__ void __launch_bounds__(32 * kWarps, kWarps == 8 ? 2 : 1)
     if (partials) {
 #pragma unroll
       for (int step = 0; step < kExpandRows / 16; ++step) {
-        HalfPair a[2][4];
+        Bf16Pair a[2][4];
         // Also past the last run, whose sums do not count: a branch would cost more.
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
@@ -168,7 +168,7 @@ __global__ void __launch_bounds__(32 * kWarps, kWarps == 8 ? 2 : 1)
         }
 #pragma unroll
         for (int n = 0; n < NT; n += 2) {
-          HalfPair b[4];
+          Bf16Pair b[4];
           load_matrices<true>(x_tile + (16 * step + row) * in_pitch + n + (n + 1 < NT ? beside : 0), b);
 #pragma unroll
           for (int i = 0; i < 2; ++i) {

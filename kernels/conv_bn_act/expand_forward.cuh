@@ -129,7 +129,7 @@ inline void launch_expand_forward(const ExpandForward& p, const OpCall& c, float
   steps_switch<1, 2, 3, 4, 5, 8, 10, 12, 16>(p.steps, [&](auto steps) {
     if (BatchNormAttrs(c.attrs).training)
       GM_LAUNCH((conv_bn_expand_statistics_kernel<steps.value>), summing, threads, p.shared_bytes(),
-                c.ctx.stream, p, x, w, memory + int64_t{8} * p.k, finish);
+                c.ctx.stream, p, x, w, bn_gpu_partials(memory, p.k), finish);
     else
       GM_LAUNCH(bn_running_kernel, bn_vector_blocks(p.k), 128, 0, c.ctx.stream, finish, p.k, BnDraw());
     GM_LAUNCH((conv_bn_expand_kernel<steps.value>),

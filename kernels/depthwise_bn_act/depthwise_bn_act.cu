@@ -9,7 +9,7 @@ namespace gm::GM_BACKEND_NS {
 namespace {
 // Workspace: BN vectors [6][C] (room for 8), BN partials, then partial weight gradients.
 float* bn_partials(const OpCall& c, int64_t channels) {
-  return static_cast<float*>(c.workspace.data) + 8 * channels;
+  return bn_gpu_partials(static_cast<float*>(c.workspace.data), channels);
 }
 float* weight_partials(const OpCall& c, int64_t channels) {
   return static_cast<float*>(c.workspace.data) + bn_gpu_workspace(channels) / sizeof(float);

@@ -19,15 +19,15 @@ std::vector<OpCase> cases() {
     add({2, 5, 6, 7}, t, 3, 1, {1, 1, 1, 1}, {.pool = true});
     add({2, 7, 6, 20}, t, 3, 2, {0, 0, 1, 1});
     add({1, 9, 10, 16}, t, 5, 1, {2, 2, 2, 2}, {.pool = true, .training = false});
-    add({2, 10, 9, 24}, t, 5, 2, {1, 1, 2, 2}, {.act = 3});
-    add({2, 9, 8, 8}, t, 7, 1, {3, 3, 3, 3}, {.act = 0});
-    add({3, 9, 8, 9}, t, 7, 2, {2, 2, 3, 3}, {.act = 4, .pool = true});
+    add({2, 10, 9, 24}, t, 5, 2, {1, 1, 2, 2}, {.act = Act::relu6});
+    add({2, 9, 8, 8}, t, 7, 1, {3, 3, 3, 3}, {.act = Act::none});
+    add({3, 9, 8, 9}, t, 7, 2, {2, 2, 3, 3}, {.act = Act::sigmoid, .pool = true});
     add({3, 14, 14, 40}, t, 3, 1, {1, 1, 1, 1});
-    add({3, 6, 12, 40}, t, 3, 1, {1, 1, 1, 1}, {.act = 2});
+    add({3, 6, 12, 40}, t, 3, 1, {1, 1, 1, 1}, {.act = Act::relu});
     add({3, 6, 12, 40}, t, 3, 1, {1, 1, 1, 1}, {.training = false});
     add({3, 6, 12, 40}, t, 5, 1, {2, 2, 2, 2});
-    add({3, 7, 8, 33}, t, 5, 1, {2, 2, 2, 2}, {.act = 2, .pool = true});
-    add({2, 4, 4, 136}, t, 3, 2, {0, 0, 1, 1}, {.act = 2, .pool = true, .training = false});
+    add({3, 7, 8, 33}, t, 5, 1, {2, 2, 2, 2}, {.act = Act::relu, .pool = true});
+    add({2, 4, 4, 136}, t, 3, 2, {0, 0, 1, 1}, {.act = Act::relu, .pool = true, .training = false});
     add({4, 12, 13, 33}, t, 5, 1, {2, 2, 2, 2}, {.pool = true});
     add({16, 16, 16, 144}, t, 3, 1, {1, 1, 1, 1}, {.large = true});
   }
@@ -50,7 +50,7 @@ size_t workspace(Backend backend, Pass pass, const Attrs& attrs, std::span<const
 std::vector<CompositionStep> composition(const Attrs& attrs, std::span<const TensorSpec> in) {
   auto steps = bn_act_steps(attrs, in, "yc", 2);
   steps.insert(steps.begin(), {.op = "depthwise_conv2d",
-                               .attrs = Attrs(attrs).set("act", 0),
+                               .attrs = Attrs(attrs).set("act", double(Act::none)),
                                .in = {"in0", "in1", "no bias"},
                                .out = {"yc"}});
   return steps;

@@ -63,8 +63,8 @@ std::vector<OpCase> cases() {
     add({3, 7, 6, 20}, t, 3, 2, {0, 0, 1, 1}, 5);
     add({2, 9, 10, 16}, t, 5, 1, {2, 2, 2, 2}, 4, false);
     add({2, 10, 9, 24}, t, 5, 2, {1, 1, 2, 2}, 6, true, {.training = false});
-    add({2, 9, 8, 8}, t, 7, 1, {3, 3, 3, 3}, 1, true, {.act = 0});
-    add({17, 4, 4, 33}, t, 3, 1, {1, 1, 1, 1}, 9, true, {.act = 2});
+    add({2, 9, 8, 8}, t, 7, 1, {3, 3, 3, 3}, 1, true, {.act = Act::none});
+    add({17, 4, 4, 33}, t, 3, 1, {1, 1, 1, 1}, 9, true, {.act = Act::relu});
     add({2, 8, 8, 72}, t, 3, 1, {1, 1, 1, 1}, 8);
     add({2, 7, 12, 40}, t, 5, 1, {2, 2, 2, 2}, 8);
     add({35, 2, 2, 40}, t, 3, 1, {1, 1, 1, 1}, 4);
@@ -80,7 +80,7 @@ std::vector<CompositionStep> composition(const Attrs& attrs, std::span<const Ten
   auto steps = bn_act_steps(attrs, in.first(4), "yc", 2);
   steps.back().out = {"a"};
   steps.insert(steps.begin(), {.op = "depthwise_conv2d",
-                               .attrs = Attrs(attrs).set("act", 0),
+                               .attrs = Attrs(attrs).set("act", double(Act::none)),
                                .in = {"in0", "in1", "no bias"},
                                .out = {"yc"}});
   add_se_steps(steps, act_of(attrs), 4);

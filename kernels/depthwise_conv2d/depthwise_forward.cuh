@@ -234,8 +234,8 @@ BnVectors dw_launch_normalised(const OpCall& c, const DepthwiseShape& d, T* yc) 
   const BnFinish finish = bn_finish_of(c, 2, 1, v, d.output().pixels());
   const T *x = c.in[0].as<T>(), *w = c.in[1].as<T>();
   if (BatchNormAttrs(c.attrs).training) {
-    dw_launch_forward<T, DwEnd::statistics>(x, w, nullptr, yc, d, Act::none, memory + 8 * d.channels, finish,
-                                            c.ctx);
+    dw_launch_forward<T, DwEnd::statistics>(x, w, nullptr, yc, d, Act::none,
+                                            bn_gpu_partials(memory, d.channels), finish, c.ctx);
   } else {
     dw_launch_forward<T, DwEnd::any>(x, w, nullptr, yc, d, Act::none, nullptr, finish, c.ctx);
     GM_LAUNCH(bn_running_kernel, bn_vector_blocks(d.channels), 128, 0, c.ctx.stream, finish,

@@ -37,7 +37,7 @@ struct DepthwiseSlices {
       double best = 0;
       for (int width : {32, 24, 40}) {
         const int parts = ceil_div(vectors, width);
-        const double busy = double(vectors) / (parts * width) * (kDwThreads / width * width);
+        const double busy = double(vectors) / (parts * width) * (threads / width * width);
         if (busy > best) best = busy, columns = width;
       }
     }

@@ -9,7 +9,7 @@ namespace gm::GM_BACKEND_NS {
 /// What the incoming gradient goes through first. `any`: the activation that `in` names.
 enum class DwBefore { nothing, norm_silu, norm_any };
 
-/// dyc of two channels from (dy, yc): dyc = scale * dz - c - q * (yc - mean), with the mean folded into the
+/// dyc of N channels from (dy, yc): dyc = scale * dz - c - q * (yc - mean), with the mean folded into the
 /// other coefficients, as BnAffine does for bf16.
 template <class T, int N, DwBefore Before>
 struct DwNormGradient {

@@ -1,4 +1,4 @@
-// Depthwise convolution on the GPU: the kernels of every op with one inside.
+// Depthwise convolution on the GPU: how its kernels work, for every op with one inside, and what they share.
 //
 // Fast kernels (3x3 and 5x5, stride 1 and 2):
 //   forward: a thread owns 2 channels and a strip of 4, 6 or 7 output columns and marches down a band of

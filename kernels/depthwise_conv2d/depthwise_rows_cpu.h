@@ -172,8 +172,8 @@ inline void dw_gradient2_block(const float* dy, const float* w, const DepthwiseS
   }
 }
 
-template <class Any = void>
-void dw_gradient_row_any(const float* dy, const float* w, const DepthwiseShape& d, int64_t ih, float* row) {
+inline void dw_gradient_row_any(const float* dy, const float* w, const DepthwiseShape& d, int64_t ih,
+                                float* row) {
   for_strips<1>(d.channels, [&](auto, auto part, int64_t c0, int count) {
     constexpr bool Part = decltype(part)::value;
     for (int64_t iw = 0; iw < d.width; ++iw) {

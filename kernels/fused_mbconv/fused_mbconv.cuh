@@ -82,13 +82,13 @@ __device__ __forceinline__ void fused_load_project(const FusedMbconvTiles& t, co
 /// sum (32 x 8 kN) += upper and lower 16 rows of a factor (16 deep) times rows of weights in shared memory,
 /// kPitch units apart; weights: where the lane finds its row of four matrices.
 template <int kPitch, int kN>
-__device__ __forceinline__ void fused_products(const HalfPair (&upper)[4], const HalfPair (&lower)[4],
+__device__ __forceinline__ void fused_products(const Bf16Pair (&upper)[4], const Bf16Pair (&lower)[4],
                                                const uint4* weights, float (&sum)[2][kN][4]) {
 #pragma unroll
   for (int n = 0; n < kN; n += 2) {
-    HalfPair b[4];
+    Bf16Pair b[4];
     load_matrices<false>(weights + 8 * n * kPitch, b);
-    const HalfPair even[2] = {b[0], b[1]}, odd[2] = {b[2], b[3]};
+    const Bf16Pair even[2] = {b[0], b[1]}, odd[2] = {b[2], b[3]};
     mma_bf16(sum[0][n], upper, even);
     mma_bf16(sum[0][n + 1], upper, odd);
     mma_bf16(sum[1][n], lower, even);
@@ -172,7 +172,7 @@ __global__ __launch_bounds__(32 * kFusedWarps,
         slot = slot == kFusedStages - 1 ? 0 : slot + 1;
 #pragma unroll
         for (int k = 0; k < kSteps; ++k) {
-          HalfPair a[2][4];
+          Bf16Pair a[2][4];
 #pragma unroll
           for (int m = 0; m < 2; ++m) load_matrices<false>(place + rows[m] + 2 * k, a[m]);
           fused_products<kPitch>(a[0], a[1], weights + 2 * k, wide);
@@ -180,7 +180,7 @@ __global__ __launch_bounds__(32 * kFusedWarps,
       }
 
     // Columns 2t, 2t + 1 of the sums of two products are depth 2t, 2t + 1 and 2t + 8, 2t + 9 of a factor.
-    HalfPair activated[2][kWide / 2][4];
+    Bf16Pair activated[2][kWide / 2][4];
     act_choose(act, [&](auto chosen) {
       constexpr Act kAct = decltype(chosen)::value;
 #pragma unroll

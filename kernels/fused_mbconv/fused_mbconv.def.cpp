@@ -3,8 +3,8 @@
 #include <array>
 
 #include "kernels/common/op.h"
+#include "kernels/conv2d/conv2d.h"
 #include "kernels/conv2d/conv2d_attrs.h"
-#include "kernels/conv2d/conv2d_plan.h"
 #include "kernels/fused_mbconv/fused_mbconv_steps.h"
 
 namespace gm {

@@ -138,7 +138,7 @@ struct Product : CudaPlan {
         }));
     }
     algorithm = found[best == kNoCandidate ? 0 : best];
-    if (timed && best != kNoCandidate) libraries.choices.set(problem, algorithm_name(algorithm.data));
+    if (timed && best != kNoCandidate) libraries.choices.choose(problem, algorithm_name(algorithm.data));
     return true;
   }
 };

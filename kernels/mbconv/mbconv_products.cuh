@@ -91,12 +91,12 @@ struct MbProduct<bf16> {
     for (int j = 0; j < 3; ++j) rb[j] = b + min(c0 + 8 * j + group, columns - 1) * pitch + 4 * quad;
     for (int k = 0; k < depth; k += 16) {
       const uint2 u = Vec<bf16, 4>::load(upper + k).raw, l = Vec<bf16, 4>::load(lower + k).raw;
-      const HalfPair va[4] = {u.x, l.x, u.y, l.y};
+      const Bf16Pair va[4] = {u.x, l.x, u.y, l.y};
 #pragma unroll
       for (int j = 0; j < 3; ++j)
         if (c0 + 8 * j < columns) {
           const uint2 v = Vec<bf16, 4>::load(rb[j] + k).raw;
-          const HalfPair vb[2] = {v.x, v.y};
+          const Bf16Pair vb[2] = {v.x, v.y};
           mma_bf16(sum[j], va, vb);
         }
     }

@@ -81,15 +81,6 @@ void Canvas::lines(std::span<const std::pair<double, double>> points, double wid
     line(points[i - 1].first, points[i - 1].second, points[i].first, points[i].second, width, colour);
 }
 
-void Canvas::dashes(double x0, double y0, double x1, double y1, double on, double width, Colour colour) {
-  const double length = std::hypot(x1 - x0, y1 - y0);
-  for (double at = 0; at < length; at += 2 * on) {
-    const double from = at / length, to = std::min(1.0, (at + on) / length);
-    line(x0 + from * (x1 - x0), y0 + from * (y1 - y0), x0 + to * (x1 - x0), y0 + to * (y1 - y0), width,
-         colour);
-  }
-}
-
 /// Where font position (across, down), in font pixels, lies on the canvas.
 struct Canvas::Placing {
   int x, y;

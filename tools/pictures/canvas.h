@@ -25,8 +25,6 @@ class Canvas {
   /// are one point.
   void line(double x0, double y0, double x1, double y1, double width, Colour colour);
   void lines(std::span<const std::pair<double, double>> points, double width, Colour colour);
-  /// Horizontal or vertical, `on` px drawn and as many left out.
-  void dashes(double x0, double y0, double x1, double y1, double on, double width, Colour colour);
   /// (x, y) is the upper left corner of the first letter. Letters that the font lacks become a box. At scale
   /// 1 font pixels are pixels, above they are joined to smooth strokes.
   void text(int x, int y, double scale, Colour colour, const std::string& text);

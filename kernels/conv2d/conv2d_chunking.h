@@ -28,7 +28,7 @@ struct ConvChunk {
   int64_t x_begin = 0, x_pixels = 0;  // input pixels that belong to it: those of its images; 1x1: same as y
 };
 
-struct ConvPlan {
+struct ConvChunking {
   ConvGeometry g;
   std::array<ConvPath, 3> path{};  // by onednn::ConvPass
   bool by_pixels = false;          // 1x1: chunks are runs of pixels
@@ -38,10 +38,9 @@ struct ConvPlan {
   int64_t group = 1;  // chunks per group
   int64_t groups = 0;
 
-  ConvPlan() = default;
   /// pass: forward may cut images into bands of rows; backward never does.
   /// allow_library: false forces our own kernels (tests).
-  ConvPlan(const ConvGeometry& geometry, Pass pass, bool allow_library = true) : g(geometry) {
+  ConvChunking(const ConvGeometry& geometry, Pass pass, bool allow_library = true) : g(geometry) {
     const int64_t e = static_cast<int64_t>(dtype_bytes(g.dtype));
     by_pixels = g.pointwise();
     constexpr int64_t target = 384 << 10, least = 16;  // bytes of x and y in a chunk; chunks wanted
@@ -215,8 +214,5 @@ struct ConvPlan {
   }
   std::array<std::array<int64_t, 3>, 3> layout{};  // [pass][class]: chunk whose layout the class uses
 };
-
-/// Scratch bytes of one pass of conv2d.
-size_t conv_workspace(Backend backend, Pass pass, const ConvGeometry& g);
 
 }  // namespace gm
