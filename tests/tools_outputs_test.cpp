@@ -1,4 +1,5 @@
 // Outputs are whole or absent, and replace nothing that was an input.
+#include "data/csv.h"
 #include "data/image.h"
 #include "tests/cli_fixture.h"
 
@@ -128,13 +129,25 @@ TEST_F(Cli, OutputsThatWouldReplaceInputs) {
 TEST_F(Cli, AnInterruptedInferenceLeavesNothing) {
   std::vector<std::string> args{"--model", model, "--quiet", "--device", "cpu", "--out", dir / "p.csv"};
   args.insert(args.end(), 5000, data);
-  test::Process p("gm_infer", args, {});
+  for (const int signal : {SIGTERM, SIGHUP}) {
+    test::Process p("gm_infer", args, {});
+    while (p.running() && !partial_file()) ::usleep(1000);
+    p.send(signal);
+    EXPECT_EQ(p.wait(), 1);
+    EXPECT_NE(p.err().find("gm_infer: error: interrupted after "), std::string::npos) << p.err();
+    EXPECT_FALSE(fs::exists(dir / "p.csv"));
+    expect_nothing_written();
+  }
+}
+
+TEST_F(Cli, AnInferenceUnderNohupOutlivesItsTerminal) {
+  std::vector<std::string> args{"--model", model, "--quiet", "--device", "cpu", "--out", dir / "p.csv"};
+  args.insert(args.end(), 200, data);
+  test::Process p("gm_infer", args, {.no_hang_up = true});
   while (p.running() && !partial_file()) ::usleep(1000);
-  p.send(SIGTERM);
-  EXPECT_EQ(p.wait(), 1);
-  EXPECT_NE(p.err().find("gm_infer: error: interrupted after "), std::string::npos) << p.err();
-  EXPECT_FALSE(fs::exists(dir / "p.csv"));
-  expect_nothing_written();
+  p.send(SIGHUP);
+  EXPECT_EQ(p.wait(), 0) << p.err();
+  EXPECT_EQ(CsvTable(dir / "p.csv").rows(), 200 * 20);
 }
 
 TEST_F(Cli, AnInterruptedPackLeavesNothing) {
@@ -143,13 +156,15 @@ TEST_F(Cli, AnInterruptedPackLeavesNothing) {
   write_text(dir / "many.csv", csv);
   fs::create_directory(dir / "images");
   fs::copy_file(good, dir / "images/g0.png");
-  test::Process p("gm_data", {"pack", dir / "many.csv", "--out", dir / "many.h5", "--size", "300"}, {});
-  while (p.running() && !partial_file()) ::usleep(1000);
-  p.send(SIGINT);
-  EXPECT_EQ(p.wait(), 1);
-  EXPECT_NE(p.err().find("interrupted after "), std::string::npos) << p.err();
-  EXPECT_FALSE(fs::exists(dir / "many.h5"));
-  expect_nothing_written();
+  for (const int signal : {SIGINT, SIGHUP}) {
+    test::Process p("gm_data", {"pack", dir / "many.csv", "--out", dir / "many.h5", "--size", "300"}, {});
+    while (p.running() && !partial_file()) ::usleep(1000);
+    p.send(signal);
+    EXPECT_EQ(p.wait(), 1);
+    EXPECT_NE(p.err().find("interrupted after "), std::string::npos) << p.err();
+    EXPECT_FALSE(fs::exists(dir / "many.h5"));
+    expect_nothing_written();
+  }
 }
 
 // Predictions of an earlier call survive one that fails.

@@ -33,6 +33,7 @@ class Process {
  public:
   struct Options {
     long file_limit = -1;      // bytes: longer files fail with "File too large", like a full disk
+    bool no_hang_up = false;   // SIGHUP is ignored, as nohup has it
     std::string out = "";      // standard output; default: kept
     bool no_err = false;       // standard error is closed
     std::string scratch = "";  // TMPDIR; default: that of the tests
@@ -54,8 +55,9 @@ class Process {
     if (options.file_limit >= 0) {
       const rlimit limit{static_cast<rlim_t>(options.file_limit), static_cast<rlim_t>(options.file_limit)};
       ::setrlimit(RLIMIT_FSIZE, &limit);
-      ::signal(SIGXFSZ, SIG_IGN);
     }
+    ::signal(SIGXFSZ, SIG_DFL);
+    ::signal(SIGHUP, options.no_hang_up ? SIG_IGN : SIG_DFL);
     if (!options.scratch.empty()) ::setenv("TMPDIR", options.scratch.c_str(), 1);
     ::execv(argv[0], argv.data());
     ::_exit(127);

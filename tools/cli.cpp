@@ -51,6 +51,7 @@ int run_tool(CLI::App& app, int argc, char** argv, const std::function<void()>& 
     std::fprintf(stderr, "%s: error: %s\n", name.c_str(), what.c_str());
     return code;
   };
+  std::signal(SIGXFSZ, SIG_IGN);  // beyond ulimit -f a write fails, as on a full disk
   try {
     keep_standard_streams();
     app.parse(argc, argv);
@@ -139,6 +140,9 @@ void on_signal(int) { g_stop = true; }
 const std::atomic<bool>& stop_on_signals() {
   std::signal(SIGINT, on_signal);
   std::signal(SIGTERM, on_signal);
+  struct sigaction hang_up {};  // nohup has it ignored, and so it stays
+  if (sigaction(SIGHUP, nullptr, &hang_up) == 0 && hang_up.sa_handler != SIG_IGN)
+    std::signal(SIGHUP, on_signal);
   return g_stop;
 }
 

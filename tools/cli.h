@@ -49,7 +49,7 @@ void make_folder(const std::string& path, const std::string& what = "folder");
 /// Fails where writing `out` would replace one of the inputs, files that may go by other names.
 void keep_inputs(const std::string& out, const std::vector<std::string>& inputs);
 
-/// Set by SIGINT and SIGTERM from the first call on.
+/// Set by SIGINT, SIGTERM and, unless it is ignored (nohup), SIGHUP from the first call on.
 const std::atomic<bool>& stop_on_signals();
 
 /// One line that redraws itself on a terminal; silent when standard error is not a terminal.
