@@ -140,6 +140,21 @@ TEST_F(Cli, AnInterruptedInferenceLeavesNothing) {
   }
 }
 
+TEST_F(Cli, AnInferenceOfUnreadableImagesCanBeInterrupted) {
+  std::string csv = "file_loc\n";
+  for (int i = 0; i < 300000; ++i) csv += "absent.png\n";
+  write_text(dir / "absent.csv", csv);
+  test::Process p(
+      "gm_infer",
+      {dir / "absent.csv", "--model", model, "--quiet", "--device", "cpu", "--out", dir / "p.csv"}, {});
+  while (p.running() && !partial_file()) ::usleep(1000);
+  p.send(SIGTERM);
+  EXPECT_EQ(p.wait(), 1);
+  const std::string last = p.err().substr(p.err().rfind("gm_infer"));
+  EXPECT_EQ(last.rfind("gm_infer: error: interrupted after ", 0), 0u) << last;
+  expect_nothing_written();
+}
+
 TEST_F(Cli, AnInferenceUnderNohupOutlivesItsTerminal) {
   std::vector<std::string> args{"--model", model, "--quiet", "--device", "cpu", "--out", dir / "p.csv"};
   args.insert(args.end(), 200, data);

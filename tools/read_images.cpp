@@ -28,6 +28,7 @@ void ImageReader::run(const std::shared_ptr<const Dataset>& data, const std::vec
     progress.clear();
     fmt::print(stderr, "{}: skipped: {}\n", options_.tool, message);
     ++bad_;
+    check_stop();  // next() gives no batch of which no image is left
   };
   Loader loader(data, rows, config);
   loader.start_epoch(0, 0);
@@ -35,12 +36,16 @@ void ImageReader::run(const std::shared_ptr<const Dataset>& data, const std::vec
   while (loader.next(batch)) {
     sink(batch);
     done_ += batch.count;
-    if (options_.stop && options_.stop->load())
-      fail(fmt::format("interrupted after {} of {} images; {}", done_ + bad_, options_.total, options_.lost));
+    check_stop();
     progress.update(
         static_cast<double>(done_ + bad_) / static_cast<double>(options_.total), options_.doing,
         fmt::format("{}/{}  {:.0f} img/s", done_, options_.total, static_cast<double>(done_) / seconds()));
   }
+}
+
+void ImageReader::check_stop() const {
+  if (options_.stop && options_.stop->load())
+    fail(fmt::format("interrupted after {} of {} images; {}", done_ + bad_, options_.total, options_.lost));
 }
 
 void ImageReader::expect_some() const {

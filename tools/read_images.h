@@ -42,6 +42,7 @@ class ImageReader {
   std::string summary() const;
 
  private:
+  void check_stop() const;
   double seconds() const;
 
   TransformConfig transform_;
