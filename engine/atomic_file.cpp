@@ -32,6 +32,23 @@ std::string temporary_name(const std::string& path) {
   return (p.parent_path() / ("." + p.stem().string() + ".tmp" + suffix + p.extension().string())).string();
 }
 
+std::string written_file(const std::string& path) {
+  namespace fs = std::filesystem;
+  std::error_code none;
+  const fs::file_status status = fs::status(path, none);
+  if (fs::is_directory(status)) fail(path + ": cannot write: is a folder");
+  if (fs::exists(status) && !fs::is_regular_file(status)) fail(path + ": cannot write: is no regular file");
+  fs::path file = path;
+  constexpr int kMostLinks = 40;  // as Linux follows
+  for (int links = 0; fs::is_symlink(fs::symlink_status(file, none)); ++links) {
+    if (links == kMostLinks) fail(path + ": cannot write: " + std::strerror(ELOOP));
+    const fs::path to = fs::read_symlink(file, none);
+    if (none) break;
+    file = file.parent_path() / to;
+  }
+  return file.string();
+}
+
 namespace {
 
 // Puts a rename on disk. Folders that cannot be opened or synced (some network file systems) are left alone.
@@ -70,6 +87,8 @@ void commit_file(const std::string& temporary, const std::string& path) {
   rename_written(temporary, path);
 }
 
+PendingFile::PendingFile(const std::string& path) : path_(written_file(path)), name_(temporary_name(path_)) {}
+
 PendingFile::~PendingFile() {
   if (pending_) ::unlink(name_.c_str());
 }
@@ -80,10 +99,11 @@ void PendingFile::commit() {
 }
 
 void write_file_atomic(const std::string& path, const std::function<void(const FileSink&)>& content) {
+  const std::string file = written_file(path);
   std::string name;
   int fd;
   do {
-    name = temporary_name(path);
+    name = temporary_name(file);
     fd = ::open(name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
   } while (fd < 0 && errno == EEXIST);
   if (fd < 0) fail(path + ": cannot write: " + std::strerror(errno));
@@ -104,7 +124,7 @@ void write_file_atomic(const std::string& path, const std::function<void(const F
     throw;
   }
   sync_and_close(fd, name, path);
-  rename_written(name, path);
+  rename_written(name, file);
 }
 
 void write_file_atomic(const std::string& path, const void* bytes, size_t size) {

@@ -13,6 +13,10 @@ std::string read_file(const std::string& path);
 /// A random name in the folder of `path`, so that no other process uses it; ends with the same extension.
 std::string temporary_name(const std::string& path);
 
+/// The file that writing `path` replaces: where it is a symbolic link, what that leads to. Throws gm::Error
+/// when that is a folder, a pipe or a device.
+std::string written_file(const std::string& path);
+
 /// Syncs `temporary` to disk, renames it to `path` and syncs the folder. On failure removes it and throws
 /// gm::Error.
 void commit_file(const std::string& temporary, const std::string& path);
@@ -20,7 +24,8 @@ void commit_file(const std::string& temporary, const std::string& path);
 /// A file in the making: removed by the destructor unless it got its final name.
 class PendingFile {
  public:
-  explicit PendingFile(const std::string& path) : path_(path), name_(temporary_name(path)) {}
+  /// Throws what written_file throws: before the work whose result would have no place.
+  explicit PendingFile(const std::string& path);
   ~PendingFile();
   PendingFile(const PendingFile&) = delete;
   PendingFile& operator=(const PendingFile&) = delete;
@@ -35,7 +40,8 @@ class PendingFile {
 };
 
 /// Writes `size` bytes as the whole content of `path`. Throws gm::Error naming the file and the reason
-/// (no such folder, no permission, disk full); then neither a partial nor a temporary file is left.
+/// (no such folder, no permission, disk full, what written_file refuses); then neither a partial nor a
+/// temporary file is left.
 void write_file_atomic(const std::string& path, const void* bytes, size_t size);
 void write_file_atomic(const std::string& path, const std::string& text);
 /// The same in pieces: `content` calls its argument with each, in order. What it throws passes through.

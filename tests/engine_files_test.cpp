@@ -1,7 +1,10 @@
 // Weight files: exact round trips, one clear line for what is wrong with a file. Schedules as pure functions.
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
+#include <cerrno>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <map>
 #include <set>
@@ -131,6 +134,47 @@ TEST(EngineFiles, MetadataIsChecked) {
     EXPECT_NE(error_of([&] { m.number(key); }).find("not a number"), std::string::npos) << key;
   EXPECT_NE(error_of([&] { m.numbers("list", 3); }).find("has 2 numbers, not 3"), std::string::npos);
   EXPECT_NE(error_of([&] { m.numbers("text", 1); }).find("has '4x', not a number"), std::string::npos);
+}
+
+TEST(EngineFiles, LinksAreFollowedAndWhatIsNoFileIsRefused) {
+  test::TempDir dir;
+  namespace fs = std::filesystem;
+  fs::create_directories(dir / "far");
+  test::write_text(dir / "far/x.json", "old");
+  fs::create_symlink("far/x.json", dir / "link.json");
+  fs::create_symlink(dir / "link.json", dir / "far/second.json");
+  fs::create_symlink("far/new.json", dir / "dangling.json");
+  fs::create_symlink("loop.json", dir / "loop.json");
+  fs::create_symlink("far", dir / "folder.json");
+  ASSERT_EQ(::mkfifo((dir / "pipe.json").c_str(), 0600), 0);
+  const size_t entries = dir.entries();
+
+  write_file_atomic(dir / "link.json", "new");
+  EXPECT_EQ(test::read_text(dir / "far/x.json"), "new");
+  {
+    PendingFile file(dir / "far/second.json");
+    EXPECT_EQ(fs::path(file.name()).parent_path(), dir / "far");
+    test::write_text(file.name(), "newer");
+    EXPECT_EQ(test::read_text(dir / "far/x.json"), "new");
+    file.commit();
+  }
+  EXPECT_EQ(test::read_text(dir / "far/x.json"), "newer");
+  EXPECT_EQ(dir.entries(), entries);
+  write_file_atomic(dir / "dangling.json", "first");
+  EXPECT_EQ(test::read_text(dir / "far/new.json"), "first");
+  for (const char* name : {"link.json", "far/second.json", "dangling.json"})
+    EXPECT_TRUE(fs::is_symlink(dir / name)) << name;
+
+  const std::pair<std::string, std::string> refused[] = {{dir / "far", "is a folder"},
+                                                         {dir / "folder.json", "is a folder"},
+                                                         {dir / "pipe.json", "is no regular file"},
+                                                         {"/dev/null", "is no regular file"},
+                                                         {dir / "loop.json", std::strerror(ELOOP)}};
+  for (const auto& [path, reason] : refused) {
+    EXPECT_EQ(error_of([&] { PendingFile file(path); }), path + ": cannot write: " + reason);
+    EXPECT_EQ(error_of([&] { write_file_atomic(path, "x"); }), path + ": cannot write: " + reason);
+  }
+  EXPECT_EQ(dir.entries(), entries + 1);
 }
 
 // A killed process leaves its temporary files; the next one in such a container has the same number.

@@ -49,6 +49,19 @@ TEST_F(Cli, UnwritablePlaces) {
   expect_nothing_written();
 }
 
+// An unreadable image would be reported before it.
+TEST_F(Cli, OutputsThatAreNoFilesAreRefusedBeforeTheFirstImage) {
+  write_text(dir / "set/images/bad.png", "no picture");
+  for (const char* end : {".csv", ".h5", ".fits"}) {
+    const std::string name = dir / ("folder" + std::string(end));
+    fs::create_directory(name);
+    const test::Ran r = infer({dir / "set/images", "--out", name});
+    if (r.err.find("without CFITSIO") == std::string::npos) expect_failure(r, 1, {name, "is a folder"});
+  }
+  expect_failure(run("gm_data", {"pack", data, "--quiet", "--out", dir / "folder.h5"}), 1, {"is a folder"});
+  expect_nothing_written();
+}
+
 TEST_F(Cli, FullDisk) {
   const test::Process::Options full{.file_limit = 512}, roomy{.file_limit = 4096};
   expect_failure(infer({data, "--out", dir / "p.csv"}, full), 1, {dir / "p.csv", "File too large"});
