@@ -33,6 +33,8 @@ class Dataset {
   virtual std::string file(int64_t /*i*/) const { return ""; }
   /// Where the set comes from, for messages.
   virtual const std::string& path() const = 0;
+  /// Where row `i` comes from: of several sets that are joined, the path of its own.
+  virtual const std::string& path_of(int64_t /*i*/) const { return path(); }
 };
 
 /// The columns ra and dec of a set, in degrees; either may be empty. A value off the sky, such as NaN or

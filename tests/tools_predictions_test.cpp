@@ -239,12 +239,49 @@ TEST_F(Predictions, DropoutSamplesFollowTheSeedAlone) {
   expect_failure(infer(dir / "x.csv", {"--mc-dropout", "1"}), 2, {"--mc-dropout"});
 }
 
+// However they are cut into inputs, images share batches and are written in the order of the command.
+TEST_F(Predictions, AreTheSameOfAFolderAndOfItsFiles) {
+  test::write_text(dir / "set/images/bad.png", "no picture");
+  const std::string one = dir / "one.csv", many = dir / "many.csv";
+  std::vector<std::string> files;
+  for (const auto& entry : fs::directory_iterator(dir / "set/images")) files.push_back(entry.path().string());
+  std::sort(files.begin(), files.end());
+  auto infer_all = [&](std::vector<std::string> args, const std::string& out) {
+    args.insert(args.end(), {"--model", model, "--batch", "4", "--device", "cpu", "--quiet", "--out", out});
+    return run("gm_infer", args);
+  };
+  const Ran folder = infer_all({dir / "set/images", "--logits"}, one);
+  files.push_back("--logits");
+  const Ran single = infer_all(files, many);
+  expect_success(folder);
+  expect_success(single);
+  EXPECT_EQ(folder.err, "gm_infer: skipped: " + (dir / "set/images/bad.png: not a JPEG or PNG image\n"));
+  EXPECT_EQ(single.err, folder.err);
+  EXPECT_EQ(test::read_text(many), test::read_text(one));
+
+  // An image, a packed file and a catalog: only the image has no position.
+  expect_success(run("gm_data", {"pack", dir / "set", "--quiet", "--out", dir / "set.h5"}));
+  expect_success(infer_all({files[0], dir / "set.h5", dir / "set"}, many));
+  const CsvTable table(many);
+  ASSERT_EQ(table.rows(), 21);
+  EXPECT_EQ(table.cell(0, 0), fs::path(files[0]).stem().string());
+  EXPECT_EQ(table.cell(0, table.column("ra")), "");
+  for (int64_t r : {1, 11}) {
+    EXPECT_EQ(table.cell(r + 3, 0), "a-rather-long-identifier");
+    EXPECT_EQ(table.cell(r + 2, table.column("ra")), "12.125");
+    EXPECT_EQ(table.cell(r + 2, 2), table.cell(3, 2));
+  }
+}
+
 TEST_F(Predictions, ScoresThatAreNotFiniteAreAnError) {
   TensorFile file = read_safetensors(model);
   file.tensors["predictions/bias"] = StoredTensor::of({5}, {0, 0, std::nanf(""), 0, 0});
   write_safetensors(model, file);
   expect_failure(infer(dir / "x.csv"), 1, {dir / "set", "g0", "not finite"});
   EXPECT_FALSE(fs::exists(dir / "x.csv"));
+  const Ran second = run("gm_infer", {"--model", model, dir / "set/images/g1.png", dir / "set", "--device",
+                                      "cpu", "--out", dir / "x.csv", "--quiet"});
+  expect_failure(second, 1, {dir / "set/images/g1.png: g1", "not finite"});
 }
 
 }  // namespace

@@ -90,14 +90,13 @@ AugmentSample symmetric_view(const AugmentSample& sample, int side, int view) {
   return out;
 }
 
-PredictionColumns columns_for(const std::vector<std::shared_ptr<Dataset>>& sets, const Passes& passes) {
+PredictionColumns columns_for(const Dataset& data, const Passes& passes) {
   PredictionColumns columns{.uncertainty = passes.dropout > 0, .id_bytes = 1};
   double ra = 0, dec = 0;
-  for (const auto& set : sets)
-    for (int64_t i = 0; i < set->size(); ++i) {
-      columns.id_bytes = std::max(columns.id_bytes, set->id(i).size());
-      columns.sky = columns.sky || set->sky(i, ra, dec);
-    }
+  for (int64_t i = 0; i < data.size(); ++i) {
+    columns.id_bytes = std::max(columns.id_bytes, data.id(i).size());
+    columns.sky = columns.sky || data.sky(i, ra, dec);
+  }
   return columns;
 }
 
@@ -147,7 +146,7 @@ void Classifier::run(const std::shared_ptr<const Dataset>& data, const std::vect
       finish_passes(count, out[i]);
       out[i].id = data->id(of[i]);
       if (!std::isfinite(out[i].probabilities[0]))
-        fail(data->path() + ": " + out[i].id + ": the network's scores are not finite");
+        fail(data->path_of(of[i]) + ": " + out[i].id + ": the network's scores are not finite");
       data->sky(of[i], out[i].ra, out[i].dec);
     }
     sink(of, out);

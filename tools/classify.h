@@ -32,9 +32,9 @@ std::vector<float> symmetric_view(const std::vector<float>& pixels, int side, in
 /// The sample whose output of `side` px is that view of the given one's.
 AugmentSample symmetric_view(const AugmentSample& sample, int side, int view);
 
-/// Columns that the data and the passes ask for: positions where a row of any set has one, uncertainty with
-/// dropout, room for the longest id.
-PredictionColumns columns_for(const std::vector<std::shared_ptr<Dataset>>& sets, const Passes& passes);
+/// Columns that the data and the passes ask for: positions where any row has one, uncertainty with dropout,
+/// room for the longest id.
+PredictionColumns columns_for(const Dataset& data, const Passes& passes);
 
 class Classifier {
  public:

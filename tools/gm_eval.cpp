@@ -225,7 +225,7 @@ void evaluate(const Arguments& args) {
   e.unlabelled = selection.unlabelled;
   auto predictor = make_predictor(args, model, *device, static_cast<int64_t>(selection.rows.size()));
   const std::string warning = overlap_warning(e);
-  PredictionColumns columns = columns_for({data}, args.passes);
+  PredictionColumns columns = columns_for(*data, args.passes);
   columns.labels = true;
   const std::atomic<bool>& stop = stop_on_signals();  // before the first file
   Results results(args.out, args.data, e.classes, columns);

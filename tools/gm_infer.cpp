@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "data/checked_jpegs.h"
+#include "data/joined_dataset.h"
 #include "tools/classify.h"
 #include "tools/run_folder.h"
 
@@ -54,20 +55,21 @@ std::string choices_line(const Arguments& args, const Device& device, const Jpeg
   return text + "; JPEG files: processor" + (no_jpegs.empty() ? "" : " - " + no_jpegs);
 }
 
-/// What is to be classified. Every input is opened before the first image is classified: a misspelt path
-/// costs nothing.
-struct Inputs {
-  Inputs(const std::vector<std::string>& paths, const std::shared_ptr<JpegDecoder>& jpegs) {
-    for (const auto& path : paths) {
-      sets.push_back(open_dataset(path, {.labels = false, .jpegs = jpegs}));
-      const int64_t size = sets.back()->size();
-      total += size;
-      if (size > 0 && !sets.back()->file(0).empty()) files += size;
-    }
-  }
-  std::vector<std::shared_ptr<Dataset>> sets;
-  int64_t total = 0, files = 0;  // images; those that have a file of their own
-};
+/// All inputs as one set, so that batches reach over them. Every one is opened before the first image is
+/// classified: a misspelt path costs nothing.
+std::shared_ptr<const Dataset> open_inputs(const std::vector<std::string>& paths,
+                                           const std::shared_ptr<JpegDecoder>& jpegs = nullptr) {
+  std::vector<std::shared_ptr<const Dataset>> sets;
+  for (const auto& path : paths) sets.push_back(open_dataset(path, {.labels = false, .jpegs = jpegs}));
+  return std::make_shared<JoinedDataset>(std::move(sets));
+}
+
+/// Images that have a file of their own.
+int64_t count_files(const Dataset& data) {
+  int64_t files = 0;
+  for (int64_t row = 0; row < data.size(); ++row) files += !data.file(row).empty();
+  return files;
+}
 
 /// The card's decoder for `files` pictures; null, and `reason` may say why, where the processor is to decode.
 std::shared_ptr<JpegDecoder> open_jpegs(const Arguments& args, Device& device, int64_t files,
@@ -93,16 +95,16 @@ void infer(const Arguments& args) {
   keep_inputs(args.out, run_files(args.model));
   const ModelFile model = read_model(args.model);
   auto device = open_device(args.device, {.threads = args.threads, .tf32 = args.precision == "tf32"});
-  Inputs inputs(args.inputs, nullptr);
+  auto data = open_inputs(args.inputs);
   std::string no_jpegs;
-  const std::shared_ptr<JpegDecoder> jpegs = open_jpegs(args, *device, inputs.files, no_jpegs);
-  if (jpegs) inputs = Inputs(args.inputs, jpegs);
-  Predictor predictor(*device, model, rows_of(*device, args.passes, args.batch, inputs.total),
+  const std::shared_ptr<JpegDecoder> jpegs = open_jpegs(args, *device, count_files(*data), no_jpegs);
+  if (jpegs) data = open_inputs(args.inputs, jpegs);
+  Predictor predictor(*device, model, rows_of(*device, args.passes, args.batch, data->size()),
                       {.bf16 = args.precision == "bf16",
                        .sampling = args.passes.dropout > 0,
                        .seed = static_cast<uint64_t>(args.seed),
                        .images = on_device(*device, args.passes)});
-  PredictionColumns columns = columns_for(inputs.sets, args.passes);
+  PredictionColumns columns = columns_for(*data, args.passes);
   columns.logits = args.logits;
   const std::atomic<bool>& stop = stop_on_signals();  // before the first file
   auto writer = open_predictions(args.out, class_names(model.architecture), columns);
@@ -112,16 +114,14 @@ void infer(const Arguments& args) {
                         {.tool = "gm_infer",
                          .doing = "classifying",
                          .done = "classified",
-                         .total = inputs.total,
+                         .total = data->size(),
                          .strict = args.strict,
                          .quiet = args.quiet,
                          .stop = &stop},
                         args.passes);
-  for (const auto& set : inputs.sets) {
-    std::vector<int64_t> rows(set->size());
-    std::iota(rows.begin(), rows.end(), 0);
-    classifier.run(set, rows, [&](const auto&, auto& predictions) { writer->write(predictions); });
-  }
+  std::vector<int64_t> rows(static_cast<size_t>(data->size()));
+  std::iota(rows.begin(), rows.end(), 0);
+  classifier.run(data, rows, [&](const auto&, auto& predictions) { writer->write(predictions); });
   classifier.reader().expect_some();
   writer->finish();
   if (!args.quiet)

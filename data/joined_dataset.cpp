@@ -1,0 +1,60 @@
+#include "data/joined_dataset.h"
+
+#include <algorithm>
+
+#include "kernels/common/error.h"
+
+namespace gm {
+
+JoinedDataset::JoinedDataset(std::vector<std::shared_ptr<const Dataset>> sets)
+    : sets_(std::move(sets)), first_{0} {
+  if (sets_.empty()) fail("data: no sets to join");
+  for (const auto& set : sets_) first_.push_back(first_.back() + set->size());
+  path_ = sets_[0]->path();
+  if (sets_.size() > 1) path_ += " and " + std::to_string(sets_.size() - 1) + " more";
+}
+
+std::pair<size_t, int64_t> JoinedDataset::place(int64_t i) const {
+  const auto next = std::upper_bound(first_.begin(), first_.end(), i);
+  return {static_cast<size_t>(next - first_.begin()) - 1, i - *(next - 1)};
+}
+
+std::string JoinedDataset::id(int64_t i) const {
+  const auto [set, row] = place(i);
+  return sets_[set]->id(row);
+}
+
+bool JoinedDataset::sky(int64_t i, double& ra, double& dec) const {
+  const auto [set, row] = place(i);
+  return sets_[set]->sky(row, ra, dec);
+}
+
+Image JoinedDataset::read(int64_t i) const {
+  const auto [set, row] = place(i);
+  return sets_[set]->read(row);
+}
+
+size_t JoinedDataset::image_bytes() const {
+  const size_t bytes = sets_[0]->image_bytes();
+  const bool same =
+      std::all_of(sets_.begin(), sets_.end(), [&](const auto& set) { return set->image_bytes() == bytes; });
+  return same ? bytes : 0;
+}
+
+size_t JoinedDataset::buffer_bytes() const {
+  size_t sum = 0;
+  for (const auto& set : sets_) sum += set->buffer_bytes();
+  return sum;
+}
+
+std::string JoinedDataset::file(int64_t i) const {
+  const auto [set, row] = place(i);
+  return sets_[set]->file(row);
+}
+
+const std::string& JoinedDataset::path_of(int64_t i) const {
+  const auto [set, row] = place(i);
+  return sets_[set]->path_of(row);
+}
+
+}  // namespace gm
