@@ -29,6 +29,8 @@ class Dataset {
   virtual size_t image_bytes() const { return 0; }
   /// Most memory the set comes to keep for faster reading; images handed out are not in it.
   virtual size_t buffer_bytes() const { return 0; }
+  /// Closes files and gives up what is kept for faster reading; the next read() begins anew.
+  virtual void release() const {}
   /// The file that holds row `i` and no other; "" where one file holds many.
   virtual std::string file(int64_t /*i*/) const { return ""; }
   /// Where the set comes from, for messages.

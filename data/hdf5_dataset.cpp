@@ -21,7 +21,7 @@ std::string scratch_folder() {
   return folder && *folder ? folder : "/var/tmp";
 }
 
-int open_scratch() {
+int make_scratch() {
   std::string name = scratch_folder() + "/galaxy-pixels-XXXXXX";
   int fd = ::mkstemp(name.data());
   if (fd < 0)
@@ -60,12 +60,19 @@ void check_filters(const std::string& path, hid_t layout) {
 
 }  // namespace
 
+/// The scratch file, by its descriptor.
+struct Hdf5Dataset::Scratch {
+  Scratch() : fd(make_scratch()) {}
+  ~Scratch() { ::close(fd); }
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+  const int fd;
+};
+
 Hdf5Dataset::Hdf5Dataset(const std::string& path, const OpenOptions& options) : path_(path) {
   if (::access(path.c_str(), R_OK) != 0) fail(path + ": cannot open: " + std::strerror(errno));
   h5::Lock lock;
-  file_ = h5::open_file(path);
-  images_ = h5::open_dataset(file_, "images");
-  if (!images_.ok()) fail(path + ": no dataset \"images\"");
+  open();
   shape_ = h5::shape_of(images_);
   if (shape_.size() != 4 || shape_[3] != 3)
     fail(path + ": images has shape " + h5::shape_text(shape_) + ", expected (N, H, W, 3)");
@@ -92,11 +99,36 @@ Hdf5Dataset::Hdf5Dataset(const std::string& path, const OpenOptions& options) : 
   read_ids();
 }
 
-Hdf5Dataset::~Hdf5Dataset() {
+Hdf5Dataset::~Hdf5Dataset() { Hdf5Dataset::release(); }
+
+void Hdf5Dataset::open() const {
+  file_ = h5::open_file(path_);
+  images_ = h5::open_dataset(file_, "images");
+  if (!images_.ok()) fail(path_ + ": no dataset \"images\"");
+}
+
+void Hdf5Dataset::reopen() const {
+  try {
+    open();
+    if (h5::shape_of(images_) == shape_) return;
+  } catch (const Error& e) {
+    throw MachineError(e.what());
+  }
+  images_.reset();
+  file_.reset();
+  throw MachineError(path_ + ": has been replaced since it was opened");
+}
+
+void Hdf5Dataset::release() const {
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    recent_.clear();
+    unpacked_.clear();
+    scratch_.reset();
+  }
   h5::Lock lock;
   images_.reset();
   file_.reset();
-  if (scratch_ >= 0) ::close(scratch_);
 }
 
 /// Of integers, or of floats that are whole numbers.
@@ -197,6 +229,7 @@ std::vector<double> Hdf5Dataset::read_column(const char* name) const {
 
 void Hdf5Dataset::read_pixels(int64_t row, int64_t rows, int64_t y, int64_t lines, uint8_t* out) const {
   h5::Lock lock;
+  if (!images_.ok()) reopen();
   hsize_t start[4] = {hsize_t(row), hsize_t(y), 0, 0};
   hsize_t count[4] = {hsize_t(rows), hsize_t(lines), shape_[2], 3};
   h5::Handle from = h5::space_of(images_);
@@ -232,8 +265,8 @@ size_t Hdf5Dataset::buffer_bytes() const {
 }
 
 void Hdf5Dataset::unpack_block(int64_t index) const {
-  if (scratch_ < 0) {
-    scratch_ = open_scratch();
+  if (!scratch_) {
+    scratch_ = std::make_shared<const Scratch>();
     unpacked_.assign(ceil_div(size(), block_rows_), 0);
   }
   int64_t first = index * block_rows_, rows = std::min(block_rows_, size() - first);
@@ -245,7 +278,7 @@ void Hdf5Dataset::unpack_block(int64_t index) const {
     for (int64_t r = 0; r < rows; ++r) {
       const int64_t bytes = lines * line;
       if (const int reason =
-              write_all(scratch_, strip.data() + r * bytes, bytes, ((first + r) * height + y) * line))
+              write_all(scratch_->fd, strip.data() + r * bytes, bytes, ((first + r) * height + y) * line))
         throw MachineError(path_ + ": no room to unpack " + std::to_string(size() * height * line >> 20) +
                            " MiB in " + scratch_folder() + ": " + std::strerror(reason) +
                            " (set TMPDIR, or repack the file with gm_data pack where there is room)");
@@ -267,11 +300,13 @@ Image Hdf5Dataset::read(int64_t i) const {
     }
     std::memcpy(image.rgb.data(), pixels->data() + (i % block_rows_) * bytes, bytes);
   } else {
+    std::shared_ptr<const Scratch> scratch;
     {
       std::lock_guard<std::mutex> lock(mutex_);
-      if (scratch_ < 0 || !unpacked_[i / block_rows_]) unpack_block(i / block_rows_);
+      if (!scratch_ || !unpacked_[i / block_rows_]) unpack_block(i / block_rows_);
+      scratch = scratch_;
     }
-    if (::pread(scratch_, image.rgb.data(), bytes, static_cast<off_t>(i * bytes)) !=
+    if (::pread(scratch->fd, image.rgb.data(), bytes, static_cast<off_t>(i * bytes)) !=
         static_cast<ssize_t>(bytes))
       throw MachineError(path_ + ": cannot read image " + std::to_string(i) +
                          " back from its scratch file: " + std::strerror(errno));

@@ -19,7 +19,8 @@ namespace gm {
 /// few decompressed chunks in memory (at most kCacheBytes, or one chunk that is larger). Files whose chunks
 /// span more images, as h5py makes them by default (the public Galaxy10_DECals.h5 needs hundreds of MB
 /// decompressed for one image), are unpacked piece by piece, on first touch, to an unnamed scratch file in
-/// $TMPDIR or /var/tmp, which is as large as the pixels; random access then costs one read.
+/// $TMPDIR or /var/tmp, which is as large as the pixels; random access then costs one read. release()
+/// closes the file and removes the scratch file; a file that cannot be opened again is a MachineError.
 ///
 /// Throws gm::Error: not HDF5, truncated, `images` or `ans` missing, of wrong rank, type or length, a label
 /// below -1 or not below the number of given classes, no room for the scratch file.
@@ -41,6 +42,7 @@ class Hdf5Dataset : public Dataset {
   Image read(int64_t i) const override;
   size_t image_bytes() const override { return shape_[1] * shape_[2] * 3; }
   size_t buffer_bytes() const override;
+  void release() const override;
   const std::string& path() const override { return path_; }
   /// Pixels of every image of the file.
   int width() const { return static_cast<int>(shape_[2]); }
@@ -52,7 +54,10 @@ class Hdf5Dataset : public Dataset {
     int64_t index;
     Pixels pixels;
   };
+  struct Scratch;
 
+  void open() const;
+  void reopen() const;
   std::vector<int64_t> read_whole_numbers(hid_t column, const std::string& name) const;
   void read_labels(const OpenOptions& options);
   void read_ids();
@@ -63,7 +68,7 @@ class Hdf5Dataset : public Dataset {
   void unpack_block(int64_t index) const;
 
   std::string path_;
-  h5::Handle file_, images_;
+  mutable h5::Handle file_, images_;          // guarded by h5::Lock
   std::vector<hsize_t> shape_;                // (N, H, W, 3)
   int64_t block_rows_ = 1, block_lines_ = 1;  // a chunk's extent in images and in image lines
   std::vector<std::string> classes_, ids_;
@@ -73,7 +78,7 @@ class Hdf5Dataset : public Dataset {
   mutable std::mutex mutex_;            // guards what follows
   mutable std::list<Block> recent_;     // most recent first
   mutable std::vector<char> unpacked_;  // per block: is it in the scratch file?
-  mutable int scratch_ = -1;            // descriptor of the scratch file
+  mutable std::shared_ptr<const Scratch> scratch_;
 };
 
 }  // namespace gm

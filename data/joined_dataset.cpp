@@ -6,8 +6,25 @@
 
 namespace gm {
 
+namespace {
+/// Counts a reading when it has ended, one that failed too.
+class Reading {
+ public:
+  Reading(const Dataset& set, std::atomic<int64_t>& reads) : set_(set), reads_(reads) {}
+  ~Reading() {
+    if (++reads_ % set_.size() == 0) set_.release();
+  }
+  Reading(const Reading&) = delete;
+  Reading& operator=(const Reading&) = delete;
+
+ private:
+  const Dataset& set_;
+  std::atomic<int64_t>& reads_;
+};
+}  // namespace
+
 JoinedDataset::JoinedDataset(std::vector<std::shared_ptr<const Dataset>> sets)
-    : sets_(std::move(sets)), first_{0} {
+    : sets_(std::move(sets)), first_{0}, reads_(sets_.size()) {
   if (sets_.empty()) fail("data: no sets to join");
   for (const auto& set : sets_) first_.push_back(first_.back() + set->size());
   path_ = sets_[0]->path();
@@ -31,6 +48,7 @@ bool JoinedDataset::sky(int64_t i, double& ra, double& dec) const {
 
 Image JoinedDataset::read(int64_t i) const {
   const auto [set, row] = place(i);
+  const Reading reading(*sets_[set], reads_[set]);
   return sets_[set]->read(row);
 }
 
@@ -45,6 +63,10 @@ size_t JoinedDataset::buffer_bytes() const {
   size_t sum = 0;
   for (const auto& set : sets_) sum += set->buffer_bytes();
   return sum;
+}
+
+void JoinedDataset::release() const {
+  for (const auto& set : sets_) set->release();
 }
 
 std::string JoinedDataset::file(int64_t i) const {

@@ -1,5 +1,6 @@
 // Several data sets as one.
 #pragma once
+#include <atomic>
 #include <memory>
 #include <string>
 #include <utility>
@@ -9,7 +10,8 @@
 
 namespace gm {
 
-/// The images of at least one set, set after set, unlabelled: the sets may be of different classes.
+/// The images of at least one set, set after set, unlabelled: the sets may be of different classes. A set of
+/// which all images have been read is released: who reads in order has no more than a few open.
 class JoinedDataset : public Dataset {
  public:
   explicit JoinedDataset(std::vector<std::shared_ptr<const Dataset>> sets);
@@ -21,6 +23,7 @@ class JoinedDataset : public Dataset {
   Image read(int64_t i) const override;
   size_t image_bytes() const override;
   size_t buffer_bytes() const override;
+  void release() const override;
   std::string file(int64_t i) const override;
   const std::string& path() const override { return path_; }
   const std::string& path_of(int64_t i) const override;
@@ -30,8 +33,9 @@ class JoinedDataset : public Dataset {
   std::pair<size_t, int64_t> place(int64_t i) const;
 
   std::vector<std::shared_ptr<const Dataset>> sets_;
-  std::vector<int64_t> first_;        // row of each set's first image; at the end the number of all
-  std::vector<std::string> classes_;  // none
+  std::vector<int64_t> first_;  // row of each set's first image; at the end the number of all
+  mutable std::vector<std::atomic<int64_t>> reads_;  // of each set
+  std::vector<std::string> classes_;                 // none
   std::string path_;
 };
 

@@ -56,6 +56,46 @@ TEST(DataHdf5, TwoClassesOfOneNameAreRefused) {
   EXPECT_ERROR(open_dataset(dir / "a.h5"), "a.h5: classes 0 and 1 are both called \"same\"");
 }
 
+TEST(DataHdf5, ReleasedFilesAreOpenedAnew) {
+  TempDir dir;
+  const std::vector<uint8_t> all = pixels(23);
+  auto write = [&](hsize_t n, const std::vector<hsize_t>& chunk) {
+    Handle file = create(dir / "a.h5");
+    put(file, "images", H5T_NATIVE_UINT8, {n, 6, 8, 3}, pixels(n), chunk);
+  };
+  auto open_here = [&] { return test::open_files(dir.path()) + test::open_files("galaxy-pixels"); };
+  for (const std::vector<hsize_t>& chunk :
+       std::vector<std::vector<hsize_t>>{{1, 6, 8, 3}, {4, 6, 8, 3}, {12, 4, 5, 2}}) {
+    write(23, chunk);
+    const auto data = open_dataset(dir / "a.h5", {.labels = false});
+    const auto image = [&](int64_t i) {
+      return std::equal(all.begin() + i * 144, all.begin() + (i + 1) * 144, data->read(i).rgb.begin());
+    };
+    EXPECT_TRUE(image(3));
+    EXPECT_EQ(open_here(), chunk[0] == 12 ? 2 : 1);
+    data->release();
+    EXPECT_EQ(open_here(), 0);
+    EXPECT_TRUE(image(3));
+    EXPECT_TRUE(image(20));
+    std::atomic<int> wrong{0};  // a release while others read
+    std::vector<std::thread> threads;
+    for (int t = 0; t < 3; ++t)
+      threads.emplace_back([&, t] {
+        for (int k = 0; k < 50; ++k) t == 0 ? data->release() : void(wrong += !image((k * 5 + t) % 23));
+      });
+    for (std::thread& t : threads) t.join();
+    EXPECT_EQ(wrong, 0);
+    // No fault of an image.
+    data->release();
+    write(22, chunk);
+    EXPECT_THROW(data->read(0), MachineError);
+    EXPECT_ERROR(data->read(0), "a.h5: has been replaced since it was opened");
+    std::filesystem::remove(dir / "a.h5");
+    EXPECT_THROW(data->read(0), MachineError);
+    EXPECT_EQ(test::open_files(dir.path()), 0);
+  }
+}
+
 TEST(DataHdf5, EveryChunkShapeReadsTheSame) {
   TempDir dir;
   std::vector<uint8_t> all = pixels(23);

@@ -1,4 +1,4 @@
-#include <cmath>
+#include <atomic>
 #include <numeric>
 
 #include "data/joined_dataset.h"
@@ -46,6 +46,30 @@ TEST(DataJoined, FilesAndPathsAreThoseOfTheSets) {
   EXPECT_EQ(joined.file(1), dir / "b.png");
   EXPECT_EQ(joined.path_of(1), dir / "b.png");
   EXPECT_EQ(joined.path(), dir / "a.png and 1 more");
+}
+
+/// Counts its releases.
+struct Counting : FakeDataset {
+  using FakeDataset::FakeDataset;
+  void release() const override { ++releases; }
+  mutable std::atomic<int> releases = 0;
+};
+
+TEST(DataJoined, ASetThatHasBeenReadIsReleased) {
+  auto a = std::make_shared<Counting>(3, 1), b = std::make_shared<Counting>(2, 1);
+  a->bad_row = 2;
+  const JoinedDataset joined({a, b});
+  for (int epoch = 1; epoch <= 2; ++epoch) {
+    joined.read(0);
+    joined.read(1);
+    joined.read(3);
+    EXPECT_EQ(a->releases, epoch - 1);
+    EXPECT_ERROR(joined.read(2), "truncated");
+    EXPECT_EQ(a->releases, epoch);
+    EXPECT_EQ(b->releases, epoch - 1);
+    joined.read(4);
+    EXPECT_EQ(b->releases, epoch);
+  }
 }
 
 TEST(DataJoined, BatchesReachOverTheSets) {

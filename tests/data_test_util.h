@@ -33,6 +33,15 @@ class TempDir {
   std::filesystem::path path_;
 };
 
+/// Descriptors of this process that lead to files with `part` in their name.
+inline int open_files(const std::string& part) {
+  int count = 0;
+  std::error_code none;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd"))
+    count += std::filesystem::read_symlink(entry, none).string().find(part) != std::string::npos;
+  return count;
+}
+
 inline void write_text(const std::string& path, const std::string& text) {
   std::ofstream(path, std::ios::binary) << text;
 }

@@ -167,6 +167,20 @@ TEST_F(Cli, NoRoomToUnpackIsNoFaultOfTheImages) {
   expect_success(infer({file, "--out", scores}));
 }
 
+// Files and scratch files are closed when their images have been read.
+TEST_F(Cli, MoreHdf5FilesThanDescriptors) {
+  const std::string scores = dir / "scores.csv";
+  std::vector<std::string> args{"--out", scores};
+  for (int i = 0; i < 60; ++i) {
+    args.push_back(dir / ("shard" + std::to_string(i) + ".h5"));
+    write_hdf5(args.back(), {20, 32, 32, 3}, {20}, true);
+  }
+  expect_success(infer(args, {.open_limit = 40}));
+  EXPECT_EQ(CsvTable(scores).rows(), 60 * 20);
+  write_text(args.back(), "no HDF5 file");
+  expect_failure(infer(args, {.open_limit = 40}), 1, {args.back(), "not an HDF5 file"});
+}
+
 TEST_F(Cli, WeightFiles) {
   const std::string file = dir / "m.safetensors", bytes = read_text(model);
   auto fails = [&](const std::string& content, const std::vector<std::string>& parts) {

@@ -33,6 +33,7 @@ class Process {
  public:
   struct Options {
     long file_limit = -1;      // bytes: longer files fail with "File too large", like a full disk
+    long open_limit = -1;      // descriptors
     bool no_hang_up = false;   // SIGHUP is ignored, as nohup has it
     std::string out = "";      // standard output; default: kept
     bool no_err = false;       // standard error is closed
@@ -55,6 +56,10 @@ class Process {
     if (options.file_limit >= 0) {
       const rlimit limit{static_cast<rlim_t>(options.file_limit), static_cast<rlim_t>(options.file_limit)};
       ::setrlimit(RLIMIT_FSIZE, &limit);
+    }
+    if (options.open_limit >= 0) {
+      const rlimit limit{static_cast<rlim_t>(options.open_limit), static_cast<rlim_t>(options.open_limit)};
+      ::setrlimit(RLIMIT_NOFILE, &limit);
     }
     ::signal(SIGXFSZ, SIG_DFL);
     ::signal(SIGHUP, options.no_hang_up ? SIG_IGN : SIG_DFL);

@@ -60,7 +60,10 @@ std::string choices_line(const Arguments& args, const Device& device, const Jpeg
 std::shared_ptr<const Dataset> open_inputs(const std::vector<std::string>& paths,
                                            const std::shared_ptr<JpegDecoder>& jpegs = nullptr) {
   std::vector<std::shared_ptr<const Dataset>> sets;
-  for (const auto& path : paths) sets.push_back(open_dataset(path, {.labels = false, .jpegs = jpegs}));
+  for (const auto& path : paths) {
+    sets.push_back(open_dataset(path, {.labels = false, .jpegs = jpegs}));
+    sets.back()->release();  // as many may be open as there are descriptors
+  }
   return std::make_shared<JoinedDataset>(std::move(sets));
 }
 
