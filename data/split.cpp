@@ -6,6 +6,7 @@
 #include <map>
 #include <numbers>
 #include <numeric>
+#include <tuple>
 #include <unordered_map>
 
 #include "data/csv.h"
@@ -21,41 +22,75 @@ int64_t find_root(std::vector<int64_t>& parent, int64_t i) {
   return i;
 }
 
-/// Key of a cell of space. A collision only adds candidates, whose distance is measured anyway.
-uint64_t cell_key(int64_t x, int64_t y, int64_t z) {
-  return (static_cast<uint64_t>(x) * 0x9E3779B97F4A7C15u) ^ (static_cast<uint64_t>(y) * 0xC2B2AE3D27D4EB4Fu) ^
-         (static_cast<uint64_t>(z) * 0x165667B19E3779F9u);
-}
+using Vector = std::array<double, 3>;
+using Cell = std::array<int64_t, 3>;
+
+struct CellHash {
+  size_t operator()(const Cell& c) const {
+    return static_cast<size_t>((static_cast<uint64_t>(c[0]) * 0x9E3779B97F4A7C15u) ^
+                               (static_cast<uint64_t>(c[1]) * 0xC2B2AE3D27D4EB4Fu) ^
+                               (static_cast<uint64_t>(c[2]) * 0x165667B19E3779F9u));
+  }
+};
+
+/// The positions in one eighth of a cell: nearer to each other than the radius, so one object.
+struct Crowd {
+  Cell eighth;
+  int64_t row;  // any of theirs
+  std::vector<Vector> positions;
+};
 
 }  // namespace
 
 std::vector<int64_t> sky_groups(const Dataset& data, double arcsec) {
   std::vector<int64_t> parent(data.size());
   std::iota(parent.begin(), parent.end(), 0);
+  struct Place {
+    double ra, dec;
+    int64_t row;
+  };
+  std::vector<Place> places;
+  for (int64_t row = 0; arcsec > 0 && row < data.size(); ++row)
+    if (Place p{0, 0, row}; data.sky(row, p.ra, p.dec)) places.push_back(p);
+  std::sort(places.begin(), places.end(),
+            [](const Place& a, const Place& b) { return std::tie(a.ra, a.dec) < std::tie(b.ra, b.dec); });
   // Unit vectors have no seam at 0h and no poles; within an arcsecond, chord = angle.
   const double degree = std::numbers::pi / 180, chord = arcsec / 3600 * degree;
-  using Vector = std::array<double, 3>;
-  std::unordered_map<uint64_t, std::vector<std::pair<int64_t, Vector>>> cells;  // side = chord
-  for (int64_t row = 0; arcsec > 0 && row < data.size(); ++row) {
-    double ra, dec;
-    if (!data.sky(row, ra, dec)) continue;
-    Vector p = {std::cos(dec * degree) * std::cos(ra * degree),
-                std::cos(dec * degree) * std::sin(ra * degree), std::sin(dec * degree)};
-    int64_t x = std::floor(p[0] / chord), y = std::floor(p[1] / chord), z = std::floor(p[2] / chord);
-    for (int k = 0; k < 27; ++k) {
-      auto near = cells.find(cell_key(x + k % 3 - 1, y + k / 3 % 3 - 1, z + k / 9 - 1));
-      if (near == cells.end()) continue;
-      for (auto& [other, q] : near->second)
-        if (std::hypot(p[0] - q[0], p[1] - q[1], p[2] - q[2]) <= chord)
-          parent[find_root(parent, row)] = find_root(parent, other);
+  std::unordered_map<Cell, std::vector<Crowd>, CellHash> cells;  // side = chord
+  for (size_t i = 0; i < places.size(); ++i) {
+    const auto [ra, dec, row] = places[i];
+    if (i > 0 && ra == places[i - 1].ra && dec == places[i - 1].dec) {
+      parent[find_root(parent, row)] = find_root(parent, places[i - 1].row);
+      continue;
     }
-    cells[cell_key(x, y, z)].push_back({row, p});
+    const Vector p = {std::cos(dec * degree) * std::cos(ra * degree),
+                      std::cos(dec * degree) * std::sin(ra * degree), std::sin(dec * degree)};
+    Cell eighth, cell;
+    for (int k = 0; k < 3; ++k) eighth[k] = std::floor(p[k] / (chord / 2)), cell[k] = eighth[k] >> 1;
+    auto& crowds = cells[cell];
+    auto mine =
+        std::find_if(crowds.begin(), crowds.end(), [&](const Crowd& c) { return c.eighth == eighth; });
+    if (mine == crowds.end()) mine = crowds.insert(mine, {eighth, row, {}});
+    mine->positions.push_back(p);
+    parent[find_root(parent, row)] = find_root(parent, mine->row);
+    auto near_row = [&](const Vector& q) {
+      return std::hypot(p[0] - q[0], p[1] - q[1], p[2] - q[2]) <= chord;
+    };
+    for (int k = 0; k < 27; ++k) {
+      const auto near = cells.find({cell[0] + k % 3 - 1, cell[1] + k / 3 % 3 - 1, cell[2] + k / 9 - 1});
+      if (near == cells.end()) continue;
+      for (const Crowd& crowd : near->second)
+        if (const int64_t a = find_root(parent, row), b = find_root(parent, crowd.row);
+            a != b && std::any_of(crowd.positions.begin(), crowd.positions.end(), near_row))
+          parent[a] = b;
+    }
   }
-  std::vector<int64_t> group(data.size());
-  std::map<int64_t, int64_t> number;
+  std::vector<int64_t> group(data.size()), number(data.size(), -1);
+  int64_t next = 0;
   for (int64_t row = 0; row < data.size(); ++row) {
-    int64_t next = static_cast<int64_t>(number.size());
-    group[row] = number.emplace(find_root(parent, row), next).first->second;
+    int64_t& of_root = number[find_root(parent, row)];
+    if (of_root < 0) of_root = next++;
+    group[row] = of_root;
   }
   return group;
 }

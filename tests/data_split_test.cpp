@@ -1,6 +1,11 @@
 #include "data/split.h"
 
+#include <algorithm>
+#include <array>
+#include <cmath>
 #include <map>
+#include <numbers>
+#include <numeric>
 #include <set>
 
 #include "kernels/common/philox.h"
@@ -64,6 +69,68 @@ TEST(DataSplit, SkyGroupsAcrossTheSeamAndAtThePole) {
                     {100 + .9 * arcsec, 20}};
   EXPECT_EQ(sky_groups(data, 1), (std::vector<int64_t>{0, 0, 1, 2, 2, 3, 3}));
   EXPECT_EQ(sky_groups(data, 0), (std::vector<int64_t>{0, 1, 2, 3, 4, 5, 6}));
+}
+
+/// Groups by the distance of every pair.
+std::vector<int64_t> pairwise_groups(const FakeDataset& data, double arcsec) {
+  const double degree = std::numbers::pi / 180;
+  std::vector<std::array<double, 3>> at;
+  for (auto [ra, dec] : data.positions)
+    at.push_back({std::cos(dec * degree) * std::cos(ra * degree),
+                  std::cos(dec * degree) * std::sin(ra * degree), std::sin(dec * degree)});
+  std::vector<int64_t> group(at.size());
+  std::iota(group.begin(), group.end(), 0);
+  for (size_t a = 0; a < at.size(); ++a)
+    for (size_t b = 0; b < a; ++b)
+      if (group[a] != group[b] &&
+          std::hypot(at[a][0] - at[b][0], at[a][1] - at[b][1], at[a][2] - at[b][2]) <= arcsec / 3600 * degree)
+        for (size_t i = 0, from = group[a], to = group[b]; i <= a; ++i)
+          if (group[i] == static_cast<int64_t>(from)) group[i] = static_cast<int64_t>(to);
+  std::map<int64_t, int64_t> number;
+  for (int64_t& g : group) g = number.emplace(g, number.size()).first->second;
+  return group;
+}
+
+TEST(DataSplit, SkyGroupsAreThoseOfEveryPair) {
+  const double arcsec = 1.0 / 3600;
+  for (uint32_t seed = 0; seed < 8; ++seed) {
+    PhiloxStream rng(seed, RngUse::sample);
+    FakeDataset data(900, 1);
+    // Clusters of a few arcseconds, some of them dense, at the poles, across 0h and elsewhere; exact repeats.
+    while (data.positions.size() < 900) {
+      const double decs[] = {90, -90, 0, 61.5}, ras[] = {0, 123.4, 359.9999};
+      const double dec = decs[rng.below(4)], ra = ras[rng.below(3)],
+                   reach = (.3 + 12 * rng.uniform()) * arcsec;
+      for (int i = rng.below(60); i >= 0 && data.positions.size() < 900; --i) {
+        const double up = dec + reach * (rng.uniform() - .5), by = reach * (rng.uniform() - .5);
+        const double y = std::clamp(up, -90., 90.);
+        const double x = std::abs(dec) == 90 ? 360 * rng.uniform() : std::fmod(ra + by + 360, 360);
+        data.positions.push_back({x, y});
+        if (rng.below(4) == 0 && data.positions.size() < 900)
+          data.positions.push_back(data.positions[rng.below(static_cast<uint32_t>(data.positions.size()))]);
+      }
+    }
+    for (double radius : {.5, 1., 3.}) {
+      const auto groups = sky_groups(data, radius);
+      EXPECT_EQ(groups, pairwise_groups(data, radius)) << "seed " << seed << ", radius " << radius;
+      EXPECT_GT(*std::max_element(groups.begin(), groups.end()), 1);
+    }
+  }
+}
+
+// Minutes where each is measured against each.
+TEST(DataSplit, CrowdsOnTheSkyAreGroupedInNoTime) {
+  const int64_t n = 200000;
+  FakeDataset data(n, 1);
+  data.positions.assign(n, {0, 0});
+  EXPECT_EQ(sky_groups(data, 1), std::vector<int64_t>(n, 0)) << "one position";
+  PhiloxStream rng(1, RngUse::sample);
+  for (auto& p : data.positions) p = {rng.uniform() * 2 / 3600, rng.uniform() / 3600};
+  EXPECT_EQ(sky_groups(data, 1), std::vector<int64_t>(n, 0)) << "many within two arcseconds";
+  for (int64_t i = 0; i < n; ++i) data.positions[i] = {i % 2 * 1.5 / 3600, 0};
+  std::vector<int64_t> two(n);
+  for (int64_t i = 0; i < n; ++i) two[i] = i % 2;
+  EXPECT_EQ(sky_groups(data, 1), two) << "two neighbours";
 }
 
 TEST(DataSplit, OneObjectNeverCrosses) {
