@@ -13,11 +13,18 @@ std::vector<int> make_folds(const Dataset& data, const FoldsConfig& config) {
   const size_t count = static_cast<size_t>(config.count);
   std::vector<int> folds(static_cast<size_t>(data.size()), -1);
   std::vector<int64_t> images(count, 0);  // of all classes, by fold
-  for (const auto& [label, objects] : shuffled_objects(data, config.seed, config.same_sky_arcsec)) {
+  for (auto& [label, objects] : shuffled_objects(data, config.seed, config.same_sky_arcsec)) {
     if (objects.size() < count)
       fail(data.path() + ": class '" + data.classes()[static_cast<size_t>(label)] + "' has " +
            std::to_string(objects.size()) + " object" + (objects.size() == 1 ? "" : "s") +
            ", fewer than the " + std::to_string(count) + " folds");
+    // Large objects first, so that the others can even them out.
+    size_t images_of_class = 0;
+    for (const auto& rows : objects) images_of_class += rows.size();
+    const size_t large = std::max<size_t>(3, images_of_class / count / 10);
+    std::stable_sort(objects.begin(), objects.end(), [&](const auto& a, const auto& b) {
+      return std::max(a.size(), large) > std::max(b.size(), large);
+    });
     std::vector<int64_t> of_class(count, 0);
     for (const auto& rows : objects) {
       size_t to = 0;

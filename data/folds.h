@@ -16,7 +16,8 @@ struct FoldsConfig {
 
 /// Fold of every row, 0 .. K-1, or -1 for unlabelled rows. Stratified: the objects of a class, in random
 /// order, go one by one to the fold with the fewest images of that class (of equals, the smallest fold), so
-/// that a class differs between folds by the images of one object at most. Images of one sky object share a
+/// that a class differs between folds by the images of one object at most. Objects of more than three images
+/// and more than a tenth of a fold's go first, the largest ahead. Images of one sky object share a
 /// fold. Throws gm::Error naming the class that has fewer objects than folds.
 std::vector<int> make_folds(const Dataset& data, const FoldsConfig& config);
 

@@ -129,16 +129,37 @@ Split make_split(const Dataset& data, const SplitConfig& config) {
       int64_t n = std::llround(share * static_cast<double>(images));
       return share > 0 && objects >= parts ? std::max<int64_t>(n, 1) : n;
     };
-    int64_t val = target(config.val), test = target(config.test);
+    const int64_t val_target = target(config.val), test_target = target(config.test);
+    int64_t val = val_target, test = test_target;
+    std::vector<const std::vector<int64_t>*> kept;  // for training
+    auto put = [](const std::vector<int64_t>& rows, std::vector<int64_t>& part, int64_t& wanted) {
+      wanted -= static_cast<int64_t>(rows.size());
+      part.insert(part.end(), rows.begin(), rows.end());
+    };
     for (size_t i = 0; i < of_class.size(); ++i) {
       const auto& rows = of_class[i];
       const size_t left = of_class.size() - i;
-      bool last = left == 1;  // kept for training, so that no class is only in validation
+      const bool last = left == 1;  // kept for training, so that no class is only in validation
       const bool to_val = val > 0 && (left > 2 || test <= 0);
-      auto& part = last ? split.train : to_val ? split.val : test > 0 ? split.test : split.train;
-      (to_val ? val : test) -= static_cast<int64_t>(rows.size());
-      part.insert(part.end(), rows.begin(), rows.end());
+      int64_t& wanted = to_val ? val : test;
+      const int64_t excess = static_cast<int64_t>(rows.size()) - wanted;
+      const bool fits = excess <= std::max<int64_t>(2, (to_val ? val_target : test_target) / 10);
+      if (!last && wanted > 0 && fits)
+        put(rows, to_val ? split.val : split.test, wanted);
+      else
+        kept.push_back(&rows);
     }
+    // A part for which every object was too large gets the smallest that training can spare.
+    auto fill = [&](std::vector<int64_t>& part, int64_t& wanted, int64_t all) {
+      if (all <= 0 || wanted < all || kept.size() < 2) return;
+      const auto smallest = std::min_element(
+          kept.begin(), kept.end(), [](const auto* a, const auto* b) { return a->size() < b->size(); });
+      put(**smallest, part, wanted);
+      kept.erase(smallest);
+    };
+    if (objects > 2 || test_target <= 0) fill(split.val, val, val_target);
+    fill(split.test, test, test_target);
+    for (const auto* rows : kept) split.train.insert(split.train.end(), rows->begin(), rows->end());
   }
   for (auto* part : {&split.train, &split.val, &split.test}) std::sort(part->begin(), part->end());
   return split;

@@ -24,7 +24,8 @@ struct Split {
 
 /// Splits the labelled rows of `data`; unlabelled rows are in no part. In every class, val and test get
 /// round(share * n) images, at least one where the share is not 0 and the class has enough objects for every
-/// part to have one; train keeps at least one. Objects with several images may move these counts a little.
+/// part to have one; train keeps at least one. Objects with several images may move these counts a little:
+/// one that would exceed a count by more than two images and a tenth stays in training, unless all would.
 /// Throws gm::Error: shares out of range, no labelled rows.
 Split make_split(const Dataset& data, const SplitConfig& config);
 

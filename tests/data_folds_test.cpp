@@ -69,6 +69,16 @@ TEST(DataFolds, OneSkyObjectStaysInOneFold) {
   EXPECT_GT(*std::max_element(fold_of.begin(), fold_of.end()), *fold_of.begin());
 }
 
+TEST(DataFolds, OthersEvenOutALargeObject) {
+  FakeDataset data(3000, 1);
+  for (int i = 0; i < 3000; ++i) data.positions.push_back({i < 900 ? 0 : i * .01, 0});
+  for (uint64_t seed = 0; seed < 20; ++seed) {
+    auto images = table_of(data, make_folds(data, {.count = 5, .seed = seed}), 5)[0];
+    std::sort(images.begin(), images.end());
+    EXPECT_EQ(images, (std::vector<int>{525, 525, 525, 525, 900}));
+  }
+}
+
 TEST(DataFolds, AClassMustReachEveryFold) {
   FakeDataset data(0, 3);
   data.labels = {0, 0, 0, 0, 1, 1, 1, 2, 2, 2};

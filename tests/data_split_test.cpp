@@ -148,6 +148,33 @@ TEST(DataSplit, OneObjectNeverCrosses) {
   }
 }
 
+TEST(DataSplit, LargeObjectsDoNotOverfillAPart) {
+  FakeDataset data(3000, 1);
+  for (int i = 0; i < 3000; ++i) data.positions.push_back({i < 900 ? 0 : i * .01, 0});
+  for (uint64_t seed = 0; seed < 20; ++seed) {
+    const Split split = make_split(data, {.val = .1, .test = .05, .seed = seed});
+    EXPECT_EQ(split.val.size(), 300u);
+    EXPECT_EQ(split.test.size(), 150u);
+    EXPECT_TRUE(std::binary_search(split.train.begin(), split.train.end(), 0));
+  }
+  EXPECT_EQ(make_split(data, {.val = .5, .seed = 1}).val.size(), 1500u) << "where it fits, it may go";
+  // Objects of three images may exceed a count by two.
+  for (int i = 0; i < 3000; ++i) data.positions[i] = {i / 3 * .01, 0};
+  EXPECT_EQ(make_split(data, {.val = .1 + 1. / 3000, .seed = 1}).val.size(), 303u);
+}
+
+TEST(DataSplit, WhereEveryObjectIsTooLargeTheSmallestIsTaken) {
+  FakeDataset data(0, 1);
+  for (int object : {40, 8, 30, 12})
+    for (int i = 0; i < object; ++i) data.labels.push_back(0), data.positions.push_back({object, 0});
+  for (uint64_t seed = 0; seed < 10; ++seed) {
+    const Split split = make_split(data, {.val = .02, .test = .05, .seed = seed});
+    EXPECT_EQ(split.val.size(), 8u);
+    EXPECT_EQ(split.test.size(), 12u);
+    EXPECT_EQ(split.train.size(), 70u);
+  }
+}
+
 TEST(DataSplit, FileRoundTripAndItsErrors) {
   test::TempDir dir;
   FakeDataset data(50, 2);
