@@ -9,6 +9,7 @@
 #include <limits>
 #include <vector>
 
+#include "data/hdf5_dataset.h"
 #include "data/hdf5_util.h"
 #include "data/parallel.h"
 #include "data/transform.h"
@@ -40,7 +41,9 @@ class Writer {
   void create_images(hsize_t n, hsize_t height, hsize_t width) {
     h5::Lock lock;
     hsize_t shape[4] = {n, height, width, 3}, chunk[4] = {1, height, width, 3};
-    chunk[0] = std::clamp<hsize_t>((128 << 10) / (height * width * 3), 1, n);
+    // Up to 128 KiB, of no more images than are read without a scratch file.
+    chunk[0] = std::clamp<hsize_t>((128 << 10) / (height * width * 3), 1,
+                                   std::min<hsize_t>(n, Hdf5Dataset::kCachedRows));
     Handle space(H5Screate_simple(4, shape, nullptr), H5Sclose);
     Handle layout(H5Pcreate(H5P_DATASET_CREATE), H5Pclose);
     need(H5Pset_chunk(layout, 4, chunk) >= 0 && H5Pset_deflate(layout, 4) >= 0);

@@ -64,6 +64,20 @@ TEST(DataPack, RoundTripKeepsEverything) {
   EXPECT_FALSE(back->sky(7, ra, dec));
 }
 
+TEST(DataPack, FilesNeedNoScratchFile) {
+  TempDir dir;
+  const char* before = std::getenv("TMPDIR");
+  const std::string old = before ? before : "";
+  for (int side : {4, 20, 69, 120}) {
+    const FakeDataset data(30, 2, side);
+    pack_hdf5(data, dir / "a.h5");
+    const auto back = open_dataset(dir / "a.h5");
+    ::setenv("TMPDIR", (dir / "nowhere").c_str(), 1);
+    for (int64_t i : {29, 0, 14}) EXPECT_EQ(back->read(i).rgb, data.read(i).rgb) << side << " px";
+    before ? ::setenv("TMPDIR", old.c_str(), 1) : ::unsetenv("TMPDIR");
+  }
+}
+
 TEST(DataPack, ResizesAndRefusesMixedSizes) {
   TempDir dir;
   write_image(dir / "a.png", test::gradient(20, 20));
