@@ -5,6 +5,7 @@
 #include <cmath>
 #include <filesystem>
 
+#include "data/utf8.h"
 #include "engine/atomic_file.h"
 #include "kernels/common/error.h"
 
@@ -60,24 +61,6 @@ std::vector<std::string> take_record(const std::string& text, size_t& at, int64_
   }
   finish_cell();
   return cells;
-}
-
-/// Place of the first byte that is not UTF-8; npos: none.
-size_t not_utf8(const std::string& text) {
-  for (size_t at = 0; at < text.size();) {
-    const auto byte = static_cast<unsigned char>(text[at]);
-    const size_t more = byte < 0x80   ? 0
-                        : byte < 0xC2 ? 4
-                        : byte < 0xE0 ? 1
-                        : byte < 0xF0 ? 2
-                        : byte < 0xF5 ? 3
-                                      : 4;
-    if (more == 4 || at + more >= text.size()) return at;
-    for (size_t k = 1; k <= more; ++k)
-      if ((static_cast<unsigned char>(text[at + k]) & 0xC0) != 0x80) return at;
-    at += more + 1;
-  }
-  return std::string::npos;
 }
 
 }  // namespace

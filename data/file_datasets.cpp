@@ -7,6 +7,7 @@
 #include <map>
 
 #include "data/csv.h"
+#include "data/utf8.h"
 #include "kernels/common/error.h"
 
 namespace gm {
@@ -173,7 +174,10 @@ std::vector<double> read_degrees(const CsvTable& table, const char* name, const 
 
 }  // namespace
 
-std::string FileListDataset::id(int64_t i) const { return fs::path(files_[i]).stem().string(); }
+std::string FileListDataset::id(int64_t i) const {
+  // Tables, HDF5 and JSON hold UTF-8; names of files may be anything.
+  return utf8_of(fs::path(files_[i]).stem().string());
+}
 
 FolderDataset::FolderDataset(const std::string& folder, const OpenOptions& options)
     : FileListDataset(folder, {}, options) {

@@ -7,7 +7,8 @@
 
 namespace gm {
 
-/// Images of given paths, unlabelled, in the given order; the id is the file name without extension.
+/// Images of given paths, unlabelled, in the given order; the id is the file name without extension
+/// (bytes that are not UTF-8 as %E9).
 class FileListDataset : public Dataset {
  public:
   FileListDataset(std::string name, std::vector<std::string> files, const OpenOptions& options = {})

@@ -9,6 +9,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "data/utf8.h"
 #include "kernels/common/ceil_div.h"
 #include "kernels/common/error.h"
 
@@ -56,6 +57,13 @@ void check_filters(const std::string& path, hid_t layout) {
            (*name ? " (" + std::string(name) + ")" : "") +
            ", which this HDF5 library lacks: write the file anew with gzip");
   }
+}
+
+void check_utf8(const std::string& path, const std::string& name, const std::vector<std::string>& strings) {
+  for (size_t i = 0; i < strings.size(); ++i)
+    if (not_utf8(strings[i]) != std::string::npos)
+      fail(path + ": " + name + "[" + std::to_string(i) + "] is \"" + utf8_of(strings[i]) +
+           "\", which is not UTF-8 text; write " + name + " anew as UTF-8");
 }
 
 }  // namespace
@@ -161,6 +169,7 @@ void Hdf5Dataset::read_labels(const OpenOptions& options) {
 
   std::vector<std::string> names = h5::read_string_attribute(images_, "class_names");
   if (names.empty()) names = h5::read_string_attribute(file_, "class_names");
+  check_utf8(path_, "class_names", names);
   int64_t most = *std::max_element(values.begin(), values.end());
   if (names.empty() && most == 9) names = galaxy10_classes();
   if (names.empty())
@@ -201,6 +210,7 @@ void Hdf5Dataset::read_ids() {
   const H5T_class_t kind = H5Tget_class(h5::type_of(ids));
   if (kind == H5T_STRING) {
     ids_ = h5::read_strings(ids, false);
+    check_utf8(path_, "id_str", ids_);
   } else if (kind == H5T_INTEGER) {
     const bool is_signed = H5Tget_sign(h5::type_of(ids)) == H5T_SGN_2;
     std::vector<uint64_t> numbers(shape_[0]);

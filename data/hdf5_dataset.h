@@ -23,7 +23,7 @@ namespace gm {
 /// closes the file and removes the scratch file; a file that cannot be opened again is a MachineError.
 ///
 /// Throws gm::Error: not HDF5, truncated, `images` or `ans` missing, of wrong rank, type or length, a label
-/// below -1 or not below the number of given classes, no room for the scratch file.
+/// below -1 or not below the number of given classes, text that is not UTF-8, no room for the scratch file.
 class Hdf5Dataset : public Dataset {
  public:
   static constexpr int64_t kCachedRows = 8;

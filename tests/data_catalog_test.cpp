@@ -4,6 +4,7 @@
 
 #include "data/csv.h"
 #include "data/dataset.h"
+#include "data/utf8.h"
 #include "tests/data_test_util.h"
 
 namespace gm {
@@ -206,6 +207,32 @@ TEST(DataOpen, FoldersFilesAndTheRest) {
   EXPECT_EQ(folder->label(0), -1);
   EXPECT_EQ(open_dataset(dir / "b.png")->id(0), "b");
   EXPECT_ERROR(open_dataset(dir / "notes.txt"), "unknown kind of data");
+}
+
+TEST(DataOpen, IdsFromFileNamesAreUtf8) {
+  TempDir dir;
+  const std::string e = "\xC3\xA9", latin = "\xE9";
+  for (const std::string& name : {"a" + latin + "\xE8" + "b", "b" + e, "c" + latin})
+    write_image(dir / (name + ".png"), test::gradient(4, 4));
+  const auto folder = open_dataset(dir.path());
+  ASSERT_EQ(folder->size(), 3);
+  EXPECT_EQ(folder->id(0), "a%E9%E8b");
+  EXPECT_EQ(folder->id(1), "b" + e);
+  EXPECT_EQ(folder->id(2), "c%E9");
+  EXPECT_EQ(folder->read(2).width, 4);
+  EXPECT_EQ(open_dataset(dir / ("c" + latin + ".png"))->id(0), "c%E9");
+}
+
+TEST(DataUtf8, WhatIsNone) {
+  for (const char* text :
+       {"", "abc", "\xC2\x80", "\xE0\xA0\x80", "\xED\x9F\xBF", "\xF0\x90\x80\x80", "\xF4\x8F\xBF\xBF"}) {
+    EXPECT_EQ(not_utf8(text), std::string::npos) << text;
+    EXPECT_EQ(utf8_of(text), text);
+  }
+  for (const char* text : {"a\x80", "a\xC1\x81", "a\xE0\x9F\x80", "a\xED\xA0\x80", "a\xF0\x8F\x80\x80",
+                           "a\xF4\x90\x80\x80", "a\xF5", "a\xC3", "a\xE2\x82", "a\xC3q"})
+    EXPECT_EQ(not_utf8(text), 1u) << text;
+  EXPECT_EQ(utf8_of("x\xC3q\xE9"), "x%C3q%E9");
 }
 
 TEST(DataOpen, RealImages) {

@@ -205,6 +205,35 @@ TEST(DataHdf5, IdentifiersMayBeIntegers) {
   EXPECT_ERROR(open_dataset(dir / "a.h5"), "a.h5: id_str has 3 rows, images has 2");
 }
 
+/// Strings of `width` bytes.
+void put_ids(hid_t file, size_t width, H5T_str_t padding, const std::string& bytes) {
+  Handle type(H5Tcopy(H5T_C_S1), H5Tclose);
+  H5Tset_size(type, width);
+  H5Tset_strpad(type, padding);
+  const hsize_t n = bytes.size() / width;
+  Handle space(H5Screate_simple(1, &n, nullptr), H5Sclose);
+  Handle ids(H5Dcreate2(file, "id_str", type, space, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT), H5Dclose);
+  ASSERT_GE(H5Dwrite(ids, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, bytes.data()), 0);
+}
+
+TEST(DataHdf5, TextIsUtf8) {
+  TempDir dir;
+  auto write = [&](const std::string& ids, const std::vector<const char*>& names) {
+    Handle file = create(dir / "a.h5");
+    put(file, "images", H5T_NATIVE_UINT8, {2, 6, 8, 3}, pixels(2));
+    put(file, "ans", H5T_NATIVE_INT16, {2}, std::vector<int16_t>{0, 1});
+    put_ids(file, 5, H5T_STR_NULLPAD, ids);
+    put_names(file, names);
+  };
+  write({"plaincaf\xC3\xA9", 10}, {"round", "caf\xC3\xA9"});
+  EXPECT_EQ(open_dataset(dir / "a.h5")->id(1), "caf\xC3\xA9");
+  write({"plaincaf\xE9\0", 10}, {"round", "spiral"});
+  EXPECT_ERROR(open_dataset(dir / "a.h5"), "a.h5: id_str[1] is \"caf%E9\", which is not UTF-8 text");
+  write({"plainother", 10}, {"round", "\xE9lliptique"});
+  EXPECT_ERROR(open_dataset(dir / "a.h5"),
+               "a.h5: class_names[1] is \"%E9lliptique\", which is not UTF-8 text");
+}
+
 TEST(DataHdf5, TenUnnamedClassesAreGalaxy10) {
   TempDir dir;
   {
