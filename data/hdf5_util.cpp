@@ -100,11 +100,12 @@ std::vector<std::string> read_strings(hid_t object, bool is_attribute) {
     H5Dvlen_reclaim(memory, space, H5P_DEFAULT, raw.data());
   } else {
     size_t width = H5Tget_size(type);
+    const bool blanks = H5Tget_strpad(type) == H5T_STR_SPACEPAD;  // fill the rest of the width
     std::vector<char> raw(width * count);
     if (!read(memory, raw.data())) return {};
     for (hssize_t i = 0; i < count; ++i) {
       strings.emplace_back(raw.data() + i * width, strnlen(raw.data() + i * width, width));
-      while (!strings.back().empty() && strings.back().back() == ' ') strings.back().pop_back();
+      while (blanks && !strings.back().empty() && strings.back().back() == ' ') strings.back().pop_back();
     }
   }
   return strings;

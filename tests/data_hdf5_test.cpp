@@ -234,6 +234,20 @@ TEST(DataHdf5, TextIsUtf8) {
                "a.h5: class_names[1] is \"%E9lliptique\", which is not UTF-8 text");
 }
 
+TEST(DataHdf5, BlanksThatPadAreNoPartOfAnId) {
+  TempDir dir;
+  for (const H5T_str_t padding : {H5T_STR_SPACEPAD, H5T_STR_NULLPAD, H5T_STR_NULLTERM}) {
+    {
+      Handle file = create(dir / "a.h5");
+      put(file, "images", H5T_NATIVE_UINT8, {2, 6, 8, 3}, pixels(2));
+      put(file, "ans", H5T_NATIVE_INT16, {2}, std::vector<int16_t>{0, 1});
+      put_ids(file, 4, padding, padding == H5T_STR_SPACEPAD ? "a b c   " : std::string("a \0\0c\0\0\0", 8));
+    }
+    EXPECT_EQ(open_dataset(dir / "a.h5")->id(0), padding == H5T_STR_SPACEPAD ? "a b" : "a ");
+    EXPECT_EQ(open_dataset(dir / "a.h5")->id(1), "c");
+  }
+}
+
 TEST(DataHdf5, TenUnnamedClassesAreGalaxy10) {
   TempDir dir;
   {

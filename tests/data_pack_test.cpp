@@ -64,6 +64,17 @@ TEST(DataPack, RoundTripKeepsEverything) {
   EXPECT_FALSE(back->sky(7, ra, dec));
 }
 
+TEST(DataPack, IdsKeepTheirBlanks) {
+  TempDir dir;
+  struct Blank : FakeDataset {
+    using FakeDataset::FakeDataset;
+    std::string id(int64_t i) const override { return " g" + std::to_string(i) + std::string(i, ' '); }
+  } data(4, 2);
+  pack_hdf5(data, dir / "a.h5");
+  const auto back = open_dataset(dir / "a.h5");
+  for (int64_t i = 0; i < 4; ++i) EXPECT_EQ(back->id(i), data.id(i));
+}
+
 TEST(DataPack, FilesNeedNoScratchFile) {
   TempDir dir;
   const char* before = std::getenv("TMPDIR");
