@@ -8,6 +8,7 @@
 #include <set>
 
 #include "data/csv.h"
+#include "engine/folder_lock.h"
 #include "tests/python_test_util.h"
 #include "tests/tools_test_util.h"
 
@@ -168,6 +169,33 @@ TEST_F(CrossValidation, RefusesWhatWouldMislead) {
                  {"config.yaml", "train.epochs is 1 there and 2 here"});
   fs::remove(dir / "x/config.yaml");
   expect_failure(run("gm_train", arguments("x", {"--resume", "--seed", "4"})), 1, {"folds.csv", "--seed"});
+}
+
+TEST_F(CrossValidation, OneProcessAtATimeInAFolder) {
+  fs::create_directory(dir / "x");
+  {
+    const FolderLock held(dir / "x");
+    expect_failure(run("gm_train", arguments("x")), 1, {dir / "x", "another process is at work on this run"});
+    EXPECT_FALSE(fs::exists(dir / "x/folds.csv"));
+    EXPECT_FALSE(fs::exists(dir / "x/config.yaml"));
+  }
+  // Of two that begin together with different seeds one is all that is found afterwards.
+  test::Process a("gm_train", arguments("x", {"--epochs", "1", "--seed", "1", "--quiet"}), {}),
+      b("gm_train", arguments("x", {"--epochs", "1", "--seed", "2", "--quiet"}), {});
+  const int a_code = a.wait(), b_code = b.wait();
+  EXPECT_EQ(a_code + b_code, 1) << a.err() << b.err();
+  const std::string error = a.err() + b.err();
+  EXPECT_EQ(std::count(error.begin(), error.end(), '\n'), 1) << error;
+  expect_success(
+      run("gm_train", arguments("alone", {"--epochs", "1", "--seed", a_code ? "2" : "1", "--quiet"})));
+  EXPECT_EQ(test::read_text(dir / "x/folds.csv"), test::read_text(dir / "alone/folds.csv"));
+  EXPECT_EQ(scores(dir / "x/summary.json"), scores(dir / "alone/summary.json"));
+  {
+    const FolderLock held(dir / "x");
+    expect_failure(
+        run("gm_train", arguments("x", {"--epochs", "1", "--seed", a_code ? "2" : "1", "--resume"})), 1,
+        {"another process"});
+  }
 }
 
 // tools/accuracy_table.py on the tree's own files gives the README's table, and on a fresh summary its

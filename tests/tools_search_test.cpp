@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "data/csv.h"
+#include "engine/folder_lock.h"
 #include "tests/tools_test_util.h"
 #include "tools/search/arm.h"
 #include "tools/search/finalists.h"
@@ -80,6 +81,14 @@ class Search : public testing::Test {
   TempDir dir;
   std::string config = dir / "search.yaml", data = dir / "set";
 };
+
+TEST_F(Search, WritesNothingWhereAnotherIsAtWork) {
+  fs::create_directory(dir / "a");
+  const FolderLock held(dir / "a");
+  expect_failure(test::run("gm_search", arguments("a")), 1,
+                 {dir / "a", "another process is at work on this run"});
+  EXPECT_EQ(std::distance(fs::directory_iterator(dir / "a"), {}), 1) << "the lock alone";
+}
 
 TEST_F(Search, JournalsEveryChildWithTheCountsOfGmModel) {
   expect_success(test::run("gm_search", arguments("a")));

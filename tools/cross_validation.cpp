@@ -6,6 +6,7 @@
 #include <cmath>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "data/csv.h"
 #include "data/folds.h"
@@ -162,18 +163,23 @@ void cross_validate(const CrossValidation& cv, Device& device, const std::shared
   check_network(cv.job.run);
 
   const std::string table = folds_csv(*data, folds), table_file = out + "/folds.csv";
+  auto keep_old = [&] {
+    if (fs::exists(table_file))
+      fail(out + ": already holds folds; continue with --resume or choose another --out");
+  };
+  if (cv.job.resume && !fs::exists(table_file)) fail(out + ": no folds.csv to resume from");
+  if (!cv.job.resume) keep_old(), RunFolder(out, false);
+  std::optional<FolderLock> hold(hold_run(out, "lock"));
   if (cv.job.resume) {
-    if (!fs::exists(table_file)) fail(out + ": no folds.csv to resume from");
     if (read_file(table_file) != table)
       fail(table_file + ": other folds than these: the data, --seed or --cross-validate have changed");
     if (!cv.job.changes.empty()) write_file_atomic(out + "/config.yaml", config_text(cv.job.yaml));
   } else {
-    if (fs::exists(table_file))
-      fail(out + ": already holds folds; continue with --resume or choose another --out");
-    RunFolder(out, false);
+    keep_old();  // another process may just have begun
     write_file_atomic(table_file, table);
     write_file_atomic(out + "/config.yaml", config_text(cv.job.yaml));
   }
+  if (!cv.only.empty()) hold.reset();  // several processes may share the folds, each of which has a lock
 
   auto say = [&](const std::string& line) {
     if (!cv.job.quiet) fmt::print("{}\n", line), std::fflush(stdout);

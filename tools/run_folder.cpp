@@ -36,8 +36,8 @@ std::vector<std::string> run_files(const std::string& model) {
   return files;
 }
 
-FolderLock hold_run(const std::string& folder) {
-  FolderLock hold(folder, false, "log.txt");
+FolderLock hold_run(const std::string& folder, const std::string& file) {
+  FolderLock hold(folder, false, file);
   if (!hold.held()) fail(folder + ": another process is at work on this run");
   return hold;
 }

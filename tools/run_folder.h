@@ -24,9 +24,9 @@ class RunFolder {
 /// The files of the run whose folder, or whose weights, `model` is: what no output may replace.
 std::vector<std::string> run_files(const std::string& model);
 
-/// A hold on the run in `folder` for the process that writes to it, by its log.txt. Throws gm::Error when
-/// another process has it.
-FolderLock hold_run(const std::string& folder);
+/// A hold on the run in `folder` for the process that writes to it, by its log.txt or another file. Throws
+/// gm::Error when another process has it.
+FolderLock hold_run(const std::string& folder, const std::string& file = "log.txt");
 
 /// Begins the line of log.txt that holds the command of the run; one more with every resumption.
 inline constexpr std::string_view kCommandInLog = "command: ";

@@ -34,22 +34,25 @@ struct Arguments {
   bool resume = false, quiet = false;
 };
 
-// text: of the whole configuration; a resumed search must have the one it began with.
-void open_folder(const Arguments& a, const std::string& text) {
+// text: of the whole configuration; a resumed search must have the one it began with. Nothing is written
+// before the folder is held.
+FolderLock open_folder(const Arguments& a, const std::string& text) {
   std::error_code error;
   const std::string config = a.out + "/config.yaml";
   if (a.resume) {
     if (!fs::exists(config, error)) fail(a.out + ": no search to resume (no config.yaml)");
     if (read_file(config) != text)
       fail(a.config + ": differs from the search in " + a.out + "; resume it with " + config);
-    return;
+    return hold_run(a.out, "lock");
   }
   make_folder(a.out, "run folder");
   if (::access(a.out.c_str(), W_OK | X_OK) != 0)
     fail(a.out + ": cannot write there: " + std::strerror(errno));
   if (fs::exists(a.out + "/journal.jsonl", error) || fs::exists(config, error))
     fail(a.out + ": already holds a run; continue a search with --resume or choose another --out");
+  FolderLock hold = hold_run(a.out, "lock");
   write_file_atomic(config, text);
+  return hold;
 }
 
 int class_index(const std::vector<std::string>& classes, const std::string& name, const std::string& where) {
@@ -221,8 +224,7 @@ bool search_networks(const Arguments& args, const SearchConfig& config, const st
   const SharedWeights layout(space, 0);
   ChildCache cache(*device, space, layout, child_options(run), static_cast<size_t>(config.cache));
 
-  open_folder(args, text);
-  const FolderLock hold = hold_run(args.out);
+  const FolderLock hold = open_folder(args, text);
   Journal journal(args.out + "/journal.jsonl");
   Log log(args.out + "/log.txt", args.resume, args.quiet);
   keep_split(args, run, *data, split);
