@@ -1,5 +1,6 @@
 #include "data/utf8.h"
 
+#include <charconv>
 #include <cstdint>
 
 namespace gm {
@@ -36,6 +37,22 @@ std::string utf8_of(const std::string& text) {
     const auto byte = static_cast<uint8_t>(text[bad]);
     out += {'%', kDigits[byte >> 4], kDigits[byte & 15]};
     at = bad + 1;
+  }
+  return out;
+}
+
+std::string bytes_of(const std::string& utf8) {
+  std::string out;
+  for (size_t at = 0; at < utf8.size(); ++at) {
+    uint8_t byte = 0;
+    const char* hex = utf8.data() + at + 1;
+    if (utf8[at] == '%' && at + 2 < utf8.size() && std::from_chars(hex, hex + 2, byte, 16).ptr == hex + 2 &&
+        byte >= 0x80) {
+      out += static_cast<char>(byte);
+      at += 2;
+    } else {
+      out += utf8[at];
+    }
   }
   return out;
 }

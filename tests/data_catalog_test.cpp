@@ -233,6 +233,8 @@ TEST(DataUtf8, WhatIsNone) {
                            "a\xF4\x90\x80\x80", "a\xF5", "a\xC3", "a\xE2\x82", "a\xC3q"})
     EXPECT_EQ(not_utf8(text), 1u) << text;
   EXPECT_EQ(utf8_of("x\xC3q\xE9"), "x%C3q%E9");
+  EXPECT_EQ(bytes_of("x%C3q%E9"), "x\xC3q\xE9");
+  for (const char* text : {"100%", "%", "%E", "%41", "%ZZ", "a%E-"}) EXPECT_EQ(bytes_of(text), text);
 }
 
 TEST(DataOpen, RealImages) {

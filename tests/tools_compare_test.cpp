@@ -102,6 +102,16 @@ TEST_F(Compare, SaysWhatDoesNotFit) {
   expect_failure(run("gm_compare", {}), 2, {"evaluations"});
 }
 
+TEST_F(Compare, FindsTheRunInAFolderWhoseNameIsNotUtf8) {
+  const std::string run_folder = dir / "run\xE9";
+  fs::rename(dir / "run", run_folder);
+  expect_success(run("gm_eval", {"--model", run_folder, "--data", dir / "set", "--device", "cpu", "--quiet",
+                                 "--out", dir / "a"}));
+  const auto r = run("gm_compare", {dir / "a"});
+  expect_success(r);
+  EXPECT_EQ(r.err, "");
+}
+
 TEST(Comparison, TellsNetworksApart) {
   std::vector<ComparedNetwork> networks;
   for (auto [name, input] : {std::pair{"G0", 96}, {"G1", 64}, {"G0", 32}, {"G0", 32}, {"G1", 64}}) {

@@ -10,6 +10,7 @@
 #include <set>
 
 #include "data/csv.h"
+#include "data/utf8.h"
 #include "kernels/common/error.h"
 
 namespace gm {
@@ -100,7 +101,9 @@ ComparedNetwork read_evaluation(const std::string& path) {
       const double speed = row.at("images_per_second").get<double>();
       n.images_per_second = std::max(n.images_per_second.value_or(0), speed);
     }
-    n.record = training_record_of(j.value("weights", j.at("model").get<std::string>()));
+    const std::string weights = j.value("weights", j.at("model").get<std::string>());
+    n.record = training_record_of(weights);
+    if (!n.record) n.record = training_record_of(bytes_of(weights));
     n.ids = evaluated_ids((fs::path(file).parent_path() / "predictions.csv").string());
   } catch (const nlohmann::json::exception& e) {
     const std::string why = e.what();  // "[json.exception.out_of_range.403] key 'name' not found"

@@ -6,6 +6,8 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include "data/utf8.h"
+
 namespace gm {
 
 namespace {
@@ -93,7 +95,8 @@ std::string metrics_json(const Evaluation& e) {
   j["calibration"] = calibration_json(e);
   j["name"] = e.name;
   j["model"] = e.model;
-  j["weights"] = std::filesystem::absolute(e.model).lexically_normal().string();  // also for other folders
+  // Also for other folders.
+  j["weights"] = utf8_of(std::filesystem::absolute(e.model).lexically_normal().string());
   j["data"] = e.data;
   j["split"] = e.split;
   j["tta"] = e.passes.symmetries;
