@@ -65,7 +65,7 @@ std::vector<std::string> take_record(const std::string& text, size_t& at, int64_
 
 }  // namespace
 
-CsvTable::CsvTable(const std::string& path) : path_(path) {
+CsvTable::CsvTable(const std::string& path, const std::vector<std::string>& names) : path_(path) {
   if (std::filesystem::is_directory(path)) fail(path + ": is a folder, expected a CSV file");
   const std::string text = read_file(path);
   if (text.find('\0') != std::string::npos) fail(path + ": not a text file");
@@ -81,22 +81,28 @@ CsvTable::CsvTable(const std::string& path) : path_(path) {
     if (cells.size() == 1 && cells[0].empty()) continue;
     if (header_.empty()) {
       header_ = std::move(cells);
+      for (size_t k = 0; k < header_.size(); ++k)
+        if (names.empty() || std::find(names.begin(), names.end(), header_[k]) != names.end())
+          columns_.push_back(k);
       continue;
     }
     if (cells.size() != header_.size())
       fail(path + ":" + std::to_string(start) + ": " + std::to_string(cells.size()) +
            " cells, but the header has " + std::to_string(header_.size()));
     lines_.push_back(start);
-    std::move(cells.begin(), cells.end(), std::back_inserter(cells_));
+    for (size_t k : columns_) cells_.push_back(std::move(cells[k]));
   }
   if (header_.empty()) fail(path + ": empty file, expected a CSV header");
 }
 
 int CsvTable::column(const std::string& name) const {
-  auto found = std::find(header_.begin(), header_.end(), name);
-  if (found != header_.end() && std::find(found + 1, header_.end(), name) != header_.end())
-    fail(path_ + ":1: two columns are called '" + name + "'");
-  return found == header_.end() ? -1 : static_cast<int>(found - header_.begin());
+  int found = -1;
+  for (size_t k = 0; k < columns_.size(); ++k) {
+    if (header_[columns_[k]] != name) continue;
+    if (found >= 0) fail(path_ + ":1: two columns are called '" + name + "'");
+    found = static_cast<int>(k);
+  }
+  return found;
 }
 
 std::string CsvTable::column_list() const {

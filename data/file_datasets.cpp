@@ -195,7 +195,10 @@ FolderDataset::FolderDataset(const std::string& folder, const OpenOptions& optio
 
 CatalogDataset::CatalogDataset(const std::string& csv, const OpenOptions& options)
     : FileListDataset(csv, {}, options) {
-  CsvTable table(csv);
+  // Catalogs may have hundreds of other columns.
+  std::vector<std::string> names{"id_str", "file_loc", "label", "class", "ra", "RA", "dec", "DEC"};
+  names.insert(names.end(), options.classes.begin(), options.classes.end());
+  const CsvTable table(csv, names);
   int id = table.column("id_str"), file = table.column("file_loc");
   if (id < 0 && file < 0)
     fail(csv + ": needs a column \"file_loc\" or \"id_str\"; it has " + table.column_list());

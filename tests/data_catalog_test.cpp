@@ -1,5 +1,7 @@
+#include <sys/resource.h>
 #include <sys/stat.h>
 
+#include <cstdlib>
 #include <filesystem>
 
 #include "data/csv.h"
@@ -11,6 +13,41 @@ namespace gm {
 namespace {
 using test::TempDir;
 using Names = std::vector<std::string>;
+
+TEST(DataCsv, SomeColumnsAlone) {
+  TempDir dir;
+  test::write_text(dir / "a.csv", "a,b,c,b\n1,2,3,4\n5,6,7,8\n");
+  const CsvTable table(dir / "a.csv", {"c", "a", "none"});
+  EXPECT_EQ(table.column("a"), 0);
+  EXPECT_EQ(table.column("c"), 1);
+  EXPECT_EQ(table.column("b"), -1);
+  EXPECT_EQ(table.column("none"), -1);
+  EXPECT_EQ(table.cell(1, 0) + table.cell(1, 1), "57");
+  EXPECT_EQ(table.column_list(), "a, b, c, b");
+  EXPECT_ERROR(CsvTable(dir / "a.csv", {"b"}).column("b"), "a.csv:1: two columns are called 'b'");
+  test::write_text(dir / "n.csv", "a,b\n1,2\n1,2,3\n");
+  EXPECT_ERROR(CsvTable(dir / "n.csv", {"a"}), "n.csv:3: 3 cells, but the header has 2");
+}
+
+// A cell is more than ten times as large as its text. Measured in a process of its own.
+TEST(DataCatalog, OtherColumnsAreNotKept) {
+  TempDir dir;
+  std::string text = "id_str,label", row;
+  for (int k = 0; k < 200; ++k) text += ",c" + std::to_string(k), row += ",1";
+  text += "\n";
+  for (int i = 0; i < 50000; ++i) text += "g" + std::to_string(i) + ",0" + row + "\n";
+  test::write_text(dir / "a.csv", text);
+  const size_t bytes = text.size();
+  const auto within = [&] {
+    rusage before{}, after{};
+    ::getrusage(RUSAGE_SELF, &before);
+    const size_t size = static_cast<size_t>(open_dataset(dir / "a.csv")->size());
+    ::getrusage(RUSAGE_SELF, &after);
+    std::_Exit(
+        size == 50000 && static_cast<size_t>(after.ru_maxrss - before.ru_maxrss) * 1024 < 3 * bytes ? 0 : 1);
+  };
+  EXPECT_EXIT(within(), testing::ExitedWithCode(0), "");
+}
 
 TEST(DataCsv, QuotesBomCrlfAndBlankLines) {
   TempDir dir;
