@@ -221,6 +221,18 @@ TEST_F(Search, TrainsTheBestFromScratchBesideTheBase) {
   EXPECT_TRUE(fs::exists(dir / "a/finalists/base/result.json"));
 }
 
+TEST_F(Search, ValidatesItsFinalistsOnImagesThatChoseThem) {
+  expect_success(
+      test::run("gm_search", arguments("a", {"--set", "data.folds=3", "--set", "data.fold=2", "--set",
+                                             "search.samplers=[random]", "--set", "search.iterations=1"})));
+  const std::string split = test::read_text(dir / "a/split.csv");
+  EXPECT_EQ(split, test::read_text(dir / "a/finalists/base/split.csv"));
+  size_t validation = 0;
+  for (size_t at = split.find("val"); at != std::string::npos; at = split.find("val", at + 1)) ++validation;
+  EXPECT_NEAR(static_cast<double>(validation), 40, 3)
+      << "a third of 120, where val_fraction would be a fifth";
+}
+
 TEST_F(Search, InterruptedItSaysHowToResume) {
   Process p("gm_search", arguments("a", {"--set", "search.iterations=1000"}), {});
   while (p.running() && (!fs::exists(journal("a")) || test::read_text(journal("a")).empty()))

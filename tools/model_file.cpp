@@ -85,7 +85,7 @@ std::string start_from(const ModelFile& model, const std::vector<std::string>& c
   if (same_head) return "starting from " + model.path;
   return "starting from " + model.path + " (" + std::to_string(model.architecture.classes) +
          " classes); the head is new: " + std::to_string(table[table.find("predictions/bias")].shape[0]) +
-         (other ? " classes of other names" : " classes");
+         (other ? " classes of other names or in another order" : " classes");
 }
 
 std::map<std::string, std::string> model_metadata(const Architecture& a, const YAML::Node& augment) {

@@ -49,15 +49,18 @@ std::shared_ptr<Dataset> open_training_data(const RunConfig& run, const std::str
   return data;
 }
 
-Split split_of(const TrainJob& job, const Dataset& data) {
-  const RunConfig& run = job.run;
-  if (job.resume) return read_split(RunFolder(job.out, true).file("split.csv"), data, true);
+Split split_of(const RunConfig& run, const Dataset& data) {
   if (run.folds)
     return fold_split(
         make_folds(
             data, {.count = run.folds, .seed = run.split.seed, .same_sky_arcsec = run.split.same_sky_arcsec}),
         run.fold - 1);
   return make_split(data, run.split);
+}
+
+Split split_of(const TrainJob& job, const Dataset& data) {
+  if (job.resume) return read_split(RunFolder(job.out, true).file("split.csv"), data, true);
+  return split_of(job.run, data);
 }
 
 void check_split(const TrainJob& job, const Split& split) {

@@ -33,7 +33,9 @@ std::shared_ptr<Dataset> open_training_data(
 /// Throws gm::Error when the network of the configuration cannot be built or trained as it says.
 void check_network(const RunConfig& run);
 
-/// The part of the data that the configuration trains on: a fold where data.folds asks for one.
+/// The parts of the data that a configuration trains and validates on: a fold where data.folds asks for one.
+Split split_of(const RunConfig& run, const Dataset& data);
+/// The same, or what the run to be resumed has recorded.
 Split split_of(const TrainJob& job, const Dataset& data);
 
 /// Throws gm::Error when a part is too small to train or validate on.

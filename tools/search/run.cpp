@@ -63,9 +63,7 @@ int class_index(const std::vector<std::string>& classes, const std::string& name
 
 // Training and validation images of a search, each enough for a batch.
 Split search_split(const RunConfig& run, const Dataset& data) {
-  SplitConfig splitting = run.split;
-  splitting.seed = static_cast<uint64_t>(run.train.seed);
-  Split split = make_split(data, splitting);
+  Split split = split_of(run, data);
   for (const auto& [rows, name] : {std::pair{&split.train, "training"}, {&split.val, "validation"}})
     if (static_cast<int64_t>(rows->size()) < run.train.batch)
       fail(fmt::format("train.batch {} is larger than the {} set ({} images)", run.train.batch, name,
