@@ -41,14 +41,34 @@ std::string problem_of(int index, const cudaDeviceProp& p) {
 }
 double gib(size_t bytes) { return static_cast<double>(bytes) / (1u << 30); }
 
+/// A stream, closed with its owner, also where that does not come to be.
+class OwnedStream {
+ public:
+  OwnedStream() = default;
+  ~OwnedStream() {
+    if (!stream_) return;
+    if (const cudaError_t status = cudaStreamDestroy(stream_); status != cudaSuccess)
+      std::fprintf(stderr, "closing a CUDA stream: %s\n", cudaGetErrorString(status));
+  }
+  OwnedStream(const OwnedStream&) = delete;
+  OwnedStream& operator=(const OwnedStream&) = delete;
+  void open() {
+    check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cannot create a CUDA stream");
+  }
+  operator cudaStream_t() const { return stream_; }
+
+ private:
+  cudaStream_t stream_ = nullptr;
+};
+
 class CudaDevice : public Device {
  public:
   CudaDevice(int index, const DeviceOptions& options) : index_(index), deterministic_(options.deterministic) {
     properties_ = properties_of(index);
     if (const std::string problem = problem_of(index, properties_); !problem.empty()) fail(problem);
     check(cudaSetDevice(index), "cuda:" + std::to_string(index));
-    for (cudaStream_t* stream : {&stream_, &uploads_})
-      check(cudaStreamCreateWithFlags(stream, cudaStreamNonBlocking), "cannot create a CUDA stream");
+    stream_.open();
+    uploads_.open();
     libraries_ = make_cuda_libraries(index);
     libraries_->tf32 = options.tf32;
     if (const std::string folder = plan_cache_folder(); !folder.empty()) {
@@ -59,12 +79,8 @@ class CudaDevice : public Device {
   }
   ~CudaDevice() override {
     keep_choices();
-    libraries_.reset();
     for (cudaEvent_t event : timing_events_)
       if (event) cudaEventDestroy(event);
-    for (cudaStream_t stream : {stream_, uploads_})
-      if (const cudaError_t status = cudaStreamDestroy(stream); status != cudaSuccess)
-        std::fprintf(stderr, "cuda:%d: closing a stream: %s\n", index_, cudaGetErrorString(status));
   }
 
   Backend backend() const override { return Backend::cuda; }
@@ -184,7 +200,7 @@ class CudaDevice : public Device {
     select();
     Context c;
     c.backend = Backend::cuda;
-    c.stream = stream_;
+    c.stream = static_cast<cudaStream_t>(stream_);
     c.libraries = libraries_.get();
     c.deterministic = deterministic_;
     c.sm_count = properties_.multiProcessorCount;
@@ -208,7 +224,7 @@ class CudaDevice : public Device {
   int index_;
   bool deterministic_;
   cudaDeviceProp properties_{};
-  cudaStream_t stream_ = nullptr, uploads_ = nullptr;
+  OwnedStream stream_, uploads_;
   cudaEvent_t timing_events_[2] = {};  // of time()
   CudaLibrariesPtr libraries_;
   std::optional<PlanStore> store_;           // of libraries_->choices

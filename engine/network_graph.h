@@ -5,8 +5,8 @@
 
 namespace gm {
 
-/// Built by layers/ for a batch size and a mode. What a network is built without is kAbsent: loss and correct of
-/// one that only infers.
+/// Built by layers/ for a batch size and a mode. What a network is built without is kAbsent: loss and correct
+/// of one that only infers.
 struct NetworkGraph {
   Graph graph;
   ValueId pixels = kAbsent;  // f32 (N, H, W, 3), 0..255

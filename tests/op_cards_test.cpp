@@ -1,5 +1,5 @@
-// Passes that leave partial sums are cut for the card: whatever its number of multiprocessors, the sums are of
-// the same values.
+// Passes that leave partial sums are cut for the card: whatever its number of multiprocessors, the sums are
+// of the same values.
 #include <gtest/gtest.h>
 
 #include <cmath>

@@ -66,7 +66,7 @@ int main(int argc, char** argv) {
   app.add_option("config", config, "model YAML, run folder or weight file");
   app.add_option("--res", size, "input size in px instead of the model's own")->check(CLI::Range(8, 4096));
   app.add_option("--classes", classes, "number of classes instead of the model's own")
-      ->check(CLI::Range(2, 100000));
+      ->check(CLI::Range(2, 10000));
   app.add_option("--batch", batch, "batch size for the memory estimate")->check(CLI::Range(1, 1 << 20));
   add_sets(app, sets, "override one key, e.g. --set model.se=0.25");
   app.add_flag("--json", as_json, "print JSON");

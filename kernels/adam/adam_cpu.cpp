@@ -1,7 +1,6 @@
 #include "kernels/adam/adam.h"
 #include "kernels/common/op.h"
 #include "kernels/common/parallel.h"
-#include "kernels/common/vmath.h"
 
 namespace gm::GM_CPU_NS {
 

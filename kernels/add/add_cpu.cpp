@@ -1,8 +1,8 @@
 #include <cstring>
 
 #include "kernels/add/add.h"
+#include "kernels/common/dispatch.h"
 #include "kernels/common/parallel.h"
-#include "kernels/common/vmath.h"
 
 namespace gm::GM_CPU_NS {
 

@@ -1,5 +1,5 @@
 #include "kernels/batch_norm/bn_op_cpu.h"
-#include "kernels/common/vmath.h"
+#include "kernels/common/dispatch.h"
 
 namespace gm::GM_CPU_NS {
 

@@ -38,7 +38,8 @@ inline size_t bn_cpu_workspace(int64_t chunks, int64_t channels) {
 /// GPU: blocks that share one slice of channels in a two-stage reduction, at most: partials are
 /// [kBnGpuBlocks][2][C] f32.
 constexpr int64_t kBnGpuBlocks = 256;
-/// Vectors of C f32 in front of the partials: the six of BnVectors, and two so that 32 C bytes keep them aligned.
+/// Vectors of C f32 in front of the partials: the six of BnVectors, and two so that 32 C bytes keep them
+/// aligned.
 constexpr int64_t kBnGpuVectors = 8;
 inline size_t bn_gpu_workspace(int64_t channels) {
   return static_cast<size_t>(kBnGpuBlocks * 2 + kBnGpuVectors) * static_cast<size_t>(channels) *

@@ -1,7 +1,7 @@
 #include "kernels/add/add.h"
 #include "kernels/batch_norm/bn_op_cpu.h"
 #include "kernels/batch_norm_act/batch_norm_act.h"
-#include "kernels/common/vmath.h"
+#include "kernels/common/dispatch.h"
 
 namespace gm::GM_CPU_NS {
 

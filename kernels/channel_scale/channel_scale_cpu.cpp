@@ -2,9 +2,9 @@
 
 #include "kernels/channel_scale/channel_scale.h"
 #include "kernels/common/ceil_div.h"
+#include "kernels/common/dispatch.h"
 #include "kernels/common/op.h"
 #include "kernels/common/parallel.h"
-#include "kernels/common/vmath.h"
 
 namespace gm::GM_CPU_NS {
 

@@ -13,36 +13,37 @@ namespace gm {
 namespace {
 
 void check(cudaError_t status) {
-  if (status != cudaSuccess) fail(std::string("timing of library plans: ") + cudaGetErrorString(status));
+  if (status != cudaSuccess) fail(std::string("timing of kernels: ") + cudaGetErrorString(status));
 }
+
+/// An event, destroyed with its owner, also where that does not come to be.
+struct Mark {
+  Mark() { check(cudaEventCreate(&event)); }
+  ~Mark() { cudaEventDestroy(event); }
+  Mark(const Mark&) = delete;
+  Mark& operator=(const Mark&) = delete;
+  cudaEvent_t event = nullptr;
+};
 
 class Clock {
  public:
-  explicit Clock(cudaStream_t stream) : stream_(stream) {
-    for (cudaEvent_t& mark : marks_) check(cudaEventCreate(&mark));
-  }
-  ~Clock() {
-    for (cudaEvent_t mark : marks_)
-      if (mark) cudaEventDestroy(mark);
-  }
-  Clock(const Clock&) = delete;
-  Clock& operator=(const Clock&) = delete;
+  explicit Clock(cudaStream_t stream) : stream_(stream) {}
 
   /// Seconds a run, infinite when one is refused.
   double time(int runs, const std::function<bool()>& start) {
-    check(cudaEventRecord(marks_[0], stream_));
+    check(cudaEventRecord(marks_[0].event, stream_));
     bool all = true;
     for (int i = 0; i < runs && all; ++i) all = start();
-    check(cudaEventRecord(marks_[1], stream_));
-    check(cudaEventSynchronize(marks_[1]));
+    check(cudaEventRecord(marks_[1].event, stream_));
+    check(cudaEventSynchronize(marks_[1].event));
     float milliseconds = 0;
-    check(cudaEventElapsedTime(&milliseconds, marks_[0], marks_[1]));
+    check(cudaEventElapsedTime(&milliseconds, marks_[0].event, marks_[1].event));
     return all ? 1e-3 * milliseconds / runs : std::numeric_limits<double>::infinity();
   }
 
  private:
   cudaStream_t stream_;
-  cudaEvent_t marks_[2] = {};
+  Mark marks_[2];
 };
 
 }  // namespace

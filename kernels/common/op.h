@@ -2,8 +2,8 @@
 //
 // An op is a folder kernels/<op>/ and one line in kernels/op_list.inc. Tests of conformance, gradients,
 // determinism and guard bands and gm_bench walk that list; the planner, backward included, goes by the
-// descriptions alone. An op is known by name only where it is put to use: in layers, in data (augment), and
-// in the engine by the optimizer, DeviceFeed (augment) and the measured ceilings (linear, add).
+// descriptions alone. An op is known by name only where it is put to use: in layers, in data (augment), in
+// tools (dropout), and in the engine by the optimizer, DeviceFeed (augment) and the measured ceilings.
 #pragma once
 #include <cstdint>
 #include <functional>

@@ -1,5 +1,6 @@
-// Which of several candidates, kernels of a library or ours, serves a problem best: found once by timing, then
-// known by name. Free of CUDA; kernels/common/cuda_timing.h does the timing, engine/plan_store.h keeps the file.
+// Which of several candidates, kernels of a library or ours, serves a problem best: found once by timing,
+// then known by name. Free of CUDA; kernels/common/cuda_timing.h does the timing, engine/plan_store.h keeps
+// the file.
 #pragma once
 #include <cstddef>
 #include <map>

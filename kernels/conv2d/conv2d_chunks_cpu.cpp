@@ -2,7 +2,7 @@
 #include <type_traits>
 
 #include "kernels/common/ceil_div.h"
-#include "kernels/common/vmath.h"
+#include "kernels/common/dispatch.h"
 #include "kernels/conv2d/conv2d_cpu.h"
 #include "kernels/linear/gemm_cpu.h"
 

@@ -2,7 +2,7 @@
 
 #include "kernels/add/add.h"
 #include "kernels/common/ceil_div.h"
-#include "kernels/common/vmath.h"
+#include "kernels/common/dispatch.h"
 #include "kernels/linear/gemm_cpu.h"
 
 namespace gm::GM_CPU_NS {

@@ -2,7 +2,7 @@
 // y (or dy) while it is still in cache.
 //
 //   ConvChunks conv(geometry, Pass::forward, *ctx.pool);      // cheap; decides chunks and code path
-//   conv.pack_forward(w, packed);                             // packed: conv.chunking().packed_bytes(...) bytes
+//   conv.pack_forward(w, packed);                             // conv.chunking().packed_bytes(...) bytes
 //   pool.run(conv.chunking().chunks, [&](int64_t i, int thread) {
 //     const ConvChunk k = conv.chunking().chunk(i);               // which pixels of y (and of x) it covers
 //     conv.forward(i, x, packed, y, thread);                  // x, y: the whole tensors

@@ -1,6 +1,6 @@
 // Bias, activation and residual of an inference convolution, on a chunk that is still in cache.
+#include "kernels/common/dispatch.h"
 #include "kernels/common/vec_cpu.h"
-#include "kernels/common/vmath.h"
 #include "kernels/conv2d/conv2d_cpu.h"
 
 namespace gm::GM_CPU_NS {

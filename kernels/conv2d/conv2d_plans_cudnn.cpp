@@ -129,6 +129,8 @@ size_t time(const Context& ctx, const CudnnQuestion& q, const std::vector<Candid
 void drop_wrong(const Context& ctx, const CudnnQuestion& q, std::vector<Candidate>& made,
                 const ConvOperands& operands, void* zeros) {
   OwnResult own(ctx, q, operands);
+  if (!made.empty() && !own.known())
+    std::fprintf(stderr, "%s: no room on the card to check the library's results\n", plan_key(q).c_str());
   std::erase_if(made, [&](const Candidate& c) {
     try {
       const double off = own.off(c.answer(), c.adds ? zeros : nullptr);

@@ -33,8 +33,8 @@ struct PointwiseLane {
     const int lane = static_cast<int>(threadIdx.x) % 32,
               run = (static_cast<int>(blockIdx.y) * p.columns + column) * 32;
     group = lane / 4, quad = lane % 4, channel = run + 8 * quad, row = lane % 16, beside = lane / 16;
-    // A lane needs pair `quad` of each unit of its four rows of w. It loads every fourth unit whole, a quarter
-    // of the loads and of the lines that they meet, and the quad exchanges them.
+    // A lane needs pair `quad` of each unit of its four rows of w. It loads every fourth unit whole, a
+    // quarter of the loads and of the lines that they meet, and the quad exchanges them.
     constexpr int kUnits = 2 * kSteps, kFours = ceil_div(kUnits, 4);
     Bf16Pair fours[4][kFours][4] = {};
 #pragma unroll

@@ -12,8 +12,10 @@ class OwnResult {
  public:
   /// Runs our own kernels on the operands and waits for them.
   OwnResult(const Context& ctx, const CudnnQuestion& q, const ConvOperands& operands);
+  /// False where there was no memory for the result.
+  bool known() const { return !want_.empty(); }
   /// By how much of its size an answer is off, in its first and last elements: about 1 for a kernel
-  /// that is wrong. 0 where there is no memory to find out. Throws Refusal when it does not run.
+  /// that is wrong. 0 where our result is not known. Throws Refusal when it does not run.
   /// zeros: memory for a plan that adds, else null.
   double off(const Answer& answer, void* zeros);
 

@@ -1,6 +1,6 @@
 #include "kernels/add/add.h"
 #include "kernels/batch_norm/bn_op_cpu.h"
-#include "kernels/common/vmath.h"
+#include "kernels/common/dispatch.h"
 #include "kernels/conv2d/conv2d_cpu.h"
 #include "kernels/conv_bn_act/conv_bn_act.h"
 

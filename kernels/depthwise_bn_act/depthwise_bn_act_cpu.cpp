@@ -1,5 +1,5 @@
 #include "kernels/batch_norm/bn_op_cpu.h"
-#include "kernels/common/vmath.h"
+#include "kernels/common/dispatch.h"
 #include "kernels/depthwise_bn_act/depthwise_bn_act.h"
 #include "kernels/depthwise_conv2d/depthwise_op_cpu.h"
 

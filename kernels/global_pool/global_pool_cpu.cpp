@@ -2,9 +2,9 @@
 #include <limits>
 
 #include "kernels/common/ceil_div.h"
+#include "kernels/common/dispatch.h"
 #include "kernels/common/op.h"
 #include "kernels/common/parallel.h"
-#include "kernels/common/vmath.h"
 #include "kernels/global_pool/global_pool.h"
 
 namespace gm::GM_CPU_NS {

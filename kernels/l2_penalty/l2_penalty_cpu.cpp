@@ -1,9 +1,9 @@
 #include "kernels/l2_penalty/l2_penalty.h"
 
+#include "kernels/common/dispatch.h"
 #include "kernels/common/op.h"
 #include "kernels/common/parallel.h"
 #include "kernels/common/squares.h"
-#include "kernels/common/vmath.h"
 
 namespace gm::GM_CPU_NS {
 

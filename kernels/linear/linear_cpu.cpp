@@ -1,7 +1,7 @@
 #include "kernels/common/ceil_div.h"
+#include "kernels/common/dispatch.h"
 #include "kernels/common/op.h"
 #include "kernels/common/parallel.h"
-#include "kernels/common/vmath.h"
 #include "kernels/linear/gemm_cpu.h"
 #include "kernels/linear/linear.h"
 

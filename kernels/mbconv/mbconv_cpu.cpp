@@ -4,7 +4,6 @@
 #include "kernels/common/dispatch.h"
 #include "kernels/common/op.h"
 #include "kernels/common/parallel.h"
-#include "kernels/common/vmath.h"
 #include "kernels/conv2d/conv2d_cpu.h"
 #include "kernels/linear/gemm_cpu.h"
 #include "kernels/mbconv/mbconv_rows_cpu.h"

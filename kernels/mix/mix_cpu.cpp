@@ -1,6 +1,6 @@
+#include "kernels/common/dispatch.h"
 #include "kernels/common/op.h"
 #include "kernels/common/parallel.h"
-#include "kernels/common/vmath.h"
 #include "kernels/mix/mix.h"
 
 namespace gm::GM_CPU_NS {

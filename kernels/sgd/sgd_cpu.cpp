@@ -1,6 +1,5 @@
 #include "kernels/common/op.h"
 #include "kernels/common/parallel.h"
-#include "kernels/common/vmath.h"
 #include "kernels/sgd/sgd.h"
 
 namespace gm::GM_CPU_NS {
