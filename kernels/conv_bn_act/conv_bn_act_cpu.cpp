@@ -29,11 +29,11 @@ template <Act A, class T>
 void forward(const OpCall& c) {
   ThreadPool& pool = *c.ctx.pool;
   const ConvChunks conv(conv_geometry(c.attrs, c.in[0], c.in[1]), Pass::forward, pool);
-  const ConvChunking& plan = conv.chunking();
-  const int64_t channels = plan.g.k;
+  const ConvChunking& chunking = conv.chunking();
+  const int64_t channels = chunking.g.k;
   char* cursor = static_cast<char*>(c.workspace.data);
-  void* packed = after(cursor, plan.packed_bytes(onednn::ConvPass::forward));
-  const BnMemory bn(cursor, plan.chunks, channels);
+  void* packed = after(cursor, chunking.packed_bytes(onednn::ConvPass::forward));
+  const BnMemory bn(cursor, chunking.chunks, channels);
   T *a = c.out[0].as<T>(), *yc = c.saved[0] ? c.saved[0].as<T>() : a;
   float* pooled = pool_of(c.attrs) ? c.out[1].as<float>() : nullptr;
   const BnForward f = bn_forward_of(c, 2, 1);
@@ -42,9 +42,9 @@ void forward(const OpCall& c) {
   const bool training = BatchNormAttrs(c.attrs).training;
   if (!training) bn_running_coefficients(f, channels, bn.k);
   conv.pack_forward(c.in[1].data, packed);
-  pool.run(plan.chunks, [&](int64_t i, int thread) {
+  pool.run(chunking.chunks, [&](int64_t i, int thread) {
     conv.forward(i, c.in[0].data, packed, yc, thread);
-    const ConvChunk chunk = plan.chunk(i);
+    const ConvChunk chunk = chunking.chunk(i);
     // The chunk is still in cache: take its statistics or, when the coefficients are known, finish it. Sums
     // of a pooled output need whole images, which a chunk need not be.
     if (training)
@@ -55,7 +55,8 @@ void forward(const OpCall& c) {
   });
   if (training)
     bn_finish_statistics(
-        bn.partial, plan.chunks, [&](int64_t i) { return plan.chunk(i).y_pixels; }, channels, f, bn.k);
+        bn.partial, chunking.chunks, [&](int64_t i) { return chunking.chunk(i).y_pixels; }, channels, f,
+        bn.k);
   if (training || pooled)
     bn_apply_all<A>(pool, yc, a, pooled, bn_chunks_of(c.out[0].spec, pooled != nullptr), channels, bn.k,
                     tail);
@@ -66,8 +67,8 @@ template <Act A, class T>
 void backward(const OpCall& c) {
   ThreadPool& pool = *c.ctx.pool;
   const ConvChunks conv(conv_geometry(c.attrs, c.in[0], c.in[1]), Pass::backward, pool);
-  const ConvChunking& plan = conv.chunking();
-  const int64_t channels = plan.g.k;
+  const ConvChunking& chunking = conv.chunking();
+  const int64_t channels = chunking.g.k;
   const bool frozen = !BatchNormAttrs(c.attrs).training;
   const GradView &dx = c.din[0], &dw = c.din[1];
   const T* yc = c.saved[0].as<T>();
@@ -75,8 +76,8 @@ void backward(const OpCall& c) {
   const float* inv_std = c.saved[2].as<float>();
   const BnChunks chunks = bn_chunks_of(c.saved[0].spec, pool_of(c.attrs));
   char* cursor = static_cast<char*>(c.workspace.data);
-  void* packed = after(cursor, plan.packed_bytes(onednn::ConvPass::backward_data));
-  void* partials = after(cursor, plan.partials_bytes());
+  void* packed = after(cursor, chunking.packed_bytes(onednn::ConvPass::backward_data));
+  void* partials = after(cursor, chunking.partials_bytes());
   const BnMemory bn(cursor, chunks.count, channels);
   bn_coefficients(c.saved[1].as<float>(), inv_std, c.in[2].as<float>(),
                   A == Act::none ? nullptr : c.in[3].as<float>(), channels, bn.k);
@@ -90,17 +91,17 @@ void backward(const OpCall& c) {
                       bn_backward_sums<A>(yc + row * channels, g, rows, channels, bn.k, sums);
                     });
     });
-    bn_finish_backward(bn.partial, chunks.count, plan.g.out_pixels(), channels, inv_std, frozen, c.din[2],
+    bn_finish_backward(bn.partial, chunks.count, chunking.g.out_pixels(), channels, inv_std, frozen, c.din[2],
                        c.din[3], bn.k);
   }
 
   if (!dx && !dw) return;
   if (dx) conv.pack_backward(c.in[1].data, packed);
   // dyc of a chunk lives in this thread's scratch, in cache, and serves both gradients.
-  pool.run(plan.groups, [&](int64_t group, int thread) {
+  pool.run(chunking.groups, [&](int64_t group, int thread) {
     const auto [first, last] = conv.group(group);
     for (int64_t i = first; i < last; ++i) {
-      const ConvChunk chunk = plan.chunk(i);
+      const ConvChunk chunk = chunking.chunk(i);
       T* dyc = static_cast<T*>(pool.scratch(thread, chunk.y_pixels * channels * sizeof(T)));
       source.pieces(chunk.y_begin, chunk.y_pixels, [&](int64_t row, int64_t rows, const BnGradient<T>& g) {
         bn_backward_apply<A>(yc + row * channels, g, dyc + (row - chunk.y_begin) * channels, rows, channels,

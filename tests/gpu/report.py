@@ -175,7 +175,7 @@ def main(work, file):
     phases = [dict(zip(("name", "seconds", "status"), line.split())) for line in read(f"{work}/phases").splitlines()]
     for p in phases:
         p["result"] = STATUS.get(p["status"], "failed, status " + p["status"])
-        p["notes"] = phase_notes(work, p["name"])
+        p["notes"] = phase_notes(work, p["name"]).replace(work + "/", "")  # paths of this run
     models, peers, ops = (rows(f"{work}/{n}.jsonl") for n in ("models", "peers", "ops"))
     cudnn = {(r["network"], r["case"], r["pass"]): r["cudnn_us"] for r in rows(f"{work}/cudnn.jsonl")}
     for r in ops:
