@@ -24,8 +24,8 @@
 
 namespace gm::GM_BACKEND_NS {
 
-// Two blocks fit an RTX 3090's processor, five an H100's; with the static memory of the sums it stays below
-// the 48 KB that a launch gets unasked.
+// Two blocks fit a multiprocessor of an RTX 3090, five an H100's; with the static memory of the sums it stays
+// below the 48 KB that a launch gets unasked.
 constexpr int kDwTileBytes = 36 * 1024;
 
 /// a / b by one multiplication, for a * b below 2^32.
@@ -120,7 +120,7 @@ struct DwTiles {
     while (most > 1 && !fits(most, tile_strips)) --most;
     row_tiles = ceil_div(rows, most);
     strip_tiles = ceil_div(strips, tile_strips);
-    // Few images: smaller tiles, so that every processor has one.
+    // Few images: smaller tiles, so that every multiprocessor has one.
     while (int64_t{images} * row_tiles * strip_tiles * sl.slices < kDwBlocks / 2 && rows / row_tiles > 3)
       ++row_tiles;
     tile_rows = ceil_div(rows, row_tiles);
