@@ -3,9 +3,9 @@
 #include <limits>
 
 #include "kernels/common/dispatch.h"
-#include "kernels/common/fast_exp.h"
 #include "kernels/common/op.h"
 #include "kernels/common/parallel.h"
+#include "kernels/common/vmath.h"
 #include "kernels/softmax_xent/softmax_xent.h"
 
 namespace gm::GM_CPU_NS {
