@@ -98,12 +98,12 @@ void Weights::initialize(const ParameterTable& table, uint64_t seed) {
 void Weights::refresh_bf16() {
   constexpr size_t kPiece = 1u << 18;  // elements on the host at a time
   std::vector<float> master(kPiece);
-  std::vector<bf16> bf16_copies(kPiece);
+  std::vector<bf16> rounded(kPiece);
   for (size_t at = 0, all = bf16_.bytes() / sizeof(bf16); at < all; at += kPiece) {
     const size_t n = std::min(kPiece, all - at);
     device_.download(master.data(), static_cast<const float*>(master_.data()) + at, n * sizeof(float));
-    for (size_t i = 0; i < n; ++i) bf16_copies[i] = to_bf16(master[i]);
-    device_.upload(static_cast<bf16*>(bf16_.data()) + at, bf16_copies.data(), n * sizeof(bf16));
+    for (size_t i = 0; i < n; ++i) rounded[i] = to_bf16(master[i]);
+    device_.upload(static_cast<bf16*>(bf16_.data()) + at, rounded.data(), n * sizeof(bf16));
   }
 }
 

@@ -38,6 +38,12 @@ class Cli : public testing::Test {
       if (entry.path().filename().string().find(".tmp") != std::string::npos) return true;
     return false;
   }
+  /// Exit status of a tool that gets the signal once it has begun to write.
+  int signalled_while_writing(test::Process& p, int signal) {
+    while (p.running() && !partial_file()) ::usleep(1000);
+    p.send(signal);
+    return p.wait();
+  }
   void expect_nothing_written() {
     EXPECT_FALSE(std::filesystem::exists(out));
     EXPECT_FALSE(partial_file());

@@ -3,6 +3,7 @@
 
 #include <tuple>
 
+#include "kernels/common/ceil_div.h"
 #include "kernels/depthwise_conv2d/depthwise_gpu.h"
 #include "layers/network.h"
 #include "tests/cards.h"
@@ -56,16 +57,15 @@ TEST(LayersDepthwisePlan, UnitsCoverEveryOutputOnce) {
 }
 
 TEST(LayersDepthwisePlan, NoOtherNumberOfForwardBlocksIsThroughInFewerRounds) {
-  auto round_up = [](int64_t a, int64_t b) { return (a + b - 1) / b; };
   for (const char* model : {"effv2s_cbam", "effg0", "effg3"})
     for (int64_t batch : {1, 64, 256})
       for_depthwise(model, 96, batch, [&](const DepthwiseShape& d) {
         const DepthwiseSlices sl(d.channels, kDwLanes);
         const DepthwiseMarch m(d, DType::bf16, sl);
-        const int64_t groups = round_up(m.units, sl.rows);
+        const int64_t groups = ceil_div(m.units, sl.rows);
         for (int card : kCards) {
           const int at_once = kDwResident * card, blocks = m.forward_blocks(sl, card);
-          auto rounds = [&](int64_t n) { return round_up(groups, n) * round_up(n * sl.slices, at_once); };
+          auto rounds = [&](int64_t n) { return ceil_div(groups, n) * ceil_div(n * sl.slices, at_once); };
           for (int64_t b = 1; b <= std::min<int64_t>(2 * at_once / sl.slices, kBnGpuBlocks); ++b)
             EXPECT_LE(rounds(blocks), rounds(b)) << blocks << " or " << b << " blocks, " << card;
         }

@@ -144,9 +144,7 @@ TEST_F(Cli, AnInterruptedInferenceLeavesNothing) {
   args.insert(args.end(), 5000, data);
   for (const int signal : {SIGTERM, SIGHUP}) {
     test::Process p("gm_infer", args, {});
-    while (p.running() && !partial_file()) ::usleep(1000);
-    p.send(signal);
-    EXPECT_EQ(p.wait(), 1);
+    EXPECT_EQ(signalled_while_writing(p, signal), 1);
     EXPECT_NE(p.err().find("gm_infer: error: interrupted after "), std::string::npos) << p.err();
     EXPECT_FALSE(fs::exists(dir / "p.csv"));
     expect_nothing_written();
@@ -160,9 +158,7 @@ TEST_F(Cli, AnInferenceOfUnreadableImagesCanBeInterrupted) {
   test::Process p(
       "gm_infer",
       {dir / "absent.csv", "--model", model, "--quiet", "--device", "cpu", "--out", dir / "p.csv"}, {});
-  while (p.running() && !partial_file()) ::usleep(1000);
-  p.send(SIGTERM);
-  EXPECT_EQ(p.wait(), 1);
+  EXPECT_EQ(signalled_while_writing(p, SIGTERM), 1);
   const std::string last = p.err().substr(p.err().rfind("gm_infer"));
   EXPECT_EQ(last.rfind("gm_infer: error: interrupted after ", 0), 0u) << last;
   expect_nothing_written();
@@ -172,9 +168,7 @@ TEST_F(Cli, AnInferenceUnderNohupOutlivesItsTerminal) {
   std::vector<std::string> args{"--model", model, "--quiet", "--device", "cpu", "--out", dir / "p.csv"};
   args.insert(args.end(), 200, data);
   test::Process p("gm_infer", args, {.no_hang_up = true});
-  while (p.running() && !partial_file()) ::usleep(1000);
-  p.send(SIGHUP);
-  EXPECT_EQ(p.wait(), 0) << p.err();
+  EXPECT_EQ(signalled_while_writing(p, SIGHUP), 0) << p.err();
   EXPECT_EQ(CsvTable(dir / "p.csv").rows(), 200 * 20);
 }
 
@@ -186,9 +180,7 @@ TEST_F(Cli, AnInterruptedPackLeavesNothing) {
   fs::copy_file(good, dir / "images/g0.png");
   for (const int signal : {SIGINT, SIGHUP}) {
     test::Process p("gm_data", {"pack", dir / "many.csv", "--out", dir / "many.h5", "--size", "300"}, {});
-    while (p.running() && !partial_file()) ::usleep(1000);
-    p.send(signal);
-    EXPECT_EQ(p.wait(), 1);
+    EXPECT_EQ(signalled_while_writing(p, signal), 1);
     EXPECT_NE(p.err().find("interrupted after "), std::string::npos) << p.err();
     EXPECT_FALSE(fs::exists(dir / "many.h5"));
     expect_nothing_written();

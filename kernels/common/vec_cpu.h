@@ -1,6 +1,6 @@
 // One SIMD register of floats for the CPU kernels, in the width of the instruction set they are compiled for.
-// Explicit vectors are used where a loop must keep many accumulators in registers, or call an exponential,
-// which auto-vectorisation does not promise.
+// Explicit vectors are used where a loop must keep many accumulators in registers, which auto-vectorisation
+// does not promise; simple elementwise loops need only vmath.h.
 #pragma once
 #include <cstdint>
 #include <cstring>

@@ -40,10 +40,10 @@ size_t conv_workspace(Backend backend, Pass pass, const ConvGeometry& g) {
     const size_t zeros_and_sums = static_cast<size_t>(8 * g.weights());  // cudnn_conv_backward_weights
     return std::max({conv_slices_bytes(g), narrow_gradient(g, p) ? p.partial_bytes(g) : 0, zeros_and_sums});
   }
-  const ConvChunking plan(g, pass);
-  if (pass == Pass::forward) return plan.packed_bytes(onednn::ConvPass::forward);
-  return plan.packed_bytes(onednn::ConvPass::backward_data) + plan.partials_bytes() +
-         static_cast<size_t>(4 * plan.groups * g.k);
+  const ConvChunking chunking(g, pass);
+  if (pass == Pass::forward) return chunking.packed_bytes(onednn::ConvPass::forward);
+  return chunking.packed_bytes(onednn::ConvPass::backward_data) + chunking.partials_bytes() +
+         static_cast<size_t>(4 * chunking.groups * g.k);
 }
 
 namespace {

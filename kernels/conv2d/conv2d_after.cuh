@@ -27,7 +27,7 @@ __device__ __forceinline__ void add_held(const Vec<bf16, L>& held, float (&v)[L]
 }
 
 // y = act(y + bias) + residual in place. One thread per vector of V channels; k is a multiple of
-// V, so a vector lies within a pixel. n / V is below 2^32.
+// V, so a vector lies within a pixel.
 template <class T, Act kAct, int V>
 __global__ void conv2d_epilogue_kernel(T* y, const float* bias, const T* residual, int64_t n, int k) {
   await_launch_before();
@@ -36,8 +36,7 @@ __global__ void conv2d_epilogue_kernel(T* y, const float* bias, const T* residua
     float f[L], r[L], shift[L] = {};
     load_lanes<T, L>(y + i, f);
     if (residual) load_lanes<T, L>(residual + i, r);
-    if (bias)
-      load_lanes<float, L>(bias + static_cast<unsigned>(i / L) % static_cast<unsigned>(k / L) * L, shift);
+    if (bias) load_lanes<float, L>(bias + i % k, shift);
 #pragma unroll
     for (int j = 0; j < L; ++j) {
       f[j] = act_value<kAct, T>(f[j] + shift[j]);
