@@ -1,4 +1,4 @@
-// For the tests of augmentation: images of noise, what a transform makes of them, and a look at every element.
+// For the tests of augmentation: images of noise, what a transform makes of them, a look at every element.
 #pragma once
 #include <cmath>
 #include <vector>
