@@ -88,10 +88,4 @@ Ceilings measure_ceilings(Device& device, double seconds) {
   return ceilings;
 }
 
-std::string case_text(const OpDef& op, const OpCase& c) {
-  std::string s = std::string(op.name) + " [" + c.attrs.str() + "]";
-  for (const auto& in : c.in) s += " " + (in.fill == Fill::absent ? std::string("-") : in.spec.str());
-  return s;
-}
-
 }  // namespace gm

@@ -43,7 +43,4 @@ struct Ceilings {
 };
 Ceilings measure_ceilings(Device& device, double seconds);
 
-/// "conv2d [kernel=3 ...] f32(8,28,28,64) f32(64,3,3,64)"
-std::string case_text(const OpDef& op, const OpCase& c);
-
 }  // namespace gm

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "kernels/common/ceil_div.h"
+#include "kernels/global_pool/global_pool.h"
 
 namespace gm {
 
@@ -74,7 +75,7 @@ ValueId Blocks::batch_norm(ValueId x, const std::string& name, double epsilon, d
 }
 
 ValueId Blocks::activation(ValueId x, Act act, const std::string& name) {
-  return act == Act::none ? x : g_.add1("activation", {{"act", double(act)}}, {x}, name);
+  return act == Act::none ? x : g_.add1("activation", {{"act", act}}, {x}, name);
 }
 
 ValueId Blocks::dense(ValueId x, const std::string& name, int64_t units) {
@@ -105,7 +106,7 @@ ValueId Blocks::squeeze_excite(ValueId x, const std::string& prefix, int64_t squ
   const int64_t channels = g_.spec(x).shape.channels();
   // In Keras both are 1x1 convolutions, so they start as convolutions do.
   const Initializer reduce = Initializer::conv(double(squeeze)), expand = Initializer::conv(double(channels));
-  ValueId s = g_.add1("global_pool", {{"kind", 0}}, {x}, prefix + "se_squeeze");
+  ValueId s = g_.add1("global_pool", {{"kind", PoolKind::average}}, {x}, prefix + "se_squeeze");
   s = dense(s, prefix + "se_reduce", squeeze, reduce, bias);
   s = activation(s, a_.act, prefix + "se_reduce_act");
   s = activation(dense(s, prefix + "se_expand", channels, expand, bias), Act::sigmoid, prefix + "se_gate");
@@ -128,8 +129,7 @@ ValueId Blocks::cbam(ValueId x, const std::string& prefix, const AttentionSpec& 
   const ValueId gate = activation(sum, Act::sigmoid, prefix + "channel_gate");
   const ValueId scaled = g_.add1("channel_scale", {}, {x, gate}, prefix + "channel_scale");
 
-  ValueId map =
-      g_.add1("spatial_pool", {{"max_first", double(spec.authors)}}, {scaled}, prefix + "spatial_pool");
+  ValueId map = g_.add1("spatial_pool", {{"max_first", spec.authors}}, {scaled}, prefix + "spatial_pool");
   map = conv(map, prefix + "spatial_conv", 1, spec.kernel, 1, he_normal(2. * spec.kernel * spec.kernel));
   if (spec.authors) map = batch_norm(map, prefix + "spatial_bn", 1e-5, 0.99);
   map = activation(map, Act::sigmoid, prefix + "spatial_gate");

@@ -4,6 +4,7 @@
 #include <set>
 
 #include "kernels/common/error.h"
+#include "kernels/global_pool/global_pool.h"
 
 namespace gm {
 
@@ -80,13 +81,13 @@ class NetworkBuilder {
       scaling.set("mean" + std::to_string(c), a_.mean[c]).set("std" + std::to_string(c), a_.std[c]);
     ValueId x = t_.pixels;
     if (o_.augmented)
-      t_.augment = scaling.set("size", static_cast<double>(size));
+      t_.augment = scaling.set("size", size);
     else
       x = g_.add1("normalize", scaling, {t_.pixels}, "rescaling");
     if (!o_.training || !o_.loss) return x;
     targets_ = t_.labels = g_.input("labels", {Shape{o_.batch}, DType::i32});
     if (o_.mixup <= 0 && o_.cutmix <= 0) return x;
-    const Attrs mix{{"mixup", o_.mixup}, {"cutmix", o_.cutmix}, {"classes", static_cast<double>(a_.classes)}};
+    const Attrs mix{{"mixup", o_.mixup}, {"cutmix", o_.cutmix}, {"classes", a_.classes}};
     const auto mixed = g_.add("mix", mix, {x, t_.labels}, "mix");
     targets_ = mixed[1];
     return mixed[0];
@@ -128,7 +129,7 @@ class NetworkBuilder {
       x = blocks_.activation(x, a_.act, "top_activation");
     }
     x = blocks_.attention(x, a_.attention);
-    x = g_.add1("global_pool", {{"kind", 0}}, {x}, "avg_pool");
+    x = g_.add1("global_pool", {{"kind", PoolKind::average}}, {x}, "avg_pool");
     x = blocks_.dropout(x, a_.dropout, false, "top_dropout", o_.sampling);
     if (a_.hidden.units) {
       // Keras's default for a Dense layer, glorot_uniform: variance 2 / (in + out).

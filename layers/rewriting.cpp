@@ -3,6 +3,8 @@
 #include <string>
 #include <utility>
 
+#include "kernels/global_pool/global_pool.h"
+
 namespace gm {
 
 namespace {
@@ -67,7 +69,8 @@ void Matcher::extend(Chain& c, int norm) const {
   // Squeeze-excitation: an average pool over a result that others read too rides along with the apply pass.
   const auto& readers = uses_[g_.nodes()[c.last()].out[0]];
   for (int u : readers)
-    if (fusions_.pool && readers.size() > 1 && is(u, "global_pool") && g_.nodes()[u].attrs.geti("kind") == 0)
+    if (fusions_.pool && readers.size() > 1 && is(u, "global_pool") &&
+        pool_kind(g_.nodes()[u].attrs) == PoolKind::average)
       c.pool = u;
   if (fusions_.residual && !is(c.conv, "depthwise_conv2d")) add_residual(c);
 }

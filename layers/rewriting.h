@@ -3,6 +3,7 @@
 #pragma once
 #include <vector>
 
+#include "kernels/activation/activation.h"
 #include "layers/rewrites.h"
 
 namespace gm {
@@ -36,7 +37,7 @@ class Matcher {
   Chain from(int node) const;
   /// The spatial_pool that reads the result of a channel_scale (CBAM), or -1.
   int pool_of_scale(int node) const;
-  int act_of(const Chain& c) const { return c.act >= 0 ? g_.nodes()[c.act].attrs.geti("act") : 0; }
+  Act act_of(const Chain& c) const { return c.act >= 0 ? gm::act_of(g_.nodes()[c.act].attrs) : Act::none; }
 
  private:
   void extend(Chain& c, int norm) const;

@@ -1,6 +1,7 @@
 #include "layers/squeeze_excite.h"
 
 #include "kernels/activation/activation.h"
+#include "kernels/global_pool/global_pool.h"
 
 namespace gm {
 
@@ -15,7 +16,7 @@ std::vector<int> SqueezeExcite::nodes() const {
   return *this ? std::vector<int>{pool, squeeze, squeeze_act, excite, gate, scale} : std::vector<int>{};
 }
 
-SqueezeExcite squeeze_excite_behind(const Graph& g, const Matcher& match, int node, int act) {
+SqueezeExcite squeeze_excite_behind(const Graph& g, const Matcher& match, int node, Act act) {
   SqueezeExcite s;
   const auto& readers = match.readers(node);
   if (readers.size() != 2) return {};
@@ -24,15 +25,14 @@ SqueezeExcite squeeze_excite_behind(const Graph& g, const Matcher& match, int no
     return match.is(next, op) ? next : -1;
   };
   s.pool = match.is(readers[0], "global_pool") ? readers[0] : readers[1];
-  if (!match.is(s.pool, "global_pool") || g.nodes()[s.pool].attrs.geti("kind")) return {};
+  if (!match.is(s.pool, "global_pool") || pool_kind(g.nodes()[s.pool].attrs) != PoolKind::average) return {};
   s.squeeze = step(s.pool, "linear");
   s.squeeze_act = step(s.squeeze, "activation");
   s.excite = step(s.squeeze_act, "linear");
   s.gate = step(s.excite, "activation");
   const int scale = step(s.gate, "channel_scale");
   if (scale < 0 || g.nodes()[scale].in[0] != g.nodes()[node].out[0] ||
-      g.nodes()[s.squeeze_act].attrs.geti("act") != act ||
-      g.nodes()[s.gate].attrs.geti("act") != static_cast<int>(Act::sigmoid))
+      act_of(g.nodes()[s.squeeze_act].attrs) != act || act_of(g.nodes()[s.gate].attrs) != Act::sigmoid)
     return {};
   s.scale = scale;
   return s;

@@ -17,6 +17,6 @@ struct SqueezeExcite {
 };
 
 /// The one that alone reads the first output of `node`, with activation `act` between its layers; else empty.
-SqueezeExcite squeeze_excite_behind(const Graph& g, const Matcher& match, int node, int act);
+SqueezeExcite squeeze_excite_behind(const Graph& g, const Matcher& match, int node, Act act);
 
 }  // namespace gm

@@ -28,7 +28,7 @@ std::optional<MbconvBlock> WholeBlocks::mbconv_from(int node) const {
   const int project = match_.only_consumer(b.se ? b.se.scale : last);
   if (!pointwise_conv2d(g_, project)) return {};
   b.project = match_.from(project);
-  if (!b.project || match_.act_of(b.project) != 0) return {};
+  if (!b.project || match_.act_of(b.project) != Act::none) return {};
   if (b.project.add >= 0 && b.project.residual != input(b)) return {};
   return b;
 }
@@ -76,15 +76,14 @@ std::optional<FusedMbconvBlock> WholeBlocks::fused_mbconv_from(int node) const {
   const int project = match_.only_consumer(b.expand.last());
   if (!pointwise_conv2d(g_, project)) return {};
   b.project = match_.from(project);
-  if (!b.project || match_.act_of(b.project) != 0) return {};
+  if (!b.project || match_.act_of(b.project) != Act::none) return {};
   if (b.project.add >= 0 && b.project.residual != input(b)) return {};
   auto bias = [&](const Chain& c) {
     return TensorSpec{{g_.spec(g_.nodes()[c.conv].in[1]).shape[0]}, DType::f32};
   };
   const TensorSpec in[] = {g_.spec(input(b)), g_.spec(g_.nodes()[node].in[1]), bias(b.expand),
                            g_.spec(g_.nodes()[project].in[1]), bias(b.project)};
-  FusedMbconvTiles tiles;
-  if (!fused_mbconv_tiles(fused_mbconv_shape(attrs(b), in), tiles)) return {};
+  if (!fused_mbconv_tiles(fused_mbconv_shape(attrs(b), in))) return {};
   return b;
 }
 

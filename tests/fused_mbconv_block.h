@@ -54,7 +54,7 @@ struct FusedBlock {
   /// y on a device, by the op's own kernel or by another.
   std::vector<bf16> run(Direct& d, const std::function<void(const OpCall&)>& kernel = {}) const {
     const ConvGeometry& g = s.expand;
-    const Attrs attrs = conv_attrs(g).set("act", double(s.act)).set("residual", double(s.residual));
+    const Attrs attrs = conv_attrs(g).set("act", s.act).set("residual", s.residual);
     const View y = d.space({{g.n, g.oh, g.ow, s.project.k}, g.dtype});
     const std::vector<View> in{d.put(x, {g.n, g.h, g.w, g.c}),
                                d.put(w_expand, {g.k, g.kernel, g.kernel, g.c}), d.put(b_expand),

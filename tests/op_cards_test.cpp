@@ -18,7 +18,7 @@ namespace {
 using Values = std::vector<std::vector<float>>;
 
 Attrs normalised(Attrs attrs) {
-  return attrs.set("eps", 1e-3).set("training", 1).set("momentum", 0.9).set("act", double(Act::silu));
+  return attrs.set("eps", 1e-3).set("training", 1).set("momentum", 0.9).set("act", Act::silu);
 }
 
 /// The sums that run(device) gives on cards of every size, against those of an H100's cut. The last bits of a

@@ -63,32 +63,32 @@ void check_gradient(const NarrowGradient& p) {
 }  // namespace
 
 TEST(ConvNarrow, TakesWhatItIsFor) {
-  NarrowConv p;
   for (const auto& [c, k, stride] :
        std::vector<std::array<int, 3>>{{24, 24, 1}, {24, 96, 2}, {48, 48, 1}, {32, 32, 1}, {3, 24, 2}}) {
     const ConvGeometry g = geometry(64, 112, c, k, 3, stride);
-    EXPECT_TRUE(narrow_forward(g, p)) << c << ' ' << k;
-    EXPECT_LE(2 * (p.shared_bytes() + 1024), size_t{164} << 10) << "two blocks on sm_80";
+    const auto p = narrow_forward(g);
+    ASSERT_TRUE(p) << c << ' ' << k;
+    EXPECT_LE(2 * (p->shared_bytes() + 1024), size_t{164} << 10) << "two blocks on sm_80";
     EXPECT_EQ(narrow_data(g), c % 8 == 0) << c << ' ' << k;
-    NarrowGradient w;
-    EXPECT_TRUE(narrow_gradient(g, w)) << c << ' ' << k;
-    EXPECT_LT(w.partial_bytes(g), size_t{64} << 20);  // the libraries' workspace
+    const auto w = narrow_gradient(g);
+    ASSERT_TRUE(w) << c << ' ' << k;
+    EXPECT_LT(w->partial_bytes(g), size_t{64} << 20);  // the libraries' workspace
   }
-  ASSERT_TRUE(narrow_forward(geometry(64, 112, 24, 24, 3, 1), p));
+  const NarrowConv p = narrow_forward(geometry(64, 112, 24, 24, 3, 1)).value();
   const std::array plan{p.m, p.n, p.tile_w, p.tile_h, p.depth}, wanted{4, 3, 16, 16, 14};
   EXPECT_EQ(plan, wanted);
   EXPECT_LE(3 * (p.shared_bytes() + 1024), size_t{164} << 10) << "three";
-  ASSERT_TRUE(narrow_forward(geometry(64, 96, 3, 56, 5, 2), p));  // a stem
-  const std::array stem{p.thin_channels, p.c, p.rows, p.columns, p.units, p.chunks, p.depth},
+  const NarrowConv image = narrow_forward(geometry(64, 96, 3, 56, 5, 2)).value();
+  const std::array stem{image.thin_channels, image.c,      image.rows, image.columns,
+                        image.units,         image.chunks, image.depth},
       wanted_stem{3, 15, 5, 1, 2, 10, 5};
   EXPECT_EQ(stem, wanted_stem);
-  NarrowGradient w;
-  ASSERT_TRUE(narrow_gradient(geometry(64, 112, 24, 24, 3, 1), w));
+  const NarrowGradient w = narrow_gradient(geometry(64, 112, 24, 24, 3, 1)).value();
   const std::array sums{w.m, w.n, w.slices, w.row_slices}, wanted_sums{4, 3, 1, 1};
   EXPECT_EQ(sums, wanted_sums);
   ConvGeometry f32 = geometry(64, 112, 24, 24, 3, 1);
   f32.dtype = DType::f32;
-  EXPECT_FALSE(narrow_forward(f32, p) || narrow_data(f32));
+  EXPECT_FALSE(narrow_forward(f32) || narrow_data(f32));
   for (const auto& [c, k, kernel, stride] : std::vector<std::array<int, 4>>{{24, 24, 1, 1},
                                                                             {24, 24, 1, 2},
                                                                             {20, 24, 3, 1},
@@ -97,7 +97,7 @@ TEST(ConvNarrow, TakesWhatItIsFor) {
                                                                             {512, 24, 3, 1},
                                                                             {24, 512, 3, 1}}) {
     const ConvGeometry g = geometry(1, 20, c, k, kernel, stride);
-    EXPECT_FALSE(narrow_forward(g, p) || narrow_data(g)) << c << ' ' << k << ' ' << kernel << ' ' << stride;
+    EXPECT_FALSE(narrow_forward(g) || narrow_data(g)) << c << ' ' << k << ' ' << kernel << ' ' << stride;
   }
 }
 
@@ -110,13 +110,11 @@ TEST(ConvNarrow, PlansFitEveryShape) {
           for (int size : {1, 7, 15, 16, 17, 28, 56, 112}) {
             if (size + 2 < kernel) continue;
             const ConvGeometry g = geometry(2, size, c, k, kernel, stride);
-            NarrowConv p;
-            NarrowGradient w;
-            if (narrow_forward(g, p)) check_products(p), ++served;
-            if (narrow_gradient(g, w)) check_gradient(w), ++gradients;
+            if (const auto p = narrow_forward(g)) check_products(*p), ++served;
+            if (const auto p = narrow_gradient(g)) check_gradient(*p), ++gradients;
             for (int y0 = 0; y0 < stride; ++y0)
               for (int x0 = 0; x0 < stride; ++x0)
-                if (narrow_data(g, y0, x0, p) && p.oh && p.ow) check_products(p);
+                if (const auto p = narrow_data(g, y0, x0); p && p->oh && p->ow) check_products(*p);
             if (HasFailure())
               FAIL() << size << " px, " << c << " -> " << k << ", " << kernel << ", " << stride;
           }
@@ -151,8 +149,7 @@ TEST(ConvNarrow, GradientTakesEveryTapOnce) {
         const ConvGeometry g = geometry(1, 9, 8, 8, kernel, stride, pad, 1);
         std::multiset<std::array<int, 3>> found, wanted;
         for (int y0 = 0; y0 < stride; ++y0) {
-          NarrowConv p;
-          ASSERT_TRUE(narrow_data(g, y0, 0, p));
+          const NarrowConv p = narrow_data(g, y0, 0).value();
           for (int y = 0; y < p.oh; ++y)
             for (int i = 0; i < p.rows; ++i)
               found.insert({y * p.step + p.y0, y - p.top + i, p.tap_row + i * p.tap_step});

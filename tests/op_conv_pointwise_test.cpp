@@ -15,10 +15,7 @@
 namespace gm::test {
 namespace {
 
-bool takes(const ConvGeometry& g) {
-  PointwiseTiles p;
-  return pointwise_conv(g, p);
-}
+bool takes(const ConvGeometry& g) { return pointwise_conv(g).has_value(); }
 
 TEST(ConvPointwise, TakesWhatItIsFor) {
   const ConvGeometry g = pixel_product(1000, 24, 144);
@@ -39,11 +36,11 @@ TEST(ConvPointwise, EveryWarpHasChannelsAndEveryChannelAWarp) {
   for (int c = 8; c <= 256; c += 8)
     for (int k = 8; k <= 2048; k += 8)
       for (int64_t pixels : {1, 63, 64, 65, 12544 * 256}) {
-        PointwiseTiles p;
-        ASSERT_TRUE(pointwise_conv(pixel_product(pixels, c, k), p));
+        const auto p = pointwise_conv(pixel_product(pixels, c, k));
+        ASSERT_TRUE(p);
         SCOPED_TRACE(std::to_string(c) + " -> " + std::to_string(k));
-        check_tiles(p);
-        ASSERT_LE(p.tiles_bytes(), kSmallestShared);
+        check_tiles(*p);
+        ASSERT_LE(p->tiles_bytes(), kSmallestShared);
       }
   for (int units = 1; units <= 32; ++units) {
     check_division(units);
@@ -73,7 +70,7 @@ TEST(ConvPointwise, ResultsAreRoundedOnce) {
       for (int64_t i = 0; i < k; ++i) bias[i] = static_cast<float>(std::sin(double(i)));
       const View y = d.space({{1, pixels, 1, k}, DType::bf16});
       d.forward(
-          "conv2d", {{"kernel", 1}, {"act", double(Act::silu)}},
+          "conv2d", {{"kernel", 1}, {"act", Act::silu}},
           {d.put(x, {1, pixels, 1, c}), d.put(w, {k, 1, 1, c}), d.put(bias), d.put(r, {1, pixels, 1, k})},
           {y}, {}, {});
       const auto got = d.get<bf16>(y);
@@ -88,20 +85,20 @@ TEST(ConvPointwise, ResultsAreRoundedOnce) {
 }
 
 TEST(ConvDeep, TakesWhatItIsFor) {
-  DeepTiles p;
   ConvGeometry g = pixel_product(1000, 960, 160);
-  EXPECT_TRUE(deep_conv(g, true, p));
-  const std::array plan{p.n, p.columns, p.slices, p.tiles, p.stages}, wanted{10, 2, 1, 8, 30};
+  const auto p = deep_conv(g, true);
+  ASSERT_TRUE(p);
+  const std::array plan{p->n, p->columns, p->slices, p->tiles, p->stages}, wanted{10, 2, 1, 8, 30};
   EXPECT_EQ(plan, wanted);
-  EXPECT_TRUE(deep_conv(pixel_product(1, 8, 8), false, p));
+  EXPECT_TRUE(deep_conv(pixel_product(1, 8, 8), false));
   ConvGeometry many = g, f32 = g, wide = g;
   many.n = 1000, many.h = many.oh = 1;
-  EXPECT_TRUE(deep_conv(many, false, p));
-  EXPECT_FALSE(deep_conv(many, true, p)) << "an image a pixel: more factors than shared memory holds";
+  EXPECT_TRUE(deep_conv(many, false));
+  EXPECT_FALSE(deep_conv(many, true)) << "an image a pixel: more factors than shared memory holds";
   f32.dtype = DType::f32, wide.kernel = 3;
   for (const ConvGeometry& other :
        {f32, wide, pixel_product(1, 300, 160), pixel_product(1, 1 << 18, 1 << 13)})
-    EXPECT_FALSE(deep_conv(other, true, p));
+    EXPECT_FALSE(deep_conv(other, true));
 }
 
 TEST(ConvDeep, PlansFitEveryShape) {
@@ -110,21 +107,21 @@ TEST(ConvDeep, PlansFitEveryShape) {
     for (int size : {1, 3, 7, 11, 12, 14, 56}) {
       ConvGeometry g = pixel_product(size * size, 264, k);
       g.n = 37;
-      DeepTiles p;
-      if (!deep_conv(g, true, p)) {
+      const auto p = deep_conv(g, true);
+      if (!p) {
         ASSERT_LE(size, 1);
         continue;
       }
       SCOPED_TRACE(std::to_string(size) + " px, " + std::to_string(k));
-      ASSERT_TRUE(p.n == 4 || p.n == 6 || p.n == 8 || p.n == 10);  // what is compiled
-      ASSERT_GE(p.slices * p.filters(), k);
-      ASSERT_LT((p.slices - 1) * p.filters(), k);
-      ASSERT_GE(p.tiles * kDeepPixels, p.pixels);
-      ASSERT_GE(p.stages * kDeepChannels, p.c);
-      ASSERT_LE(p.shared_bytes(), kSmallestShared);
-      for (int first = 0; first < p.pixels; first += kDeepPixels) {  // the images that a tile meets
-        const int last = std::min(first + kDeepPixels, p.pixels) - 1;
-        ASSERT_LT(last / p.image_pixels - first / p.image_pixels, p.images);
+      ASSERT_TRUE(p->n == 4 || p->n == 6 || p->n == 8 || p->n == 10);  // what is compiled
+      ASSERT_GE(p->slices * p->filters(), k);
+      ASSERT_LT((p->slices - 1) * p->filters(), k);
+      ASSERT_GE(p->tiles * kDeepPixels, p->pixels);
+      ASSERT_GE(p->stages * kDeepChannels, p->c);
+      ASSERT_LE(p->shared_bytes(), kSmallestShared);
+      for (int first = 0; first < p->pixels; first += kDeepPixels) {  // the images that a tile meets
+        const int last = std::min(first + kDeepPixels, p->pixels) - 1;
+        ASSERT_LT(last / p->image_pixels - first / p->image_pixels, p->images);
       }
     }
 }

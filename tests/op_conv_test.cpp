@@ -115,8 +115,8 @@ TEST(ConvEpilogue, AppliesBiasAndActivation) {
                                                 {DType::bf16, 1, 16}}) {  // those for 1x1
         OpCase c;
         const double pad = kernel / 2, filters = channels + 8;
-        c.attrs = {{"kernel", double(kernel)}, {"stride", 1 + pad}, {"pad_top", 0},      {"pad_left", pad},
-                   {"pad_bottom", pad},        {"pad_right", 0},    {"act", double(act)}};
+        c.attrs = {{"kernel", kernel},  {"stride", 1 + pad}, {"pad_top", 0}, {"pad_left", pad},
+                   {"pad_bottom", pad}, {"pad_right", 0},    {"act", act}};
         const auto k = static_cast<int64_t>(filters);
         c.in = {{{{2, 8, 9, channels}, t}}, {{{k, kernel, kernel, channels}, t}}, {{{k}, DType::f32}}};
         SCOPED_TRACE(std::string(device_name) + " " + case_name(op, c));

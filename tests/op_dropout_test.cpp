@@ -10,7 +10,7 @@ namespace gm::test {
 namespace {
 
 Attrs attrs(double rate, int per_sample = 0, int stream = 0) {
-  return {{"rate", rate}, {"per_sample", double(per_sample)}, {"stream", double(stream)}};
+  return {{"rate", rate}, {"per_sample", per_sample}, {"stream", stream}};
 }
 
 // Dropout of ones: 0 where dropped, 1 / (1 - rate) where kept.

@@ -20,10 +20,7 @@ std::string text(const FusedMbconvShape& s) {
          std::to_string(s.expand.k) + " -> " + std::to_string(s.project.k) + ", kernel " +
          std::to_string(s.expand.kernel) + ", stride " + std::to_string(s.expand.stride);
 }
-bool takes(const FusedMbconvShape& s) {
-  FusedMbconvTiles t;
-  return fused_mbconv_tiles(s, t);
-}
+bool takes(const FusedMbconvShape& s) { return fused_mbconv_tiles(s).has_value(); }
 
 TEST(FusedMbconv, TakesWhatItIsFor) {
   const FusedMbconvShape s = fused_block(256, 56, 48, 192, 48);
@@ -95,8 +92,7 @@ TEST(FusedMbconv, PlansFitEveryShape) {
 // The products that the cut asks for beyond those of the block.
 TEST(FusedMbconv, WastesLittleInEfficientNetV2S) {
   auto products = [](const FusedMbconvShape& s) {
-    FusedMbconvTiles t;
-    EXPECT_TRUE(fused_mbconv_tiles(s, t));
+    const FusedMbconvTiles t = fused_mbconv_tiles(s).value();
     return double(t.tiles * t.warps() * 32) * t.chunks * t.wide * 8 / double(t.oh * t.ow * t.e);
   };
   EXPECT_LE(products(fused_block(256, 112, 24, 96, 48, 3, 2)), 1.02);
@@ -144,9 +140,9 @@ const FusedMbconvShape kBlocks[] = {
 TEST(FusedMbconv, TheTestsRunEveryKernelThatIsCompiled) {
   std::set<std::array<int, 3>> kernels;
   for (const FusedMbconvShape& s : kBlocks) {
-    FusedMbconvTiles t;
-    ASSERT_TRUE(fused_mbconv_tiles(s, t)) << text(s);
-    kernels.insert({t.steps, t.wide, t.narrow});
+    const auto t = fused_mbconv_tiles(s);
+    ASSERT_TRUE(t) << text(s);
+    kernels.insert({t->steps, t->wide, t->narrow});
   }
   EXPECT_EQ(kernels.size(), 12u);
 }

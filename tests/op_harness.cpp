@@ -252,9 +252,7 @@ Result execute(Device& device, Backend backend, const OpDef& op, const OpCase& c
 }  // namespace
 
 std::string case_name(const OpDef& op, const OpCase& c) {
-  std::string s = std::string(op.name) + " [" + c.attrs.str() + "]";
-  for (const auto& in : c.in) s += " " + (in.fill == Fill::absent ? std::string("-") : in.spec.str());
-  return s + (c.exact ? " exact" : "");
+  return case_text(op, c) + (c.exact ? " exact" : "");
 }
 
 CaseData make_data(const OpDef& op, const OpCase& c) {

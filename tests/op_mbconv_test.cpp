@@ -37,8 +37,8 @@ OpCase make(const Block& b, DType t) {
   };
   OpCase c;
   c.attrs = conv_attrs(b.kernel, b.stride, {b.pad_low, b.pad_low, b.pad_high, b.pad_high})
-                .set("act", double(exact ? Act::relu6 : Act::silu))
-                .set("residual", double(b.residual));
+                .set("act", exact ? Act::relu6 : Act::silu)
+                .set("residual", b.residual);
   c.in = {input({b.x, t}),
           input({{e, 1, 1, b.x[3]}, t}, b.e),
           input({{e}, DType::f32}, b.e),

@@ -11,9 +11,9 @@ std::vector<OpCase> cases() {
     for (int act = 1; act <= 4; ++act) {
       const bool kinked = act == 2 || act == 3;
       for (Shape s : {Shape{1, 1, 1, 1}, Shape{2, 3, 5, 7}, Shape{3, 9, 9, 24}})
-        list.push_back({.attrs = {{"act", double(act)}}, .in = {{{s, t}}}, .smooth = !kinked});
+        list.push_back({.attrs = {{"act", act}}, .in = {{{s, t}}}, .smooth = !kinked});
     }
-  list.push_back({.attrs = {{"act", 1}}, .in = {{{{8, 56, 56, 96}, DType::f32}}}, .large = true});
+  list.push_back({.attrs = {{"act", Act::silu}}, .in = {{{{8, 56, 56, 96}, DType::f32}}}, .large = true});
   return list;
 }
 }  // namespace

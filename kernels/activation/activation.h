@@ -15,6 +15,6 @@ enum class Act : int { none = 0, silu = 1, relu = 2, relu6 = 3, sigmoid = 4 };
 
 inline Act act_of(const Attrs& attrs) { return static_cast<Act>(attrs.geti("act", 0)); }
 /// Attributes of an `activation` op.
-inline Attrs act_attrs(Act act) { return {{"act", double(static_cast<int>(act))}}; }
+inline Attrs act_attrs(Act act) { return {{"act", act}}; }
 
 }  // namespace gm

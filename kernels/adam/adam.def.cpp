@@ -19,10 +19,7 @@ Specs infer(const Attrs& attrs, std::span<const TensorSpec> in) {
 std::vector<OpCase> cases() {
   std::vector<OpCase> list;
   auto add = [&](int64_t count, int hat, int decoupled, int half, bool mask, bool large = false) {
-    OpCase c{.attrs = {{"epsilon_hat", double(hat)},
-                       {"decoupled", double(decoupled)},
-                       {"half_copy", double(half)}},
-             .large = large};
+    OpCase c{.attrs = {{"epsilon_hat", hat}, {"decoupled", decoupled}, {"half_copy", half}}, .large = large};
     // Fill::rows: eight values in (0, 1). Betas above 1 would make v negative and its root NaN.
     c.in = {{{{count}, DType::f32}},
             {{{8}, DType::f32}, Fill::rows},

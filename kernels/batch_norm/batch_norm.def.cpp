@@ -24,8 +24,8 @@ std::vector<OpCase> cases() {
     const TensorSpec vector{Shape{s.channels()}, DType::f32};
     list.push_back({.attrs = {{"eps", 1e-3},
                               {"momentum", unbiased ? 0.9 : 0.99},
-                              {"training", double(training)},
-                              {"unbiased", double(unbiased)}},
+                              {"training", training},
+                              {"unbiased", unbiased}},
                     .in = {{{s, t}}, {vector, Fill::positive}, {vector}},
                     .large = large});
   };

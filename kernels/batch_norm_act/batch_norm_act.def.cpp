@@ -1,6 +1,7 @@
 #include "kernels/batch_norm/bn_workspace.h"
 #include "kernels/batch_norm_act/bn_act_def.h"
 #include "kernels/conv2d/conv2d_attrs.h"
+#include "kernels/global_pool/global_pool.h"
 
 namespace gm {
 
@@ -55,7 +56,8 @@ std::vector<CompositionStep> bn_act_steps(const Attrs& attrs, std::span<const Te
   if (bn_act_residual(in, gamma + 2))
     steps.push_back({.op = "add", .in = {"out0", input(2)}, .out = {"out0"}});
   if (pool_of(attrs))
-    steps.push_back({.op = "global_pool", .attrs = {{"kind", 0}}, .in = {"out0"}, .out = {"out1"}});
+    steps.push_back(
+        {.op = "global_pool", .attrs = {{"kind", PoolKind::average}}, .in = {"out0"}, .out = {"out1"}});
   return steps;
 }
 
@@ -70,7 +72,7 @@ OpCase bn_act_case(const Attrs& attrs, std::vector<CaseInput> in, const TensorSp
                 .smooth = c.act != Act::relu && c.act != Act::relu6,
                 .large = c.large};
   result.attrs.set("eps", 1e-3).set("momentum", 0.9).set("training", c.training);
-  result.attrs.set("act", double(c.act)).set("pool", c.pool);
+  result.attrs.set("act", c.act).set("pool", c.pool);
   if (c.rate > 0) result.attrs.set("rate", c.rate).set("stream", 3);
   return result;
 }

@@ -91,7 +91,7 @@ void channel_scale_backward(const OpCall& c) {
                 d[3]);
     });
   });
-  if (several) launch_sum_chunks(sums, ds, accumulate_ds, count, t.chunks, c.ctx);
+  if (several) launch_sum_partials(sums, count, t.chunks, ds, accumulate_ds, c.ctx);
 }
 
 }  // namespace gm::GM_BACKEND_NS

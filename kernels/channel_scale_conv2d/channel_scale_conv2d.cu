@@ -20,8 +20,8 @@ std::string scaled_conv_key(const OpCall& c, const DeepTiles& p) {
 
 void channel_scale_conv2d_forward(const OpCall& c) {
   auto apart = [](const OpCall& call) { scaled_conv_steps(call, channel_scale_forward, conv2d_forward); };
-  DeepTiles p;
-  if (!deep_conv(conv_geometry(c.attrs, c.in[0], c.in[2]), true, p)) return apart(c);
+  const auto p = deep_conv(conv_geometry(c.attrs, c.in[0], c.in[2]), true);
+  if (!p) return apart(c);
   auto joint = [&p](const OpCall& call) {
     const Bf16Conv t{call.in[0].as<bf16>(),
                      call.in[2].as<bf16>(),
@@ -29,9 +29,9 @@ void channel_scale_conv2d_forward(const OpCall& c) {
                      act_of(call.attrs),
                      scaled_conv_residual(call.in).as<bf16>(),
                      call.out[0].as<bf16>()};
-    launch_deep(p, t, call.in[1].as<float>(), call.ctx);
+    launch_deep(*p, t, call.in[1].as<float>(), call.ctx);
   };
-  if (joint_pays(c, scaled_conv_key(c, p), p.shared_bytes(), apart, joint)) return joint(c);
+  if (joint_pays(c, scaled_conv_key(c, *p), p->shared_bytes(), apart, joint)) return joint(c);
   apart(c);
 }
 

@@ -38,7 +38,7 @@ std::vector<CompositionStep> composition(const Attrs& attrs, std::span<const Ten
     steps.push_back({.op = op, .attrs = a, .in = std::move(from), .out = {to}, .state = {}});
   };
   add("channel_scale", {}, {"in0", "in1"}, "scaled");
-  add("conv2d", Attrs(attrs).set("act", 0), {"scaled", "in2", "in3"}, "z");
+  add("conv2d", Attrs(attrs).set("act", Act::none), {"scaled", "in2", "in3"}, "z");
   add("activation", act_attrs(act_of(attrs)), {"z"}, given(in, 4) ? "a" : "out0");
   if (given(in, 4)) add("add", {}, {"a", "in4"}, "out0");
   return steps;
@@ -48,7 +48,7 @@ std::vector<OpCase> cases() {
   std::vector<OpCase> list;
   auto add = [&](Shape x, DType t, int64_t k, bool bias, bool residual, Act act = Act::none,
                  Fill fill = Fill::normal, bool large = false) {
-    OpCase c{.attrs = {{"kernel", 1}, {"act", double(static_cast<int>(act))}},
+    OpCase c{.attrs = {{"kernel", 1}, {"act", act}},
              .in = {{{x, t}, fill},
                     {{{x[0], x[3]}, DType::f32}, fill},
                     {{{k, 1, 1, x[3]}, t}, fill},

@@ -19,7 +19,7 @@ std::vector<OpCase> cases() {
   std::vector<OpCase> list;
   auto add = [&](Shape x, DType t, int max_first = 0, Fill fill = Fill::normal, bool large = false) {
     // In larger cases the two largest channels of a pixel may be closer than the step of a finite difference.
-    list.push_back({.attrs = {{"max_first", double(max_first)}},
+    list.push_back({.attrs = {{"max_first", max_first}},
                     .in = {{{x, t}, fill}, {{{x[0], x[3]}, DType::f32}, fill}},
                     .exact = fill == Fill::integers,
                     .smooth = x.numel() <= 210,

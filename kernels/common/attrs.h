@@ -3,6 +3,7 @@
 #pragma once
 #include <initializer_list>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -10,10 +11,21 @@
 
 namespace gm {
 
+template <class T>
+concept AttrNumber = std::is_arithmetic_v<T> || std::is_enum_v<T>;
+
+/// A number, a switch or one of an enumeration (Act::silu), kept as a number.
+struct AttrValue {
+  AttrValue(AttrNumber auto v) : number(static_cast<double>(v)) {}
+  double number;
+};
+
 class Attrs {
  public:
   Attrs() = default;
-  Attrs(std::initializer_list<std::pair<std::string, double>> items) : items_(items) {}
+  Attrs(std::initializer_list<std::pair<std::string, AttrValue>> items) {
+    for (const auto& [key, value] : items) items_.emplace_back(key, value.number);
+  }
 
   bool has(const std::string& key) const { return find(key) != nullptr; }
   double get(const std::string& key, double fallback) const {
@@ -27,13 +39,13 @@ class Attrs {
   }
   int geti(const std::string& key) const { return static_cast<int>(get(key)); }
   int geti(const std::string& key, int fallback) const { return static_cast<int>(get(key, fallback)); }
-  Attrs& set(const std::string& key, double value) {
+  Attrs& set(const std::string& key, AttrValue value) {
     for (auto& [k, v] : items_)
       if (k == key) {
-        v = value;
+        v = value.number;
         return *this;
       }
-    items_.emplace_back(key, value);
+    items_.emplace_back(key, value.number);
     return *this;
   }
   /// "kernel=3 stride=2": stable text for test names, plan keys and reproduction lines.

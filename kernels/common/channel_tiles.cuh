@@ -3,6 +3,8 @@
 #include "kernels/common/act.cuh"
 #include "kernels/common/channel_tiles.h"
 #include "kernels/common/flat.cuh"
+#include "kernels/common/partials.cuh"
+#include "kernels/common/reduce.cuh"
 
 namespace gm::GM_BACKEND_NS {
 
@@ -46,7 +48,7 @@ __device__ __forceinline__ void sum_rows(float (&v)[V], float* shared) {
 }
 
 /// What a backward pass ends with: adds the sums of a block's threads and writes those of its image and
-/// chunk. sums: (N, C), or partial sums (chunks, N, C) of several chunks, for launch_sum_chunks. Every thread
+/// chunk. sums: (N, C), or partial sums (chunks, N, C) of several chunks, for launch_sum_partials. Every thread
 /// must call; shared: see sum_rows.
 template <int V>
 __device__ __forceinline__ void put_sums(float (&v)[V], float* shared, float* sums, bool accumulate,
@@ -60,36 +62,6 @@ __device__ __forceinline__ void put_sums(float (&v)[V], float* shared, float* su
     *to = accumulate ? *to + v[k] : v[k];
   }
 }
-
-// One thread per (n, c), chunks in order.
-static __global__ void sum_chunks_kernel(const float* partial, float* sums, bool accumulate, int64_t count,
-                                         int chunks) {
-  await_launch_before();
-  for_lanes<1>(count, [&](int64_t i, auto) {
-    float sum = 0;
-    for (int k = 0; k < chunks; ++k) sum += partial[k * count + i];
-    sums[i] = accumulate ? sums[i] + sum : sum;
-  });
-}
-
-/// Second stage of several chunks: partial sums (chunks, count) to sums (count).
-inline void launch_sum_chunks(const float* partial, float* sums, bool accumulate, int64_t count, int chunks,
-                              const Context& ctx) {
-  GM_LAUNCH(sum_chunks_kernel, flat_grid(count, 1, ctx), kFlatThreads, 0, ctx.stream, partial, sums,
-            accumulate, count, chunks);
-}
-
-/// A maximum and where it is. The larger value wins, the earlier place among equals, so that the order of
-/// meeting does not matter.
-struct Peak {
-  float value;
-  int at;
-  __device__ __forceinline__ void meet(float v, int p) {
-    const bool wins = v > value || (v == value && p < at);
-    value = wins ? v : value;
-    at = wins ? p : at;
-  }
-};
 
 /// The same over the rows of a block as sum_rows: valid in row 0, every thread must call. values, places: as
 /// the scratch of sum_rows.

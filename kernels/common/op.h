@@ -134,6 +134,8 @@ struct KernelPair {
 std::span<const OpDef* const> all_ops();
 /// Throws gm::Error for an unknown name.
 const OpDef& find_op(std::string_view name);
+/// "conv2d [kernel=3 ...] f32(8,28,28,64) f32(64,3,3,64)"
+std::string case_text(const OpDef& op, const OpCase& c);
 /// Position of an op in all_ops() and in every backend's table.
 int op_index(const OpDef& op);
 

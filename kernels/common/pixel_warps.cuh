@@ -37,12 +37,7 @@ struct ChannelPool {
   /// All lanes must call; all lanes get the same.
   __device__ __forceinline__ void join() {
     sum = warp_sum(sum);
-#pragma unroll
-    for (int o = 16; o > 0; o /= 2) {
-      const float value = __shfl_xor_sync(0xffffffffu, peak.value, o);
-      const int at = __shfl_xor_sync(0xffffffffu, peak.at, o);
-      peak.meet(value, at);
-    }
+    peak.across(32);
   }
 };
 

@@ -36,6 +36,25 @@ __device__ __forceinline__ float scatter_sums(float (&v)[N]) {
   }
 }
 
+/// A maximum and where it is. The larger value wins, the earlier place among equals, so that the order of
+/// meeting does not matter.
+struct Peak {
+  float value;
+  int at;
+  __device__ __forceinline__ void meet(float v, int p) {
+    const bool wins = v > value || (v == value && p < at);
+    value = wins ? v : value;
+    at = wins ? p : at;
+  }
+  /// That of `width` lanes, a power of two, the same in each. All lanes must call.
+  __device__ __forceinline__ void across(int width) {
+    for (int o = width / 2; o > 0; o /= 2) {
+      const float v = __shfl_xor_sync(0xffffffffu, value, o);
+      meet(v, __shfl_xor_sync(0xffffffffu, at, o));
+    }
+  }
+};
+
 /// Sum over the block, the same bits in every thread. Every thread must call; the block must be a multiple of
 /// 32 threads. scratch: 32 floats of shared memory, free for the next use when the function returns.
 __device__ __forceinline__ float block_sum(float v, float* scratch) {

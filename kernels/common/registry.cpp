@@ -29,6 +29,12 @@ const OpDef& find_op(std::string_view name) {
   fail("unknown op '" + std::string(name) + "'");
 }
 
+std::string case_text(const OpDef& op, const OpCase& c) {
+  std::string s = std::string(op.name) + " [" + c.attrs.str() + "]";
+  for (const auto& in : c.in) s += " " + (in.fill == Fill::absent ? std::string("-") : in.spec.str());
+  return s;
+}
+
 int op_index(const OpDef& op) {
   auto ops = all_ops();
   for (size_t i = 0; i < ops.size(); ++i)

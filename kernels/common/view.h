@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <initializer_list>
 #include <string>
+#include <utility>
 
 #include "kernels/common/ceil_div.h"
 #include "kernels/common/dtype.h"
@@ -14,6 +15,8 @@ namespace gm {
 /// Memory of a device, workspaces and what is cut from either begin at multiples of so many bytes.
 constexpr size_t kMemoryAlign = 256;
 constexpr size_t aligned_bytes(size_t bytes) { return round_up(bytes, kMemoryAlign); }
+/// Cuts the next so many bytes from a workspace.
+inline char* cut(char*& cursor, size_t bytes) { return std::exchange(cursor, cursor + bytes); }
 
 /// Up to four dimensions, row-major. Images are (N, H, W, C), matrices (rows, columns), vectors (C).
 struct Shape {

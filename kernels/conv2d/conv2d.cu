@@ -4,6 +4,7 @@
 #include "kernels/common/ceil_div.h"
 #include "kernels/common/flat.cuh"
 #include "kernels/common/op.h"
+#include "kernels/common/partials.cuh"
 #include "kernels/conv2d/conv2d_deep.cuh"
 #include "kernels/conv2d/conv2d_general.cuh"
 #include "kernels/conv2d/conv2d_narrow_weights.cuh"
@@ -89,15 +90,12 @@ bool special_forward(const OpCall& c, const ConvGeometry& g) {
                    act_of(c.attrs),
                    conv_residual(c.in).as<bf16>(),
                    c.out[0].as<bf16>()};
-  PointwiseTiles product;
-  DeepTiles deep;
-  NarrowConv narrow;
-  if (pointwise_conv(g, product))
-    launch_pointwise(product, t, c.ctx);
-  else if (deep_conv(g, false, deep))
-    launch_deep(deep, t, nullptr, c.ctx);
-  else if (narrow_forward(g, narrow))
-    launch_narrow(narrow, t, c.ctx);
+  if (const auto product = pointwise_conv(g))
+    launch_pointwise(*product, t, c.ctx);
+  else if (const auto deep = deep_conv(g, false))
+    launch_deep(*deep, t, nullptr, c.ctx);
+  else if (const auto narrow = narrow_forward(g))
+    launch_narrow(*narrow, t, c.ctx);
   else
     return false;
   return true;
@@ -111,18 +109,15 @@ bool special_data(const OpCall& c, const ConvGeometry& g) {
                    Act::none,
                    dx.mode == GradMode::accumulate ? dx.view.as<bf16>() : nullptr,
                    dx.view.as<bf16>()};
-  for (int i = 0; i < g.stride * g.stride; ++i) {
-    NarrowConv p;
-    narrow_data(g, i / int(g.stride), i % int(g.stride), p);
-    launch_narrow(p, t, c.ctx);
-  }
+  for (int y0 = 0; y0 < g.stride; ++y0)
+    for (int x0 = 0; x0 < g.stride; ++x0) launch_narrow(*narrow_data(g, y0, x0), t, c.ctx);
   return true;
 }
 bool special_weights(const OpCall& c, const ConvGeometry& g) {
-  NarrowGradient p;
-  if (!narrow_gradient(g, p)) return false;
+  const auto p = narrow_gradient(g);
+  if (!p) return false;
   const GradView& dw = c.din[1];
-  launch_narrow_weights(p, c.in[0].as<bf16>(), c.dout[0].as<bf16>(), static_cast<float*>(c.workspace.data),
+  launch_narrow_weights(*p, c.in[0].as<bf16>(), c.dout[0].as<bf16>(), static_cast<float*>(c.workspace.data),
                         dw.view.as<float>(), dw.mode == GradMode::accumulate, c.ctx);
   return true;
 }
@@ -196,16 +191,15 @@ void conv2d_backward(const OpCall& c) {
       GM_LAUNCH((conv2d_backward_weights_kernel<T, vector.value>),
                 dim3(tiles(g.k), tiles(g.taps), slices.count), kTileThreads, 0, c.ctx.stream, g,
                 c.in[0].as<T>(), dy, partials, slices.pixels);
-      const int64_t n = geometry.weights();
-      GM_LAUNCH(sum_slices_kernel, grid_for(n, 256, c.ctx), 256, 0, c.ctx.stream, partials, n, slices.count,
-                dw.view.as<float>(), dw.mode == GradMode::accumulate);
+      launch_sum_partials(partials, geometry.weights(), slices.count, dw.view.as<float>(),
+                          dw.mode == GradMode::accumulate, c.ctx);
     }
     if (dbias) {
       float* bias_partials = partials + slices.count * geometry.weights();
       GM_LAUNCH((column_sums_kernel<T>), dim3(unsigned(ceil_div(g.k, 32)), slices.count), dim3(32, 8), 0,
                 c.ctx.stream, dy, g.out_pixels, g.k, slices.pixels, bias_partials);
-      GM_LAUNCH(sum_slices_kernel, grid_for(g.k, 256, c.ctx), 256, 0, c.ctx.stream, bias_partials,
-                int64_t{g.k}, slices.count, dbias.view.as<float>(), dbias.mode == GradMode::accumulate);
+      launch_sum_partials(bias_partials, g.k, slices.count, dbias.view.as<float>(),
+                          dbias.mode == GradMode::accumulate, c.ctx);
     }
   });
 }

@@ -35,10 +35,10 @@ ConvGeometry conv_geometry(const Attrs& attrs, std::span<const TensorSpec> in) {
 
 size_t conv_workspace(Backend backend, Pass pass, const ConvGeometry& g) {
   if (backend != Backend::cpu) {
-    NarrowGradient p;
     if (pass == Pass::forward) return 0;
     const size_t zeros_and_sums = static_cast<size_t>(8 * g.weights());  // cudnn_conv_backward_weights
-    return std::max({conv_slices_bytes(g), narrow_gradient(g, p) ? p.partial_bytes(g) : 0, zeros_and_sums});
+    const auto narrow = narrow_gradient(g);
+    return std::max({conv_slices_bytes(g), narrow ? narrow->partial_bytes(g) : 0, zeros_and_sums});
   }
   const ConvChunking chunking(g, pass);
   if (pass == Pass::forward) return chunking.packed_bytes(onednn::ConvPass::forward);

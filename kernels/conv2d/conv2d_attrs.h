@@ -8,8 +8,8 @@ namespace gm {
 
 /// pad: top, left, bottom, right.
 inline Attrs conv_attrs(int64_t kernel, int64_t stride, const std::array<int, 4>& pad) {
-  return {{"kernel", double(kernel)},   {"stride", double(stride)},     {"pad_top", double(pad[0])},
-          {"pad_left", double(pad[1])}, {"pad_bottom", double(pad[2])}, {"pad_right", double(pad[3])}};
+  return {{"kernel", kernel},   {"stride", stride},     {"pad_top", pad[0]},
+          {"pad_left", pad[1]}, {"pad_bottom", pad[2]}, {"pad_right", pad[3]}};
 }
 inline Attrs conv_attrs(const ConvGeometry& g) {
   return conv_attrs(g.kernel, g.stride,

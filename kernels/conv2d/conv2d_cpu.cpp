@@ -32,11 +32,6 @@ void forward_few_pixels(const ConvGeometry& g, const float* x, const float* w, f
   });
 }
 
-char* after(char*& cursor, size_t bytes) {
-  char* here = cursor;
-  cursor += bytes;
-  return here;
-}
 }  // namespace
 
 // Workspace: packed weights.
@@ -71,8 +66,8 @@ void conv2d_backward(const OpCall& c) {
   const int64_t k = plan.g.k;
   const GradView &dx = c.din[0], &dw = c.din[1], &dbias = c.din[2];
   char* cursor = static_cast<char*>(c.workspace.data);
-  void* packed = after(cursor, plan.packed_bytes(onednn::ConvPass::backward_data));
-  void* partials = after(cursor, plan.partials_bytes());
+  void* packed = cut(cursor, plan.packed_bytes(onednn::ConvPass::backward_data));
+  void* partials = cut(cursor, plan.partials_bytes());
   float* bias_partials = reinterpret_cast<float*>(cursor);
   if (dx) conv.pack_backward(c.in[1].data, packed);
   float_switch(plan.g.dtype, [&](auto zero) {

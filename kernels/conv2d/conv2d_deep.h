@@ -32,9 +32,11 @@ struct DeepTiles : Pointwise {
   }
 };
 
-/// False where other kernels serve the convolution. scaled: with factors.
-inline bool deep_conv(const ConvGeometry& g, bool scaled, DeepTiles& p) {
-  if (!pointwise(g, p)) return false;
+/// Nothing where other kernels serve the convolution. scaled: with factors.
+inline std::optional<DeepTiles> deep_conv(const ConvGeometry& g, bool scaled) {
+  const auto product = pointwise(g);
+  if (!product) return {};
+  DeepTiles p{*product};
   constexpr int kMost = 10;  // registers
   const int eights = p.out_units();
   p.columns = eights > kMost ? 2 : 1;
@@ -44,7 +46,8 @@ inline bool deep_conv(const ConvGeometry& g, bool scaled, DeepTiles& p) {
   p.stages = ceil_div(p.c, kDeepChannels);
   p.image_pixels = static_cast<int>(g.oh * g.ow);
   p.images = scaled ? static_cast<int>(std::min<int64_t>(g.n, (kDeepPixels - 1) / p.image_pixels + 2)) : 0;
-  return p.shared_bytes() <= kSmallestShared && int64_t{p.tiles} * p.slices <= INT32_MAX;
+  if (p.shared_bytes() > kSmallestShared || int64_t{p.tiles} * p.slices > INT32_MAX) return {};
+  return p;
 }
 
 }  // namespace gm

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 
 #include "kernels/common/ceil_div.h"
 #include "kernels/conv2d/conv2d.h"
@@ -74,15 +75,15 @@ inline NarrowConv narrow_cut(NarrowConv p, int64_t images, int tile_w, int tile_
   return p;
 }
 
-/// Chooses the tiles. False where none fit.
-inline bool narrow_tiles(NarrowConv& p, int64_t images) {
+/// The problem with its tiles; nothing where none fit.
+inline std::optional<NarrowConv> narrow_tiles(NarrowConv p, int64_t images) {
   p.units = ceil_div(p.c, 8);
   p.chunks = p.rows * p.columns * p.units;
   p.depth = ceil_div(p.chunks, 2);
   p.pitch = p.units | 1;
   p.n = narrow_filters(p.k);
   p.slices = ceil_div(ceil_div(p.k, 8), p.n);
-  NarrowConv best;
+  std::optional<NarrowConv> best;
   double least = 0;
   for (int m : {4, 2}) {
     if (m * p.n > 16) continue;  // registers
@@ -93,11 +94,10 @@ inline bool narrow_tiles(NarrowConv& p, int64_t images) {
       // Reads of shared memory in a tile's product, and what its loads cost beside.
       const double cost =
           double(t.tiles) * (kNarrowWarps * p.depth * (4 * m + 2 * p.n) + 0.5 * t.in_w * t.in_h * p.units);
-      if (!best.m || cost < least) best = t, least = cost;
+      if (!best || cost < least) best = t, least = cost;
     }
   }
-  if (best.m) p = best;
-  return best.m > 0;
+  return best;
 }
 
 /// True where the shapes are ours: bf16, a real kernel, stride 1 or 2. Channels are whole units, or those of
@@ -108,11 +108,11 @@ constexpr bool narrow_shape(const ConvGeometry& g) {
          std::max<int64_t>(g.n, 256) * std::max(g.h * g.w, g.oh * g.ow) < (int64_t{1} << 31);
 }
 
-/// The forward pass. False where the general kernels serve it.
-inline bool narrow_forward(const ConvGeometry& g, NarrowConv& p) {
-  if (!narrow_shape(g)) return false;
+/// The forward pass. Nothing where the general kernels serve it.
+inline std::optional<NarrowConv> narrow_forward(const ConvGeometry& g) {
+  if (!narrow_shape(g)) return {};
   auto i = [](int64_t v) { return static_cast<int>(v); };
-  p = {.h = i(g.h), .w = i(g.w), .c = i(g.c), .oh = i(g.oh), .ow = i(g.ow), .k = i(g.k)};
+  NarrowConv p{.h = i(g.h), .w = i(g.w), .c = i(g.c), .oh = i(g.oh), .ow = i(g.ow), .k = i(g.k)};
   p.rows = p.columns = p.kernel = i(g.kernel);
   if (p.c < 8) p.thin_channels = p.c, p.c *= p.columns, p.columns = 1;
   p.stride = i(g.stride), p.top = i(g.pad_top), p.left = i(g.pad_left);
@@ -120,12 +120,12 @@ inline bool narrow_forward(const ConvGeometry& g, NarrowConv& p) {
   return narrow_tiles(p, g.n);
 }
 
-/// The gradient of the data at the pixels (y stride + y0, x stride + x0), y0, x0 < stride.
-inline bool narrow_data(const ConvGeometry& g, int y0, int x0, NarrowConv& p) {
-  if (!narrow_shape(g) || g.c % 8 != 0) return false;
+/// The gradient of the data at the pixels (y stride + y0, x stride + x0), y0, x0 < stride, which may be none.
+inline std::optional<NarrowConv> narrow_data(const ConvGeometry& g, int y0, int x0) {
+  if (!narrow_shape(g) || g.c % 8 != 0) return {};
   auto i = [](int64_t v) { return static_cast<int>(v); };
   const int stride = i(g.stride), kernel = i(g.kernel);
-  p = {.h = i(g.oh), .w = i(g.ow), .c = i(g.k), .k = i(g.c)};
+  NarrowConv p{.h = i(g.oh), .w = i(g.ow), .c = i(g.k), .k = i(g.c)};
   p.out_h = i(g.h), p.out_w = i(g.w);
   p.step = stride, p.y0 = y0, p.x0 = x0;
   p.oh = ceil_div(p.out_h - y0, stride);
@@ -140,14 +140,14 @@ inline bool narrow_data(const ConvGeometry& g, int y0, int x0, NarrowConv& p) {
   };
   axis(y0, i(g.pad_top), p.rows, p.tap_row, p.top);
   axis(x0, i(g.pad_left), p.columns, p.tap_column, p.left);
-  return p.oh == 0 || p.ow == 0 || narrow_tiles(p, g.n);
+  if (p.oh == 0 || p.ow == 0) return p;
+  return narrow_tiles(p, g.n);
 }
 /// Every pixel's gradient of the data is ours.
 inline bool narrow_data(const ConvGeometry& g) {
-  NarrowConv p;
   for (int y0 = 0; y0 < g.stride; ++y0)
     for (int x0 = 0; x0 < g.stride; ++x0)
-      if (!narrow_data(g, y0, x0, p)) return false;
+      if (!narrow_data(g, y0, x0)) return false;
   return true;
 }
 
@@ -170,10 +170,12 @@ struct NarrowGradient {
 
 constexpr int kGradientPairs = 4;  // of a warp at most: 64 channels of taps x 8 n filters, 16 n sums a thread
 
-/// False where the general kernels serve the gradient.
-inline bool narrow_gradient(const ConvGeometry& g, NarrowGradient& p) {
+/// Nothing where the general kernels serve the gradient.
+inline std::optional<NarrowGradient> narrow_gradient(const ConvGeometry& g) {
   constexpr int kPixels = 128, kBlocks = 384;  // three blocks for each of 128 multiprocessors
-  if (!narrow_forward(g, p.conv)) return false;
+  const auto forward = narrow_forward(g);
+  if (!forward) return {};
+  NarrowGradient p{*forward};
   NarrowConv& c = p.conv;
   const int filters = ceil_div(c.k, 8);
   p.n = round_up(filters, 4) <= round_up(filters, 3) ? 4 : 3;
@@ -192,7 +194,8 @@ inline bool narrow_gradient(const ConvGeometry& g, NarrowGradient& p) {
   const int most = std::max(1, kBlocks / (p.slices * p.row_slices));
   p.walkers =
       ceil_div(c.tiles, std::max(2, ceil_div(c.tiles, most)));  // two tiles at least: one is copied meanwhile
-  return p.shared_bytes() <= kNarrowShared;
+  if (p.shared_bytes() > kNarrowShared) return {};
+  return p;
 }
 
 }  // namespace gm

@@ -34,14 +34,9 @@ inline DType own_result_type(const CudnnQuestion& q) {
 
 /// True where kernels of ours that are no general ones answer the question.
 inline bool own_serves(const CudnnQuestion& q) {
-  NarrowConv forward;
-  PointwiseTiles product;
-  DeepTiles deep;
-  NarrowGradient weights;
-  if (gradient_of_weights(q.graph))
-    return q.graph == CudnnGraph::weights_f32 && narrow_gradient(q.g, weights);
+  if (gradient_of_weights(q.graph)) return q.graph == CudnnGraph::weights_f32 && narrow_gradient(q.g);
   if (gradient_of_data(q.graph)) return narrow_data(q.g);
-  return narrow_forward(q.g, forward) || pointwise_conv(q.g, product) || deep_conv(q.g, false, deep);
+  return narrow_forward(q.g) || pointwise_conv(q.g) || deep_conv(q.g, false);
 }
 
 /// Runs conv2d of ctx.backend without libraries, with the general kernels only or as conv2d chooses.
@@ -50,7 +45,7 @@ inline void own_convolution(Context ctx, const CudnnQuestion& q, const ConvOpera
                             bool general) {
   ctx.libraries = nullptr;
   const ConvGeometry& g = q.g;
-  const Attrs attrs = conv_attrs(g).set("act", double(q.act)).set("general", double(general));
+  const Attrs attrs = conv_attrs(g).set("act", q.act).set("general", general);
   const View x{o.x, {{g.n, g.h, g.w, g.c}, g.dtype}}, w{o.w, {{g.k, g.kernel, g.kernel, g.c}, g.dtype}},
       y{o.y, {{g.n, g.oh, g.ow, g.k}, g.dtype}}, bias{o.bias, {{g.k}, DType::f32}},
       residual{o.residual, y.spec}, scratch{workspace, {}};

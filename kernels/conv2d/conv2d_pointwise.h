@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 
 #include "kernels/common/ceil_div.h"
 #include "kernels/conv2d/conv2d.h"
@@ -21,12 +22,11 @@ struct Pointwise {
   constexpr int out_pitch() const { return out_units() | 1; }
 };
 
-/// False where the convolution is no plain product over pixels of whole units.
-inline bool pointwise(const ConvGeometry& g, Pointwise& p) {
-  if (!g.pointwise() || g.dtype != DType::bf16 || g.c % 8 != 0 || g.k % 8 != 0) return false;
-  if (g.k > (1 << 13) || g.weights() > INT32_MAX || g.out_pixels() > INT32_MAX - 1024) return false;
-  p.pixels = static_cast<int>(g.out_pixels()), p.c = static_cast<int>(g.c), p.k = static_cast<int>(g.k);
-  return true;
+/// Nothing where the convolution is no plain product over pixels of whole units.
+inline std::optional<Pointwise> pointwise(const ConvGeometry& g) {
+  if (!g.pointwise() || g.dtype != DType::bf16 || g.c % 8 != 0 || g.k % 8 != 0) return {};
+  if (g.k > (1 << 13) || g.weights() > INT32_MAX || g.out_pixels() > INT32_MAX - 1024) return {};
+  return Pointwise{static_cast<int>(g.out_pixels()), static_cast<int>(g.c), static_cast<int>(g.k)};
 }
 
 constexpr int kPointwisePixels = 64;  // of a tile
@@ -49,21 +49,23 @@ struct PointwiseTiles : Pointwise {
   constexpr size_t tiles_bytes() const { return size_t{16} * static_cast<size_t>(2 * held_units()); }
 };
 
-/// The tiles of a product. False where a warp's weights are more than its registers.
-inline bool pointwise_tiles(PointwiseTiles& p) {
+/// Nothing where a warp's weights are more than its registers.
+inline std::optional<PointwiseTiles> pointwise_tiles(const Pointwise& product) {
+  PointwiseTiles p{product};
   p.steps = ceil_div(p.c, 16);
-  if (p.steps > kPointwiseSteps) return false;
+  if (p.steps > kPointwiseSteps) return {};
   const int groups = ceil_div(p.k, 32);
   p.slices = ceil_div(groups, kPointwiseWarps);
   p.columns = ceil_div(groups, p.slices);
   p.rows = p.columns > 4 ? 1 : p.columns > 2 ? 2 : 4;
   p.tiles = ceil_div(p.pixels, kPointwisePixels);
-  return true;
+  return p;
 }
 
-/// False where the general kernels serve a convolution.
-inline bool pointwise_conv(const ConvGeometry& g, PointwiseTiles& p) {
-  return pointwise(g, p) && pointwise_tiles(p);
+/// Nothing where the general kernels serve a convolution.
+inline std::optional<PointwiseTiles> pointwise_conv(const ConvGeometry& g) {
+  const auto product = pointwise(g);
+  return product ? pointwise_tiles(*product) : std::nullopt;
 }
 
 }  // namespace gm

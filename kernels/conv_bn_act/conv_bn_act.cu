@@ -20,7 +20,7 @@ void batch_norm_act_backward(const OpCall&);
 
 namespace {
 // conv2d would read `act` as its epilogue.
-Attrs plain_conv(const Attrs& a) { return Attrs(a).set("act", 0); }
+Attrs plain_conv(const Attrs& a) { return Attrs(a).set("act", Act::none); }
 
 void forward_apart(const OpCall& c) {
   const View yc = c.saved[0] ? c.saved[0] : c.out[0];
@@ -120,12 +120,9 @@ bool has_residual(const OpCall& c) { return c.in.size() > 4 && c.in[4].spec.shap
 }  // namespace
 
 void conv_bn_act_forward(const OpCall& c) {
-  const bool residual = has_residual(c);
-  ExpandForward p;
-  if (expand_forward(c.attrs, conv_geometry(c.attrs, c.in[0], c.in[1]), residual, p) &&
-      joint_pays(c, expansion_key(c, p), p.shared_bytes(), forward_apart,
-                 [&](const OpCall& call) { forward_joint(call, p); }))
-    return forward_joint(c, p);
+  const auto p = expand_forward(c.attrs, conv_geometry(c.attrs, c.in[0], c.in[1]), has_residual(c));
+  auto joint = [&](const OpCall& call) { forward_joint(call, *p); };
+  if (p && joint_pays(c, expansion_key(c, *p), p->shared_bytes(), forward_apart, joint)) return joint(c);
   forward_apart(c);
 }
 
@@ -135,10 +132,10 @@ void conv_bn_act_backward(const OpCall& c) {
   View scratch = c.workspace;
   scratch.data = static_cast<char*>(scratch.data) + conv_bn_backward_bytes(c.attrs, g, residual);
   auto apart = [&](const OpCall& call) { backward_apart(call, scratch); };
-  ExpandBackward p;
-  auto joint = [&](const OpCall& call) { backward_joint(call, p, scratch); };
-  if ((c.din[0] || c.din[1]) && c.dout[0] && expand_backward(c.attrs, g, residual, p) &&
-      joint_pays(c, expansion_key(c, p), p.shared_bytes(), apart, joint))
+  const auto p = expand_backward(c.attrs, g, residual);
+  auto joint = [&](const OpCall& call) { backward_joint(call, *p, scratch); };
+  if ((c.din[0] || c.din[1]) && c.dout[0] && p &&
+      joint_pays(c, expansion_key(c, *p), p->shared_bytes(), apart, joint))
     return joint(c);
   apart(c);
 }

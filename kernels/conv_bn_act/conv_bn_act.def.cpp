@@ -73,9 +73,10 @@ size_t workspace(Backend backend, Pass pass, const Attrs& attrs, std::span<const
 
 std::vector<CompositionStep> composition(const Attrs& attrs, std::span<const TensorSpec> in) {
   auto steps = bn_act_steps(attrs, in, "yc", 2);
-  steps.insert(
-      steps.begin(),
-      {.op = "conv2d", .attrs = Attrs(attrs).set("act", 0), .in = {"in0", "in1", "no bias"}, .out = {"yc"}});
+  steps.insert(steps.begin(), {.op = "conv2d",
+                               .attrs = Attrs(attrs).set("act", Act::none),
+                               .in = {"in0", "in1", "no bias"},
+                               .out = {"yc"}});
   return steps;
 }
 }  // namespace

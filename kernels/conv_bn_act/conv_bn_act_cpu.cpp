@@ -9,11 +9,6 @@ namespace gm::GM_CPU_NS {
 void add_backward(const OpCall&);
 
 namespace {
-char* after(char*& cursor, size_t bytes) {
-  char* here = cursor;
-  cursor += bytes;
-  return here;
-}
 
 // The end of both workspaces: BN partials of `chunks` chunks, then the coefficients.
 struct BnMemory {
@@ -32,7 +27,7 @@ void forward(const OpCall& c) {
   const ConvChunking& chunking = conv.chunking();
   const int64_t channels = chunking.g.k;
   char* cursor = static_cast<char*>(c.workspace.data);
-  void* packed = after(cursor, chunking.packed_bytes(onednn::ConvPass::forward));
+  void* packed = cut(cursor, chunking.packed_bytes(onednn::ConvPass::forward));
   const BnMemory bn(cursor, chunking.chunks, channels);
   T *a = c.out[0].as<T>(), *yc = c.saved[0] ? c.saved[0].as<T>() : a;
   float* pooled = pool_of(c.attrs) ? c.out[1].as<float>() : nullptr;
@@ -76,8 +71,8 @@ void backward(const OpCall& c) {
   const float* inv_std = c.saved[2].as<float>();
   const BnChunks chunks = bn_chunks_of(c.saved[0].spec, pool_of(c.attrs));
   char* cursor = static_cast<char*>(c.workspace.data);
-  void* packed = after(cursor, chunking.packed_bytes(onednn::ConvPass::backward_data));
-  void* partials = after(cursor, chunking.partials_bytes());
+  void* packed = cut(cursor, chunking.packed_bytes(onednn::ConvPass::backward_data));
+  void* partials = cut(cursor, chunking.partials_bytes());
   const BnMemory bn(cursor, chunks.count, channels);
   bn_coefficients(c.saved[1].as<float>(), inv_std, c.in[2].as<float>(),
                   A == Act::none ? nullptr : c.in[3].as<float>(), channels, bn.k);

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 
 #include "kernels/batch_norm/bn_workspace.h"
 #include "kernels/common/card_limits.h"
@@ -15,11 +16,11 @@
 
 namespace gm {
 
-/// False where a convolution is not of this kind. attrs: those of conv_bn_act.
-inline bool expands(const Attrs& attrs, const ConvGeometry& g, bool residual, Pointwise& p) {
-  if (!pointwise(g, p) || act_of(attrs) != Act::silu) return false;
-  if (pool_of(attrs) || attrs.get("rate", 0) > 0 || residual) return false;
-  return g.k % 16 == 0 && g.k >= 2 * g.c;
+/// Nothing where a convolution is not of this kind. attrs: those of conv_bn_act.
+inline std::optional<Pointwise> expansion(const Attrs& attrs, const ConvGeometry& g, bool residual) {
+  if (act_of(attrs) != Act::silu || pool_of(attrs) || attrs.get("rate", 0) > 0 || residual) return {};
+  if (g.k % 16 != 0 || g.k < 2 * g.c) return {};
+  return pointwise(g);
 }
 
 /// Blocks of a multiprocessor that hold the weights of so many steps, and sums or coefficients beside them.
@@ -38,9 +39,12 @@ struct ExpandForward : PointwiseTiles {
     return tiles_bytes() + sizeof(float) * static_cast<size_t>(rows * 2 * columns * 32);
   }
 };
-/// False where the convolution and batch norm's forward pass follow one another instead.
-inline bool expand_forward(const Attrs& attrs, const ConvGeometry& g, bool residual, ExpandForward& p) {
-  return expands(attrs, g, residual, p) && pointwise_tiles(p);
+/// Nothing where the convolution and batch norm's forward pass follow one another instead.
+inline std::optional<ExpandForward> expand_forward(const Attrs& attrs, const ConvGeometry& g, bool residual) {
+  const auto product = expansion(attrs, g, residual);
+  const auto tiles = product ? pointwise_tiles(*product) : std::nullopt;
+  if (!tiles) return {};
+  return ExpandForward{*tiles};
 }
 
 constexpr int kExpandRows = 32;  // pixels of a tile of backward: two steps of the depth of dw
@@ -70,9 +74,12 @@ struct ExpandBackward : Pointwise {
     return sizeof(float) * static_cast<size_t>(int64_t{walkers(kSummingMultiprocessors)} * k * c);
   }
 };
-/// False where batch norm's backward pass and the convolution's follow one another instead.
-inline bool expand_backward(const Attrs& attrs, const ConvGeometry& g, bool residual, ExpandBackward& p) {
-  if (!expands(attrs, g, residual, p)) return false;
+/// Nothing where batch norm's backward pass and the convolution's follow one another instead.
+inline std::optional<ExpandBackward> expand_backward(const Attrs& attrs, const ConvGeometry& g,
+                                                     bool residual) {
+  const auto product = expansion(attrs, g, residual);
+  if (!product) return {};
+  ExpandBackward p{*product};
   // What is compiled: the widths of both papers' networks. Registers decide on the warps: eight of them, two
   // blocks on a multiprocessor, or fourteen, alone.
   const int units = p.in_units();
@@ -81,10 +88,10 @@ inline bool expand_backward(const Attrs& attrs, const ConvGeometry& g, bool resi
   else if (p.k <= 448 && (units == 6 || units == 7 || units == 9))
     p.warps = 14;
   else
-    return false;
-  if (p.shared_bytes() > kLargeShared) return false;
+    return {};
+  if (p.shared_bytes() > kLargeShared) return {};
   p.tiles = ceil_div(p.pixels, kExpandRows);
-  return true;
+  return p;
 }
 
 /// All of a call in one line, for the file of plans: what the clock and the results may depend on.
@@ -102,8 +109,8 @@ inline std::string expansion_key(const OpCall& c, const Pointwise& p) {
 /// Bytes of scratch in front of that of the steps of backward: dyc, or the partial sums in its place.
 inline size_t conv_bn_backward_bytes(const Attrs& attrs, const ConvGeometry& g, bool residual) {
   const size_t dyc = static_cast<size_t>(g.out_pixels() * g.k) * dtype_bytes(g.dtype);
-  ExpandBackward p;
-  return aligned_bytes(std::max(dyc, expand_backward(attrs, g, residual, p) ? p.partial_bytes() : size_t{0}));
+  const auto joint = expand_backward(attrs, g, residual);
+  return aligned_bytes(std::max(dyc, joint ? joint->partial_bytes() : size_t{0}));
 }
 
 }  // namespace gm

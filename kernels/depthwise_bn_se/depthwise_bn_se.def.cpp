@@ -80,7 +80,7 @@ std::vector<CompositionStep> composition(const Attrs& attrs, std::span<const Ten
   auto steps = bn_act_steps(attrs, in.first(4), "yc", 2);
   steps.back().out = {"a"};
   steps.insert(steps.begin(), {.op = "depthwise_conv2d",
-                               .attrs = Attrs(attrs).set("act", double(Act::none)),
+                               .attrs = Attrs(attrs).set("act", Act::none),
                                .in = {"in0", "in1", "no bias"},
                                .out = {"yc"}});
   add_se_steps(steps, act_of(attrs), 4);

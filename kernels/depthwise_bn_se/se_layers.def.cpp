@@ -1,5 +1,7 @@
 #include "kernels/depthwise_bn_se/se_layers.h"
 
+#include "kernels/global_pool/global_pool.h"
+
 namespace gm {
 
 void check_se_layers(const char* op, std::span<const TensorSpec> in, size_t first, int64_t channels) {
@@ -28,7 +30,7 @@ void add_se_steps(std::vector<CompositionStep>& steps, Act act, size_t first) {
   auto add = [&](const char* op, const Attrs& a, std::vector<std::string> from, const std::string& to) {
     steps.push_back({.op = op, .attrs = a, .in = std::move(from), .out = {to}});
   };
-  add("global_pool", {{"kind", 0}}, {"a"}, "pooled");
+  add("global_pool", {{"kind", PoolKind::average}}, {"a"}, "pooled");
   add("linear", {}, {"pooled", input(0), input(1)}, "squeezed");
   add("activation", act_attrs(act), {"squeezed"}, "acted");
   add("linear", {}, {"acted", input(2), input(3)}, "excited");

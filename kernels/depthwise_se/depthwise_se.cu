@@ -2,6 +2,7 @@
 
 #include "kernels/depthwise_bn_se/se_layers.cuh"
 #include "kernels/depthwise_conv2d/depthwise_forward.cuh"
+#include "kernels/global_pool/global_pool.h"
 
 namespace gm::GM_BACKEND_NS {
 
@@ -29,7 +30,8 @@ void depthwise_se_forward(const OpCall& c) {
       return;
     }
     const View in[] = {y}, out[] = {pooled};
-    global_pool_forward(OpCall{{{"kind", 0}}, in, out, {}, {}, {}, {}, {memory + at.ops, {}}, c.ctx});
+    global_pool_forward(
+        OpCall{{{"kind", PoolKind::average}}, in, out, {}, {}, {}, {}, {memory + at.ops, {}}, c.ctx});
   });
   se_launch_forward(se, c.ctx);
   if (apart) return;

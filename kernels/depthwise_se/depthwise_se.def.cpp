@@ -5,6 +5,7 @@
 #include "kernels/depthwise_bn_se/se_layers.h"
 #include "kernels/depthwise_conv2d/depthwise_gpu.h"
 #include "kernels/depthwise_se/depthwise_se.h"
+#include "kernels/global_pool/global_pool.h"
 
 namespace gm {
 
@@ -25,7 +26,8 @@ DepthwiseSeWorkspace depthwise_se_workspace(Backend backend, const Attrs& attrs,
   if (backend != Backend::cpu) {
     const TensorSpec a{d.output(), in[0].dtype};
     w.ops = take(static_cast<int64_t>(
-        find_op("global_pool").workspace(backend, Pass::forward, {{"kind", 0}}, std::span(&a, 1))));
+        find_op("global_pool")
+            .workspace(backend, Pass::forward, {{"kind", PoolKind::average}}, std::span(&a, 1))));
     return w;
   }
   const size_t conv = find_op("depthwise_conv2d").workspace(backend, Pass::forward, attrs, in.first(3));
@@ -65,16 +67,15 @@ std::vector<OpCase> cases() {
     auto optional = [&](const Shape& shape) {
       return biases ? CaseInput{{shape, DType::f32}} : CaseInput{{}, Fill::absent};
     };
-    list.push_back(
-        {.attrs = conv_attrs(kernel, stride, pad).set("act", double(act)).set("apart", double(apart)),
-         .in = {{{s, t}},
-                {{{kernel, kernel, s[3]}, t}},
-                optional({s[3]}),
-                {{{squeeze, s[3]}, DType::f32}, Fill::scaled},
-                optional({squeeze}),
-                {{{s[3], squeeze}, DType::f32}, Fill::scaled},
-                optional({s[3]})},
-         .large = large});
+    list.push_back({.attrs = conv_attrs(kernel, stride, pad).set("act", act).set("apart", apart),
+                    .in = {{{s, t}},
+                           {{{kernel, kernel, s[3]}, t}},
+                           optional({s[3]}),
+                           {{{squeeze, s[3]}, DType::f32}, Fill::scaled},
+                           optional({squeeze}),
+                           {{{s[3], squeeze}, DType::f32}, Fill::scaled},
+                           optional({s[3]})},
+                    .large = large});
   };
   for (DType t : {DType::f32, DType::bf16}) {
     add({2, 5, 14, 24}, t, 3, 1, {1, 1, 1, 1}, 6);
@@ -97,7 +98,7 @@ std::vector<OpCase> cases() {
 std::vector<CompositionStep> composition(const Attrs& attrs, std::span<const TensorSpec>) {
   std::vector<CompositionStep> steps{
       {.op = "depthwise_conv2d",
-       .attrs = Attrs(attrs).set("act", 0),
+       .attrs = Attrs(attrs).set("act", Act::none),
        .in = {"in0", "in1", "in2"},
        .out = {"z"}},
       {.op = "activation", .attrs = act_attrs(act_of(attrs)), .in = {"z"}, .out = {"a"}}};

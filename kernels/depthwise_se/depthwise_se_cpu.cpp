@@ -1,5 +1,6 @@
 #include "kernels/depthwise_bn_se/se_layers_cpu.h"
 #include "kernels/depthwise_se/depthwise_se.h"
+#include "kernels/global_pool/global_pool.h"
 
 // Composed of the other ops: a processor gains nothing by more.
 
@@ -24,7 +25,7 @@ void depthwise_se_forward(const OpCall& c) {
     op(OpCall{attrs, std::span(in.begin(), in.size()), outs, {}, {}, {}, {}, scratch, c.ctx});
   };
   run(depthwise_conv2d_forward, c.attrs, {c.in[0], c.in[1], c.in[2]}, y);
-  run(global_pool_forward, {{"kind", 0}}, {y}, pooled);
+  run(global_pool_forward, {{"kind", PoolKind::average}}, {y}, pooled);
   SeForwardCpu{.layers = c.in.subspan(3),
                .act = act_of(c.attrs),
                .pooled = pooled,

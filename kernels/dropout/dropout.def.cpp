@@ -9,12 +9,10 @@ std::vector<OpCase> cases() {
   std::vector<OpCase> list;
   auto add = [&](Shape s, DType t, double rate, int per_sample, int stream, bool large = false,
                  int shared = 0) {
-    list.push_back({.attrs = {{"rate", rate},
-                              {"per_sample", double(per_sample)},
-                              {"shared", double(shared)},
-                              {"stream", double(stream)}},
-                    .in = {{{s, t}}},
-                    .large = large});
+    list.push_back(
+        {.attrs = {{"rate", rate}, {"per_sample", per_sample}, {"shared", shared}, {"stream", stream}},
+         .in = {{{s, t}}},
+         .large = large});
   };
   for (DType t : {DType::f32, DType::bf16}) {
     add({1, 1, 1, 1}, t, 0.2, 0, 0);

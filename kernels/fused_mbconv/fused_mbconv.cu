@@ -29,10 +29,10 @@ void fused_mbconv_planned(const OpCall& c, const FusedMbconvTiles& t) {
 void fused_mbconv_forward(const OpCall& c) {
   auto apart = [](const OpCall& call) { fused_mbconv_steps(call, conv2d_forward); };
   const FusedMbconvShape s = fused_mbconv_shape(c.attrs, c.in);
-  FusedMbconvTiles t;
-  if (!fused_mbconv_tiles(s, t)) return apart(c);
-  auto joint = [&t](const OpCall& call) { fused_mbconv_planned(call, t); };
-  if (joint_pays(c, fused_mbconv_key(s), t.shared_bytes(), apart, joint)) return joint(c);
+  const auto t = fused_mbconv_tiles(s);
+  if (!t) return apart(c);
+  auto joint = [&t](const OpCall& call) { fused_mbconv_planned(call, *t); };
+  if (joint_pays(c, fused_mbconv_key(s), t->shared_bytes(), apart, joint)) return joint(c);
   apart(c);
 }
 

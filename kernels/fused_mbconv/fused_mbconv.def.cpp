@@ -51,7 +51,7 @@ std::vector<CompositionStep> composition(const Attrs& attrs, std::span<const Ten
   auto add = [&](const char* op, const Attrs& a, std::vector<std::string> from, const char* to) {
     steps.push_back({.op = op, .attrs = a, .in = std::move(from), .out = {to}, .state = {}});
   };
-  add("conv2d", Attrs(attrs).set("act", 0), {"in0", "in1", "in2"}, "z");
+  add("conv2d", Attrs(attrs).set("act", Act::none), {"in0", "in1", "in2"}, "z");
   add("activation", act_attrs(s.act), {"z"}, "e");
   add("conv2d", fused_mbconv_projection(), {"e", "in3", "in4"}, s.residual ? "p" : "out0");
   if (s.residual) add("add", {}, {"p", "in0"}, "out0");
@@ -70,16 +70,14 @@ struct Block {
 
 OpCase make(DType t, const Block& b) {
   const Fill fill = b.exact ? Fill::integers : Fill::normal;
-  OpCase c{
-      .attrs =
-          conv_attrs(b.kernel, b.stride, b.pad).set("act", double(b.act)).set("residual", double(b.residual)),
-      .in = {{{b.x, t}, fill},
-             {{{b.e, b.kernel, b.kernel, b.x[3]}, t}, fill},
-             {{{b.e}, DType::f32}, fill},
-             {{{b.k, 1, 1, b.e}, t}, fill},
-             {{{b.k}, DType::f32}, fill}},
-      .exact = b.exact,
-      .large = b.large};
+  OpCase c{.attrs = conv_attrs(b.kernel, b.stride, b.pad).set("act", b.act).set("residual", b.residual),
+           .in = {{{b.x, t}, fill},
+                  {{{b.e, b.kernel, b.kernel, b.x[3]}, t}, fill},
+                  {{{b.e}, DType::f32}, fill},
+                  {{{b.k, 1, 1, b.e}, t}, fill},
+                  {{{b.k}, DType::f32}, fill}},
+           .exact = b.exact,
+           .large = b.large};
   if (t == DType::bf16 && !b.exact)
     c.tolerance = 2.5e-2, c.why = "e is rounded to bf16 as well, before sums that cancel";
   return c;

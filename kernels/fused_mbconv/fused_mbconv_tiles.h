@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -100,17 +101,16 @@ inline std::vector<FusedMbconvTiles> fused_mbconv_cuts(const FusedMbconvShape& s
   return cuts;
 }
 
-/// The cut that is expected to be the fastest. False where there is none.
-inline bool fused_mbconv_tiles(const FusedMbconvShape& s, FusedMbconvTiles& best) {
+/// The cut that is expected to be the fastest. Nothing where there is none.
+inline std::optional<FusedMbconvTiles> fused_mbconv_tiles(const FusedMbconvShape& s) {
   // The products of a tile are those of its warps; the weights pass once more for each tile.
   auto cost = [](const FusedMbconvTiles& t) {
     return std::pair(int64_t{std::max(t.blocks(), kFusedGrid)} * (t.warps() + 1), t.shared_bytes());
   };
   const std::vector<FusedMbconvTiles> cuts = fused_mbconv_cuts(s);
-  if (cuts.empty()) return false;
-  best = *std::min_element(cuts.begin(), cuts.end(),
+  if (cuts.empty()) return {};
+  return *std::min_element(cuts.begin(), cuts.end(),
                            [&](const auto& a, const auto& b) { return cost(a) < cost(b); });
-  return true;
 }
 
 }  // namespace gm

@@ -2,6 +2,7 @@
 
 #include "kernels/common/channel_tiles.h"
 #include "kernels/common/op.h"
+#include "kernels/global_pool/global_pool.h"
 
 namespace gm {
 
@@ -65,9 +66,16 @@ const OpDef& global_avg_max_pool_def() {
       .cases = cases,
       .composition =
           [](const Attrs&, std::span<const TensorSpec>) {
-            return std::vector<CompositionStep>{
-                {.op = "global_pool", .attrs = {{"kind", 0}}, .in = {"in0"}, .out = {"out0"}, .state = {}},
-                {.op = "global_pool", .attrs = {{"kind", 1}}, .in = {"in0"}, .out = {"out1"}, .state = {}}};
+            return std::vector<CompositionStep>{{.op = "global_pool",
+                                                 .attrs = {{"kind", PoolKind::average}},
+                                                 .in = {"in0"},
+                                                 .out = {"out0"},
+                                                 .state = {}},
+                                                {.op = "global_pool",
+                                                 .attrs = {{"kind", PoolKind::maximum}},
+                                                 .in = {"in0"},
+                                                 .out = {"out1"},
+                                                 .state = {}}};
           },
       .differentiable = {0},
   };

@@ -26,7 +26,7 @@ std::vector<OpCase> cases() {
     // The two largest values of a channel may be closer than the step of a finite difference. In the first
     // small case they are not, and it stays to check the rule.
     const bool smooth = kind == 0 || s == Shape{2, 3, 5, 7};
-    list.push_back({.attrs = {{"kind", double(kind)}},
+    list.push_back({.attrs = {{"kind", kind}},
                     .in = {{{s, t}, fill}},
                     .exact = fill == Fill::integers,
                     .smooth = smooth,

@@ -3,6 +3,7 @@
 #include "kernels/common/ceil_div.h"
 #include "kernels/common/flat.cuh"
 #include "kernels/common/op.h"
+#include "kernels/common/partials.cuh"
 #include "kernels/linear/tile_product.cuh"
 #ifdef __CUDACC__
 #include "kernels/linear/linear_cublas.h"
@@ -118,15 +119,15 @@ void linear_backward(const OpCall& c) {
       GM_LAUNCH((linear_backward_weights_kernel<T, vector.value>),
                 dim3(tiles(s.out), tiles(s.in), unsigned(slices.count)), kTileThreads, 0, c.ctx.stream,
                 c.in[0].as<T>(), dy, partials, s.n, s.in, s.out, slices.rows);
-      GM_LAUNCH(sum_slices_kernel, grid_for(s.out * s.in, 256, c.ctx), 256, 0, c.ctx.stream, partials,
-                s.out * s.in, slices.count, dw.view.as<float>(), dw.mode == GradMode::accumulate);
+      launch_sum_partials(partials, s.out * s.in, slices.count, dw.view.as<float>(),
+                          dw.mode == GradMode::accumulate, c.ctx);
     }
     if (dbias) {
       float* bias_partials = partials + slices.count * s.out * s.in;
       GM_LAUNCH((column_sums_kernel<T>), dim3(unsigned(ceil_div(s.out, 32)), unsigned(slices.count)),
                 dim3(32, 8), 0, c.ctx.stream, dy, s.n, static_cast<int>(s.out), slices.rows, bias_partials);
-      GM_LAUNCH(sum_slices_kernel, grid_for(s.out, 256, c.ctx), 256, 0, c.ctx.stream, bias_partials, s.out,
-                slices.count, dbias.view.as<float>(), dbias.mode == GradMode::accumulate);
+      launch_sum_partials(bias_partials, s.out, slices.count, dbias.view.as<float>(),
+                          dbias.mode == GradMode::accumulate, c.ctx);
     }
   });
 }

@@ -1,5 +1,5 @@
 // C = A * B with operands fetched by functors: the shared-memory product behind our own convolution and dense
-// layer, and the two-stage sums of their weight and bias gradients.
+// layer, and the first stage of their bias gradients' sums (the second: partials.cuh).
 //
 // Thread mapping: a block of 256 threads owns a 64 x 64 tile of C; a thread owns 4 x 4 of it in registers, so
 // that two 16-byte reads of shared memory feed 16 multiply-adds. Each step loads 16 values of the depth:
@@ -131,18 +131,6 @@ static __global__ void column_sums_kernel(const T* dy, int64_t rows, int k, int6
     float total = 0.f;
     for (int i = 0; i < 8; ++i) total += sums[i][lane];
     partials[int64_t{blockIdx.y} * k + channel] = total;
-  }
-}
-
-// Second stage: out[i] = or += the slices of element i, in order. One thread per element.
-static __global__ void sum_slices_kernel(const float* partials, int64_t n, int slices, float* out,
-                                         bool accumulate) {
-  await_launch_before();
-  for (int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; i < n;
-       i += int64_t{gridDim.x} * blockDim.x) {
-    float sum = 0.f;
-    for (int s = 0; s < slices; ++s) sum += partials[s * n + i];
-    out[i] = accumulate ? out[i] + sum : sum;
   }
 }
 

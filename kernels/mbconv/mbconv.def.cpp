@@ -2,6 +2,7 @@
 
 #include "kernels/common/op.h"
 #include "kernels/conv2d/conv2d_attrs.h"
+#include "kernels/global_pool/global_pool.h"
 #include "kernels/mbconv/mbconv.h"
 #include "kernels/mbconv/mbconv_cpu.h"
 #include "kernels/mbconv/mbconv_gpu.h"
@@ -89,8 +90,7 @@ OpCase make(DType t, const Block& b) {
     return in;
   };
   return {
-      .attrs =
-          conv_attrs(b.kernel, b.stride, b.pad).set("act", double(b.act)).set("residual", double(b.residual)),
+      .attrs = conv_attrs(b.kernel, b.stride, b.pad).set("act", b.act).set("residual", b.residual),
       .in = {{{b.x, t}, fill},
              optional({{e, 1, 1, b.x[3]}, t}, b.e),
              optional({{e}, DType::f32}, b.e),
@@ -168,10 +168,10 @@ std::vector<CompositionStep> composition(const Attrs& attrs, std::span<const Ten
   };
   std::string e = "in0";
   if (s.expand) e = activate(add("conv2d", {{"kernel", 1}}, {e, "in1", "in2", "none"}, "e"), s.act);
-  const Attrs plain = Attrs(attrs).set("act", 0);
+  const Attrs plain = Attrs(attrs).set("act", Act::none);
   std::string d = activate(add("depthwise_conv2d", plain, {e, "in3", "in4"}, "d"), s.act);
   if (s.squeeze) {
-    const auto pooled = add("global_pool", {{"kind", 0}}, {d}, "pooled");
+    const auto pooled = add("global_pool", {{"kind", PoolKind::average}}, {d}, "pooled");
     const auto narrow = activate(add("linear", {}, {pooled, "in7", "in8"}, "narrow"), s.act);
     const auto gate = activate(add("linear", {}, {narrow, "in9", "in10"}, "gate"), Act::sigmoid);
     d = add("channel_scale", {}, {d, gate}, "scaled");

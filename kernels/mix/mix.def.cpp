@@ -22,8 +22,7 @@ std::vector<OpCase> cases() {
   std::vector<OpCase> list;
   auto add = [&](Shape s, DType t, double mixup, double cutmix, bool large = false) {
     // Labels are drawn below the channels of the first input.
-    OpCase c{.attrs = {{"mixup", mixup}, {"cutmix", cutmix}, {"classes", double(s.channels() + 2)}},
-             .large = large};
+    OpCase c{.attrs = {{"mixup", mixup}, {"cutmix", cutmix}, {"classes", s.channels() + 2}}, .large = large};
     c.in = {{{s, t}}, {{{s[0]}, DType::i32}, Fill::labels}};
     list.push_back(c);
   };

@@ -21,9 +21,7 @@ std::vector<OpCase> cases() {
   auto add = [&](int64_t count, int nesterov, int half, bool mask, Fill fill = Fill::normal,
                  bool large = false) {
     const bool exact = fill == Fill::integers;
-    OpCase c{.attrs = {{"nesterov", double(nesterov)}, {"half_copy", double(half)}},
-             .exact = exact,
-             .large = large};
+    OpCase c{.attrs = {{"nesterov", nesterov}, {"half_copy", half}}, .exact = exact, .large = large};
     c.in = {{{{count}, DType::f32}, fill},
             {{{8}, DType::f32}, exact ? fill : Fill::positive},
             {{{count}, DType::u8}, mask ? Fill::pixels : Fill::absent}};  // about one in 256 does not decay

@@ -55,22 +55,6 @@ __device__ __forceinline__ float group_sum(float v, int width) {
   for (int o = width / 2; o > 0; o /= 2) v += __shfl_xor_sync(0xffffffffu, v, o);
   return v;
 }
-// Largest value of the group and its class, the first of equals; the same in every lane.
-struct Peak {
-  float value;
-  int at;
-  __device__ __forceinline__ void meet(float v, int k) {
-    const bool wins = v > value || (v == value && k < at);
-    value = wins ? v : value;
-    at = wins ? k : at;
-  }
-  __device__ __forceinline__ void across(int width) {
-    for (int o = width / 2; o > 0; o /= 2) {
-      const float v = __shfl_xor_sync(0xffffffffu, value, o);
-      meet(v, __shfl_xor_sync(0xffffffffu, at, o));
-    }
-  }
-};
 
 struct Results {
   float *loss, *correct, *inverse_count;  // the last may be null

@@ -10,7 +10,7 @@ std::vector<OpCase> cases() {
   std::vector<OpCase> list;
   auto add = [&](Shape s, DType t, int max_first = 0, Fill fill = Fill::normal, bool large = false) {
     // In larger cases the two largest channels of a pixel may be closer than the step of a finite difference.
-    list.push_back({.attrs = {{"max_first", double(max_first)}},
+    list.push_back({.attrs = {{"max_first", max_first}},
                     .in = {{{s, t}, fill}},
                     .exact = fill == Fill::integers,
                     .smooth = s.numel() <= 210,
