@@ -84,6 +84,13 @@ TEST(OpCards, DepthwiseConvolutions) {
     }
 }
 
+TEST(OpCards, ConvolutionsOfFewChannels) {
+  const Attrs attrs = normalised(conv_attrs(3, 1, {1, 1, 1, 1}));
+  expect_equal_on_cards([&](Direct& d) {
+    return sums_of(d, "conv_bn_act", attrs, {24, 24, 24, 16}, {24, 3, 3, 16}, {24, 24, 24, 24});
+  });
+}
+
 TEST(OpCards, ExpandingConvolutions) {
   const Attrs attrs = normalised(conv_attrs(1, 1, {0, 0, 0, 0}));
   expect_equal_on_cards([&](Direct& d) {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "kernels/conv2d/conv2d_narrow.h"
+#include "tests/cards.h"
 #include "tests/op_direct.h"
 
 namespace gm::test {
@@ -56,8 +57,14 @@ void check_gradient(const NarrowGradient& p) {
   EXPECT_LE(p.pairs, p.m * kNarrowWarps);
   EXPECT_LE(p.m, kGradientPairs);
   EXPECT_GE(p.pairs * p.row_slices, p.conv.depth);
-  EXPECT_GE(p.walkers, 1);
-  EXPECT_LE(p.walkers, p.conv.tiles);  // each has a first tile
+  for (int card : kCards)
+    for (int resident : {1, 2, 3, 4}) {
+      const int walkers = p.walkers(card * resident);
+      EXPECT_GE(walkers, 1);
+      EXPECT_LE(walkers, p.conv.tiles);  // each has a first tile
+      EXPECT_LE(walkers, std::max(1, card * resident / (p.slices * p.row_slices))) << "one wave";
+      EXPECT_LE(walkers, p.walkers(kGradientBlocks * kSummingMultiprocessors)) << "memory for its sums";
+    }
 }
 
 }  // namespace

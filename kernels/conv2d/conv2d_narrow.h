@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <optional>
 
+#include "kernels/common/card_limits.h"
 #include "kernels/common/ceil_div.h"
 #include "kernels/conv2d/conv2d.h"
 
@@ -151,28 +152,35 @@ inline bool narrow_data(const ConvGeometry& g) {
   return true;
 }
 
+constexpr int kGradientPairs = 4;  // of a warp at most: 64 channels of taps x 8 n filters, 16 n sums a thread
+constexpr int kGradientBlocks = 4;  // of a multiprocessor, at most: registers hold so many of each kernel
+
 /// The gradient of the weights: tiles of outputs are dealt to walkers, each of which leaves a partial sum.
 struct NarrowGradient {
   NarrowConv conv;                       // the forward pass, with tiles of its own
   int n = 0, slices = 0;                 // tiles of 8 filters of a block; slices of the filters
   int m = 0, pairs = 0, row_slices = 0;  // pairs of chunks of a warp, of a block; slices of the pairs
-  int walkers = 0;
 
   constexpr int pixels() const { return conv.tile_w * conv.tile_h; }
   /// Units of a pixel's filters: an odd number, as those of its channels.
   constexpr int filter_pitch() const { return n | 1; }
   constexpr int tile_units() const { return conv.tile_units() + pixels() * filter_pitch(); }
   size_t shared_bytes() const { return size_t{16} * static_cast<size_t>(2 * tile_units()); }
+  /// On a card that holds so many blocks at once; two tiles each at least, as one is copied meanwhile.
+  constexpr int walkers(int blocks) const {
+    const int most = std::max(1, blocks / (slices * row_slices));
+    return ceil_div(conv.tiles, std::max(2, ceil_div(conv.tiles, most)));
+  }
+  /// On any card.
   size_t partial_bytes(const ConvGeometry& g) const {
-    return sizeof(float) * static_cast<size_t>(walkers * g.weights());
+    return sizeof(float) *
+           static_cast<size_t>(walkers(kGradientBlocks * kSummingMultiprocessors) * g.weights());
   }
 };
 
-constexpr int kGradientPairs = 4;  // of a warp at most: 64 channels of taps x 8 n filters, 16 n sums a thread
-
 /// Nothing where the general kernels serve the gradient.
 inline std::optional<NarrowGradient> narrow_gradient(const ConvGeometry& g) {
-  constexpr int kPixels = 128, kBlocks = 384;  // three blocks for each of 128 multiprocessors
+  constexpr int kPixels = 128;
   const auto forward = narrow_forward(g);
   if (!forward) return {};
   NarrowGradient p{*forward};
@@ -191,9 +199,6 @@ inline std::optional<NarrowGradient> narrow_gradient(const ConvGeometry& g) {
     if (!best.tiles || cost < least) best = t, least = cost;
   }
   c = best;
-  const int most = std::max(1, kBlocks / (p.slices * p.row_slices));
-  p.walkers =
-      ceil_div(c.tiles, std::max(2, ceil_div(c.tiles, most)));  // two tiles at least: one is copied meanwhile
   if (p.shared_bytes() > kNarrowShared) return {};
   return p;
 }

@@ -14,8 +14,8 @@
 // Counted in sm_80 code, M = 4, N = 3: 145 instructions for four steps, of which 48 HMMA, 22 LDSM. 3x3, 24 ->
 // 24 channels at 112 px, batch 64: 4.4 million turns of the banks for the products.
 //
-// Each block leaves one partial sum, sum_partials_kernel adds them in order: how many there are depends on
-// the shape alone.
+// Each block leaves one partial sum, sum_partials_kernel adds them in order: there are as many as the card
+// holds blocks at once.
 #pragma once
 #include "kernels/common/partials.cuh"
 #include "kernels/conv2d/conv2d_narrow.cuh"
@@ -41,7 +41,7 @@ __device__ __forceinline__ void narrow_load_gradient(const NarrowGradient& p, co
 // M pairs of chunks a warp, N tiles of 8 filters; grid: (walkers, slices of the filters, slices of the
 // pairs). partials: (walkers, K, taps).
 template <int M, int N>
-__global__ void __launch_bounds__(kNarrowThreads, 4)
+__global__ void __launch_bounds__(kNarrowThreads, kGradientBlocks)
     conv2d_narrow_weights_kernel(NarrowGradient p, const bf16* in, const bf16* dy, float* partials) {
   await_launch_before();
   GM_DYN_SHARED(uint4, shared);
@@ -122,11 +122,15 @@ __global__ void __launch_bounds__(kNarrowThreads, 4)
 /// partials: p.partial_bytes() of scratch.
 inline void launch_narrow_weights(const NarrowGradient& p, const bf16* in, const bf16* dy, float* partials,
                                   float* dw, bool accumulate, const Context& ctx) {
-  const dim3 grid(static_cast<unsigned>(p.walkers), static_cast<unsigned>(p.slices),
-                  static_cast<unsigned>(p.row_slices));
+  const NarrowConv& c = p.conv;
   auto launch = [&](auto m, auto n) {
-    GM_LAUNCH((conv2d_narrow_weights_kernel<m.value, n.value>), grid, kNarrowThreads, p.shared_bytes(),
-              ctx.stream, p, in, dy, partials);
+    const auto kernel = conv2d_narrow_weights_kernel<m.value, n.value>;
+    const int resident = resident_blocks(kernel, kNarrowThreads, p.shared_bytes()),
+              walkers = p.walkers(std::min(resident, kGradientBlocks) * summing_multiprocessors(ctx));
+    const dim3 grid(static_cast<unsigned>(walkers), static_cast<unsigned>(p.slices),
+                    static_cast<unsigned>(p.row_slices));
+    GM_LAUNCH(kernel, grid, kNarrowThreads, p.shared_bytes(), ctx.stream, p, in, dy, partials);
+    launch_sum_partials(partials, int64_t{c.k} * c.rows * c.columns * c.c, walkers, dw, accumulate, ctx);
   };
   auto filters = [&](auto m) {
     if (p.n == 3) return launch(m, std::integral_constant<int, 3>{});
@@ -138,9 +142,6 @@ inline void launch_narrow_weights(const NarrowGradient& p, const bf16* in, const
     filters(std::integral_constant<int, 3>{});
   else
     filters(std::integral_constant<int, 4>{});
-  const NarrowConv& c = p.conv;
-  const int64_t n = int64_t{c.k} * c.rows * c.columns * c.c;
-  launch_sum_partials(partials, n, p.walkers, dw, accumulate, ctx);
 }
 
 }  // namespace gm::GM_BACKEND_NS
