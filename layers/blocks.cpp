@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "kernels/common/ceil_div.h"
+#include "kernels/conv2d/conv2d_attrs.h"
 #include "kernels/global_pool/global_pool.h"
 
 namespace gm {
@@ -33,8 +34,7 @@ Attrs Blocks::conv_attrs(ValueId x, int kernel, int stride) const {
       pad[axis][0] = pad[axis][1] = kernel / 2;
     }
   }
-  return Attrs{{"kernel", kernel},      {"stride", stride},        {"pad_top", pad[0][0]},
-               {"pad_left", pad[1][0]}, {"pad_bottom", pad[0][1]}, {"pad_right", pad[1][1]}};
+  return gm::conv_attrs(kernel, stride, {pad[0][0], pad[1][0], pad[0][1], pad[1][1]});
 }
 
 ValueId Blocks::conv(ValueId x, const std::string& name, int64_t filters, int kernel, int stride) {

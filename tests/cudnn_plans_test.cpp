@@ -10,6 +10,7 @@
 #include <set>
 #include <thread>
 
+#include "tests/cudnn_offer.h"
 #include "tests/cudnn_questions.h"
 #include "tests/skip_report.h"
 

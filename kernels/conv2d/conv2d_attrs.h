@@ -1,4 +1,4 @@
-// The attributes that all convolutions share, for cases and calls that are written down.
+// The attributes that all convolutions share.
 #pragma once
 #include <array>
 
