@@ -18,8 +18,8 @@
 // Shared memory: four coefficients a channel [coefficient][half of a unit][unit], weights [k][c], two tiles
 // of dyc [pixel][k], two of x [pixel][c], one of yc [unit].
 //
-// Each block leaves one partial sum of dw, sum_partials_kernel adds them in order: how many there are depends
-// on the shape alone.
+// Each block leaves one partial sum of dw, sum_partials_kernel adds them in order: there are as many as the
+// card holds blocks at once.
 #pragma once
 #include "kernels/batch_norm/bn.cuh"
 #include "kernels/common/async_copy.cuh"
