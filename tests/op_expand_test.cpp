@@ -43,7 +43,7 @@ TEST(ExpandBackward, TakesWhatItIsFor) {
   const ConvGeometry g = pixel_product(1000, 24, 144);
   EXPECT_TRUE(takes(kSilu, g));
   EXPECT_FALSE(takes(kSilu, g, true)) << "a residual";
-  for (const auto& [name, value] : {std::pair{"act", Act::relu}, {"pool", 1.}, {"rate", 0.1}}) {
+  for (const auto& [name, value] : {std::pair{"act", double(Act::relu)}, {"pool", 1.}, {"rate", 0.1}}) {
     Attrs other = kSilu;
     other.set(name, value);
     EXPECT_FALSE(takes(other, g)) << name;

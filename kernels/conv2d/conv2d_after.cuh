@@ -34,9 +34,9 @@ __global__ void conv2d_epilogue_kernel(T* y, const float* bias, const T* residua
   for_lanes<V>(n, [&](int64_t i, auto lanes) {
     constexpr int L = decltype(lanes)::value;
     float f[L], r[L], shift[L] = {};
+    if (bias) load_lanes<float, L>(bias + i % k, shift);  // first: behind the others it would wait for them
     load_lanes<T, L>(y + i, f);
     if (residual) load_lanes<T, L>(residual + i, r);
-    if (bias) load_lanes<float, L>(bias + i % k, shift);
 #pragma unroll
     for (int j = 0; j < L; ++j) {
       f[j] = act_value<kAct, T>(f[j] + shift[j]);

@@ -22,25 +22,31 @@ namespace gm::GM_BACKEND_NS {
 /// Where a block's tile begins.
 struct DeepPlace {
   int pixel, channel, image, images;  // images: those of the tensor from there on
+  int filter;                         // of the first row of w that the thread copies
 };
 
-/// Starts the copies of a stage: zero past the last pixel and past the last channel.
+/// Starts the copies of a stage: zero past the last pixel and past the last channel. A thread has a unit of
+/// rows that are some multiple of 16 apart, and so are the filters that column_in_fours makes of them.
 __device__ __forceinline__ void deep_load(const DeepTiles& p, const bf16* x, const float* gate, const bf16* w,
                                           const DeepPlace& first, int stage, uint4* to) {
   const int thread = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x),
-            c = stage * kDeepChannels + thread % 4 * 8;  // a thread's unit is the same in every row
-  for (int row = thread / 4; row < kDeepPixels; row += threads / 4) {
-    const int pixel = first.pixel + row;
-    const bool inside = pixel < p.pixels && c < p.c;
-    async_copy16(to + row * kDeepPitch + thread % 4, x + (inside ? int64_t{pixel} * p.c + c : 0), inside);
+            apart = threads / 4, c = stage * kDeepChannels + thread % 4 * 8;
+  const bool any = c < p.c;
+  const bf16* from = x + int64_t{first.pixel + thread / 4} * p.c + c;  // maybe past the last
+  uint4* place = to + thread / 4 * kDeepPitch + thread % 4;
+  for (int row = thread / 4; row < kDeepPixels; row += apart) {
+    const bool inside = any && first.pixel + row < p.pixels;
+    async_copy16(place, inside ? from : x, inside);
+    from += apart * p.c, place += apart * kDeepPitch;
   }
-  to += kDeepPixels * kDeepPitch;
-  for (int row = thread / 4; row < p.filters(); row += threads / 4) {
-    const int k = first.channel + column_in_fours(row);
-    const bool inside = k < p.k && c < p.c;
-    async_copy16(to + row * kDeepPitch + thread % 4, w + (inside ? k * p.c + c : 0), inside);
+  from = w + int64_t{first.filter} * p.c + c;
+  place = to + (kDeepPixels + thread / 4) * kDeepPitch + thread % 4;
+  for (int row = 0; row < p.filters() - thread / 4; row += apart) {
+    const bool inside = any && first.filter + row < p.k;
+    async_copy16(place, inside ? from : w, inside);
+    from += apart * p.c, place += apart * kDeepPitch;
   }
-  to += p.filters() * kDeepPitch;
+  to += (kDeepPixels + p.filters()) * kDeepPitch;
   for (int e = thread; e < p.images * 8; e += threads) {
     const int image = first.image + min(e / 8, first.images - 1), channel = stage * kDeepChannels + e % 8 * 4;
     const bool inside = channel < p.c;
@@ -61,8 +67,9 @@ __global__ __launch_bounds__(2 * kDeepPixels, 2) void conv2d_deep_kernel(DeepTil
   const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32,
             group = lane / 4, quad = lane % 4, column = warp % p.columns, rows = warp / p.columns * 32;
   const int tile = static_cast<int>(blockIdx.x) / p.slices, image = tile * kDeepPixels / p.image_pixels;
-  const DeepPlace first{tile * kDeepPixels, (static_cast<int>(blockIdx.x) - tile * p.slices) * p.filters(),
-                        image, p.pixels / p.image_pixels - image};
+  const int begin = (static_cast<int>(blockIdx.x) - tile * p.slices) * p.filters();
+  const DeepPlace first{tile * kDeepPixels, begin, image, p.pixels / p.image_pixels - image,
+                        begin + column_in_fours(static_cast<int>(threadIdx.x) / 4)};
   auto load = [&](int stage) {
     if (stage < p.stages)
       deep_load(p, x, gate, w, first, stage, shared + stage % kDeepStages * p.stage_units());

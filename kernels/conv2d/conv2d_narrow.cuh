@@ -91,7 +91,8 @@ __device__ __forceinline__ int narrow_place(const NarrowConv& p, int chunk) {
 }
 
 /// The slice's weights in the order of lanes, and where the chunks of a patch lie. A warp takes a step of the
-/// depth at a time.
+/// depth at a time: all of its loads, each from a place that exists, then what counts of them. Behind a branch
+/// each pair would wait for the one before.
 template <int N>
 __device__ __forceinline__ void narrow_weights(const NarrowConv& p, const bf16* w, int first, uint2* to,
                                                int* places) {
@@ -99,25 +100,30 @@ __device__ __forceinline__ void narrow_weights(const NarrowConv& p, const bf16* 
             across = p.turned ? p.kernel : p.columns, from_filter = p.turned ? 1 : p.rows * across * p.c,
             from_channel = p.turned ? p.kernel * p.kernel * p.k : 1;
   for (int d = static_cast<int>(threadIdx.x) / 32; d < p.depth; d += kNarrowWarps) {
-    unsigned word[N][2];
+    bf16 raw[N][2][2];
+    unsigned counts[N][2];
 #pragma unroll
     for (int k = 0; k < 2; ++k) {
       const int chunk = 2 * d + k, tap = chunk / p.units, row = tap / p.columns;
       const int r = p.tap_row + row * p.tap_step, s = p.tap_column + (tap - row * p.columns) * p.tap_step;
       const int c = (chunk - tap * p.units) * 8 + lane % 4 * 2;
-      const bf16* const from = w + (r * across + s) * inner + c * from_channel;
+      const int from = (r * across + s) * inner + c * from_channel;
       const bool inside = chunk < p.chunks;
 #pragma unroll
       for (int n = 0; n < N; ++n) {
         const int f = first + narrow_filter<N>(n, lane / 4);
         const bool low = inside && f < p.k && c < p.c, high = low && c + 1 < p.c;
-        word[n][k] = pack_bf16(low ? to_float(from[f * from_filter]) : 0.f,
-                               high ? to_float(from[f * from_filter + from_channel]) : 0.f);
+        raw[n][k][0] = w[low ? from + f * from_filter : 0];
+        raw[n][k][1] = w[high ? from + f * from_filter + from_channel : 0];
+        counts[n][k] = (low ? 0xffffu : 0u) | (high ? 0xffff0000u : 0u);
       }
       if (lane == 0) places[chunk] = narrow_place(p, chunk);
     }
+    auto word = [&](int n, int k) {
+      return (raw[n][k][0].bits | static_cast<unsigned>(raw[n][k][1].bits) << 16) & counts[n][k];
+    };
 #pragma unroll
-    for (int n = 0; n < N; ++n) to[(d * N + n) * 32 + lane] = make_uint2(word[n][0], word[n][1]);
+    for (int n = 0; n < N; ++n) to[(d * N + n) * 32 + lane] = make_uint2(word(n, 0), word(n, 1));
   }
 }
 

@@ -59,11 +59,12 @@ __global__ __launch_bounds__(32 * kSeFinishRows) void se_finish_kernel(const flo
       float four[2] = {};  // in f32: f64 is 64 times slower on GeForce cards
 #pragma unroll
       for (int n = first; n < first + 4 * kSeFinishRows; n += kSeFinishRows) {
-        if (n >= images) continue;
-        const int64_t i = int64_t{n} * channels + c;
+        const int64_t i = int64_t{min(n, images - 1)} * channels + c;  // loads behind a branch would wait
         const float s = gate[i], p = dpooled[i] * per_pixel;
-        four[0] += s * sums[all + i] + p * sums[2 * all + i];
-        four[1] += s * sums[3 * all + i] + p * sums[4 * all + i];
+        const float one = s * sums[all + i] + p * sums[2 * all + i],
+                    other = s * sums[3 * all + i] + p * sums[4 * all + i];
+        four[0] += n < images ? one : 0.f;
+        four[1] += n < images ? other : 0.f;
       }
       sum += static_cast<double>(four[0]), product += static_cast<double>(four[1]);
     }

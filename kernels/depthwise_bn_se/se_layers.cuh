@@ -20,12 +20,14 @@ using SeVector = Vec<float, 4>;  // a value of four images
 static_assert(kSeLongImages == 4 && kSeWideImages % 4 == 0);
 
 /// Sums over channels for images first_image ... + 3 and outputs first ... + 7: put(image, output, sum) once
-/// for each that exists. value(image, c, part): the factor of a channel, or one of `parts` that add up to it.
-/// Weight of output s and channel c: w[s * channels + c], or w[c * squeeze + s] when kTurned. Little is
-/// loaded, so what takes time is how often loads wait for others: once a part, once for four steps.
-template <bool kTurned, class Value, class Put>
+/// for each that exists. value(image, c, part): the factor of a channel, or one of `parts` that add up to it;
+/// keep(image, c, factor): called with each once they are known. Weight of output s and channel c:
+/// w[s * channels + c], or w[c * squeeze + s] when kTurned. Little is loaded, so what takes time is how often
+/// loads wait for others: once a part, once for several steps. Therefore value() is called without a condition,
+/// for places that exist, and stores nothing: behind a branch or a store a load waits.
+template <bool kTurned, class Value, class Keep, class Put>
 __device__ __forceinline__ void se_long_product(const float* w, int channels, int squeeze, int images,
-                                                int parts, Value value, Put put) {
+                                                int parts, Value value, Keep keep, Put put) {
   GM_SHARED(SeVector, x, [kSeLongChunk]);
   GM_SHARED(float, sums, [kSeWarps * 32]);
   constexpr int kImages = kSeLongImages, kOutputs = kSeLongOutputs, kOwn = kTurned ? 1 : kOutputs;
@@ -35,6 +37,7 @@ __device__ __forceinline__ void se_long_product(const float* w, int channels, in
   // Turned, a warp reads 8 neighbouring outputs of 4 channels; else a lane reads 8 outputs of its channel.
   const int mine = kTurned ? lane % kOutputs : 0, begin = kTurned ? thread / kOutputs : thread;
   constexpr int kStep = kTurned ? kSeThreads / kOutputs : kSeThreads, kAtOnce = 4;
+  constexpr int kSteps = kTurned ? 16 : 4;  // whose weights are under way together
   static_assert(kSeLongChunk == kAtOnce * kSeThreads);
   float sum[kImages * kOwn] = {};
   for (int base = 0; base < channels; base += kSeLongChunk) {
@@ -45,16 +48,22 @@ __device__ __forceinline__ void se_long_product(const float* w, int channels, in
       for (int e = 0; e < kAtOnce; ++e)
 #pragma unroll
         for (int j = 0; j < kImages; ++j)
-          if (const int c = thread + e * kSeThreads; c < count)
-            factor[e][j] += value(min(first_image + j, images - 1), base + c, part);
+          factor[e][j] +=
+              value(min(first_image + j, images - 1), base + min(thread + e * kSeThreads, count - 1), part);
 #pragma unroll
-    for (int e = 0; e < kAtOnce; ++e)
-      if (const int c = thread + e * kSeThreads; c < count) x[c] = SeVector::from_float(factor[e]);
+    for (int e = 0; e < kAtOnce; ++e) {
+      const int c = thread + e * kSeThreads;
+      if (c >= count) break;
+      x[c] = SeVector::from_float(factor[e]);
+#pragma unroll
+      for (int j = 0; j < kImages; ++j)
+        if (first_image + j < images) keep(first_image + j, base + c, factor[e][j]);
+    }
     __syncthreads();
-    for (int from = begin; from < count; from += kAtOnce * kStep) {
-      float weight[kAtOnce][kOwn];
+    for (int from = begin; from < count; from += kSteps * kStep) {
+      float weight[kSteps][kOwn];
 #pragma unroll
-      for (int e = 0; e < kAtOnce; ++e)
+      for (int e = 0; e < kSteps; ++e)
 #pragma unroll
         for (int o = 0; o < kOwn; ++o) {
           const int64_t s = min(first + mine + o, squeeze - 1);
@@ -63,7 +72,7 @@ __device__ __forceinline__ void se_long_product(const float* w, int channels, in
           weight[e][o] = from + e * kStep < count ? mine_of[e * kStep * (kTurned ? squeeze : 1)] : 0.f;
         }
 #pragma unroll
-      for (int e = 0; e < kAtOnce; ++e) {
+      for (int e = 0; e < kSteps; ++e) {
         float v[kImages] = {};
         if (const int c = from + e * kStep; c < count) x[c].to_float(v);
 #pragma unroll
@@ -189,6 +198,7 @@ static __global__ __launch_bounds__(kSeThreads) void se_squeeze_kernel(SeOperand
       [&](int image, int c, int part) {
         return k.pooled[(int64_t{image} * k.parts + part) * k.channels + c];
       },
+      [](int, int, float) {},
       [&](int image, int s, float sum) {
         const float z = sum * k.scale + (k.b_squeeze ? k.b_squeeze[s] : 0.f);
         const int64_t at = int64_t{image} * k.squeeze + s;

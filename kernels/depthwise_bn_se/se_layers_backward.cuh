@@ -18,9 +18,11 @@ static __global__ __launch_bounds__(kSeThreads, 2) void se_dsqueezed_kernel(
       w_excite, channels, squeeze, images, 1,
       [&](int image, int c, int) {
         const int64_t at = int64_t{image} * channels + c;
-        const float g = gate[at], d = dgate[at] * g * (1.f - g);
-        if (blockIdx.x == 0) dexcited[at] = d;
-        return d;
+        const float g = gate[at];
+        return dgate[at] * g * (1.f - g);
+      },
+      [&](int image, int c, float d) {
+        if (blockIdx.x == 0) dexcited[int64_t{image} * channels + c] = d;
       },
       [&](int image, int s, float sum) {
         const int64_t at = int64_t{image} * squeeze + s;
