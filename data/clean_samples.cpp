@@ -82,16 +82,20 @@ struct Sum {
     if (parent >= 0) answers.pop_back();
     return complete;
   }
-  /// How far the answers are from their parent.
-  double check(const Votes& votes, int64_t row) const {
+  double answered(const Votes& votes, int64_t row) const {
     double sum = 0;
     for (int column : answers) sum += votes.value(row, column);
-    const double wanted = parent >= 0 ? votes.value(row, parent) : 1;
-    if (std::abs(sum - wanted) > kSumTolerance)
-      fail(fmt::format("{}: galaxy {}: the answers of question {} add up to {:.4f}, not to {:.4f}{}",
-                       votes.where(row), votes.id(row), question->number, sum, wanted,
-                       parent >= 0 ? fmt::format(" ({})", question->parent) : ""));
-    return std::abs(sum - wanted);
+    return sum;
+  }
+  double asked(const Votes& votes, int64_t row) const { return parent >= 0 ? votes.value(row, parent) : 1; }
+  /// How far the answers are from their parent.
+  double error(const Votes& votes, int64_t row) const {
+    return std::abs(answered(votes, row) - asked(votes, row));
+  }
+  std::string text(const Votes& votes, int64_t row) const {
+    return fmt::format("{}: galaxy {}: the answers of question {} add up to {:.4f}, not to {:.4f}{}",
+                       votes.where(row), votes.id(row), question->number, answered(votes, row),
+                       asked(votes, row), parent >= 0 ? fmt::format(" ({})", question->parent) : "");
   }
 };
 
@@ -111,9 +115,12 @@ std::vector<std::vector<Test>> resolve_rules(const Votes& votes, bool conditiona
   std::vector<std::vector<Test>> tests;
   for (const auto& conditions : kClassRules) {
     tests.emplace_back();
-    for (const Condition& c : conditions)
+    for (const Condition& c : conditions) {
+      // A parent's own threshold is implied: of cumulative values it is the sum, and those reach higher ones.
+      if (!conditional && !*c.parent && votes.find(c.column) < 0) continue;
       tests.back().push_back(
           {votes.need(c.column), conditional && *c.parent ? votes.need(c.parent) : -1, c.threshold});
+    }
   }
   return tests;
 }
@@ -135,7 +142,14 @@ CleanSamples select_clean_samples(const std::string& csv, const CleanRules& rule
     const std::string& id = votes.id(row);
     if (id.empty()) fail(votes.where(row) + ": GalaxyID is empty");
     if (!seen.insert(id).second) fail(votes.where(row) + ": galaxy " + id + " stands in the file twice");
-    for (const Sum& sum : sums) s.largest_sum_error = std::max(s.largest_sum_error, sum.check(votes, row));
+    bool off = false;
+    for (const Sum& sum : sums) {
+      const double error = sum.error(votes, row);
+      s.largest_sum_error = std::max(s.largest_sum_error, error);
+      if (error > kSumTolerance && s.first_off.empty()) s.first_off = sum.text(votes, row);
+      off |= error > kSumTolerance;
+    }
+    s.off += off;
     int classes = 0, label = -1;
     for (size_t k = 0; k < tests.size(); ++k) {
       const auto& all = tests[k];

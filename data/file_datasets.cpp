@@ -123,7 +123,8 @@ Labels one_hot_labels(const CsvTable& table, const std::vector<std::string>& giv
       double value = 0;
       if (unlabelled(cell)) continue;
       if (!parse_double(cell, value) || (value != 0 && value != 1))
-        fail(table.where(r) + ": " + given[k] + " is \"" + cell + "\", neither 0 nor 1");
+        fail(table.where(r) + ": " + given[k] + " is \"" + cell +
+             "\", neither 0 nor 1; of shares of votes make a column label, e.g. the class of the largest");
       if (value == 0) continue;
       if (labels.index[r] >= 0)
         fail(table.where(r) + ": both " + given[labels.index[r]] + " and " + given[k] + " are 1");

@@ -52,11 +52,17 @@ std::vector<std::string> by_nearness(const std::string& word, std::vector<std::s
   return candidates;
 }
 
+namespace {
+/// Behind a file's name; values that come from --set have no line.
+std::string line_text(const YAML::Mark& mark) {
+  return mark.line >= 0 ? ":" + std::to_string(mark.line + 1) : " (--set)";
+}
+}  // namespace
+
 Section::Section(YAML::Node node, std::string path, std::string file)
     : node_(std::move(node)), path_(std::move(path)), file_(std::move(file)) {
   if (node_ && !node_.IsNull() && !node_.IsMap())
-    fail(file_ + ":" + std::to_string(node_.Mark().line + 1) + ": " + path_ +
-         " must be a mapping (key: value)");
+    fail(file_ + line_text(node_.Mark()) + ": " + path_ + " must be a mapping (key: value)");
 }
 
 YAML::Node Section::find(const std::string& key) {
@@ -66,16 +72,14 @@ YAML::Node Section::find(const std::string& key) {
 }
 
 void Section::error(const std::string& key, const std::string& what) const {
-  // The mark of the key, not of its value: a section's value begins on the next line. Keys that come from
-  // --set have none.
+  // The mark of the key, not of its value: a section's value begins on the next line.
   std::string where = file_;
   bool found = false;
   if (node_ && node_.IsMap())
     for (const auto& item : node_) {
       if (item.first.Scalar() != key) continue;
       found = true;
-      const int line = item.first.Mark().line;
-      where += line >= 0 ? ":" + std::to_string(line + 1) : " (--set)";
+      where += line_text(item.first.Mark());
     }
   if (!found && node_ && node_.Mark().line >= 0) where += ":" + std::to_string(node_.Mark().line + 1);
   fail(where + ": " + (path_.empty() ? "" : path_ + ".") + key + ": " + what);
@@ -245,13 +249,27 @@ void check_keys(const YAML::Node& node, const std::string& path, int depth = 0) 
   }
 }
 
+// The lines of a --set are none of the file's. Nodes that are not read have none; a clone's are all the first.
+YAML::Node without_lines(const YAML::Node& node) {
+  if (node.IsNull()) return YAML::Node(YAML::NodeType::Null);
+  YAML::Node copy(node.Type());
+  if (node.IsScalar()) copy = node.Scalar();
+  if (node.IsSequence())
+    for (const auto& item : node) copy.push_back(without_lines(item));
+  if (node.IsMap())
+    for (const auto& item : node) copy.force_insert(without_lines(item.first), without_lines(item.second));
+  copy.SetTag(node.Tag());
+  copy.SetStyle(node.Style());
+  return copy;
+}
+
 void apply_set(YAML::Node root, const std::string& assignment) {
   const size_t eq = assignment.find('=');
   if (eq == std::string::npos || eq == 0)
     fail("--set " + assignment + ": write key=value, e.g. input.size=64");
   if (eq + 1 == assignment.size()) fail("--set " + assignment + ": has no value");
-  set_key(root, assignment.substr(0, eq), parse_yaml(assignment.substr(eq + 1), "--set " + assignment),
-          "--set " + assignment);
+  const YAML::Node value = parse_yaml(assignment.substr(eq + 1), "--set " + assignment);
+  set_key(root, assignment.substr(0, eq), without_lines(value), "--set " + assignment);
 }
 
 }  // namespace

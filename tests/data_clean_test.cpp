@@ -37,6 +37,12 @@ std::string row(const std::string& id, std::map<std::string, double> votes) {
   return text + "\n";
 }
 
+std::string replaced(std::string text, const std::string& from, const std::string& to) {
+  const size_t at = text.find(from);
+  EXPECT_NE(at, std::string::npos);
+  return text.replace(at, from.size(), to);
+}
+
 TEST(DataClean, EveryClassHasItsRuleAndItsEdge) {
   TempDir dir;
   test::write_text(
@@ -90,20 +96,41 @@ TEST(DataClean, BadLabelFilesAreNamed) {
   };
   const std::string good = row("100008", {{"Class1.1", .9}, {"Class7.1", .5}});
   EXPECT_EQ(error(header() + good), "");
-  auto replaced = [](std::string text, const std::string& from, const std::string& to) {
-    const size_t at = text.find(from);
-    EXPECT_NE(at, std::string::npos);
-    return text.replace(at, from.size(), to);
-  };
   expect(replaced(header(), "Class7.1", "Class7.one") + good, {"t.csv", "no column Class7.1"});
   expect(replaced(header(), "GalaxyID", "id") + good, {"no column GalaxyID"});
   expect(header() + good + good, {"t.csv:3", "100008", "twice"});
-  expect(header() + replaced(good, "0.900000", "0.7"), {"t.csv:2", "question 1", "0.8000", "1.0000"});
-  expect(header() + replaced(good, "0.500000", "0.4"), {"question 7", "Class1.1"});
   expect(header() + replaced(good, "0.900000", "1.900000"), {"t.csv:2", "1.900000", "0..1"});
   expect(header() + replaced(good, "0.900000", "nan"), {"nan"});
   expect(header() + replaced(good, "0.900000", ""), {"\"\""});
   expect(header() + good + "7,1\n", {"t.csv:3"});
+}
+
+TEST(DataClean, ValuesThatDoNotAddUpCountAsTheyStandAndAreTold) {
+  TempDir dir;
+  const std::map<std::string, double> round = {{"Class1.1", .9}, {"Class7.1", .5}};
+  test::write_text(dir / "t.csv", header() + row("1", {{"Class1.2", .9}, {"Class2.1", .8}}) +
+                                      replaced(row("2", round), "0.900000", "0.7") +
+                                      replaced(row("3", round), "0.500000", "0.6"));
+  const CleanSamples s = select_clean_samples(dir / "t.csv", {});
+  EXPECT_EQ(s.counts, (std::array<int64_t, 5>{2, 0, 0, 1, 0}));
+  EXPECT_EQ(s.off, 2);
+  for (const char* part : {"t.csv:3", "galaxy 2", "question 1", "0.8000", "1.0000"})
+    EXPECT_NE(s.first_off.find(part), std::string::npos) << s.first_off;
+  const auto ran = test::run("gm_data", {"clean", dir / "t.csv"});
+  test::expect_success(ran);
+  EXPECT_NE(ran.err.find("2 of 3 galaxies"), std::string::npos) << ran.err;
+}
+
+TEST(DataClean, TheSixColumnsOfTheRulesAreEnough) {
+  TempDir dir;
+  test::write_text(dir / "t.csv",
+                   "GalaxyID,Class7.1,Class7.2,Class7.3,Class2.1,Class2.2,Class4.1\n"
+                   "1,0.5,0.1,0,0,0.2,0\n2,0,0,0,0.1,0.715,0.619\n3,0,0,0,0.1,0.714,0.7\n");
+  const CleanSamples s = select_clean_samples(dir / "t.csv", {});
+  EXPECT_EQ(s.counts, (std::array<int64_t, 5>{1, 0, 0, 0, 1}));
+  EXPECT_EQ(s.unchecked.size(), 11u);
+  const std::string e = test::error_of([&] { select_clean_samples(dir / "t.csv", {.conditional = true}); });
+  EXPECT_NE(e.find("no column Class1.1"), std::string::npos) << e;
 }
 
 TEST(DataClean, TheToolWritesACatalogThatTrainingReads) {

@@ -35,6 +35,47 @@ TEST_F(Cli, HelpSucceedsAndUsageErrorsExitWithTwo) {
   expect_nothing_written();
 }
 
+// Scripts give them to every command.
+TEST_F(Cli, EveryCommandKnowsDeviceSeedAndQuiet) {
+  for (const std::vector<std::string>& command :
+       std::vector<std::vector<std::string>>{{"gm_train"},
+                                             {"gm_infer"},
+                                             {"gm_eval"},
+                                             {"gm_explain"},
+                                             {"gm_check"},
+                                             {"gm_bench"},
+                                             {"gm_compare"},
+                                             {"gm_model"},
+                                             {"gm_model", "import"},
+                                             {"gm_model", "export"},
+                                             {"gm_data", "synth"},
+                                             {"gm_data", "pack"},
+                                             {"gm_data", "clean"},
+                                             {"gm_data", "info"},
+                                             {"gm_data", "fetch"},
+                                             {"gm_data", "preview"},
+                                             {"gm_search", "run"},
+                                             {"gm_search", "child"},
+                                             {"gm_search", "finalists"},
+                                             {"gm_search", "scale"},
+                                             {"gm_search", "resolution"}}) {
+    SCOPED_TRACE(command.back());
+    std::vector<std::string> arguments(command.begin() + 1, command.end());
+    auto with = [&](std::initializer_list<std::string> more) {
+      std::vector<std::string> all = arguments;
+      all.insert(all.end(), more);
+      return all;
+    };
+    const Ran help = run(command[0], with({"--help"}));
+    for (const char* option : {"--device", "--seed", "--quiet"})
+      EXPECT_NE(help.out.find(option), std::string::npos) << option;
+    expect_failure(run(command[0], with({"--device", "gpu"})), 2, {"--device", "cuda:INDEX"});
+    expect_failure(run(command[0], with({"--seed", "-1"})), 2, {"--seed"});
+  }
+  expect_success(run("gm_model", {config, "--device", "cpu", "--seed", "3", "--quiet"}));
+  expect_success(run("gm_data", {"info", data, "--device", "cpu", "--seed", "3", "--quiet"}));
+}
+
 TEST_F(Cli, WithoutACardItsJpegDecoderIsAnError) {
   expect_failure(infer({dir / "set/images", "--decode", "card", "--out", dir / "p.csv"}), 1,
                  {"--decode card", "no decoder"});
@@ -61,6 +102,9 @@ TEST_F(Cli, Configurations) {
   expect_failure(run("gm_model", {dir / "none.yaml"}), 1, {dir / "none.yaml", "cannot open"});
   write_text(config, test::tiny_config());
   expect_failure(run("gm_model", {config, "--set", "model.stagse=1"}), 1, {"(--set)", "'stages'"});
+  expect_failure(run("gm_model", {config, "--set", "model.stages=[{filters: 8, strid: 2}]"}), 1,
+                 {config + " (--set): model.stages[0].strid", "'stride'"});
+  expect_failure(run("gm_model", {config, "--set", "model=3"}), 1, {config + " (--set): model must be"});
   expect_failure(run("gm_model", {config, "--set", "model.se="}), 1, {"--set model.se=", "no value"});
   expect_failure(run("gm_model", {config, "--set", "recipe=paper"}), 1, {config, "no recipes", "'paper'"});
   expect_failure(run("gm_model", {config, "--set", "recipe="}), 1, {"--set recipe=", "no value"});

@@ -42,6 +42,27 @@ std::string wrong_arguments(CLI::App& app, const CLI::ParseError& e, int argc, c
   }
   return "'" + first + "' is not a subcommand; there are " + names;
 }
+
+/// --device, --seed and --quiet are known to every command that does something: scripts give them to all. Where
+/// one has nothing to change its value is checked all the same.
+void complete_common_options(CLI::App& app) {
+  auto lacks = [&](const char* name) { return app.get_option_no_throw(name) == nullptr; };
+  if (app.get_require_subcommand_min() == 0) {
+    auto ignore = [](const std::string&) {};
+    const std::string help = "accepted as elsewhere, has no effect";
+    if (lacks("--device"))
+      app.add_option_function<std::string>("--device", ignore, help)->check(check_device);
+    if (lacks("--seed"))
+      app.add_option_function<int64_t>(
+             "--seed", [](int64_t) {}, help)
+          ->check(check_not_negative);
+    if (lacks("--quiet"))
+      app.add_flag_function(
+          "--quiet", [](int64_t) {}, help);
+  }
+  for (CLI::App* sub : app.get_subcommands([](const CLI::App*) { return true; }))
+    complete_common_options(*sub);
+}
 }  // namespace
 
 int run_tool(CLI::App& app, int argc, char** argv, const std::function<void()>& body) {
@@ -54,6 +75,7 @@ int run_tool(CLI::App& app, int argc, char** argv, const std::function<void()>& 
   std::signal(SIGXFSZ, SIG_IGN);  // beyond ulimit -f a write fails, as on a full disk
   try {
     keep_standard_streams();
+    complete_common_options(app);
     app.parse(argc, argv);
     body();
     // A full disk or a closed pipe shows at the latest when the buffer is emptied.

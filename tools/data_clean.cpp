@@ -50,7 +50,11 @@ std::string beside(const fs::path& file, const fs::path& catalog) {
 
 void clean_samples(const CleanOptions& o) {
   keep_inputs(o.out, {o.csv});
+  if (!o.images.empty() && !fs::is_directory(o.images)) fail(o.images + ": is no folder of images");
   const CleanSamples s = select_clean_samples(o.csv, {.conditional = o.conditional});
+  if (s.off > 0)
+    fmt::print(stderr, "gm_data: warning: {}; {} of {} galaxies are like this, and are taken as they stand\n",
+               s.first_off, s.off, s.rows);
   if (!o.quiet) print_counts(s);
   if (o.out.empty()) return;
   std::string csv = "id_str,file_loc,label,class\n", first_missing;
@@ -81,8 +85,7 @@ std::function<bool()> declare_data_clean(CLI::App& app) {
   auto o = std::make_shared<CleanOptions>();
   CLI::App* clean = app.add_subcommand("clean", "select the second paper's five clean classes (its Table 1)");
   clean->add_option("CSV", o->csv, "training_solutions_rev1.csv of the Galaxy Zoo challenge")->required();
-  CLI::Option* images = clean->add_option("--images", o->images, "folder that holds <GalaxyID>.jpg")
-                            ->check(CLI::ExistingDirectory);
+  CLI::Option* images = clean->add_option("--images", o->images, "folder that holds <GalaxyID>.jpg");
   clean->add_option("--out", o->out, "catalog to write: FILE.csv; without it, counts only")->needs(images);
   clean->add_flag(
       "--conditional", o->conditional,

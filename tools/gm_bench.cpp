@@ -17,7 +17,7 @@ using namespace gm;
 struct Arguments {
   std::string op, model, roofline, device = "auto", precision = "f32", mode = "train";
   std::vector<std::string> sets, without, ops;
-  int64_t batch = 64, seed = 0;
+  int64_t batch = 64;
   int threads = 0, from_host = 0;
   double seconds = 0.3;
   bool recompute = false, nondeterministic = false, every_block = false, json = false, list = false,
@@ -251,7 +251,6 @@ int main(int argc, char** argv) {
       ->capture_default_str()
       ->check(check_not_negative);
   add_device(app, a.device, a.threads);
-  app.add_option("--seed", a.seed, "accepted as elsewhere; inputs are fixed")->check(check_not_negative);
   app.add_flag("--json", a.json, "one JSON object a line");
   app.add_flag("--quiet", a.quiet, "figures only");
   return gm::run_tool(app, argc, argv, [&] {

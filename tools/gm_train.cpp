@@ -79,6 +79,11 @@ TrainJob make_job(const Arguments& args, bool resume) {
     adopt_model_conventions(job.yaml, job.init->architecture, args.sets);
     job.run = read_run_config(job.yaml, args.config);
   }
+  const std::string begun = args.out + "/config.yaml";
+  if (job.run.data_path.empty() && resume && fs::exists(begun)) {  // as the run began
+    set_path(job.yaml, "data", "path", read_run_config(load_config(begun, {}), begun).data_path);
+    job.run = read_run_config(job.yaml, args.config);
+  }
   if (job.run.data_path.empty()) fail("no data: give --data PATH or data.path in " + args.config);
   return job;
 }

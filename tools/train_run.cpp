@@ -37,7 +37,9 @@ void check_files(const Dataset& data) {
 std::shared_ptr<Dataset> open_training_data(const RunConfig& run, const std::string& one_class) {
   auto data = open_dataset(run.data_path, {.classes = run.architecture.class_names});
   const size_t classes = data->classes().size();
-  if (classes == 0) fail(run.data_path + ": has no labels (a column label or class)");
+  if (classes == 0)
+    fail(run.data_path +
+         ": has no labels (a column label or class, or model.class_names and a column of 0 and 1 for each)");
   if (classes == 1) fail(run.data_path + ": " + one_class);
   if (static_cast<int>(classes) != run.architecture.classes)
     fail(fmt::format("{}: has {} classes, the model {}; use --set model.classes={}{}", run.data_path, classes,
