@@ -60,6 +60,18 @@ Handle open_file(const std::string& path) {
   return file;
 }
 
+Handle open_image(const std::string& name, std::string bytes) {
+  const Handle access(H5Pcreate(H5P_FILE_ACCESS), H5Pclose);
+  constexpr size_t kGrowth = 1 << 16;
+  if (H5Pset_fapl_core(access, kGrowth, false) < 0 ||
+      H5Pset_file_image(access, bytes.data(), bytes.size()) < 0)
+    fail(name + ": cannot open as HDF5: " + reason());
+  // HDF5 wants a name that no file has.
+  Handle file(H5Fopen((name + "/image").c_str(), H5F_ACC_RDONLY, access), H5Fclose);
+  if (!file.ok()) fail(name + ": cannot open as HDF5: " + reason());
+  return file;
+}
+
 Handle open_dataset(hid_t file, const char* name) {
   if (H5Lexists(file, name, H5P_DEFAULT) <= 0) return {};
   return Handle(H5Dopen2(file, name, H5P_DEFAULT), H5Dclose);

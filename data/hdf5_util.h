@@ -42,6 +42,8 @@ class Handle {
 std::string reason();
 
 Handle open_file(const std::string& path);
+/// A file that is in memory; `name` is for messages. Throws gm::Error.
+Handle open_image(const std::string& name, std::string bytes);
 Handle open_dataset(hid_t file, const char* name);
 Handle space_of(hid_t dataset);
 Handle type_of(hid_t dataset);

@@ -46,10 +46,6 @@ std::vector<float> transposed(const std::vector<float>& from, const Shape& ours,
   return to;
 }
 
-bool may_be_missing(const std::string& parameter) {
-  return is_head(parameter) || parameter.starts_with("cbam_") || parameter.starts_with("top_se_");
-}
-
 const StoredTensor* find(const TensorFile& file, const ForeignTensor& t, std::string* name = nullptr) {
   for (const std::string& candidate : t.names)
     if (auto it = file.tensors.find(candidate); it != file.tensors.end()) {
@@ -64,6 +60,21 @@ bool is_bookkeeping(const std::string& name) {
   return name.ends_with("num_batches_tracked") || name.find("seed_generator") != std::string::npos;
 }
 
+// What the file has in the place of something missing, for people: of Keras the layers, else the tensors.
+std::string without_place(const TensorFile& source, const std::vector<ForeignTensor>& foreign) {
+  std::set<std::string> known, others;
+  for (const ForeignTensor& t : foreign) known.insert(t.names.begin(), t.names.end());
+  for (const auto& [name, _] : source.tensors)
+    if (!known.contains(name) && !is_bookkeeping(name)) others.insert(name.substr(0, name.rfind('/')));
+  if (others.empty()) return "";
+  std::string text;
+  size_t count = 0;
+  for (const std::string& name : others)
+    if (++count <= 5) text += (count == 1 ? ", while '" : "', '") + name;
+  return text + "'" + (count > 5 ? " and others" : "") + (count == 1 ? " has" : " have") +
+         " no place in the network";
+}
+
 /// Whether timm's configuration of a model ("tf_efficientnetv2_s.in21k", or without its tag) has mean and std
 /// 0.5, as of timm 1.0; ImageNet's otherwise.
 bool scaled_to_one(const std::string& model) {
@@ -76,6 +87,10 @@ bool scaled_to_one(const std::string& model) {
   if (base.ends_with("_pruned") || tag.starts_with("ap_in1k") || tag.starts_with("ra4_e3600")) return true;
   return tag.empty() && (base == "efficientnet_b1" || base == "tf_efficientnet_b8");  // their first tags
 }
+
+// Of a layer that was taken by its number and turned out another.
+constexpr const char* kByOrder =
+    "; the file numbers layers instead of naming them: model.save('model.keras') keeps the names";
 
 // Keras's EfficientNet, unlike V2, keeps its input scaling in a layer with weights, behind a division by 255.
 // The published weights have ImageNet's deviations in the place of their squares there, and another layer
@@ -132,7 +147,9 @@ void adopt_conventions(Architecture& a, Framework from, const std::string& asked
   if (from == Framework::keras) {
     a.same_padding = true;
     a.bn_epsilon = 1e-3;
-    a.bn_momentum = has_fused_stage(a) ? 0.9 : 0.99;  // EfficientNetV2, EfficientNet
+    a.bn_momentum = has_fused_stage(a) ? 0.9
+                    : is_mobilenet(a)  ? 0.999
+                                       : 0.99;  // V2, MobileNetV2, EfficientNet
     a.bn_unbiased = false;
     return;
   }
@@ -173,10 +190,11 @@ std::string conventions_text(const Architecture& a) {
 Imported import_weights(TensorFile source, Framework from, Architecture& a, bool allow_missing_head,
                         uint64_t seed) {
   if (from == Framework::keras) take_normalization(source, a);
+  std::set<std::string> guessed;  // layers whose name is not in the file
   {
     ParameterTable table;
     build_network(a, table, {.loss = false});
-    if (from == Framework::keras) name_by_order(source, table);
+    if (from == Framework::keras) guessed = name_by_order(source, a, table);
     for (const ForeignTensor& t : foreign_tensors(a, table, from))
       if (table[t.parameter].name == "predictions/bias")
         if (const StoredTensor* bias = find(source, t); bias && bias->spec.shape.rank == 1) {
@@ -192,15 +210,17 @@ Imported import_weights(TensorFile source, Framework from, Architecture& a, bool
   Imported result;
   result.tensors.path = source.path;
   std::set<std::string> used;
-  for (const ForeignTensor& t : foreign_tensors(a, table, from)) {
+  const std::vector<ForeignTensor> foreign = foreign_tensors(a, table, from);
+  for (const ForeignTensor& t : foreign) {
     const Parameter& p = table[t.parameter];
     std::string name;
     const StoredTensor* stored = find(source, t, &name);
     if (!stored) {
-      if (!may_be_missing(p.name)) fail(source.path + ": tensor '" + t.names[0] + "' is missing");
+      const std::string missing = source.path + ": tensor '" + t.names[0] + "' is missing";
+      if (!may_be_missing(p.name)) fail(missing + without_place(source, foreign));
       if (!allow_missing_head)
-        fail(source.path + ": tensor '" + t.names[0] +
-             "' is missing; --allow-missing-head starts such layers from fresh values");
+        fail(missing + without_place(source, foreign) +
+             "; --allow-missing-head starts such layers from fresh values");
       result.fresh.push_back(p.name);
       continue;
     }
@@ -210,7 +230,8 @@ Imported import_weights(TensorFile source, Framework from, Architecture& a, bool
                                     [&](const AxisOrder& o) { return their_shape(p.shape, o) == shape; });
     if (order == t.orders.end())
       fail(source.path + ": tensor '" + name + "' has shape " + shape.str() + ", the network needs " +
-           their_shape(p.shape, t.orders[0]).str());
+           their_shape(p.shape, t.orders[0]).str() +
+           (guessed.count(p.name.substr(0, p.name.rfind('/'))) ? kByOrder : ""));
     if (stored->spec.dtype != DType::f32 && stored->spec.dtype != DType::bf16)
       fail(source.path + ": tensor '" + name + "' holds no floating-point numbers");
     result.tensors.tensors[p.name] =

@@ -1,12 +1,14 @@
 // Imported weights give the outputs of the framework they come from; files written by Keras and torchvision
-// (golden/make_keras_golden.py, golden/make_torchvision_golden.py).
+// (golden/make_keras_golden.py, golden/make_nested_golden.py, golden/make_torchvision_golden.py).
 #include <gtest/gtest.h>
 
 #include <functional>
 #include <map>
 
 #include "data/hdf5_util.h"
+#include "data/keras_config.h"
 #include "data/keras_weights.h"
+#include "data/zip_file.h"
 #include "engine/session.h"
 #include "engine/weight_file.h"
 #include "layers/import.h"
@@ -55,6 +57,42 @@ void expect_parts(const std::string& text, const std::vector<std::string>& parts
   for (const auto& part : parts) EXPECT_NE(text.find(part), std::string::npos) << part << " not in: " << text;
 }
 
+// The bytes of an archive with one member as it is.
+std::string stored_archive(const std::string& name, const std::string& content, uint32_t check_sum) {
+  auto little = [](uint64_t value, int size) {
+    std::string bytes;
+    for (int i = 0; i < size; ++i) bytes += static_cast<char>(value >> 8 * i);
+    return bytes;
+  };
+  const std::string common = little(0, 8) + little(check_sum, 4) + little(content.size(), 4) +
+                             little(content.size(), 4) + little(name.size(), 2) + little(0, 2);
+  const std::string local = "PK\3\4" + little(20, 2) + common + name + content;
+  const std::string entry = "PK\1\2" + little(20, 2) + little(20, 2) + common + little(0, 14) + name;
+  return local + entry + "PK\5\6" + little(0, 4) + little(1, 2) + little(1, 2) + little(entry.size(), 4) +
+         little(local.size(), 4) + little(0, 2);
+}
+
+TEST(ZipFile, MembersAreCheckedAndTold) {
+  test::TempDir dir;
+  const std::string path = dir / "a.zip";
+  auto read = [&](const std::string& bytes, const std::string& member = "text") {
+    test::write_text(path, bytes);
+    return read_zip_member(path, member);
+  };
+  constexpr uint32_t kCheckSum = 0x352441C2;  // CRC-32 of "abc"
+  const std::string good = stored_archive("text", "abc", kCheckSum);
+  EXPECT_EQ(read(good), "abc");
+  EXPECT_TRUE(is_zip(path));
+  EXPECT_EQ(read(good + "a comment"), "abc");
+  expect_parts(message([&] { read(good, "other"); }), {path, "without other"});
+  expect_parts(message([&] { read(stored_archive("text", "abd", kCheckSum)); }), {path, "text", "check sum"});
+  for (size_t keep = 0; keep < good.size(); ++keep)
+    expect_parts(message([&] { read(good.substr(0, keep)); }), {path, "truncated"});
+  std::string bad = good;
+  bad[8] = bad[good.find("PK\1\2") + 10] = 99;
+  expect_parts(message([&] { read(bad); }), {path, "text", "neither stored nor deflated"});
+}
+
 class KerasFile : public testing::TestWithParam<const char*> {};
 
 TEST_P(KerasFile, GivesKerasLogits) {
@@ -70,6 +108,63 @@ TEST_P(KerasFile, GivesKerasLogits) {
   EXPECT_LT(error(a, imported.tensors, read_safetensors(kFolder + "keras_v2.safetensors")), 1e-5);
 }
 INSTANTIATE_TEST_SUITE_P(Formats, KerasFile, testing::Values("keras_v2.h5", "keras_v2.weights.h5"));
+
+Architecture nested() {
+  Architecture a = read_architecture(load_config(kFolder + "nested_v2.yaml"), "nested_v2.yaml");
+  adopt_conventions(a, Framework::keras);
+  return a;
+}
+
+// A backbone as one layer of a model, behind layers that scale and before CBAM and a head with names of their
+// own.
+class KerasAroundABackbone : public testing::TestWithParam<const char*> {
+ protected:
+  std::string file(const std::string& extension) const { return kFolder + GetParam() + extension; }
+  TensorFile golden() const { return read_safetensors(file(".safetensors")); }
+};
+
+TEST_P(KerasAroundABackbone, TheWholeModelGivesKerasLogits) {
+  Architecture a = nested();
+  TensorFile source = read_keras_weights(file(".keras"));
+  EXPECT_TRUE(source.tensors.contains("block2c_dwconv2/0"));  // named by the configuration
+  const auto scaling = take_pixel_scaling(source);
+  ASSERT_TRUE(scaling);
+  a.mean = scaling->mean, a.std = scaling->std;
+  EXPECT_NEAR(a.mean[2], 108.8, 1e-9);  // (1.25 x - 8) / 128 - 1
+  EXPECT_NEAR(a.std[2], 102.4, 1e-9);
+  const Imported imported = import_weights(source, Framework::keras, a, false);
+  EXPECT_EQ(a.classes, 5);
+  EXPECT_TRUE(imported.unused.empty());
+  EXPECT_LT(error(a, imported.tensors, golden()), 1e-5);
+  a.mean = {128, 128, 128}, a.std = {128, 128, 128};
+  EXPECT_GT(error(a, imported.tensors, golden()), 1e-2);
+}
+
+// model.save_weights writes what lies in the archive: layers by class and number, anew in each model.
+TEST_P(KerasAroundABackbone, WeightsAloneGiveThemOnceTheScalingIsSaid) {
+  test::TempDir dir;
+  const std::string path = dir / "model.weights.h5";
+  test::write_text(path, read_zip_member(file(".keras"), "model.weights.h5"));
+  TensorFile source = read_keras_weights(path);
+  EXPECT_FALSE(source.tensors.contains("block2c_dwconv2/0"));
+  expect_parts(message([&] { take_pixel_scaling(source); }),
+               {path, "'rescaling'", "input.scaling", ".keras"});
+  Architecture a = nested();
+  a.mean = {250, 512. / 3, 108.8}, a.std = {256, 512. / 3, 102.4};
+  const Imported imported = import_weights(source, Framework::keras, a, false);
+  EXPECT_TRUE(imported.unused.empty());
+  EXPECT_LT(error(a, imported.tensors, golden()), 1e-5);
+}
+
+TEST_P(KerasAroundABackbone, AnotherHeadIsNotTakenForOurs) {
+  const TensorFile source = read_keras_weights(file(".keras"));
+  Architecture a = nested();
+  a.hidden = {};  // features would do as predictions of 12 classes
+  expect_parts(message([&] { import_weights(source, Framework::keras, a, false); }),
+               {"'features', 'galaxy_class'", "no place", "--allow-missing-head"});
+  EXPECT_EQ(a.classes, 3);
+}
+INSTANTIATE_TEST_SUITE_P(Versions, KerasAroundABackbone, testing::Values("nested_keras2", "nested_keras3"));
 
 TEST(Import, TorchvisionFileGivesItsLogits) {
   Architecture a = narrow();
@@ -274,6 +369,103 @@ TEST(Import, LayersThatKerasNumberedAreTakenInOrder) {
   for (const auto& [name, t] : want.tensors.tensors) EXPECT_EQ(got.tensors.at(name).bytes, t.bytes) << name;
 }
 
+// What stands before the first convolution, in the words of both versions of Keras.
+TEST(Import, LayersBeforeTheFirstConvolutionScale) {
+  auto model = [](const std::string& layers) {
+    TensorFile file;
+    file.path = "model.h5";
+    file.metadata[kKerasConfig] =
+        R"({"class_name": "Functional", "config": {"layers": [{"class_name": "InputLayer", "config": {}},)" +
+        layers +
+        R"(, {"class_name": "Functional", "config": {"name": "backbone", "layers": [)"
+        R"({"class_name": "Rescaling", "config": {"name": "own", "scale": 2, "offset": 1}},)"
+        R"({"class_name": "Conv2D", "config": {"name": "stem_conv"}}]}},)"
+        R"({"class_name": "Lambda", "config": {"name": "behind"}}]}})";
+    return file;
+  };
+  auto expect = [&](const std::string& layers, double scale,
+                    double offset) {  // of a channel, before the own one
+    TensorFile file = model(layers);
+    const auto s = take_pixel_scaling(file);
+    ASSERT_TRUE(s) << layers;
+    EXPECT_NEAR(s->std[1], 1 / (2 * scale), 1e-12) << layers;
+    EXPECT_NEAR(s->mean[1], -(2 * offset + 1) / (2 * scale), 1e-12) << layers;
+  };
+  expect(R"({"class_name": "RandomFlip", "config": {}}, {"class_name": "Resizing", "config": {}})", 1, 0);
+  expect(R"({"class_name": "Rescaling", "config": {"scale": 0.25}})", 0.25, 0);
+  expect(R"({"class_name": "Rescaling", "config": {"scale": [9, 0.5, 9], "offset": [0, 3, 0]}})", 0.5, 3);
+  expect(R"({"class_name": "Normalization", "config": {"mean": [[0, 8, 0]], "variance": [1, 16, 1]}})", 0.25,
+         -2);
+  expect(R"({"class_name": "TFOpLambda", "config": {"function": "math.truediv"},
+             "inbound_nodes": [["input_1", 0, 0, {"y": 4.0, "name": null}]]},
+            {"class_name": "TFOpLambda", "config": {"function": "math.subtract"},
+             "inbound_nodes": [["tf.math.truediv", 0, 0, {"y": 1.0, "name": null}]]})",
+         0.25, -1);
+  expect(
+      R"({"class_name": "TrueDivide", "config": {}, "inbound_nodes": [{"args": [{"class_name": "t"}, 4.0]}]},
+            {"class_name": "Subtract", "config": {}, "inbound_nodes": [{"args": [{"class_name": "t"}, 1.0]}]})",
+      0.25, -1);
+
+  TensorFile adapted = model(R"({"class_name": "Normalization", "config": {"name": "n", "mean": null}})");
+  for (const auto& [name, values] :
+       {std::pair{"n/mean", std::vector<float>{1, 2, 3}}, {"n/variance", {4, 16, 4}}})
+    adapted.tensors[name] = StoredTensor::of(Shape{3}, values);
+  const auto s = take_pixel_scaling(adapted);
+  ASSERT_TRUE(s);
+  EXPECT_NEAR(s->std[1], 2, 1e-12);
+  EXPECT_NEAR(s->mean[1], 0, 1e-12);
+  EXPECT_TRUE(adapted.tensors.empty());
+
+  for (
+      const char* unknown :
+      {R"({"class_name": "Lambda", "config": {"name": "odd"}})",
+       R"({"class_name": "Rescaling", "config": {"name": "odd", "scale": "large"}})",
+       R"({"class_name": "Normalization", "config": {"name": "odd"}})",
+       R"({"class_name": "TrueDivide", "config": {"name": "odd"}, "inbound_nodes": [{"args": [{}, {}]}]})"}) {
+    TensorFile file = model(unknown);
+    expect_parts(message([&] { take_pixel_scaling(file); }), {"model.h5", "'odd'", "input.scaling"});
+  }
+  TensorFile broken = model("{]");
+  expect_parts(message([&] { take_pixel_scaling(broken); }), {"model.h5", "not JSON"});
+  TensorFile nothing = model(R"({"class_name": "Rescaling", "config": {"scale": 0}})");
+  expect_parts(message([&] { take_pixel_scaling(nothing); }), {"model.h5", "nothing of the pixels"});
+}
+
+TEST(Import, MobileNetHasNamesOfItsOwn) {
+  const std::string file = std::string(GM_SOURCE_DIR) + "/models/mobilenetv2.yaml";
+  const Architecture a = read_architecture(load_config(file), file);
+  ParameterTable table;
+  build_network(a, table, {.loss = false});
+  TensorFile model;
+  for (const Parameter& p : table)
+    model.tensors[p.name] =
+        StoredTensor::of(p.shape, std::vector<float>(static_cast<size_t>(p.shape.numel())));
+  const TensorFile keras = export_weights(model, a, Framework::keras),
+                   torchvision = export_weights(model, a, Framework::torchvision);
+  EXPECT_EQ(keras.at("Conv1/kernel").spec.shape, (Shape{3, 3, 3, 32}));
+  EXPECT_EQ(keras.at("bn_Conv1/gamma").spec.shape, Shape{32});
+  EXPECT_EQ(keras.at("expanded_conv_depthwise/kernel").spec.shape, (Shape{3, 3, 32, 1}));
+  EXPECT_EQ(keras.at("expanded_conv_project_BN/beta").spec.shape, Shape{16});
+  EXPECT_EQ(keras.at("block_3_expand/kernel").spec.shape, (Shape{1, 1, 24, 144}));
+  EXPECT_EQ(keras.at("block_16_depthwise_BN/moving_mean").spec.shape, Shape{960});
+  EXPECT_EQ(keras.at("Conv_1_bn/gamma").spec.shape, Shape{1280});
+  EXPECT_EQ(torchvision.at("features.0.0.weight").spec.shape, (Shape{32, 3, 3, 3}));
+  EXPECT_EQ(torchvision.at("features.1.conv.0.0.weight").spec.shape, (Shape{32, 1, 3, 3}));
+  EXPECT_EQ(torchvision.at("features.1.conv.1.weight").spec.shape, (Shape{16, 32, 1, 1}));
+  EXPECT_EQ(torchvision.at("features.1.conv.2.running_var").spec.shape, Shape{16});
+  EXPECT_EQ(torchvision.at("features.4.conv.0.0.weight").spec.shape, (Shape{144, 24, 1, 1}));
+  EXPECT_EQ(torchvision.at("features.17.conv.1.1.bias").spec.shape, Shape{960});
+  EXPECT_EQ(torchvision.at("features.17.conv.3.weight").spec.shape, Shape{320});
+  EXPECT_EQ(torchvision.at("features.18.0.weight").spec.shape, (Shape{1280, 320, 1, 1}));
+  EXPECT_EQ(torchvision.at("classifier.1.weight").spec.shape, (Shape{1000, 1280}));
+  for (const auto& [file, from] :
+       {std::pair{keras, Framework::keras}, {torchvision, Framework::torchvision}}) {
+    Architecture b = a;
+    EXPECT_EQ(file.tensors.size(), model.tensors.size());
+    EXPECT_TRUE(import_weights(file, from, b, false).unused.empty());
+  }
+}
+
 TEST(Import, ForeignAndTruncatedFilesAreOneLine) {
   test::TempDir dir;
   const std::string text = dir / "text.h5", half = dir / "half.h5", late = dir / "late.h5";
@@ -287,9 +479,51 @@ TEST(Import, ForeignAndTruncatedFilesAreOneLine) {
       expect_parts(message([&] { read_keras_weights(half); }), {half});
     }
   }
+  const std::string archive = test::read_text(kFolder + "nested_keras2.keras");
+  for (size_t keep : {archive.size() / 4, archive.size() - 30}) {
+    test::write_text(half, archive.substr(0, keep));
+    expect_parts(message([&] { read_keras_weights(half); }), {half});
+  }
   const std::string weights = kFolder + "keras_v2.safetensors";
   expect_parts(message([&] { read_keras_weights(weights); }), {weights, "not an HDF5 file"});
   expect_parts(message([&] { read_safetensors(kFolder + "keras_v2.h5"); }), {"not a safetensors file"});
+}
+
+// A file as Keras before 3.6 writes it: class and number, anew in each model. The value tells a layer.
+TEST(Import, LayersOfInnerModelsAreNumberedFirst) {
+  test::TempDir dir;
+  const std::string path = dir / "counted.weights.h5";
+  const std::map<std::string, float> layers{{"layers/functional/layers/dense", 0},
+                                            {"layers/functional/layers/dense_2", 1},
+                                            {"layers/functional/layers/dense_10", 2},
+                                            {"layers/functional_1/layers/dense", 3},
+                                            {"layers/dense", 4},
+                                            {"layers/dense_1", 5},
+                                            {"layers/conv2d_7", 6},
+                                            {"layers/cbam/fc1", 7},
+                                            {"layers/fc1", 8},
+                                            {"layers/dropout/seed_generator", 9},
+                                            {"optimizer", 9},
+                                            {"metrics/mean", 9},
+                                            {"_layer_checkpoint_dependencies/conv2d", 10}};
+  {
+    h5::Lock lock;
+    h5::Handle file(H5Fcreate(path.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT), H5Fclose);
+    h5::Handle parents(H5Pcreate(H5P_LINK_CREATE), H5Pclose), one(H5Screate(H5S_SCALAR), H5Sclose);
+    H5Pset_create_intermediate_group(parents, 1);
+    for (const auto& [layer, value] : layers) {
+      h5::Handle data(H5Dcreate2(file, (layer + "/vars/0").c_str(), H5T_IEEE_F32LE, one, parents, H5P_DEFAULT,
+                                 H5P_DEFAULT),
+                      H5Dclose);
+      ASSERT_GE(H5Dwrite(data, H5T_NATIVE_FLOAT, H5S_ALL, H5S_ALL, H5P_DEFAULT, &value), 0) << layer;
+    }
+  }
+  std::map<std::string, float> got;
+  for (const auto& [name, t] : read_keras_weights(path).tensors) got[name] = t.floats()[0];
+  const std::map<std::string, float> want{
+      {"dense/0", 0},   {"dense_1/0", 1}, {"dense_2/0", 2},  {"dense_3/0", 3}, {"dense_4/0", 4},
+      {"dense_5/0", 5}, {"conv2d/0", 10}, {"conv2d_7/0", 6}, {"fc1/0", 8},     {"cbam.fc1/0", 7}};
+  EXPECT_EQ(got, want);
 }
 
 // 2^80 elements, of which none is stored: 0 in 64 bits.

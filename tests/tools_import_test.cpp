@@ -3,6 +3,7 @@
 
 #include "data/csv.h"
 #include "data/image.h"
+#include "data/zip_file.h"
 #include "tests/tools_test_util.h"
 
 namespace gm {
@@ -71,6 +72,34 @@ TEST(ModelWeights, WhatIsTakenForGrantedIsPrintedAndTheScalingMayBeGiven) {
   EXPECT_EQ(given.out.find("as timm's"), std::string::npos);
   EXPECT_EQ(read_model(model).architecture.std, std::vector<double>(3, 255));
   EXPECT_FALSE(read_model(model).architecture.same_padding);
+}
+
+// What the layers of a whole model do to pixels is the network's input scaling; a file of weights does not
+// tell.
+TEST(ModelWeights, AKerasModelBringsItsScaling) {
+  TempDir dir;
+  const std::string model = dir / "model.safetensors", whole = kFolder + "nested_keras3.keras",
+                    weights = dir / "model.weights.h5", said = "input.scaling={mean: 1, std: 2}";
+  auto import_nested = [&](const std::string& file, const std::vector<std::string>& more) {
+    std::vector<std::string> args{"import", file,    "--config", kFolder + "nested_v2.yaml",
+                                  "--from", "keras", "--out",    model};
+    args.insert(args.end(), more.begin(), more.end());
+    return run("gm_model", args);
+  };
+  const Ran layers = import_nested(whole, {});
+  expect_success(layers);
+  EXPECT_NE(layers.out.find("as the file's layers scale"), std::string::npos) << layers.out;
+  EXPECT_NEAR(read_model(model).architecture.std[0], 256, 1e-9);
+  expect_success(import_nested(whole, {"--set", said}));
+  EXPECT_EQ(read_model(model).architecture.std[0], 2);
+  std::filesystem::remove(model);
+  test::write_text(weights, read_zip_member(whole, "model.weights.h5"));
+  expect_failure(import_nested(weights, {}), 1, {weights, "'rescaling'", "--set 'input.scaling="});
+  EXPECT_FALSE(std::filesystem::exists(model));
+  expect_success(import_nested(weights, {"--set", said}));
+  EXPECT_EQ(read_model(model).architecture.classes, 5);
+  const Ran alone = import(kFolder + "keras_v2.h5", "keras", model);
+  EXPECT_NE(alone.out.find("the configuration's: weights alone do not tell"), std::string::npos) << alone.out;
 }
 
 TEST(ModelWeights, ExportAndImportGiveTheSameTensors) {

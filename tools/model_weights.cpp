@@ -5,7 +5,9 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <memory>
+#include <optional>
 
+#include "data/keras_config.h"
 #include "data/keras_weights.h"
 #include "kernels/common/backends.h"
 #include "layers/import.h"
@@ -42,6 +44,14 @@ bool given(const std::vector<std::string>& sets, const std::string& key) {
   });
 }
 
+/// Where the input scaling of weights of Keras comes from, for people.
+std::string scaling_source(bool whole_model, bool layers_scale, bool normalized) {
+  if (layers_scale) return ", as the file's layers scale";
+  if (normalized) return ", the file's";
+  return std::string(", the configuration's: ") +
+         (whole_model ? "the file's layers do not scale" : "weights alone do not tell");
+}
+
 void import_model(const Arguments& a) {
   keep_inputs(a.out, {a.file, a.config});
   const Framework from = framework_named(a.framework);
@@ -53,9 +63,14 @@ void import_model(const Arguments& a) {
   install_cpu_kernels();
   const bool hdf5 = from == Framework::keras && !a.file.ends_with(".safetensors");
   TensorFile source = hdf5 ? read_keras_weights(a.file) : read_safetensors(a.file);
+  const bool whole_model = source.metadata.contains(kKerasConfig);
+  const bool given_scaling = given(a.sets, "input.scaling");
+  std::optional<PixelScaling> scaling;
+  if (hdf5 && !given_scaling) scaling = take_pixel_scaling(source);
+  if (scaling) architecture.mean = scaling->mean, architecture.std = scaling->std;
   Imported imported = import_weights(std::move(source), from, architecture, a.allow_missing_head,
                                      static_cast<uint64_t>(a.seed));
-  if (given(a.sets, "input.scaling")) architecture.mean = configured.mean, architecture.std = configured.std;
+  if (given_scaling) architecture.mean = configured.mean, architecture.std = configured.std;
   imported.tensors.metadata = model_metadata(architecture, config["augment"]);
   imported.tensors.metadata["source"] = a.framework;
   write_safetensors(a.out, imported.tensors);
@@ -66,10 +81,14 @@ void import_model(const Arguments& a) {
     fmt::print("{} tensors are not in {} and start from fresh values: {}\n", imported.fresh.size(), a.file,
                first_few(imported.fresh));
   const bool guessed = from == Framework::timm && a.variant.empty();
-  fmt::print(
-      "{}: {}, {} classes, {} tensors; {}{}\n", a.out, architecture.name, architecture.classes,
-      imported.tensors.tensors.size(), conventions_text(architecture),
-      guessed ? fmt::format(", as timm's {} (--timm-model for another)", timm_model_of(configured)) : "");
+  std::string source_of;
+  if (guessed)
+    source_of = fmt::format(", as timm's {} (--timm-model for another)", timm_model_of(configured));
+  if (hdf5 && !given_scaling)
+    source_of = scaling_source(whole_model, scaling.has_value(),
+                               architecture.mean != configured.mean || architecture.std != configured.std);
+  fmt::print("{}: {}, {} classes, {} tensors; {}{}\n", a.out, architecture.name, architecture.classes,
+             imported.tensors.tensors.size(), conventions_text(architecture), source_of);
 }
 
 void export_model(const Arguments& a) {
@@ -91,7 +110,7 @@ std::function<bool()> declare_weight_commands(CLI::App& app) {
   app.require_subcommand(0, 1);
   CLI::App* import =
       app.add_subcommand("import", "turn weights of Keras, timm or torchvision into a model file");
-  import->add_option("weights", a->file, "Keras .h5 or .weights.h5, or .safetensors")->required();
+  import->add_option("weights", a->file, "Keras .keras, .h5 or .weights.h5, or .safetensors")->required();
   import->add_option("--config", a->config, "the network (YAML)")->required();
   import->add_option("--from", a->framework, "keras, timm or torchvision")
       ->required()
