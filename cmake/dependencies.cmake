@@ -41,6 +41,13 @@ if(GM_PORTABLE)
 endif()
 find_package(ZLIB REQUIRED)
 
+# Keras's .keras files are ZIP archives.
+find_path(MINIZIP_INCLUDE minizip/unzip.h)
+find_library(MINIZIP_LIB minizip)
+if(NOT MINIZIP_INCLUDE OR NOT MINIZIP_LIB)
+  message(FATAL_ERROR "minizip not found: run tools/setup.sh")
+endif()
+
 find_path(STB_INCLUDE stb/stb_image.h)
 if(NOT STB_INCLUDE)
   message(FATAL_ERROR "stb_image not found: run tools/setup.sh")

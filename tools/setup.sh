@@ -4,7 +4,7 @@ set -euo pipefail
 
 required=(
   build-essential cmake ninja-build ccache clang-format git python3
-  libhdf5-dev libstb-dev libyaml-cpp-dev libcli11-dev libfmt-dev nlohmann-json3-dev zlib1g-dev
+  libhdf5-dev libstb-dev libyaml-cpp-dev libcli11-dev libfmt-dev nlohmann-json3-dev zlib1g-dev libminizip-dev
   libgtest-dev libboost-context-dev # tests; gm_check --device simt has Boost.Context too
 )
 optional=(
