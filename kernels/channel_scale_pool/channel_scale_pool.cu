@@ -7,23 +7,34 @@ namespace gm::GM_BACKEND_NS {
 
 // Mapping: pixel_warps.cuh; x is read once. argmax may be null (inference).
 template <class T, int V>
-__global__ void scale_pool_kernel(const T* x, const float* s, T* y, float* m, int* argmax, int64_t pixels,
-                                  int64_t hw, int64_t channels, int average) {
+__global__ __launch_bounds__(32 * kPixelWarps, 3) void scale_pool_kernel(const T* x, const float* s, T* y,
+                                                                         float* m, int* argmax,
+                                                                         int64_t pixels, int64_t hw,
+                                                                         int64_t channels, int average) {
   await_launch_before();
   for_pixels(pixels, [&](int64_t p) {
     const float* scale = s + p / hw * channels;
     ChannelPool r;
-    for_channels<V>(channels, [&](int64_t c) {
-      float f[V], factor[V];
-      load_lanes<T, V>(x + p * channels + c, f);
-      load_lanes<float, V>(scale + c, factor);
+    struct Held {
+      RawLanes<T, V> x;
+      float scale[V];
+    };
+    for_channels<V, Held>(
+        channels,
+        [&](int64_t c, Held& held) {
+          held.x.load(x + p * channels + c);
+          load_lanes<float, V>(scale + c, held.scale);
+        },
+        [&](int64_t c, const Held& held) {
+          float f[V];
+          held.x.to_float(f);
 #pragma unroll
-      for (int k = 0; k < V; ++k) {
-        f[k] *= factor[k];
-        r.add(f[k], c + k);
-      }
-      store_lanes<T, V>(y + p * channels + c, f);
-    });
+          for (int k = 0; k < V; ++k) {
+            f[k] *= held.scale[k];
+            r.add(f[k], c + k);
+          }
+          store_lanes<T, V>(y + p * channels + c, f);
+        });
     r.join();
     if (threadIdx.x == 0) {
       m[2 * p + average] = r.sum / static_cast<float>(channels);

@@ -172,6 +172,25 @@ __device__ __forceinline__ void store_lanes(T* p, const float (&f)[N]) {
   else
     Vec<T, N>::from_float(f).store(p);
 }
+/// N neighbouring elements as they lie in memory: what waits for its turn takes few registers.
+template <class T, int N>
+struct RawLanes {
+  std::conditional_t<N == 1, T, Vec<T, N == 1 ? 2 : N>> raw = {};
+  __device__ __forceinline__ void load(const T* p) {
+    if constexpr (N == 1) {
+      raw = *p;
+    } else {
+      raw = Vec<T, N>::load(p);
+    }
+  }
+  __device__ __forceinline__ void to_float(float (&f)[N]) const {
+    if constexpr (N == 1) {
+      f[0] = gm::to_float(raw);
+    } else {
+      raw.to_float(f);
+    }
+  }
+};
 /// Adds f to what p holds when `accumulate`, else stores f.
 template <class T, int N>
 __device__ __forceinline__ void put_lanes(T* p, float (&f)[N], bool accumulate) {
@@ -182,6 +201,41 @@ __device__ __forceinline__ void put_lanes(T* p, float (&f)[N], bool accumulate) 
     for (int k = 0; k < N; ++k) f[k] += old[k];
   }
   store_lanes<T, N>(p, f);
+}
+/// The same where what p holds was loaded ahead.
+template <class T, int N>
+__device__ __forceinline__ void put_lanes(T* p, float (&f)[N], bool accumulate, const RawLanes<T, N>& held) {
+  if (accumulate) {
+    float old[N];
+    held.to_float(old);
+#pragma unroll
+    for (int k = 0; k < N; ++k) f[k] += old[k];
+  }
+  store_lanes<T, N>(p, f);
+}
+
+/// Loads above stay there. Without it the compiler moves them down to their uses, behind branches, where each
+/// waits for the one before.
+__device__ __forceinline__ void loads_stay_above() {
+#if defined(__CUDACC__)
+  asm volatile("" ::: "memory");
+#endif
+}
+
+/// use(i, held) for i = first, first + step, ... below end, in batches of R whose loads, load(i, held), are
+/// all under way together: in a loop of single ones a load waits for the store or the use before it. In the
+/// last batch places past the end are loaded as its first one and not used.
+template <class Held, int R, class Index, class Load, class Use>
+__device__ __forceinline__ void in_batches(Index first, Index step, Index end, Load load, Use use) {
+  for (Index i = first; i < end; i += R * step) {
+    Held held[R];
+#pragma unroll
+    for (int u = 0; u < R; ++u) load(i + u * step < end ? i + u * step : i, held[u]);
+    loads_stay_above();
+#pragma unroll
+    for (int u = 0; u < R; ++u)
+      if (i + u * step < end) use(i + u * step, held[u]);
+  }
 }
 
 }  // namespace gm::GM_BACKEND_NS

@@ -19,10 +19,10 @@ __device__ __forceinline__ void for_pixels(int64_t pixels, Body body) {
                 stride = int64_t{gridDim.x} * kPixelWarps;
   for (int64_t p = first; p < pixels; p += stride) body(p);
 }
-/// Calls body(c) for every V channels of this lane.
-template <int V, class Body>
-__device__ __forceinline__ void for_channels(int64_t channels, Body body) {
-  for (int64_t c = int64_t{threadIdx.x} * V; c < channels; c += 32 * V) body(c);
+/// Every V channels of this lane, as in_batches: those of 1280 in bf16, what the networks end with, at once.
+template <int V, class Held, class Load, class Use>
+__device__ __forceinline__ void for_channels(int64_t channels, Load load, Use use) {
+  in_batches<Held, 5>(int64_t{threadIdx.x} * V, int64_t{32 * V}, channels, load, use);
 }
 
 /// Sum and peak of what a lane has seen, then of the warp.

@@ -42,7 +42,7 @@ struct Peak {
   float value;
   int at;
   __device__ __forceinline__ void meet(float v, int p) {
-    const bool wins = v > value || (v == value && p < at);
+    const bool wins = (v > value) | ((v == value) & (p < at));  // || and && would branch
     value = wins ? v : value;
     at = wins ? p : at;
   }

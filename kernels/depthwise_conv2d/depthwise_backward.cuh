@@ -78,7 +78,7 @@ __global__ __launch_bounds__(kDwThreads, std::is_same_v<T, float> ? 1 : 2) void 
 #pragma unroll
       for (int j = 1; j < KB; ++j) load_row(window[j]);
       // Pixels of x are fetched a row ahead of their use; a row outside the image is some other for nothing.
-      DwPixel<T, N> ahead[S * TW];
+      RawLanes<T, N> ahead[S * TW];
       auto fetch = [&](int ih) {
         const T* row = x + at_item + int64_t{max(0, min(ih, d.height - 1))} * pitch;
 #pragma unroll

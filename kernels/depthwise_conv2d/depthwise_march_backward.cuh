@@ -78,7 +78,7 @@ __global__ __launch_bounds__(kDwBackThreads, kDwBackBlocks) void dw_march_backwa
   int unit = static_cast<int>(blockIdx.x) * lanes + lane, image = 0, first_row = 0, rows = 0;
   bool left = false, right = false;
   int64_t corner = 0;
-  DwPixel<T, N> dy[J], yc[kNorm ? J : 1], pixel[TW];
+  RawLanes<T, N> dy[J], yc[kNorm ? J : 1], pixel[TW];
   auto fetch = [&](int ih) {  // or the nearest row of the image, for nothing
     const int64_t row = corner + int64_t{max(0, min(ih, d.height - 1))} * pitch;
 #pragma unroll

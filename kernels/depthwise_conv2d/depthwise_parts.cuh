@@ -7,26 +7,6 @@
 
 namespace gm::GM_BACKEND_NS {
 
-/// N neighbouring channels of a pixel as they lie in memory: what waits for its turn takes few registers.
-template <class T, int N>
-struct DwPixel {
-  std::conditional_t<N == 1, T, Vec<T, N == 1 ? 2 : N>> raw = {};
-  __device__ __forceinline__ void load(const T* p) {
-    if constexpr (N == 1) {
-      raw = *p;
-    } else {
-      raw = Vec<T, N>::load(p);
-    }
-  }
-  __device__ __forceinline__ void to_float(float (&f)[N]) const {
-    if constexpr (N == 1) {
-      f[0] = gm::to_float(raw);
-    } else {
-      raw.to_float(f);
-    }
-  }
-};
-
 /// Stores f and leaves in it what was stored.
 template <class T, int N>
 __device__ __forceinline__ void store_rounded(T* p, float (&f)[N]) {

@@ -12,12 +12,15 @@ __global__ void spatial_pool_kernel(const T* x, float* m, int* argmax, int64_t p
   await_launch_before();
   for_pixels(pixels, [&](int64_t p) {
     ChannelPool r;
-    for_channels<V>(channels, [&](int64_t c) {
-      float f[V];
-      load_lanes<T, V>(x + p * channels + c, f);
+    using Held = RawLanes<T, V>;
+    for_channels<V, Held>(
+        channels, [&](int64_t c, Held& held) { held.load(x + p * channels + c); },
+        [&](int64_t c, const Held& held) {
+          float f[V];
+          held.to_float(f);
 #pragma unroll
-      for (int k = 0; k < V; ++k) r.add(f[k], c + k);
-    });
+          for (int k = 0; k < V; ++k) r.add(f[k], c + k);
+        });
     r.join();
     if (threadIdx.x == 0) {
       m[2 * p + average] = r.sum / static_cast<float>(channels);
@@ -35,12 +38,18 @@ __global__ void spatial_pool_backward_kernel(const float* dm, const int* argmax,
     const float share = dm[2 * p + average] / static_cast<float>(channels),
                 top = dm[2 * p + 1 - average] + share;
     const int at = argmax[p];
-    for_channels<V>(channels, [&](int64_t c) {
-      float f[V];
+    using Held = RawLanes<T, V>;
+    for_channels<V, Held>(
+        channels,
+        [&](int64_t c, Held& held) {
+          if (accumulate) held.load(dx + p * channels + c);
+        },
+        [&](int64_t c, const Held& held) {
+          float f[V];
 #pragma unroll
-      for (int k = 0; k < V; ++k) f[k] = c + k == at ? top : share;
-      put_lanes<T, V>(dx + p * channels + c, f, accumulate);
-    });
+          for (int k = 0; k < V; ++k) f[k] = c + k == at ? top : share;
+          put_lanes<T, V>(dx + p * channels + c, f, accumulate, held);
+        });
   });
 }
 

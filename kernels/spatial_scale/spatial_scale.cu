@@ -11,13 +11,16 @@ __global__ void spatial_scale_kernel(const T* x, const float* m, T* y, int64_t p
   await_launch_before();
   for_pixels(pixels, [&](int64_t p) {
     const float factor = m[p];
-    for_channels<V>(channels, [&](int64_t c) {
-      float f[V];
-      load_lanes<T, V>(x + p * channels + c, f);
+    using Held = RawLanes<T, V>;
+    for_channels<V, Held>(
+        channels, [&](int64_t c, Held& held) { held.load(x + p * channels + c); },
+        [&](int64_t c, const Held& held) {
+          float f[V];
+          held.to_float(f);
 #pragma unroll
-      for (int k = 0; k < V; ++k) f[k] *= factor;
-      store_lanes<T, V>(y + p * channels + c, f);
-    });
+          for (int k = 0; k < V; ++k) f[k] *= factor;
+          store_lanes<T, V>(y + p * channels + c, f);
+        });
   });
 }
 
@@ -31,18 +34,27 @@ __global__ void spatial_scale_backward_kernel(const T* x, const float* m, const 
   for_pixels(pixels, [&](int64_t p) {
     const float factor = m[p];
     float sum = 0;
-    for_channels<V>(channels, [&](int64_t c) {
-      const int64_t i = p * channels + c;
-      float g[V], a[V];
-      load_lanes<T, V>(dy + i, g);
-      load_lanes<T, V>(x + i, a);
+    struct Held {
+      RawLanes<T, V> dy, x;
+    };
+    for_channels<V, Held>(
+        channels,
+        [&](int64_t c, Held& held) {
+          const int64_t i = p * channels + c;
+          held.dy.load(dy + i);
+          held.x.load(x + i);
+        },
+        [&](int64_t c, const Held& held) {
+          float g[V], a[V];
+          held.dy.to_float(g);
+          held.x.to_float(a);
 #pragma unroll
-      for (int k = 0; k < V; ++k) {
-        sum += g[k] * a[k];
-        g[k] *= factor;
-      }
-      if (dx) put_lanes<T, V>(dx + i, g, accumulate_dx);
-    });
+          for (int k = 0; k < V; ++k) {
+            sum += g[k] * a[k];
+            g[k] *= factor;
+          }
+          if (dx) put_lanes<T, V>(dx + p * channels + c, g, accumulate_dx);
+        });
     sum = warp_sum(sum);
     if (dm && threadIdx.x == 0) dm[p] = accumulate_dm ? dm[p] + sum : sum;
   });
