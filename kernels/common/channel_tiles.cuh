@@ -21,6 +21,13 @@ template <int V>
 __device__ __forceinline__ int64_t tile_channel() {
   return (blockIdx.y * int64_t{blockDim.x} + threadIdx.x) * V;
 }
+/// Pixels of this thread, as in_batches. R: 7 are all that 8 rows of threads have of 49.
+template <class Held, int R = 7, class Load, class Use>
+__device__ __forceinline__ void for_tile_pixels(int64_t hw, Load load, Use use) {
+  in_batches<Held, R>(static_cast<int>(blockIdx.z * blockDim.y + threadIdx.y),
+                      static_cast<int>(gridDim.z * blockDim.y), static_cast<int>(hw), load, use);
+}
+
 /// Pixels of this thread: tile_first_pixel(), then every tile_pixel_stride()-th.
 __device__ __forceinline__ int64_t tile_first_pixel() {
   return blockIdx.z * int64_t{blockDim.y} + threadIdx.y;

@@ -13,13 +13,15 @@ __global__ void pool_average_kernel(const T* x, float* out, int64_t hw, int64_t 
   const int64_t n = blockIdx.x, c = tile_channel<V>();
   float sum[V] = {};
   if (c < channels) {
-#pragma unroll 4  // four independent loads in flight
-    for (int64_t p = tile_first_pixel(); p < hw; p += tile_pixel_stride()) {
-      float f[V];
-      load_lanes<T, V>(x + (n * hw + p) * channels + c, f);
+    using Held = RawLanes<T, V>;
+    for_tile_pixels<Held>(
+        hw, [&](int p, Held& held) { held.load(x + (n * hw + p) * channels + c); },
+        [&](int, const Held& held) {
+          float f[V];
+          held.to_float(f);
 #pragma unroll
-      for (int k = 0; k < V; ++k) sum[k] += f[k];
-    }
+          for (int k = 0; k < V; ++k) sum[k] += f[k];
+        });
   }
   sum_rows<V>(sum, shared);
   if (threadIdx.y == 0 && c < channels) {
@@ -54,13 +56,15 @@ __global__ void pool_maximum_kernel(const T* x, float* out, int* argmax, int64_t
 #pragma unroll
   for (int k = 0; k < V; ++k) peak[k] = {-INFINITY, static_cast<int>(hw)};
   if (c < channels) {
-#pragma unroll 4
-    for (int64_t p = tile_first_pixel(); p < hw; p += tile_pixel_stride()) {
-      float f[V];
-      load_lanes<T, V>(x + (n * hw + p) * channels + c, f);
+    using Held = RawLanes<T, V>;
+    for_tile_pixels<Held>(
+        hw, [&](int p, Held& held) { held.load(x + (n * hw + p) * channels + c); },
+        [&](int p, const Held& held) {
+          float f[V];
+          held.to_float(f);
 #pragma unroll
-      for (int k = 0; k < V; ++k) peak[k].meet(f[k], static_cast<int>(p));
-    }
+          for (int k = 0; k < V; ++k) peak[k].meet(f[k], p);
+        });
   }
   peak_rows<V>(peak, values, places);
   if (threadIdx.y == 0 && c < channels) {
@@ -126,17 +130,24 @@ __global__ void pool_backward_kernel(const float* dy, const int* argmax, T* dx, 
   if (c >= channels) return;
   float g[V];
   int place[V];
+  load_lanes<float, V>(dy + n * channels + c, g);
 #pragma unroll
   for (int k = 0; k < V; ++k) {
-    g[k] = dy[n * channels + c + k] * factor;
+    g[k] *= factor;
     place[k] = argmax ? argmax[n * channels + c + k] : -1;
   }
-  for (int64_t p = tile_first_pixel(); p < hw; p += tile_pixel_stride()) {
-    float f[V];
+  using Held = RawLanes<T, V>;
+  for_tile_pixels<Held>(
+      hw,
+      [&](int p, Held& held) {
+        if (accumulate) held.load(dx + (n * hw + p) * channels + c);
+      },
+      [&](int p, const Held& held) {
+        float f[V];
 #pragma unroll
-    for (int k = 0; k < V; ++k) f[k] = !argmax || place[k] == p ? g[k] : 0.f;
-    put_lanes<T, V>(dx + (n * hw + p) * channels + c, f, accumulate);
-  }
+        for (int k = 0; k < V; ++k) f[k] = !argmax || place[k] == p ? g[k] : 0.f;
+        put_lanes<T, V>(dx + (n * hw + p) * channels + c, f, accumulate, held);
+      });
 }
 
 // Accumulating the maximum's gradient touches one pixel per (n, c): one thread each.
