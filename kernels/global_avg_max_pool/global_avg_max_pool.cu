@@ -20,16 +20,18 @@ __global__ void avg_max_kernel(const T* x, float* avg, float* max, int* argmax, 
 #pragma unroll
   for (int k = 0; k < V; ++k) peak[k] = {-INFINITY, static_cast<int>(hw)};
   if (c < channels) {
-#pragma unroll 4  // four independent loads in flight
-    for (int64_t p = tile_first_pixel(); p < hw; p += tile_pixel_stride()) {
-      float f[V];
-      load_lanes<T, V>(x + (n * hw + p) * channels + c, f);
+    using Held = RawLanes<T, V>;
+    for_tile_pixels<Held>(
+        hw, [&](int p, Held& held) { held.load(x + (n * hw + p) * channels + c); },
+        [&](int p, const Held& held) {
+          float f[V];
+          held.to_float(f);
 #pragma unroll
-      for (int k = 0; k < V; ++k) {
-        sum[k] += f[k];
-        peak[k].meet(f[k], static_cast<int>(p));
-      }
-    }
+          for (int k = 0; k < V; ++k) {
+            sum[k] += f[k];
+            peak[k].meet(f[k], p);
+          }
+        });
   }
   sum_rows<V>(sum, values);
   __syncthreads();  // `values` is used again
@@ -93,21 +95,27 @@ __global__ void avg_max_backward_kernel(const float* davg, const float* dmax, co
   await_launch_before();
   const int64_t n = blockIdx.x, c = tile_channel<V>();
   if (c >= channels) return;
-  float share[V], top[V];
+  float share[V] = {}, top[V] = {};
   int place[V];
+  if (davg) load_lanes<float, V>(davg + n * channels + c, share);
+  if (dmax) load_lanes<float, V>(dmax + n * channels + c, top);
 #pragma unroll
   for (int k = 0; k < V; ++k) {
-    const int64_t i = n * channels + c + k;
-    share[k] = davg ? davg[i] * factor : 0.f;
-    top[k] = dmax ? dmax[i] : 0.f;
-    place[k] = dmax ? argmax[i] : -1;
+    share[k] *= factor;
+    place[k] = dmax ? argmax[n * channels + c + k] : -1;
   }
-  for (int64_t p = tile_first_pixel(); p < hw; p += tile_pixel_stride()) {
-    float f[V];
+  using Held = RawLanes<T, V>;
+  for_tile_pixels<Held>(
+      hw,
+      [&](int p, Held& held) {
+        if (accumulate) held.load(dx + (n * hw + p) * channels + c);
+      },
+      [&](int p, const Held& held) {
+        float f[V];
 #pragma unroll
-    for (int k = 0; k < V; ++k) f[k] = share[k] + (place[k] == p ? top[k] : 0.f);
-    put_lanes<T, V>(dx + (n * hw + p) * channels + c, f, accumulate);
-  }
+        for (int k = 0; k < V; ++k) f[k] = share[k] + (place[k] == p ? top[k] : 0.f);
+        put_lanes<T, V>(dx + (n * hw + p) * channels + c, f, accumulate, held);
+      });
 }
 
 void global_avg_max_pool_backward(const OpCall& c) {
