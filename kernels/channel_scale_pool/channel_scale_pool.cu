@@ -49,9 +49,9 @@ __global__ __launch_bounds__(32 * kPixelWarps, 3) void scale_pool_kernel(const T
 // broadcast read). dy and dm may be null; dx may be null or dy itself (each thread reads its elements before
 // it writes them). sums: ds, or partial sums (chunks, N, C) of several chunks; null: not wanted.
 template <class T, int V>
-__global__ void scale_pool_backward_kernel(const T* x, const float* s, const T* dy, const float* dm,
-                                           const int* argmax, T* dx, bool accumulate_dx, float* sums,
-                                           bool accumulate_ds, int64_t hw, int64_t channels, int average) {
+__global__ __launch_bounds__(ChannelTiles::kThreads, 3) void scale_pool_backward_kernel(
+    const T* x, const float* s, const T* dy, const float* dm, const int* argmax, T* dx, bool accumulate_dx,
+    float* sums, bool accumulate_ds, int64_t hw, int64_t channels, int average) {
   await_launch_before();
   GM_SHARED(float, shared, [V * ChannelTiles::kThreads]);
   const int64_t n = blockIdx.x, c = tile_channel<V>();
@@ -59,24 +59,35 @@ __global__ void scale_pool_backward_kernel(const T* x, const float* s, const T* 
   if (c < channels) {
     float factor[V];
     load_lanes<float, V>(s + n * channels + c, factor);
-    for (int64_t q = tile_first_pixel(); q < hw; q += tile_pixel_stride()) {
-      const int64_t p = n * hw + q, i = p * channels + c;
-      float g[V] = {}, a[V];
-      if (dy) load_lanes<T, V>(dy + i, g);
-      if (dm) {
-        const float share = dm[2 * p + average] / static_cast<float>(channels), top = dm[2 * p + 1 - average];
-        const int at = argmax[p];
+    struct Held {
+      RawLanes<T, V> dy, x;
+      float mean, top;
+      int at;
+    };
+    for_tile_pixels<Held, 3>(
+        hw,
+        [&](int q, Held& held) {
+          const int64_t p = n * hw + q, i = p * channels + c;
+          held.x.load(x + i);
+          if (dy) held.dy.load(dy + i);
+          if (dm) held.mean = dm[2 * p + average], held.top = dm[2 * p + 1 - average], held.at = argmax[p];
+        },
+        [&](int q, const Held& held) {
+          float g[V] = {}, a[V];
+          if (dy) held.dy.to_float(g);
+          if (dm) {
+            const float share = held.mean / static_cast<float>(channels);
 #pragma unroll
-        for (int k = 0; k < V; ++k) g[k] += share + (c + k == at ? top : 0.f);
-      }
-      load_lanes<T, V>(x + i, a);
+            for (int k = 0; k < V; ++k) g[k] += share + (c + k == held.at ? held.top : 0.f);
+          }
+          held.x.to_float(a);
 #pragma unroll
-      for (int k = 0; k < V; ++k) {
-        sum[k] += g[k] * a[k];
-        g[k] *= factor[k];
-      }
-      if (dx) put_lanes<T, V>(dx + i, g, accumulate_dx);
-    }
+          for (int k = 0; k < V; ++k) {
+            sum[k] += g[k] * a[k];
+            g[k] *= factor[k];
+          }
+          if (dx) put_lanes<T, V>(dx + (n * hw + q) * channels + c, g, accumulate_dx);
+        });
   }
   if (!sums) return;  // the same for all threads
   put_sums<V>(sum, shared, sums, accumulate_ds, channels);
