@@ -5,23 +5,25 @@
 
 namespace gm::GM_BACKEND_NS {
 
-// Mapping of both passes: channel_tiles.h. A thread keeps the factors of its channels in registers.
+// Mapping of both passes: channel_tiles.h. A thread keeps the factors of its channels in registers. Forward
+// takes so few of them that a multiprocessor is full of threads, and one pixel of each under way is enough.
 template <class T, int V>
 __global__ void channel_scale_forward_kernel(const T* x, const float* s, T* y, int64_t hw, int64_t channels) {
   await_launch_before();
   const int64_t n = blockIdx.x, c = tile_channel<V>();
   if (c >= channels) return;
   float factor[V];
+  load_lanes<float, V>(s + n * channels + c, factor);
+  using Held = RawLanes<T, V>;
+  for_tile_pixels<Held, 1>(
+      hw, [&](int p, Held& held) { held.load(x + (n * hw + p) * channels + c); },
+      [&](int p, const Held& held) {
+        float f[V];
+        held.to_float(f);
 #pragma unroll
-  for (int k = 0; k < V; ++k) factor[k] = s[n * channels + c + k];
-  for (int64_t p = tile_first_pixel(); p < hw; p += tile_pixel_stride()) {
-    const int64_t i = (n * hw + p) * channels + c;
-    float f[V];
-    load_lanes<T, V>(x + i, f);
-#pragma unroll
-    for (int k = 0; k < V; ++k) f[k] *= factor[k];
-    store_lanes<T, V>(y + i, f);
-  }
+        for (int k = 0; k < V; ++k) f[k] *= factor[k];
+        store_lanes<T, V>(y + (n * hw + p) * channels + c, f);
+      });
 }
 
 // x and dy are read once for both gradients. dx may be null, or dy itself (each thread reads its elements
@@ -36,24 +38,32 @@ __global__ void channel_scale_backward_kernel(const T* x, const float* s, const 
   float sum[V] = {};
   if (c < channels) {
     float factor[V];
+    load_lanes<float, V>(s + n * channels + c, factor);
+    struct Held {
+      RawLanes<T, V> dy, x;
+    };
+    for_tile_pixels<Held, 3>(
+        hw,
+        [&](int p, Held& held) {
+          const int64_t i = (n * hw + p) * channels + c;
+          held.dy.load(dy + i);
+          if (sums) held.x.load(x + i);
+        },
+        [&](int p, const Held& held) {
+          float g[V];
+          held.dy.to_float(g);
+          if (sums) {
+            float a[V];
+            held.x.to_float(a);
 #pragma unroll
-    for (int k = 0; k < V; ++k) factor[k] = s[n * channels + c + k];
-    for (int64_t p = tile_first_pixel(); p < hw; p += tile_pixel_stride()) {
-      const int64_t i = (n * hw + p) * channels + c;
-      float g[V];
-      load_lanes<T, V>(dy + i, g);
-      if (sums) {
-        float a[V];
-        load_lanes<T, V>(x + i, a);
+            for (int k = 0; k < V; ++k) sum[k] += g[k] * a[k];
+          }
+          if (dx) {
 #pragma unroll
-        for (int k = 0; k < V; ++k) sum[k] += g[k] * a[k];
-      }
-      if (dx) {
-#pragma unroll
-        for (int k = 0; k < V; ++k) g[k] *= factor[k];
-        put_lanes<T, V>(dx + i, g, accumulate_dx);
-      }
-    }
+            for (int k = 0; k < V; ++k) g[k] *= factor[k];
+            put_lanes<T, V>(dx + (n * hw + p) * channels + c, g, accumulate_dx);
+          }
+        });
   }
   if (!sums) return;  // the same for all threads
   put_sums<V>(sum, shared, sums, accumulate_ds, channels);

@@ -28,12 +28,6 @@ __device__ __forceinline__ void for_tile_pixels(int64_t hw, Load load, Use use) 
                       static_cast<int>(gridDim.z * blockDim.y), static_cast<int>(hw), load, use);
 }
 
-/// Pixels of this thread: tile_first_pixel(), then every tile_pixel_stride()-th.
-__device__ __forceinline__ int64_t tile_first_pixel() {
-  return blockIdx.z * int64_t{blockDim.y} + threadIdx.y;
-}
-__device__ __forceinline__ int64_t tile_pixel_stride() { return int64_t{gridDim.z} * blockDim.y; }
-
 /// Sums over the threads with the same threadIdx.x, pairwise; the result is valid in row 0. Every thread must
 /// call. shared: V * ChannelTiles::kThreads floats, one plane per lane so that neighbours hit other banks.
 template <int V>
