@@ -7,21 +7,27 @@
 
 namespace gm::GM_BACKEND_NS {
 
-// Slices start at multiples of 1024 elements, so vectors are aligned.
+// Slices start at multiples of 1024 elements, so vectors are aligned. Two blocks a multiprocessor are all
+// there are (square_slices): asking for no more leaves registers for eight loads under way together.
 template <class T>
-__global__ void square_slices_kernel(const T* w, float* partial, int64_t n, int64_t length) {
+__global__ __launch_bounds__(kFlatThreads, 2) void square_slices_kernel(const T* w, float* partial, int64_t n,
+                                                                        int64_t length) {
   await_launch_before();
   constexpr int V = kVecLanes<T>;
   GM_SHARED(float, scratch, [32]);
   const int64_t begin = blockIdx.x * length, end = begin + length < n ? begin + length : n;
   const int64_t vectors = begin + (end - begin) / V * V;
   float sum = 0;
-  for (int64_t i = begin + int64_t{threadIdx.x} * V; i < vectors; i += int64_t{blockDim.x} * V) {
-    float f[V];
-    load_lanes<T, V>(w + i, f);
+  using Held = RawLanes<T, V>;
+  in_batches<Held, 8>(
+      begin + int64_t{threadIdx.x} * V, int64_t{blockDim.x} * V, vectors,
+      [&](int64_t i, Held& held) { held.load(w + i); },
+      [&](int64_t, const Held& held) {
+        float f[V];
+        held.to_float(f);
 #pragma unroll
-    for (int k = 0; k < V; ++k) sum += f[k] * f[k];
-  }
+        for (int k = 0; k < V; ++k) sum += f[k] * f[k];
+      });
   for (int64_t i = vectors + threadIdx.x; i < end; i += blockDim.x) {
     const float f = to_float(w[i]);
     sum += f * f;
