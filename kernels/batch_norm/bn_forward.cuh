@@ -125,7 +125,7 @@ __global__ __launch_bounds__(kBnThreads, kTail ? 2 : 4) void bn_apply_kernel(con
   y += at.c;
   struct Row {
     BnRaw<T, N> x, residual;
-    float factor;
+    float factor, gate[N];
   };
   bn_stream<Row, 2>(
       at.start, at.step, pixels,
@@ -134,6 +134,8 @@ __global__ __launch_bounds__(kBnThreads, kTail ? 2 : 4) void bn_apply_kernel(con
         if constexpr (kTail) {
           held.residual = bn_load<T, N>(at.row(residuals, row));
           held.factor = tail.factor ? tail.factor[images.of(row)] : 1.f;
+          if (tail.gate)
+            load_lanes<float, N>(tail.gate + uint64_t{images.of(row)} * channels + at.c, held.gate);
         }
       },
       [&] { normalise = BnAffine<T, N>(k, at.c); },
@@ -146,10 +148,8 @@ __global__ __launch_bounds__(kBnThreads, kTail ? 2 : 4) void bn_apply_kernel(con
 #pragma unroll
           for (int i = 0; i < N; ++i) v[i] = held.factor != 0.f ? v[i] * held.factor : 0.f;
           if (tail.gate) {
-            float s[N];
-            load_lanes<float, N>(tail.gate + uint64_t{images.of(row)} * channels + at.c, s);
 #pragma unroll
-            for (int i = 0; i < N; ++i) v[i] *= s[i];
+            for (int i = 0; i < N; ++i) v[i] *= held.gate[i];
           }
           if (tail.residual) {
             float add[N];
