@@ -84,7 +84,8 @@ __device__ __forceinline__ void bn_image_sums(const T* const (&from)[kTensors], 
 #pragma unroll
     for (int q = 0; q < Q; ++q) {
       total[q] = sum[q][n];
-      for (int r = 1; r < rows; ++r) total[q] += shared[q * N + n][r][lane];
+#pragma unroll  // to a constant, with all reads under way together
+      for (int r = 1; r < kBnImageRows; ++r) total[q] += r < rows ? shared[q * N + n][r][lane] : 0.f;
     }
     put(image, c + n, total);
   }
