@@ -169,11 +169,18 @@ struct BnFinish {
   float eps, momentum;
   double per_pixel, per_kept;  // 1 / pixels, and what the squares of the running variance are divided by
   float *running_mean, *running_var, *mean, *inv_std;
+
+  /// What a channel is finished with, to be loaded ahead of its sums.
+  struct Held {
+    float mean, var, pivot, gamma, beta;
+  };
+  __device__ __forceinline__ Held load(int c) const {
+    return {running_mean[c], running_var[c], v.pivot[c], gamma[c], beta[c]};
+  }
 };
-// Everything is loaded before anything is stored: one wait instead of six.
-__device__ __forceinline__ void bn_finish_channel(const BnFinish& f, int c, double sum, double square) {
-  const double old_mean = f.running_mean[c], old_var = f.running_var[c], pivot = f.v.pivot[c];
-  const float gamma = f.gamma[c], beta = f.beta[c];
+__device__ __forceinline__ void bn_finish_channel(const BnFinish& f, const BnFinish::Held& held, int c,
+                                                  double sum, double square) {
+  const double old_mean = held.mean, old_var = held.var, pivot = held.pivot;
   const double shift = sum * f.per_pixel, m2 = fmax(square - sum * shift, 0.0);
   const double mean = pivot + shift;
   // 1 / sqrt(v) in f32 and a step of Newton's: root and quotient in f64 are a hundred instructions, of a unit
@@ -185,8 +192,8 @@ __device__ __forceinline__ void bn_finish_channel(const BnFinish& f, int c, doub
   if (f.mean) f.mean[c] = static_cast<float>(mean);
   if (f.inv_std) f.inv_std[c] = static_cast<float>(inv);
   f.v.mean[c] = static_cast<float>(mean);
-  f.v.scale[c] = static_cast<float>(gamma * inv);
-  f.v.beta[c] = beta;
+  f.v.scale[c] = static_cast<float>(held.gamma * inv);
+  f.v.beta[c] = held.beta;
 }
 
 /// The same for the backward sums: dz and dz (x - mean).
@@ -209,13 +216,21 @@ struct BnFinishBackward {
 #pragma unroll
     for (int i = 0; i < N; ++i) scale[i] *= inv[i];
   }
+  /// As BnFinish::load.
+  struct Held {
+    float inv, gamma, old_gamma, old_beta;
+  };
+  __device__ __forceinline__ Held load(int c) const {
+    return {inv_std ? inv_std[c] : 0.f, frozen ? 0.f : gamma[c], add_gamma ? dgamma[c] : 0.f,
+            add_beta ? dbeta[c] : 0.f};
+  }
 };
-__device__ __forceinline__ void bn_finish_channel(const BnFinishBackward& f, int c, double sum,
+__device__ __forceinline__ void bn_finish_channel(const BnFinishBackward& f,
+                                                  const BnFinishBackward::Held& held, int c, double sum,
                                                   double product) {
-  const float inv = f.inv_std ? f.inv_std[c] : 0.f, scale = f.frozen ? 0.f : f.gamma[c] * inv;
-  const float old_gamma = f.add_gamma ? f.dgamma[c] : 0.f, old_beta = f.add_beta ? f.dbeta[c] : 0.f;
-  if (f.dgamma) f.dgamma[c] = static_cast<float>(product * inv) + old_gamma;
-  if (f.dbeta) f.dbeta[c] = static_cast<float>(sum) + old_beta;
+  const float inv = held.inv, scale = held.gamma * inv;
+  if (f.dgamma) f.dgamma[c] = static_cast<float>(product * inv) + held.old_gamma;
+  if (f.dbeta) f.dbeta[c] = static_cast<float>(sum) + held.old_beta;
   if (f.frozen) return;
   const double share = scale / f.pixels;
   f.v.c[c] = static_cast<float>(share * sum);

@@ -74,7 +74,9 @@ __device__ void bn_finish_slice(int first, int width, int channels, const float*
   const int per_round = threads > wanted ? groups : threads / 2;  // groups of a round
   for (int base = 0; base < groups; base += per_round) {
     const int round = min(per_round, groups - base), part = t / (2 * round), item = t - part * 2 * round;
-    const int quantity = item / round, group = base + item - quantity * round;
+    const int quantity = item / round, group = base + item - quantity * round, channel = first + base * L;
+    // Of the channel that the thread will finish: on its way together with the sums, not after them.
+    const auto held = finish.load(channel + min(t, round * L - 1));
     double sum[L] = {};
     if (part < parts) {
       const float* const from = partial + int64_t{quantity} * channels + first + group * L;
@@ -105,7 +107,7 @@ __device__ void bn_finish_slice(int first, int width, int channels, const float*
         s += sums[p * 2 * round * L + k];
         q += sums[(p * 2 + 1) * round * L + k];
       }
-      bn_finish_channel(finish, first + base * L + k, s, q);
+      bn_finish_channel(finish, k == t ? held : finish.load(channel + k), channel + k, s, q);
     }
     __syncthreads();
   }

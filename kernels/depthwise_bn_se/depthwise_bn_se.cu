@@ -43,17 +43,20 @@ __global__ __launch_bounds__(32 * kBnImageRows) void se_sums_kernel(const T* yc,
 
 // Gradients of gamma and beta and what the next pass needs, from the sums of all images, once dp is known.
 // Block: 32 channels x 16 rows of threads; row i takes every 16th image, then row 0 adds the rows in order.
+// One block a multiprocessor is all that is asked for, so that all 24 loads of a step find registers: left to
+// itself, the assembler takes 32 and lets half of them wait.
 constexpr int kSeFinishRows = 16;
-__global__ __launch_bounds__(32 * kSeFinishRows) void se_finish_kernel(const float* sums, const float* gate,
-                                                                       const float* dpooled, int images,
-                                                                       int channels, float per_pixel,
-                                                                       BnFinishBackward finish) {
+__global__ __launch_bounds__(32 * kSeFinishRows,
+                             1) void se_finish_kernel(const float* sums, const float* gate,
+                                                      const float* dpooled, int images, int channels,
+                                                      float per_pixel, BnFinishBackward finish) {
   await_launch_before();
   GM_SHARED(double, part, [2][kSeFinishRows][32]);
   const int lane = static_cast<int>(threadIdx.x), row = static_cast<int>(threadIdx.y);
   const int c = static_cast<int>(blockIdx.x) * 32 + lane;
   const int64_t all = int64_t{images} * channels;
   double sum = 0, product = 0;
+  const auto held = finish.load(min(c, channels - 1));  // on its way together with the sums
   if (c < channels)
     for (int first = row; first < images; first += 4 * kSeFinishRows) {
       float four[2] = {};  // in f32: f64 is 64 times slower on GeForce cards
@@ -73,7 +76,7 @@ __global__ __launch_bounds__(32 * kSeFinishRows) void se_finish_kernel(const flo
   __syncthreads();
   if (row > 0 || c >= channels) return;
   for (int r = 1; r < kSeFinishRows; ++r) sum += part[0][r][lane], product += part[1][r][lane];
-  bn_finish_channel(finish, c, sum, product);
+  bn_finish_channel(finish, held, c, sum, product);
 }
 
 // Workspace: as depthwise_bn_act.
