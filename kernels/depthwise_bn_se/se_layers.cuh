@@ -42,14 +42,18 @@ __device__ __forceinline__ void se_long_product(const float* w, int channels, in
   float sum[kImages * kOwn] = {};
   for (int base = 0; base < channels; base += kSeLongChunk) {
     const int count = min(kSeLongChunk, channels - base);
-    float factor[kAtOnce][kImages] = {};
-    for (int part = 0; part < parts; ++part)
+    float factor[kAtOnce][kImages];
+    auto each = [&](int part, auto take) {
 #pragma unroll
       for (int e = 0; e < kAtOnce; ++e)
 #pragma unroll
         for (int j = 0; j < kImages; ++j)
-          factor[e][j] +=
-              value(min(first_image + j, images - 1), base + min(thread + e * kSeThreads, count - 1), part);
+          take(factor[e][j],
+               value(min(first_image + j, images - 1), base + min(thread + e * kSeThreads, count - 1), part));
+    };
+    // The first, and in training only, one apart: in the loop four loads are under way together, here all 16.
+    each(0, [](float& sum, float v) { sum = v; });
+    for (int part = 1; part < parts; ++part) each(part, [](float& sum, float v) { sum += v; });
 #pragma unroll
     for (int e = 0; e < kAtOnce; ++e) {
       const int c = thread + e * kSeThreads;
@@ -106,47 +110,80 @@ __device__ __forceinline__ void se_wide_product(const float* x, const float* w, 
   constexpr int kVectors = kSeWideOutputs * kSeWideChunk / 4 / kSeThreads;  // of rows, of a thread
   GM_SHARED(SeVector, rows, [kStaged ? kSeWideOutputs * kPitch / 4 : 1]);
   constexpr int kImages = 4;  // of a thread
+  // Values and weights that a thread loads at once.
+  constexpr int kValues = kSeWideChunk * kSeWideImages / kSeThreads, kWeights = 32;
   static_assert(kSeThreads / kSeWideOutputs * kImages == kSeWideImages);
   const int thread = static_cast<int>(threadIdx.x), c = block_x * kSeWideOutputs + thread % kSeWideOutputs,
             row = min(c, channels - 1), part = thread / kSeWideOutputs * kImages;
   float sum[kImages] = {};
   for (int base = 0; base < squeeze; base += kSeWideChunk) {
     const int count = min(kSeWideChunk, squeeze - base);
-    for (int i = thread; i < count * kSeWideImages; i += kSeThreads) {
-      const int image = min(block_y * kSeWideImages + i / count, images - 1);
-      reinterpret_cast<float*>(values[i % count])[i / count] = x[int64_t{image} * squeeze + base + i % count];
+    // Values and weights are under way together: a store between them would hold the weights back.
+    float value[kValues];
+#pragma unroll
+    for (int k = 0; k < kValues; ++k) {
+      const int i = min(thread + k * kSeThreads, count * kSeWideImages - 1),
+                image = min(block_y * kSeWideImages + i / count, images - 1);
+      value[k] = x[int64_t{image} * squeeze + base + i % count];
     }
+    [[maybe_unused]] SeVector held[kStaged ? kVectors : 1];
+    // f(number, row, vector of the row) of this thread's vectors. Counted on: a division is 25 instructions.
+    [[maybe_unused]] auto own_vectors = [&](auto f) {
+      const int across = count / 4, rows_on = kSeThreads / across, on = kSeThreads - rows_on * across;
+      int line = thread / across, unit = thread - line * across;
+#pragma unroll
+      for (int k = 0; k < kVectors; ++k) {
+        if (line < kSeWideOutputs) f(k, line, unit);
+        line += rows_on, unit += on;
+        if (unit >= across) unit -= across, ++line;
+      }
+    };
+    [[maybe_unused]] float weights[kStaged ? 1 : kWeights];
+    [[maybe_unused]] auto load_weights = [&](int s) {
+#pragma unroll
+      for (int k = 0; k < kWeights; ++k) {
+        const int64_t from = base + min(s + k, count - 1);
+        weights[k] = w[kTurned ? from * channels + row : int64_t{row} * squeeze + from];
+      }
+    };
     if constexpr (kStaged) {
-      SeVector held[kVectors];
-      const int across = count / 4;
+      own_vectors([&](int k, int line, int unit) {
+        const int64_t from = min(block_x * kSeWideOutputs + line, channels - 1);
+        held[k] = SeVector::load(w + from * squeeze + base + unit * 4);
+      });
+    } else {
+      load_weights(0);
+    }
+    loads_stay_above();
 #pragma unroll
-      for (int k = 0; k < kVectors; ++k)
-        if (const int i = thread + k * kSeThreads; i < kSeWideOutputs * across) {
-          const int64_t from = min(block_x * kSeWideOutputs + i / across, channels - 1);
-          held[k] = SeVector::load(w + from * squeeze + base + i % across * 4);
-        }
-#pragma unroll
-      for (int k = 0; k < kVectors; ++k)
-        if (const int i = thread + k * kSeThreads; i < kSeWideOutputs * across)
-          rows[i / across * (kPitch / 4) + i % across] = held[k];
+    for (int k = 0; k < kValues; ++k)
+      if (const int i = thread + k * kSeThreads; i < count * kSeWideImages)
+        reinterpret_cast<float*>(values[i % count])[i / count] = value[k];
+    if constexpr (kStaged) {
+      own_vectors([&](int k, int line, int unit) { rows[line * (kPitch / 4) + unit] = held[k]; });
     }
     __syncthreads();
-#pragma unroll(32 / L)
-    for (int s = 0; s < count; s += L) {
-      float weight[L];
-      if constexpr (kTurned) {
-        weight[0] = w[int64_t{base + s} * channels + row];
-      } else if constexpr (kStaged) {
+    auto add = [&](int s, float weight) {
+      float v[kImages];
+      values[s][part / kImages].to_float(v);
+#pragma unroll
+      for (int j = 0; j < kImages; ++j) sum[j] += weight * v[j];
+    };
+    if constexpr (kStaged) {
+#pragma unroll 8
+      for (int s = 0; s < count; s += 4) {
+        float weight[4];
         rows[thread % kSeWideOutputs * (kPitch / 4) + s / 4].to_float(weight);
-      } else {
-        load_lanes<float, L>(w + int64_t{row} * squeeze + base + s, weight);
+#pragma unroll
+        for (int i = 0; i < 4; ++i) add(s + i, weight[i]);
       }
+    } else {
+      for (int s = 0; s < count; s += kWeights) {
+        if (s > 0) load_weights(s);
+        loads_stay_above();
 #pragma unroll
-      for (int i = 0; i < L; ++i) {
-        float v[kImages];
-        values[s + i][part / kImages].to_float(v);
-#pragma unroll
-        for (int j = 0; j < kImages; ++j) sum[j] += weight[i] * v[j];
+        for (int k = 0; k < kWeights; ++k)
+          if (s + k < count) add(s + k, weights[k]);
       }
     }
     __syncthreads();
@@ -212,10 +249,13 @@ static __global__ __launch_bounds__(kSeThreads) void se_squeeze_kernel(SeOperand
 template <int L>
 __global__ __launch_bounds__(kSeThreads) void se_excite_kernel(SeOperands k) {
   await_launch_before();
+  // Ahead of the product, not behind each image's store.
+  const int own = static_cast<int>(blockIdx.x * kSeWideOutputs + threadIdx.x % kSeWideOutputs);
+  const float bias = k.b_excite ? k.b_excite[min(own, k.channels - 1)] : 0.f;
   se_wide_product<false, L>(k.acted, k.w_excite, k.channels, k.squeeze, k.images,
                             static_cast<int>(blockIdx.x), static_cast<int>(blockIdx.y),
                             [&](int image, int c, float sum) {
-                              const float z = sum + (k.b_excite ? k.b_excite[c] : 0.f);
+                              const float z = sum + bias;
                               const int64_t at = int64_t{image} * k.channels + c;
                               if (k.excited) k.excited[at] = z;
                               k.gate[at] = precise_sigmoid(z);
