@@ -52,12 +52,18 @@ __device__ __forceinline__ void se_weights_tile(SeProduct p, int tile, int image
             column = tile % across * kSeTile;
   float sum[4] = {}, bias = 0.f;
   for (int n = 0; n < images; n += kSeTile) {
+    float from_a[4], from_b[4];  // all on their way before one is stored: for the compiler it may lie there
 #pragma unroll
     for (int k = 0; k < 4; ++k) {
-      const int image = n + y + 8 * k;
-      a[y + 8 * k][x] = image < images && row + x < p.rows ? p.a[int64_t{image} * p.rows + row + x] : 0.f;
-      b[y + 8 * k][x] =
-          image < images && column + x < p.columns ? p.b[int64_t{image} * p.columns + column + x] : 0.f;
+      const int64_t image = min(n + y + 8 * k, images - 1);
+      from_a[k] = p.a[image * p.rows + min(row + x, p.rows - 1)];
+      from_b[k] = p.b[image * p.columns + min(column + x, p.columns - 1)];
+    }
+#pragma unroll
+    for (int k = 0; k < 4; ++k) {
+      const bool counts = n + y + 8 * k < images;
+      a[y + 8 * k][x] = counts && row + x < p.rows ? from_a[k] : 0.f;
+      b[y + 8 * k][x] = counts && column + x < p.columns ? from_b[k] : 0.f;
     }
     __syncthreads();
 #pragma unroll 8
