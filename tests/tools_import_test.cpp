@@ -4,6 +4,7 @@
 #include "data/csv.h"
 #include "data/image.h"
 #include "data/zip_file.h"
+#include "layers/conventions.h"
 #include "tests/tools_test_util.h"
 
 namespace gm {
@@ -25,11 +26,21 @@ Ran import(const std::string& weights, const std::string& from, const std::strin
   return run("gm_model", args);
 }
 
+/// Makes an exported file one of the framework's own.
+void forget_conventions(const std::string& path) {
+  TensorFile file = read_safetensors(path);
+  ASSERT_EQ(file.metadata.erase(kConventions), 1u);
+  write_safetensors(path, file);
+}
+
 TEST(ModelWeights, AnImportedFileNeedsNothingElse) {
   TempDir dir;
-  const std::string model = dir / "model.safetensors";
-  expect_success(
-      import(kFolder + "keras_v2.weights.h5", "keras", model, {"--set", "model.padding=symmetric"}));
+  const std::string model = dir / "model.safetensors", config = dir / "symmetric.yaml";
+  std::string text = test::read_text(kConfig);  // what the source does wins
+  text.replace(text.find("padding: same"), 13, "padding: symmetric");
+  test::write_text(config, text);
+  expect_success(run("gm_model", {"import", kFolder + "keras_v2.weights.h5", "--config", config, "--from",
+                                  "keras", "--out", model}));
   EXPECT_FALSE(read_model(model).architecture.class_names.size());
   EXPECT_TRUE(read_model(model).architecture.same_padding);
 
@@ -59,6 +70,7 @@ TEST(ModelWeights, WhatIsTakenForGrantedIsPrintedAndTheScalingMayBeGiven) {
   const std::string model = dir / "model.safetensors", timm = dir / "timm.safetensors";
   expect_success(import(kFolder + "torchvision_v2.safetensors", "torchvision", model));
   expect_success(run("gm_model", {"export", model, "--to", "timm", "--out", timm}));
+  forget_conventions(timm);
   const Ran guessed = import(timm, "timm", model);
   expect_success(guessed);
   EXPECT_NE(
@@ -116,6 +128,114 @@ TEST(ModelWeights, ExportAndImportGiveTheSameTensors) {
     const TensorFile got = read_safetensors(back);
     ASSERT_EQ(got.tensors.size(), want.tensors.size());
     for (const auto& [name, t] : want.tensors) EXPECT_EQ(got.at(name).bytes, t.bytes) << name;
+  }
+}
+
+/// A model of which no convention is a framework's, and whose classes have names.
+void write_unusual_model(const std::string& path) {
+  expect_success(import(kFolder + "torchvision_v2.safetensors", "torchvision", path,
+                        {"--set", "model.padding=same", "--set", "model.batch_norm.epsilon=0.02", "--set",
+                         "model.batch_norm.momentum=0.7", "--set", "model.batch_norm.unbiased=false", "--set",
+                         "input.scaling={mean: [1, 2, 3], std: 255}", "--set",
+                         "model.class_names=[a, 'no', '3', d e, \"f: g\"]"}));
+}
+
+TEST(ModelWeights, SetHasTheLastWordOnConventions) {
+  TempDir dir;
+  const std::string model = dir / "model.safetensors";
+  write_unusual_model(model);
+  const Architecture a = read_model(model).architecture;
+  EXPECT_TRUE(a.same_padding);
+  EXPECT_EQ(a.bn_epsilon, 0.02);
+  EXPECT_EQ(a.bn_momentum, 0.7);
+  EXPECT_FALSE(a.bn_unbiased);
+  EXPECT_EQ(a.mean, (std::vector<double>{1, 2, 3}));
+  EXPECT_EQ(a.class_names, (std::vector<std::string>{"a", "no", "3", "d e", "f: g"}));
+}
+
+TEST(ModelWeights, ExportedFilesBringTheirConventions) {
+  TempDir dir;
+  const std::string model = dir / "model.safetensors", out = dir / "out.safetensors",
+                    back = dir / "back.safetensors", noted = "as gm_model export noted in the file";
+  write_unusual_model(model);
+  const Architecture want = read_model(model).architecture;
+  for (const std::string to : {"keras", "timm"}) {
+    SCOPED_TRACE(to);
+    expect_success(run("gm_model", {"export", model, "--to", to, "--out", out}));
+    const Ran plain = import(out, to, back);
+    expect_success(plain);
+    EXPECT_NE(plain.out.find(noted + "\n"), std::string::npos) << plain.out;
+    EXPECT_TRUE(read_model(back).architecture == want);
+
+    const Ran given = import(out, to, back,
+                             {"--set", "model.padding=symmetric", "--set", "model.batch_norm.epsilon=0.5",
+                              "--set", "model.class_names=[v, w, x, y, z]"});
+    expect_success(given);
+    EXPECT_NE(given.out.find(noted + ", but for --set"), std::string::npos) << given.out;
+    const Architecture set = read_model(back).architecture;
+    EXPECT_FALSE(set.same_padding);
+    EXPECT_EQ(set.bn_epsilon, 0.5);
+    EXPECT_EQ(set.bn_momentum, want.bn_momentum);
+    EXPECT_EQ(set.std, want.std);
+    EXPECT_EQ(set.class_names[4], "z");
+  }
+}
+
+// A timm name is often given by habit; it must not change what the network computes.
+TEST(ModelWeights, ATimmNameMayOnlyRepeatNotedConventions) {
+  TempDir dir;
+  const std::string model = dir / "model.safetensors", timm = dir / "timm.safetensors",
+                    back = dir / "back.safetensors";
+  write_unusual_model(model);
+  expect_success(run("gm_model", {"export", model, "--to", "timm", "--out", timm}));
+  expect_failure(import(timm, "timm", back, {"--timm-model", "efficientnetv2_s"}), 1,
+                 {timm, "--timm-model efficientnetv2_s", "padding same", "padding symmetric", "--set"});
+  EXPECT_FALSE(std::filesystem::exists(back));
+  expect_success(import(timm, "timm", back,
+                        {"--timm-model", "tf_efficientnetv2_s", "--set", "model.batch_norm.epsilon=0.02",
+                         "--set", "input.scaling={mean: [1, 2, 3], std: 255}"}));
+  EXPECT_TRUE(read_model(back).architecture == read_model(model).architecture);
+}
+
+TEST(ModelWeights, NotedConventionsAreChecked) {
+  TempDir dir;
+  const std::string model = dir / "model.safetensors", out = dir / "out.safetensors",
+                    back = dir / "back.safetensors";
+  write_unusual_model(model);
+  expect_success(run("gm_model", {"export", model, "--to", "keras", "--out", out}));
+  TensorFile file = read_safetensors(out);
+  const std::string good = file.metadata.at(kConventions);
+  auto expect_error = [&](const std::string& text, const std::string& part) {
+    file.metadata[kConventions] = text;
+    write_safetensors(out, file);
+    expect_failure(import(out, "keras", back), 1, {out, kConventions, part});
+  };
+  expect_error("{[", "YAML");
+  expect_error("same", "model.padding is missing");
+  expect_error("model: {padding: same}", "model.batch_norm is missing");
+  std::string odd = good;
+  expect_error(odd.replace(odd.find("padding: same"), 13, "padding: cyclic"), "model.padding");
+}
+
+TEST(ModelWeights, ClassesThatAreSaidAndAreNotTheFiles) {
+  TempDir dir;
+  const std::string model = dir / "model.safetensors", out = dir / "out.safetensors",
+                    back = dir / "back.safetensors";
+  write_unusual_model(model);
+  expect_success(run("gm_model", {"export", model, "--to", "keras", "--out", out}));
+  expect_failure(import(out, "keras", back, {"--set", "model.classes=7"}), 1,
+                 {out, "has 5 classes", "--set says 7"});
+  EXPECT_FALSE(std::filesystem::exists(back));
+  expect_success(import(out, "keras", back, {"--set", "model.classes=5"}));
+  TensorFile file = read_safetensors(out);  // without the classifier there is nothing to contradict
+  file.tensors.erase("predictions/kernel");
+  file.tensors.erase("predictions/bias");
+  write_safetensors(out, file);
+  for (const int classes : {5, 7}) {
+    expect_success(import(out, "keras", back,
+                          {"--allow-missing-head", "--set", "model.classes=" + std::to_string(classes)}));
+    EXPECT_EQ(read_model(back).architecture.classes, classes);
+    EXPECT_TRUE(read_model(back).architecture.class_names.empty());
   }
 }
 

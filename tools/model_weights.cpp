@@ -5,11 +5,11 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <memory>
-#include <optional>
 
 #include "data/keras_config.h"
 #include "data/keras_weights.h"
 #include "kernels/common/backends.h"
+#include "layers/conventions.h"
 #include "layers/import.h"
 #include "tools/cli.h"
 #include "tools/model_file.h"
@@ -44,6 +44,61 @@ bool given(const std::vector<std::string>& sets, const std::string& key) {
   });
 }
 
+/// What --set says has the last word on what file and framework say. Returns whether it says anything.
+bool keep_given(Architecture& a, const Architecture& configured, const std::vector<std::string>& sets) {
+  bool any = false;
+  auto keep = [&](const std::string& key, auto&& take) {
+    if (!given(sets, key)) return;
+    take();
+    any = true;
+  };
+  keep("model.padding", [&] { a.same_padding = configured.same_padding; });
+  keep("model.batch_norm.epsilon", [&] { a.bn_epsilon = configured.bn_epsilon; });
+  keep("model.batch_norm.momentum", [&] { a.bn_momentum = configured.bn_momentum; });
+  keep("model.batch_norm.unbiased", [&] { a.bn_unbiased = configured.bn_unbiased; });
+  keep("input.scaling", [&] { a.mean = configured.mean, a.std = configured.std; });
+  return any;
+}
+
+/// A network with the conventions of its weights, and who said them.
+struct Conventions {
+  Architecture network;
+  bool stored = false, layers_scale = false;  // by gm_model export; by layers of a Keras model
+  std::vector<std::string> class_names;       // stored; none: the configuration's
+};
+
+/// A timm name beside stored conventions may only repeat them: scripts that always give one must not change
+/// what a network computes.
+void check_variant(const Arguments& a, const Architecture& configured, Architecture stored) {
+  Architecture named = configured;
+  adopt_conventions(named, Framework::timm, a.variant);
+  keep_given(named, configured, a.sets);
+  keep_given(stored, configured, a.sets);
+  if (conventions_text(named) != conventions_text(stored))
+    fail(fmt::format(
+        "{}: notes {}, which --timm-model {} contradicts ({}); leave that out, or say by --set what "
+        "differs",
+        a.file, conventions_text(stored), a.variant, conventions_text(named)));
+}
+
+Conventions adopted_conventions(const Arguments& a, Framework from, const Architecture& configured,
+                                TensorFile& source) {
+  Conventions c{configured};
+  if (const auto it = source.metadata.find(kConventions); it != source.metadata.end()) {
+    c.stored = true;
+    c.class_names = take_conventions(c.network, it->second, a.file);
+    if (!a.variant.empty()) check_variant(a, configured, c.network);
+    return c;
+  }
+  adopt_conventions(c.network, from, a.variant);
+  if (from != Framework::keras || given(a.sets, "input.scaling")) return c;
+  if (const auto scaling = take_pixel_scaling(source)) {
+    c.layers_scale = true;
+    c.network.mean = scaling->mean, c.network.std = scaling->std;
+  }
+  return c;
+}
+
 /// Where the input scaling of weights of Keras comes from, for people.
 std::string scaling_source(bool whole_model, bool layers_scale, bool normalized) {
   if (layers_scale) return ", as the file's layers scale";
@@ -52,43 +107,71 @@ std::string scaling_source(bool whole_model, bool layers_scale, bool normalized)
          (whole_model ? "the file's layers do not scale" : "weights alone do not tell");
 }
 
-void import_model(const Arguments& a) {
-  keep_inputs(a.out, {a.file, a.config});
-  const Framework from = framework_named(a.framework);
-  const YAML::Node config = load_config(a.config, a.sets);
-  Architecture architecture = read_architecture(config, a.config);
-  if (!a.variant.empty() && from != Framework::timm) fail("--timm-model belongs to --from timm");
-  const Architecture configured = architecture;
-  adopt_conventions(architecture, from, a.variant);
-  install_cpu_kernels();
-  const bool hdf5 = from == Framework::keras && !a.file.ends_with(".safetensors");
-  TensorFile source = hdf5 ? read_keras_weights(a.file) : read_safetensors(a.file);
-  const bool whole_model = source.metadata.contains(kKerasConfig);
-  const bool given_scaling = given(a.sets, "input.scaling");
-  std::optional<PixelScaling> scaling;
-  if (hdf5 && !given_scaling) scaling = take_pixel_scaling(source);
-  if (scaling) architecture.mean = scaling->mean, architecture.std = scaling->std;
-  Imported imported = import_weights(std::move(source), from, architecture, a.allow_missing_head,
-                                     static_cast<uint64_t>(a.seed));
-  if (given_scaling) architecture.mean = configured.mean, architecture.std = configured.std;
-  imported.tensors.metadata = model_metadata(architecture, config["augment"]);
-  imported.tensors.metadata["source"] = a.framework;
-  write_safetensors(a.out, imported.tensors);
+/// Where the printed conventions come from, for people. `c` is as import_weights leaves it.
+std::string conventions_source(const Arguments& a, Framework from, const Architecture& configured,
+                               const Conventions& c, bool whole_model, bool any_given) {
+  if (c.stored)
+    return std::string(", as gm_model export noted in the file") + (any_given ? ", but for --set" : "");
+  if (from == Framework::timm && a.variant.empty())
+    return fmt::format(", as timm's {} (--timm-model for another)", timm_model_of(configured));
+  const bool tells = from == Framework::keras && !a.file.ends_with(".safetensors");
+  if (!tells || given(a.sets, "input.scaling")) return "";
+  return scaling_source(whole_model, c.layers_scale,
+                        c.network.mean != configured.mean || c.network.std != configured.std);
+}
+
+/// The number of classes is the file's; one that --set gives can only agree.
+void check_classes(const Arguments& a, const Architecture& configured, const Architecture& network) {
+  const bool said = given(a.sets, "model.classes") || given(a.sets, "model.class_names");
+  if (said && network.classes != configured.classes)
+    fail(fmt::format("{}: its classifier has {} classes, --set says {}", a.file, network.classes,
+                     configured.classes));
+}
+
+/// Class names that the file has notes of are those of its classifier, if that is in the file.
+void name_classes(const Arguments& a, const Imported& imported, Conventions& c) {
+  const bool fresh =
+      std::find(imported.fresh.begin(), imported.fresh.end(), "predictions/bias") != imported.fresh.end();
+  if (fresh || given(a.sets, "model.class_names")) return;
+  if (c.class_names.size() == static_cast<size_t>(c.network.classes)) c.network.class_names = c.class_names;
+}
+
+void tell_leftovers(const Arguments& a, const Imported& imported) {
   if (!imported.unused.empty())
     fmt::print(stderr, "gm_model: warning: {}: {} tensors have no place in the network: {}\n", a.file,
                imported.unused.size(), first_few(imported.unused));
   if (!imported.fresh.empty())
     fmt::print("{} tensors are not in {} and start from fresh values: {}\n", imported.fresh.size(), a.file,
                first_few(imported.fresh));
-  const bool guessed = from == Framework::timm && a.variant.empty();
-  std::string source_of;
-  if (guessed)
-    source_of = fmt::format(", as timm's {} (--timm-model for another)", timm_model_of(configured));
-  if (hdf5 && !given_scaling)
-    source_of = scaling_source(whole_model, scaling.has_value(),
-                               architecture.mean != configured.mean || architecture.std != configured.std);
-  fmt::print("{}: {}, {} classes, {} tensors; {}{}\n", a.out, architecture.name, architecture.classes,
-             imported.tensors.tensors.size(), conventions_text(architecture), source_of);
+}
+
+TensorFile read_weights(const Arguments& a, Framework from) {
+  const bool hdf5 = from == Framework::keras && !a.file.ends_with(".safetensors");
+  return hdf5 ? read_keras_weights(a.file) : read_safetensors(a.file);
+}
+
+void import_model(const Arguments& a) {
+  keep_inputs(a.out, {a.file, a.config});
+  const Framework from = framework_named(a.framework);
+  if (!a.variant.empty() && from != Framework::timm) fail("--timm-model belongs to --from timm");
+  const YAML::Node config = load_config(a.config, a.sets);
+  const Architecture configured = read_architecture(config, a.config);
+  install_cpu_kernels();
+  TensorFile source = read_weights(a, from);
+  const bool whole_model = source.metadata.contains(kKerasConfig);
+  Conventions c = adopted_conventions(a, from, configured, source);
+  Imported imported =
+      import_weights(std::move(source), from, c.network, a.allow_missing_head, static_cast<uint64_t>(a.seed));
+  check_classes(a, configured, c.network);
+  name_classes(a, imported, c);
+  const bool any_given = keep_given(c.network, configured, a.sets);
+  imported.tensors.metadata = model_metadata(c.network, config["augment"]);
+  imported.tensors.metadata["source"] = a.framework;
+  write_safetensors(a.out, imported.tensors);
+  tell_leftovers(a, imported);
+  fmt::print("{}: {}, {} classes, {} tensors; {}{}\n", a.out, c.network.name, c.network.classes,
+             imported.tensors.tensors.size(), conventions_text(c.network),
+             conventions_source(a, from, configured, c, whole_model, any_given));
 }
 
 void export_model(const Arguments& a) {
@@ -98,6 +181,7 @@ void export_model(const Arguments& a) {
   install_cpu_kernels();
   TensorFile out = export_weights(model.tensors, model.architecture, to);
   if (to == Framework::timm) out.metadata["format"] = "pt";
+  out.metadata[kConventions] = stored_conventions(model.architecture);
   write_safetensors(a.out, out);
   fmt::print("{}: {} tensors; the network's {}\n", a.out, out.tensors.size(),
              conventions_text(model.architecture));
