@@ -72,20 +72,12 @@ void RowFile::append(int dataset, const std::vector<std::string>& rows) {
 
 void RowFile::attribute(const std::string& name, const std::vector<std::string>& values) {
   Lock lock;
-  std::vector<const char*> text;
-  for (const auto& v : values) text.push_back(v.c_str());
-  const hsize_t n = text.size();
-  const Handle space(H5Screate_simple(1, &n, nullptr), H5Sclose);
-  const Handle attribute(H5Acreate2(file_, name.c_str(), text_, space, H5P_DEFAULT, H5P_DEFAULT), H5Aclose);
-  check(H5Awrite(attribute, text_, text.data()) >= 0);
+  check(write_attribute(file_, name, values));
 }
 
 void RowFile::attribute(const std::string& name, const std::string& value) {
   Lock lock;
-  const char* text = value.c_str();
-  const Handle space(H5Screate(H5S_SCALAR), H5Sclose);
-  const Handle attribute(H5Acreate2(file_, name.c_str(), text_, space, H5P_DEFAULT, H5P_DEFAULT), H5Aclose);
-  check(H5Awrite(attribute, text_, &text) >= 0);
+  check(write_attribute(file_, name, value));
 }
 
 void RowFile::finish() {

@@ -129,4 +129,26 @@ std::vector<std::string> read_string_attribute(hid_t object, const char* name) {
   return attribute.ok() ? read_strings(attribute, true) : std::vector<std::string>{};
 }
 
+namespace {
+bool write_text(hid_t object, const std::string& name, const Handle& space, const char* const* text) {
+  const Handle type(H5Tcopy(H5T_C_S1), H5Tclose);
+  H5Tset_size(type, H5T_VARIABLE);
+  H5Tset_cset(type, H5T_CSET_UTF8);
+  const Handle attribute(H5Acreate2(object, name.c_str(), type, space, H5P_DEFAULT, H5P_DEFAULT), H5Aclose);
+  return attribute.ok() && H5Awrite(attribute, type, text) >= 0;
+}
+}  // namespace
+
+bool write_attribute(hid_t object, const std::string& name, const std::string& value) {
+  const char* text = value.c_str();
+  return write_text(object, name, Handle(H5Screate(H5S_SCALAR), H5Sclose), &text);
+}
+
+bool write_attribute(hid_t object, const std::string& name, const std::vector<std::string>& values) {
+  std::vector<const char*> text;
+  for (const auto& v : values) text.push_back(v.c_str());
+  const hsize_t n = text.size();
+  return write_text(object, name, Handle(H5Screate_simple(1, &n, nullptr), H5Sclose), text.data());
+}
+
 }  // namespace gm::h5

@@ -58,4 +58,8 @@ std::vector<std::string> read_strings(hid_t object, bool is_attribute);
 /// The attribute `name` of `object` as strings; empty when there is none.
 std::vector<std::string> read_string_attribute(hid_t object, const char* name);
 
+/// A new attribute of `object`, UTF-8 text of any length: one, or a list. False when it cannot be written.
+bool write_attribute(hid_t object, const std::string& name, const std::string& value);
+bool write_attribute(hid_t object, const std::string& name, const std::vector<std::string>& values);
+
 }  // namespace gm::h5

@@ -298,6 +298,18 @@ void read_hdf5(Layers& file, hid_t root) {
   read_legacy(file, weights);
 }
 
+std::map<std::string, std::string> own_attributes(hid_t root) {
+  std::map<std::string, std::string> own;
+  auto take = [](hid_t object, const char* name, const H5A_info_t*, void* to) -> herr_t {
+    if (!std::string(name).starts_with(kOwnAttributes)) return 0;
+    const auto text = h5::read_string_attribute(object, name);
+    if (text.size() == 1) (*static_cast<std::map<std::string, std::string>*>(to))[name] = text[0];
+    return 0;
+  };
+  H5Aiterate2(root, H5_INDEX_NAME, H5_ITER_NATIVE, nullptr, take, &own);
+  return own;
+}
+
 TensorFile finished(Layers&& layers, const std::string& config) {
   TensorFile file = std::move(layers).flat();
   if (file.tensors.empty()) fail(file.path + ": holds no weights");
@@ -324,7 +336,9 @@ TensorFile read_keras_weights(const std::string& path) {
   Layers layers(path);
   read_hdf5(layers, root);
   const auto config = h5::read_string_attribute(root, "model_config");
-  return finished(std::move(layers), config.empty() ? "" : config[0]);
+  TensorFile file = finished(std::move(layers), config.empty() ? "" : config[0]);
+  file.metadata.merge(own_attributes(root));
+  return file;
 }
 
 }  // namespace gm

@@ -10,6 +10,8 @@ namespace gm {
 inline constexpr const char* kKerasConfig = "model_config";
 /// Metadata of a file without one: names of layers that scale pixels and are none of a backbone's own.
 inline constexpr const char* kKerasScalers = "scaling_layers";
+/// Metadata that are attributes of the file and none of Keras's: their keys begin with this.
+inline constexpr const char* kOwnAttributes = "gm_";
 /// Models and layers inside each other, at most.
 inline constexpr int kKerasDepth = 32;
 
@@ -22,8 +24,8 @@ inline constexpr int kKerasDepth = 32;
 /// of one class of which two would have one name are numbered anew through the whole file, in the order of
 /// the network as far as the file tells: in a .weights.h5 those of inner models come first. Other layers of
 /// one name have the models around them before it, "cbam.fc1". Optimizer variables, metrics and states of
-/// generators are left out. Throws gm::Error (one line, naming file and tensor) for files that are missing,
-/// truncated, of another kind or name one layer's weight twice.
+/// generators are left out. Metadata are those above. Throws gm::Error (one line, naming file and tensor) for
+/// files that are missing, truncated, of another kind or name one layer's weight twice.
 TensorFile read_keras_weights(const std::string& path);
 
 }  // namespace gm

@@ -236,6 +236,16 @@ bool is_mobilenet(const Architecture& a) {
                                             [](const StageSpec& s) { return s.block == BlockType::mbconv; });
 }
 
+bool is_first_efficientnet(const Architecture& a) {
+  constexpr int kBlocks[][3] = {{3, 1, 1}, {3, 2, 6}, {5, 2, 6}, {3, 2, 6},
+                                {5, 1, 6}, {5, 2, 6}, {3, 1, 6}};  // kernel, stride, expansion: Tan & Le 2019
+  if (a.act != Act::silu || a.stages.size() != std::size(kBlocks)) return false;
+  return std::equal(a.stages.begin(), a.stages.end(), kBlocks, [](const StageSpec& s, const int(&b)[3]) {
+    return s.block == BlockType::mbconv && s.kernel == b[0] && s.stride == b[1] && s.expand == b[2] &&
+           s.se > 0;
+  });
+}
+
 bool may_be_missing(const std::string& parameter) {
   return is_head(parameter) || parameter.starts_with("cbam_") || parameter.starts_with("top_se_");
 }

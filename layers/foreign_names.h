@@ -9,6 +9,9 @@ namespace gm {
 /// Whether Keras and torchvision build this network as MobileNetV2: MBConv with ReLU6.
 bool is_mobilenet(const Architecture& a);
 
+/// Whether it has the blocks of EfficientNet B0 to B7, the version before V2.
+bool is_first_efficientnet(const Architecture& a);
+
 /// Whether a parameter belongs to a layer behind the backbone, which weights may lack: attention and head.
 bool may_be_missing(const std::string& parameter);
 

@@ -116,6 +116,19 @@ void take_normalization(TensorFile& source, Architecture& a) {
   }
 }
 
+/// The layer that take_normalization reads.
+void add_normalization(OrderedTensors& out, const Architecture& a) {
+  std::vector<float> mean, variance;
+  for (size_t c = 0; c < 3; ++c) {
+    mean.push_back(static_cast<float>(a.mean[c] / 255));
+    variance.push_back(static_cast<float>(a.std[c] / 255 * a.std[c] / 255));
+  }
+  out.file.tensors["normalization/mean"] = StoredTensor::of(Shape{3}, mean);
+  out.file.tensors["normalization/variance"] = StoredTensor::of(Shape{3}, variance);
+  out.file.tensors["normalization/count"] = StoredTensor::of(Shape{}, {0});
+  out.order = {"normalization/mean", "normalization/variance", "normalization/count"};
+}
+
 bool has_fused_stage(const Architecture& a) {
   return std::any_of(a.stages.begin(), a.stages.end(),
                      [](const StageSpec& s) { return s.block == BlockType::fused_mbconv; });
@@ -263,6 +276,24 @@ TensorFile export_weights(const TensorFile& model, const Architecture& a, Framew
            ", the network needs " + p.shape.str());
     out.tensors[t.names[0]] = StoredTensor::of(their_shape(p.shape, t.orders[0]),
                                                transposed(stored.floats(), p.shape, t.orders[0], false));
+  }
+  return out;
+}
+
+OrderedTensors export_keras_weights(const TensorFile& model, const Architecture& a) {
+  OrderedTensors out{export_weights(model, a, Framework::keras), {}};
+  const bool first = is_first_efficientnet(a);
+  if (first) add_normalization(out, a);
+  ParameterTable table;
+  build_network(a, table, {.loss = false});
+  for (const ForeignTensor& t : foreign_tensors(a, table, Framework::keras)) {
+    std::string name = t.names[0];
+    if (const size_t at = name.find("dwconv2/"); first && at != std::string::npos) {
+      auto tensor = out.file.tensors.extract(name);
+      tensor.key() = name.erase(at + 6, 1);
+      out.file.tensors.insert(std::move(tensor));
+    }
+    out.order.push_back(name);
   }
   return out;
 }

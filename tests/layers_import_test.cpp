@@ -2,12 +2,15 @@
 // (golden/make_keras_golden.py, golden/make_nested_golden.py, golden/make_torchvision_golden.py).
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <functional>
 #include <map>
+#include <thread>
 
 #include "data/hdf5_util.h"
 #include "data/keras_config.h"
 #include "data/keras_weights.h"
+#include "data/keras_writer.h"
 #include "data/zip_file.h"
 #include "engine/session.h"
 #include "engine/weight_file.h"
@@ -640,6 +643,98 @@ TEST(Import, OlderKerasLayouts) {
   EXPECT_EQ(b0.tensors.at("block3a_dwconv2/kernel").bytes, want.tensors.at("block3a_dwconv2/kernel").bytes);
   write_legacy(path, source, {.without = "block2a_expand_bn/beta"});
   expect_parts(message([&] { read_keras_weights(path); }), {path, "'block2a_expand_bn/beta' is missing"});
+}
+
+// ---- the legacy layout as we write it
+
+/// Layers that have weights, in the order of the file's list, each with the names and shapes of its own.
+std::vector<std::string> listed_weights(const std::string& path) {
+  h5::Lock lock;
+  const h5::Handle file = h5::open_file(path);
+  std::vector<std::string> all;
+  for (const std::string& layer : h5::read_string_attribute(file, "layer_names")) {
+    const h5::Handle group(H5Gopen2(file, layer.c_str(), H5P_DEFAULT), H5Gclose);
+    for (const std::string& weight : h5::read_string_attribute(group, "weight_names")) {
+      const h5::Handle data = h5::open_dataset(group, weight.c_str());
+      EXPECT_TRUE(data.ok()) << layer << " " << weight;
+      all.push_back(layer + ": " + weight.substr(0, weight.find(':')) + h5::shape_text(h5::shape_of(data)));
+    }
+  }
+  return all;
+}
+
+// load_weights goes by the order of layers and weights, or by the names of layers.
+TEST(KerasWriter, ListsWhatKerasListsInItsOrder) {
+  test::TempDir dir;
+  const std::string theirs = kFolder + "keras_v2.h5", path = dir / "ours.h5", again = dir / "again.h5";
+  const TensorFile source = read_keras_weights(theirs);
+  Architecture a = narrow();
+  const Imported model = import_weights(source, Framework::keras, a, false);
+  OrderedTensors out = export_keras_weights(model.tensors, a);
+  out.file.metadata["gm_note"] = "of \"us\"\n";
+  write_keras_weights(path, out.file, out.order);
+  EXPECT_EQ(listed_weights(path), listed_weights(theirs));
+  const TensorFile back = read_keras_weights(path);
+  EXPECT_EQ(back.metadata, out.file.metadata);
+  ASSERT_EQ(back.tensors.size(), source.tensors.size());
+  for (const auto& [name, t] : source.tensors) EXPECT_EQ(back.at(name).bytes, t.bytes) << name;
+  {
+    h5::Lock lock;
+    const h5::Handle file = h5::open_file(path);
+    EXPECT_EQ(h5::read_string_attribute(file, "keras_version"), std::vector<std::string>{"2.15.0"});
+  }
+  std::this_thread::sleep_for(std::chrono::milliseconds(1100));  // beyond the seconds of a time stamp
+  write_keras_weights(again, out.file, out.order);
+  EXPECT_EQ(test::read_text(again), test::read_text(path));
+}
+
+// HDF5's older formats keep attributes below 64 KiB.
+TEST(KerasWriter, ListsOfAnyLength) {
+  test::TempDir dir;
+  const std::string path = dir / "deep.h5";
+  TensorFile file;
+  std::vector<std::string> order;
+  for (int i = 0; i < 6000; ++i) {
+    order.push_back("layer" + std::to_string(i) + "/bias");
+    file.tensors[order.back()] = StoredTensor::of(Shape{1}, {static_cast<float>(i)});
+  }
+  write_keras_weights(path, file, order);
+  const TensorFile back = read_keras_weights(path);
+  ASSERT_EQ(back.tensors.size(), order.size());
+  EXPECT_EQ(back.at("layer5999/bias").floats(), std::vector<float>{5999});
+}
+
+// Keras's EfficientNet B0 to B7 call depthwise layers dwconv and begin with a layer that holds the scaling.
+TEST(KerasWriter, TheFirstEfficientNetHasItsOwnNames) {
+  test::TempDir dir;
+  const std::string path = dir / "b0.h5", yaml = std::string(GM_SOURCE_DIR) + "/models/efficientnet_b0.yaml";
+  auto exported = [](const Architecture& a) {
+    ParameterTable table;
+    build_network(a, table, {.loss = false});
+    TensorFile model;
+    for (const Parameter& p : table)
+      model.tensors[p.name] =
+          StoredTensor::of(p.shape, std::vector<float>(static_cast<size_t>(p.shape.numel()), 0.5f));
+    return export_keras_weights(model, a);
+  };
+  const Architecture a = read_architecture(load_config(yaml), yaml);
+  const OrderedTensors out = exported(a);
+  EXPECT_EQ(std::vector<std::string>(out.order.begin(), out.order.begin() + 4),
+            (std::vector<std::string>{"normalization/mean", "normalization/variance", "normalization/count",
+                                      "stem_conv/kernel"}));
+  EXPECT_EQ(out.file.at("block1a_dwconv/kernel").spec.shape, (Shape{3, 3, 32, 1}));
+  EXPECT_FALSE(out.file.tensors.contains("block1a_dwconv2/kernel"));
+  EXPECT_EQ(out.order.size(), out.file.tensors.size());
+  write_keras_weights(path, out.file, out.order);
+  Architecture b = a;
+  b.mean = {1, 2, 3};
+  const Imported back = import_weights(read_keras_weights(path), Framework::keras, b, false);
+  EXPECT_TRUE(back.unused.empty());
+  for (int c = 0; c < 3; ++c) {
+    EXPECT_NEAR(b.mean[c], a.mean[c], 1e-4);
+    EXPECT_NEAR(b.std[c], a.std[c], 1e-4);
+  }
+  EXPECT_EQ(exported(narrow()).order[0], "stem_conv/kernel");
 }
 
 }  // namespace

@@ -155,17 +155,20 @@ TEST(ModelWeights, SetHasTheLastWordOnConventions) {
 
 TEST(ModelWeights, ExportedFilesBringTheirConventions) {
   TempDir dir;
-  const std::string model = dir / "model.safetensors", out = dir / "out.safetensors",
-                    back = dir / "back.safetensors", noted = "as gm_model export noted in the file";
+  const std::string model = dir / "model.safetensors", back = dir / "back.safetensors",
+                    noted = "as gm_model export noted in the file";
   write_unusual_model(model);
   const Architecture want = read_model(model).architecture;
-  for (const std::string to : {"keras", "timm"}) {
-    SCOPED_TRACE(to);
+  for (const auto& [to, out] : {std::pair<std::string, std::string>{"keras", dir / "out.safetensors"},
+                                {"keras", dir / "out.h5"},
+                                {"timm", dir / "out.safetensors"}}) {
+    SCOPED_TRACE(out);
     expect_success(run("gm_model", {"export", model, "--to", to, "--out", out}));
     const Ran plain = import(out, to, back);
     expect_success(plain);
     EXPECT_NE(plain.out.find(noted + "\n"), std::string::npos) << plain.out;
     EXPECT_TRUE(read_model(back).architecture == want);
+    test::expect_same_tensors(back, model);
 
     const Ran given = import(out, to, back,
                              {"--set", "model.padding=symmetric", "--set", "model.batch_norm.epsilon=0.5",
@@ -179,6 +182,48 @@ TEST(ModelWeights, ExportedFilesBringTheirConventions) {
     EXPECT_EQ(set.std, want.std);
     EXPECT_EQ(set.class_names[4], "z");
   }
+}
+
+// Its scaling lies in the file twice, as noted and, less exactly, in a layer.
+TEST(ModelWeights, NotedScalingIsExact) {
+  TempDir dir;
+  const std::string model = dir / "model.safetensors", out = dir / "out.h5", back = dir / "back.safetensors",
+                    config = dir / "b.yaml";
+  std::string stages;
+  for (const char* block : {"3, stride: 1, expand: 1", "3, stride: 2, expand: 6", "5, stride: 2, expand: 6",
+                            "3, stride: 2, expand: 6", "5, stride: 1, expand: 6", "5, stride: 2, expand: 6",
+                            "3, stride: 1, expand: 6"})
+    stages += std::string("    - {filters: 8, kernel: ") + block + "}\n";
+  test::write_text(config,
+                   "model:\n  classes: 3\n  se: 0.25\n  stem: {filters: 8}\n  stages:\n" + stages +
+                       "  head: {filters: 8}\ninput: {size: 32, scaling: {mean: 100.1, std: 77.7}}\n");
+  const Architecture a = read_architecture(load_config(config), config);
+  auto device = open_device("cpu", {.threads = 1});
+  ParameterTable table;
+  build_network(a, table, {.loss = false});
+  Weights weights(*device, table, false, false);
+  weights.initialize(table, 3);
+  TensorFile file = test::store_weights(table, weights);
+  file.metadata = model_metadata(a, {});
+  write_safetensors(model, file);
+  expect_success(run("gm_model", {"export", model, "--to", "keras", "--out", out}));
+  const Ran r = run("gm_model", {"import", out, "--config", config, "--from", "keras", "--out", back});
+  expect_success(r);
+  EXPECT_EQ(r.err, "");
+  EXPECT_EQ(read_model(back).architecture.mean, a.mean);
+  EXPECT_EQ(read_model(back).architecture.std, a.std);
+  test::expect_same_tensors(back, model);
+}
+
+TEST(ModelWeights, ExportsAreWrittenWholeOrNotAtAll) {
+  TempDir dir;
+  const std::string model = dir / "model.safetensors", out = dir / "full.h5";
+  write_unusual_model(model);
+  expect_failure(run("gm_model", {"export", model, "--to", "keras", "--out", out}, {.file_limit = 20000}), 1,
+                 {out, "cannot write"});
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(dir / "."), {}), 1);
+  expect_failure(run("gm_model", {"export", model, "--to", "keras", "--out", dir / "no/x.h5"}), 1,
+                 {"no/x.h5"});
 }
 
 // A timm name is often given by habit; it must not change what the network computes.
@@ -261,8 +306,11 @@ TEST(ModelWeights, WrongFilesAndOptions) {
                  {"--set before export"});
   expect_failure(run("gm_model", {kConfig, "export", keras, "--to", "keras", "--out", out}), 2,
                  {"config before export"});
-  expect_failure(run("gm_model", {"export", keras, "--to", "keras", "--out", dir / "out.h5"}), 2,
-                 {"out.h5", ".safetensors"});
+  for (const std::string name : {"out.hdf5", "out.keras", "out.weights.h5", "out"})
+    expect_failure(run("gm_model", {"export", keras, "--to", "keras", "--out", dir / name}), 2,
+                   {name, ".safetensors", ".h5"});
+  expect_failure(run("gm_model", {"export", keras, "--to", "timm", "--out", dir / "out.h5"}), 2,
+                 {"out.h5", ".safetensors", "Keras"});
   EXPECT_FALSE(std::filesystem::exists(out));
 
   const Ran help = run("gm_model", {"--help"});

@@ -8,6 +8,7 @@
 
 #include "data/keras_config.h"
 #include "data/keras_weights.h"
+#include "data/keras_writer.h"
 #include "kernels/common/backends.h"
 #include "layers/conventions.h"
 #include "layers/import.h"
@@ -28,6 +29,14 @@ struct Arguments {
 
 std::string check_weight_file(const std::string& path) {
   return path.ends_with(".safetensors") ? "" : "'" + path + "' does not end in .safetensors";
+}
+
+/// Of an export: Keras takes .weights.h5 for its newer format.
+std::string check_export_file(const std::string& path) {
+  const bool legacy = path.ends_with(".h5") && !path.ends_with(".weights.h5");
+  return legacy || path.ends_with(".safetensors")
+             ? ""
+             : "'" + path + "' does not end in .safetensors or, for Keras, .h5 (other than .weights.h5)";
 }
 
 std::string first_few(const std::vector<std::string>& names) {
@@ -160,8 +169,10 @@ void import_model(const Arguments& a) {
   TensorFile source = read_weights(a, from);
   const bool whole_model = source.metadata.contains(kKerasConfig);
   Conventions c = adopted_conventions(a, from, configured, source);
+  const Architecture noted = c.network;
   Imported imported =
       import_weights(std::move(source), from, c.network, a.allow_missing_head, static_cast<uint64_t>(a.seed));
+  if (c.stored) c.network.mean = noted.mean, c.network.std = noted.std;  // layers of the file are rounded
   check_classes(a, configured, c.network);
   name_classes(a, imported, c);
   const bool any_given = keep_given(c.network, configured, a.sets);
@@ -176,14 +187,21 @@ void import_model(const Arguments& a) {
 
 void export_model(const Arguments& a) {
   const Framework to = framework_named(a.framework);
+  const bool hdf5 = a.out.ends_with(".h5");
+  if (hdf5 && to != Framework::keras)
+    throw UsageError("--out " + a.out + ": --to " + a.framework + " writes .safetensors; .h5 is Keras's");
   const ModelFile model = read_model(a.file);
   keep_inputs(a.out, run_files(a.file));
   install_cpu_kernels();
-  TensorFile out = export_weights(model.tensors, model.architecture, to);
-  if (to == Framework::timm) out.metadata["format"] = "pt";
-  out.metadata[kConventions] = stored_conventions(model.architecture);
-  write_safetensors(a.out, out);
-  fmt::print("{}: {} tensors; the network's {}\n", a.out, out.tensors.size(),
+  OrderedTensors out = hdf5 ? export_keras_weights(model.tensors, model.architecture)
+                            : OrderedTensors{export_weights(model.tensors, model.architecture, to), {}};
+  out.file.metadata[kConventions] = stored_conventions(model.architecture);
+  if (to == Framework::timm) out.file.metadata["format"] = "pt";
+  if (hdf5)
+    write_keras_weights(a.out, out.file, out.order);
+  else
+    write_safetensors(a.out, out.file);
+  fmt::print("{}: {} tensors; the network's {}\n", a.out, out.file.tensors.size(),
              conventions_text(model.architecture));
 }
 
@@ -213,7 +231,9 @@ std::function<bool()> declare_weight_commands(CLI::App& app) {
   CLI::App* out = app.add_subcommand("export", "write a model's weights under another framework's names");
   out->add_option("model", a->file, "run folder or model file")->required();
   out->add_option("--to", a->framework, "keras or timm")->required()->check(CLI::IsMember({"keras", "timm"}));
-  out->add_option("--out", a->out, "file to write (.safetensors)")->required()->check(check_weight_file);
+  out->add_option("--out", a->out, "file to write: .safetensors, or for Keras's load_weights .h5")
+      ->required()
+      ->check(check_export_file);
 
   return [a, import, out, &app] {
     for (const CLI::Option* o : app.get_options())  // those of the command without import and export
