@@ -284,6 +284,23 @@ TEST(ModelWeights, ClassesThatAreSaidAndAreNotTheFiles) {
   }
 }
 
+TEST(ModelWeights, FilesOfTorchSaveSayHowToConvertThem) {
+  TempDir dir;
+  const std::string out = dir / "out.safetensors", archive = dir / "model.pth", pickle = dir / "old.pt";
+  test::write_text(archive, "PK\3\4 archive/data.pkl");
+  test::write_text(pickle, std::string("\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.", 15));
+  for (const std::string from : {"timm", "torchvision", "keras"})
+    for (const std::string& file : {archive, pickle})
+      expect_failure(import(file, from, out), 1, {file, "torch.load", "safetensors.torch.save_file"});
+  const std::string keras = kFolder + "nested_keras3.keras";  // an archive too
+  expect_failure(import(keras, "timm", out), 1, {keras, "not a safetensors file"});
+
+  // A header of 0x280 bytes is no pickle.
+  const std::string odd = dir / "odd.safetensors";
+  test::write_text(odd, std::string("\x80\x02\0\0\0\0\0\0{", 9) + std::string(639, ' '));
+  expect_failure(import(odd, "timm", out), 1, {odd, "not a safetensors file"});
+}
+
 TEST(ModelWeights, WrongFilesAndOptions) {
   TempDir dir;
   const std::string out = dir / "out.safetensors", keras = kFolder + "keras_v2.h5";

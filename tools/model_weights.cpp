@@ -4,11 +4,13 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <fstream>
 #include <memory>
 
 #include "data/keras_config.h"
 #include "data/keras_weights.h"
 #include "data/keras_writer.h"
+#include "data/zip_file.h"
 #include "kernels/common/backends.h"
 #include "layers/conventions.h"
 #include "layers/import.h"
@@ -154,7 +156,22 @@ void tell_leftovers(const Arguments& a, const Imported& imported) {
                first_few(imported.fresh));
 }
 
+/// Whether torch.save wrote it: an archive or, before PyTorch 1.6, a pickle. Keras has archives as well.
+bool is_torch_file(const std::string& path, Framework from) {
+  std::ifstream in(path, std::ios::binary);
+  char first[9] = {};
+  in.read(first, sizeof first);
+  // 0x80 and the version begin a pickle; safetensors may begin so too, but then have a brace behind the length.
+  if (first[0] == '\x80' && first[1] >= 2 && first[1] <= 5 && first[8] != '{') return true;
+  const bool torch_name = path.ends_with(".pt") || path.ends_with(".pth");
+  return is_zip(path) && (from == Framework::keras ? torch_name : !path.ends_with(".keras"));
+}
+
 TensorFile read_weights(const Arguments& a, Framework from) {
+  if (is_torch_file(a.file, from))
+    fail(a.file +
+         ": a file of torch.save, which only Python reads; convert its state_dict there: "
+         "safetensors.torch.save_file(torch.load('FILE', map_location='cpu'), 'FILE.safetensors')");
   const bool hdf5 = from == Framework::keras && !a.file.ends_with(".safetensors");
   return hdf5 ? read_keras_weights(a.file) : read_safetensors(a.file);
 }
