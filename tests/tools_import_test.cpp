@@ -284,6 +284,26 @@ TEST(ModelWeights, ClassesThatAreSaidAndAreNotTheFiles) {
   }
 }
 
+TEST(ModelWeights, QuietLeavesErrorsAndWarnings) {
+  TempDir dir;
+  const std::string model = dir / "model.safetensors", out = dir / "out.safetensors";
+  const Ran warned = import(kFolder + "torchvision_v2.safetensors", "torchvision", model, {"--quiet"});
+  expect_success(warned);
+  EXPECT_EQ(warned.out, "");
+  EXPECT_NE(warned.err.find("no place in the network"), std::string::npos) << warned.err;
+  const Ran exported = run("gm_model", {"export", model, "--to", "keras", "--out", out, "--quiet"});
+  expect_success(exported);
+  EXPECT_EQ(exported.out + exported.err, "");
+  TensorFile headless = read_safetensors(out);
+  headless.tensors.erase("predictions/kernel");
+  headless.tensors.erase("predictions/bias");
+  write_safetensors(out, headless);
+  const Ran fresh = import(out, "keras", model, {"--quiet", "--allow-missing-head"});
+  expect_success(fresh);
+  EXPECT_EQ(fresh.out + fresh.err, "");
+  expect_failure(import(out, "keras", model, {"--quiet"}), 1, {out, "--allow-missing-head"});
+}
+
 TEST(ModelWeights, FilesOfTorchSaveSayHowToConvertThem) {
   TempDir dir;
   const std::string out = dir / "out.safetensors", archive = dir / "model.pth", pickle = dir / "old.pt";

@@ -69,7 +69,9 @@ TEST(Preview, ShowsWhatTrainingSees) {
       EXPECT_EQ(cell(sheet, row, 2 + static_cast<int>(epoch)), expected(training, image, epoch, at));
     EXPECT_NE(cell(sheet, row, 2), cell(sheet, row, 3));
   }
-  expect_success(preview({"--rows", "5", "--columns", "1"}));
+  const auto quiet = preview({"--rows", "5", "--columns", "1", "--quiet"});
+  expect_success(quiet);
+  EXPECT_EQ(quiet.out + quiet.err, "");
   EXPECT_EQ(read_image(dir / "sheet.png").height, kTop + 5 * (kCell + kGap)) << "more than there are classes";
   expect_failure(preview({"--rows", "0"}), 2, {"--rows"});
   expect_failure(preview({"--set", "augment.zoom=7"}), 1, {" (--set): augment.zoom: must be 0.1"});

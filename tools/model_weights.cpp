@@ -26,7 +26,7 @@ struct Arguments {
   std::string file, config, framework, out, variant;
   std::vector<std::string> sets;
   int64_t seed = 0;
-  bool allow_missing_head = false;
+  bool allow_missing_head = false, quiet = false;
 };
 
 std::string check_weight_file(const std::string& path) {
@@ -151,7 +151,7 @@ void tell_leftovers(const Arguments& a, const Imported& imported) {
   if (!imported.unused.empty())
     fmt::print(stderr, "gm_model: warning: {}: {} tensors have no place in the network: {}\n", a.file,
                imported.unused.size(), first_few(imported.unused));
-  if (!imported.fresh.empty())
+  if (!imported.fresh.empty() && !a.quiet)
     fmt::print("{} tensors are not in {} and start from fresh values: {}\n", imported.fresh.size(), a.file,
                first_few(imported.fresh));
 }
@@ -197,6 +197,7 @@ void import_model(const Arguments& a) {
   imported.tensors.metadata["source"] = a.framework;
   write_safetensors(a.out, imported.tensors);
   tell_leftovers(a, imported);
+  if (a.quiet) return;
   fmt::print("{}: {}, {} classes, {} tensors; {}{}\n", a.out, c.network.name, c.network.classes,
              imported.tensors.tensors.size(), conventions_text(c.network),
              conventions_source(a, from, configured, c, whole_model, any_given));
@@ -218,6 +219,7 @@ void export_model(const Arguments& a) {
     write_keras_weights(a.out, out.file, out.order);
   else
     write_safetensors(a.out, out.file);
+  if (a.quiet) return;
   fmt::print("{}: {} tensors; the network's {}\n", a.out, out.file.tensors.size(),
              conventions_text(model.architecture));
 }
@@ -251,6 +253,9 @@ std::function<bool()> declare_weight_commands(CLI::App& app) {
   out->add_option("--out", a->out, "file to write: .safetensors, or for Keras's load_weights .h5")
       ->required()
       ->check(check_export_file);
+
+  for (CLI::App* command : {import, out})
+    command->add_flag("--quiet", a->quiet, "print errors and warnings only");
 
   return [a, import, out, &app] {
     for (const CLI::Option* o : app.get_options())  // those of the command without import and export

@@ -61,7 +61,7 @@ std::vector<CandidateResult> train_all(const std::vector<Candidate>& candidates,
   a.options.folder = a.out;
   const auto results = train_candidates(candidates, a.options, stop_on_signals());
   if (const std::string missing = missing_text(results); !missing.empty()) {
-    fmt::print("{}; the same command goes on\n", missing);
+    if (!a.options.quiet) fmt::print("{}; the same command goes on\n", missing);
     return {};
   }
   std::vector<CandidateResult> all;
