@@ -37,8 +37,8 @@ struct CleanSamples {
 inline constexpr std::array<int64_t, 5> kPaperCleanCounts = {8436, 8069, 579, 3903, 7806};
 
 /// Reads and selects. Throws gm::Error naming file and line: a column that a rule needs is missing (those of
-/// question 1 it needs for the conditional reading only), an id that is empty or stands twice, a value that is
-/// no number in 0..1. Values count as they stand even where they do not add up.
+/// question 1 it needs for the conditional reading only), an id that is empty or stands twice, a value that
+/// is no number in 0..1. Values count as they stand even where they do not add up.
 CleanSamples select_clean_samples(const std::string& csv, const CleanRules& rules);
 
 }  // namespace gm

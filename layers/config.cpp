@@ -249,7 +249,7 @@ void check_keys(const YAML::Node& node, const std::string& path, int depth = 0) 
   }
 }
 
-// The lines of a --set are none of the file's. Nodes that are not read have none; a clone's are all the first.
+// The lines of a --set are none of the file's. Nodes that are not read have none, those of a clone the first.
 YAML::Node without_lines(const YAML::Node& node) {
   if (node.IsNull()) return YAML::Node(YAML::NodeType::Null);
   YAML::Node copy(node.Type());

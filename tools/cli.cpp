@@ -43,8 +43,8 @@ std::string wrong_arguments(CLI::App& app, const CLI::ParseError& e, int argc, c
   return "'" + first + "' is not a subcommand; there are " + names;
 }
 
-/// --device, --seed and --quiet are known to every command that does something: scripts give them to all. Where
-/// one has nothing to change its value is checked all the same.
+/// --device, --seed and --quiet are known to every command that does something: scripts give them to all.
+/// Where one has nothing to change its value is checked all the same.
 void complete_common_options(CLI::App& app) {
   auto lacks = [&](const char* name) { return app.get_option_no_throw(name) == nullptr; };
   if (app.get_require_subcommand_min() == 0) {

@@ -161,7 +161,7 @@ bool is_torch_file(const std::string& path, Framework from) {
   std::ifstream in(path, std::ios::binary);
   char first[9] = {};
   in.read(first, sizeof first);
-  // 0x80 and the version begin a pickle; safetensors may begin so too, but then have a brace behind the length.
+  // 0x80 and the version begin a pickle; safetensors may begin so too, but have a brace behind the length.
   if (first[0] == '\x80' && first[1] >= 2 && first[1] <= 5 && first[8] != '{') return true;
   const bool torch_name = path.ends_with(".pt") || path.ends_with(".pth");
   return is_zip(path) && (from == Framework::keras ? torch_name : !path.ends_with(".keras"));

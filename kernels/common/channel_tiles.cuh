@@ -49,8 +49,8 @@ __device__ __forceinline__ void sum_rows(float (&v)[V], float* shared) {
 }
 
 /// What a backward pass ends with: adds the sums of a block's threads and writes those of its image and
-/// chunk. sums: (N, C), or partial sums (chunks, N, C) of several chunks, for launch_sum_partials. Every thread
-/// must call; shared: see sum_rows.
+/// chunk. sums: (N, C), or partial sums (chunks, N, C) of several chunks, for launch_sum_partials. Every
+/// thread must call; shared: see sum_rows.
 template <int V>
 __device__ __forceinline__ void put_sums(float (&v)[V], float* shared, float* sums, bool accumulate,
                                          int64_t channels) {

@@ -28,8 +28,8 @@ struct Mark {
 };
 
 /// Keeps a stream waiting while the host submits what is to be timed: kernels that take less than their
-/// submission then follow one another as they do in a captured graph. Ten milliseconds at most, so that a call
-/// which waits for the stream is measured late instead of never.
+/// submission then follow one another as they do in a captured graph. Ten milliseconds at most, so that a
+/// call which waits for the stream is measured late instead of never.
 class Hold {
  public:
   explicit Hold(cudaStream_t stream) : stream_(stream) { check(cudaLaunchHostFunc(stream, wait, this)); }

@@ -91,8 +91,8 @@ __device__ __forceinline__ int narrow_place(const NarrowConv& p, int chunk) {
 }
 
 /// The slice's weights in the order of lanes, and where the chunks of a patch lie. A warp takes a step of the
-/// depth at a time: all of its loads, each from a place that exists, then what counts of them. Behind a branch
-/// each pair would wait for the one before.
+/// depth at a time: all of its loads, each from a place that exists, then what counts of them. Behind a
+/// branch each pair would wait for the one before.
 template <int N>
 __device__ __forceinline__ void narrow_weights(const NarrowConv& p, const bf16* w, int first, uint2* to,
                                                int* places) {

@@ -23,8 +23,8 @@ static_assert(kSeLongImages == 4 && kSeWideImages % 4 == 0);
 /// for each that exists. value(image, c, part): the factor of a channel, or one of `parts` that add up to it;
 /// keep(image, c, factor): called with each once they are known. Weight of output s and channel c:
 /// w[s * channels + c], or w[c * squeeze + s] when kTurned. Little is loaded, so what takes time is how often
-/// loads wait for others: once a part, once for several steps. Therefore value() is called without a condition,
-/// for places that exist, and stores nothing: behind a branch or a store a load waits.
+/// loads wait for others: once a part, once for several steps. Therefore value() is called without a
+/// condition, for places that exist, and stores nothing: behind a branch or a store a load waits.
 template <bool kTurned, class Value, class Keep, class Put>
 __device__ __forceinline__ void se_long_product(const float* w, int channels, int squeeze, int images,
                                                 int parts, Value value, Keep keep, Put put) {
