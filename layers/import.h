@@ -60,9 +60,9 @@ struct OrderedTensors {
   TensorFile file;
   std::vector<std::string> order;  // their names, in the order of the network
 };
-/// The same for Keras's load_weights, which passes by what has another name and, without by_name, wants
-/// all there is. EfficientNet B0 to B7 therefore have Keras's names of the depthwise layers and the layer with the
-/// input scaling, which V2 and MobileNetV2 lack.
+/// The same for Keras's load_weights, which passes by what has another name and, without by_name, wants all
+/// there is. EfficientNet B0 to B7 therefore have Keras's names of the depthwise layers, and the layer with
+/// the input scaling, which V2 and MobileNetV2 lack.
 OrderedTensors export_keras_weights(const TensorFile& model, const Architecture& a);
 
 /// Whether a parameter belongs to the classifier: predictions and the hidden layer before them.
