@@ -140,19 +140,13 @@ class Hdf5Writer : public PredictionWriter {
 
 }  // namespace
 
-std::string check_predictions_file(const std::string& path) {
-  const std::string ext = lower_extension(path);
-  const bool known = path == "-" || ext == ".csv" || ext == ".h5" || ext == ".hdf5" || ext == ".fits";
-  return known ? "" : path + ": predictions are written as .csv, .h5 or .fits";
-}
-
 std::unique_ptr<PredictionWriter> open_predictions(const std::string& path,
                                                    const std::vector<std::string>& classes,
                                                    PredictionColumns columns) {
   const std::string ext = lower_extension(path);
   if (ext == ".h5" || ext == ".hdf5") return std::make_unique<Hdf5Writer>(path, classes, columns);
   if (ext == ".fits") return open_fits_predictions(path, classes, columns);
-  if (const std::string problem = check_predictions_file(path); !problem.empty()) fail(problem);
+  if (path != "-" && ext != ".csv") fail(path + ": predictions are written as .csv, .h5 or .fits");
   return std::make_unique<CsvWriter>(path, classes, columns);
 }
 

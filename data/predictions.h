@@ -36,9 +36,6 @@ class PredictionWriter {
   virtual void finish() = 0;
 };
 
-/// What is wrong with the name of a file of predictions, or "".
-std::string check_predictions_file(const std::string& path);
-
 /// By the extension of `path`: CSV (columns id_str, [label,] class, p_<class>... and, if asked for,
 /// z_<class>..., ra, dec, entropy, mutual_information; label and class are names, the label of an unlabelled
 /// row is empty, and so is an unknown position), .fits (the same columns, see predictions_fits.h), or

@@ -27,8 +27,7 @@ void declare(CLI::App& app, Arguments& a) {
   app.add_option("inputs", a.inputs,
                  "images, folders of images, catalogs (.csv) or Galaxy10-layout .h5 files")
       ->required();
-  app.add_option("--out", a.out, "predictions as .csv, .h5 or .fits (default: CSV on standard output)")
-      ->check(check_predictions_file);
+  app.add_option("--out", a.out, "predictions as .csv, .h5 or .fits (default: CSV on standard output)");
   app.add_flag("--logits", a.logits, "also write the logits z_<class>");
   declare_passes(app, a.passes);
   app.add_flag("--strict", a.strict, "fail on the first unreadable image instead of skipping it");
