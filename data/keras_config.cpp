@@ -14,7 +14,7 @@ namespace {
 
 using nlohmann::json;
 
-constexpr const char* kHowToSay = "'input.scaling={mean: M, std: S}' for (x - M) / S";
+constexpr const char* kHowToSay = "say it with --set 'input.scaling={mean: M, std: S}' for (x - M) / S";
 
 json parsed(const std::string& config, const std::string& path) {
   const json model = json::parse(config, nullptr, false);
@@ -108,9 +108,7 @@ class Front {
         if (read(layer, depth + 1)) return true;
       } else if (!take(layer, kind)) {
         fail(weights_.path + ": layer '" + text(config_of(layer), "name") + "' (" + kind +
-             ") stands before the first convolution, and what it does to pixels is not known; say it with "
-             "--set "
-             "'input.scaling={mean: M, std: S}' for (x - M) / S");
+             ") stands before the first convolution, and what it does to pixels is not known; " + kHowToSay);
       }
     }
     return false;
@@ -221,8 +219,7 @@ std::optional<PixelScaling> take_pixel_scaling(TensorFile& weights) {
     if (scalers == weights.metadata.end()) return {};
     fail(weights.path + ": the model scales pixels with " + scalers->second +
          ", but the file holds weights only and not by how much: import what model.save('model.keras') "
-         "writes, or "
-         "say it with --set " +
+         "writes, or " +
          kHowToSay);
   }
   Front front(weights);

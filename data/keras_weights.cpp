@@ -299,14 +299,17 @@ void read_hdf5(Layers& file, hid_t root) {
 }
 
 std::map<std::string, std::string> own_attributes(hid_t root) {
-  std::map<std::string, std::string> own;
-  auto take = [](hid_t object, const char* name, const H5A_info_t*, void* to) -> herr_t {
-    if (!std::string(name).starts_with(kOwnAttributes)) return 0;
-    const auto text = h5::read_string_attribute(object, name);
-    if (text.size() == 1) (*static_cast<std::map<std::string, std::string>*>(to))[name] = text[0];
+  std::vector<std::string> names;
+  auto take = [](hid_t, const char* name, const H5A_info_t*, void* to) -> herr_t {
+    static_cast<std::vector<std::string>*>(to)->emplace_back(name);
     return 0;
   };
-  H5Aiterate2(root, H5_INDEX_NAME, H5_ITER_NATIVE, nullptr, take, &own);
+  H5Aiterate2(root, H5_INDEX_NAME, H5_ITER_NATIVE, nullptr, take, &names);
+  std::map<std::string, std::string> own;  // read here: exceptions must not cross the library
+  for (const std::string& name : names)
+    if (name.starts_with(kOwnAttributes))
+      if (const auto text = h5::read_string_attribute(root, name.c_str()); text.size() == 1)
+        own[name] = text[0];
   return own;
 }
 

@@ -33,9 +33,24 @@ void forget_conventions(const std::string& path) {
   write_safetensors(path, file);
 }
 
-TEST(ModelWeights, AnImportedFileNeedsNothingElse) {
+class ModelWeights : public testing::Test {
+ protected:
+  /// A model of which no convention is a framework's, and whose classes have names.
+  void write_unusual_model() const {
+    expect_success(import(kFolder + "torchvision_v2.safetensors", "torchvision", model,
+                          {"--set", "model.padding=same", "--set", "model.batch_norm.epsilon=0.02", "--set",
+                           "model.batch_norm.momentum=0.7", "--set", "model.batch_norm.unbiased=false",
+                           "--set", "input.scaling={mean: [1, 2, 3], std: 255}", "--set",
+                           "model.class_names=[a, 'no', '3', d e, \"f: g\"]"}));
+  }
+
   TempDir dir;
-  const std::string model = dir / "model.safetensors", config = dir / "symmetric.yaml";
+  const std::string model = dir / "model.safetensors", out = dir / "out.safetensors",
+                    back = dir / "back.safetensors";  // exported, imported again
+};
+
+TEST_F(ModelWeights, AnImportedFileNeedsNothingElse) {
+  const std::string config = dir / "symmetric.yaml";
   std::string text = test::read_text(kConfig);  // what the source does wins
   text.replace(text.find("padding: same"), 13, "padding: symmetric");
   test::write_text(config, text);
@@ -65,9 +80,8 @@ TEST(ModelWeights, AnImportedFileNeedsNothingElse) {
                   want[static_cast<size_t>(i * 5 + c)], 2e-6);
 }
 
-TEST(ModelWeights, WhatIsTakenForGrantedIsPrintedAndTheScalingMayBeGiven) {
-  TempDir dir;
-  const std::string model = dir / "model.safetensors", timm = dir / "timm.safetensors";
+TEST_F(ModelWeights, WhatIsTakenForGrantedIsPrintedAndTheScalingMayBeGiven) {
+  const std::string timm = dir / "timm.safetensors";
   expect_success(import(kFolder + "torchvision_v2.safetensors", "torchvision", model));
   expect_success(run("gm_model", {"export", model, "--to", "timm", "--out", timm}));
   forget_conventions(timm);
@@ -88,10 +102,9 @@ TEST(ModelWeights, WhatIsTakenForGrantedIsPrintedAndTheScalingMayBeGiven) {
 
 // What the layers of a whole model do to pixels is the network's input scaling; a file of weights does not
 // tell.
-TEST(ModelWeights, AKerasModelBringsItsScaling) {
-  TempDir dir;
-  const std::string model = dir / "model.safetensors", whole = kFolder + "nested_keras3.keras",
-                    weights = dir / "model.weights.h5", said = "input.scaling={mean: 1, std: 2}";
+TEST_F(ModelWeights, AKerasModelBringsItsScaling) {
+  const std::string whole = kFolder + "nested_keras3.keras", weights = dir / "model.weights.h5",
+                    said = "input.scaling={mean: 1, std: 2}";
   auto import_nested = [&](const std::string& file, const std::vector<std::string>& more) {
     std::vector<std::string> args{"import", file,    "--config", kFolder + "nested_v2.yaml",
                                   "--from", "keras", "--out",    model};
@@ -114,10 +127,7 @@ TEST(ModelWeights, AKerasModelBringsItsScaling) {
   EXPECT_NE(alone.out.find("the configuration's: weights alone do not tell"), std::string::npos) << alone.out;
 }
 
-TEST(ModelWeights, ExportAndImportGiveTheSameTensors) {
-  TempDir dir;
-  const std::string model = dir / "model.safetensors", out = dir / "out.safetensors",
-                    back = dir / "back.safetensors";
+TEST_F(ModelWeights, ExportAndImportGiveTheSameTensors) {
   expect_success(import(kFolder + "torchvision_v2.safetensors", "torchvision", model));
   const TensorFile want = read_safetensors(model);
   for (const std::string to : {"keras", "timm"}) {
@@ -131,19 +141,8 @@ TEST(ModelWeights, ExportAndImportGiveTheSameTensors) {
   }
 }
 
-/// A model of which no convention is a framework's, and whose classes have names.
-void write_unusual_model(const std::string& path) {
-  expect_success(import(kFolder + "torchvision_v2.safetensors", "torchvision", path,
-                        {"--set", "model.padding=same", "--set", "model.batch_norm.epsilon=0.02", "--set",
-                         "model.batch_norm.momentum=0.7", "--set", "model.batch_norm.unbiased=false", "--set",
-                         "input.scaling={mean: [1, 2, 3], std: 255}", "--set",
-                         "model.class_names=[a, 'no', '3', d e, \"f: g\"]"}));
-}
-
-TEST(ModelWeights, SetHasTheLastWordOnConventions) {
-  TempDir dir;
-  const std::string model = dir / "model.safetensors";
-  write_unusual_model(model);
+TEST_F(ModelWeights, SetHasTheLastWordOnConventions) {
+  write_unusual_model();
   const Architecture a = read_model(model).architecture;
   EXPECT_TRUE(a.same_padding);
   EXPECT_EQ(a.bn_epsilon, 0.02);
@@ -153,11 +152,9 @@ TEST(ModelWeights, SetHasTheLastWordOnConventions) {
   EXPECT_EQ(a.class_names, (std::vector<std::string>{"a", "no", "3", "d e", "f: g"}));
 }
 
-TEST(ModelWeights, ExportedFilesBringTheirConventions) {
-  TempDir dir;
-  const std::string model = dir / "model.safetensors", back = dir / "back.safetensors",
-                    noted = "as gm_model export noted in the file";
-  write_unusual_model(model);
+TEST_F(ModelWeights, ExportedFilesBringTheirConventions) {
+  const std::string noted = "as gm_model export noted in the file";
+  write_unusual_model();
   const Architecture want = read_model(model).architecture;
   for (const auto& [to, out] : {std::pair<std::string, std::string>{"keras", dir / "out.safetensors"},
                                 {"keras", dir / "out.h5"},
@@ -185,10 +182,8 @@ TEST(ModelWeights, ExportedFilesBringTheirConventions) {
 }
 
 // Its scaling lies in the file twice, as noted and, less exactly, in a layer.
-TEST(ModelWeights, NotedScalingIsExact) {
-  TempDir dir;
-  const std::string model = dir / "model.safetensors", out = dir / "out.h5", back = dir / "back.safetensors",
-                    config = dir / "b.yaml";
+TEST_F(ModelWeights, NotedScalingIsExact) {
+  const std::string out = dir / "out.h5", config = dir / "b.yaml";
   std::string stages;
   for (const char* block : {"3, stride: 1, expand: 1", "3, stride: 2, expand: 6", "5, stride: 2, expand: 6",
                             "3, stride: 2, expand: 6", "5, stride: 1, expand: 6", "5, stride: 2, expand: 6",
@@ -215,10 +210,9 @@ TEST(ModelWeights, NotedScalingIsExact) {
   test::expect_same_tensors(back, model);
 }
 
-TEST(ModelWeights, ExportsAreWrittenWholeOrNotAtAll) {
-  TempDir dir;
-  const std::string model = dir / "model.safetensors", out = dir / "full.h5";
-  write_unusual_model(model);
+TEST_F(ModelWeights, ExportsAreWrittenWholeOrNotAtAll) {
+  const std::string out = dir / "full.h5";
+  write_unusual_model();
   expect_failure(run("gm_model", {"export", model, "--to", "keras", "--out", out}, {.file_limit = 20000}), 1,
                  {out, "cannot write"});
   EXPECT_EQ(std::distance(std::filesystem::directory_iterator(dir / "."), {}), 1);
@@ -227,11 +221,9 @@ TEST(ModelWeights, ExportsAreWrittenWholeOrNotAtAll) {
 }
 
 // A timm name is often given by habit; it must not change what the network computes.
-TEST(ModelWeights, ATimmNameMayOnlyRepeatNotedConventions) {
-  TempDir dir;
-  const std::string model = dir / "model.safetensors", timm = dir / "timm.safetensors",
-                    back = dir / "back.safetensors";
-  write_unusual_model(model);
+TEST_F(ModelWeights, ATimmNameMayOnlyRepeatNotedConventions) {
+  const std::string timm = dir / "timm.safetensors";
+  write_unusual_model();
   expect_success(run("gm_model", {"export", model, "--to", "timm", "--out", timm}));
   expect_failure(import(timm, "timm", back, {"--timm-model", "efficientnetv2_s"}), 1,
                  {timm, "--timm-model efficientnetv2_s", "padding same", "padding symmetric", "--set"});
@@ -242,11 +234,8 @@ TEST(ModelWeights, ATimmNameMayOnlyRepeatNotedConventions) {
   EXPECT_TRUE(read_model(back).architecture == read_model(model).architecture);
 }
 
-TEST(ModelWeights, NotedConventionsAreChecked) {
-  TempDir dir;
-  const std::string model = dir / "model.safetensors", out = dir / "out.safetensors",
-                    back = dir / "back.safetensors";
-  write_unusual_model(model);
+TEST_F(ModelWeights, NotedConventionsAreChecked) {
+  write_unusual_model();
   expect_success(run("gm_model", {"export", model, "--to", "keras", "--out", out}));
   TensorFile file = read_safetensors(out);
   const std::string good = file.metadata.at(kConventions);
@@ -262,11 +251,8 @@ TEST(ModelWeights, NotedConventionsAreChecked) {
   expect_error(odd.replace(odd.find("padding: same"), 13, "padding: cyclic"), "model.padding");
 }
 
-TEST(ModelWeights, ClassesThatAreSaidAndAreNotTheFiles) {
-  TempDir dir;
-  const std::string model = dir / "model.safetensors", out = dir / "out.safetensors",
-                    back = dir / "back.safetensors";
-  write_unusual_model(model);
+TEST_F(ModelWeights, ClassesThatAreSaidAndAreNotTheFiles) {
+  write_unusual_model();
   expect_success(run("gm_model", {"export", model, "--to", "keras", "--out", out}));
   expect_failure(import(out, "keras", back, {"--set", "model.classes=7"}), 1,
                  {out, "has 5 classes", "--set says 7"});
@@ -284,9 +270,7 @@ TEST(ModelWeights, ClassesThatAreSaidAndAreNotTheFiles) {
   }
 }
 
-TEST(ModelWeights, QuietLeavesErrorsAndWarnings) {
-  TempDir dir;
-  const std::string model = dir / "model.safetensors", out = dir / "out.safetensors";
+TEST_F(ModelWeights, QuietLeavesErrorsAndWarnings) {
   const Ran warned = import(kFolder + "torchvision_v2.safetensors", "torchvision", model, {"--quiet"});
   expect_success(warned);
   EXPECT_EQ(warned.out, "");
@@ -304,9 +288,8 @@ TEST(ModelWeights, QuietLeavesErrorsAndWarnings) {
   expect_failure(import(out, "keras", model, {"--quiet"}), 1, {out, "--allow-missing-head"});
 }
 
-TEST(ModelWeights, FilesOfTorchSaveSayHowToConvertThem) {
-  TempDir dir;
-  const std::string out = dir / "out.safetensors", archive = dir / "model.pth", pickle = dir / "old.pt";
+TEST_F(ModelWeights, FilesOfTorchSaveSayHowToConvertThem) {
+  const std::string archive = dir / "model.pth", pickle = dir / "old.pt";
   test::write_text(archive, "PK\3\4 archive/data.pkl");
   test::write_text(pickle, std::string("\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.", 15));
   for (const std::string from : {"timm", "torchvision", "keras"})
@@ -321,9 +304,8 @@ TEST(ModelWeights, FilesOfTorchSaveSayHowToConvertThem) {
   expect_failure(import(odd, "timm", out), 1, {odd, "not a safetensors file"});
 }
 
-TEST(ModelWeights, WrongFilesAndOptions) {
-  TempDir dir;
-  const std::string out = dir / "out.safetensors", keras = kFolder + "keras_v2.h5";
+TEST_F(ModelWeights, WrongFilesAndOptions) {
+  const std::string keras = kFolder + "keras_v2.h5";
   const Ran warned = import(kFolder + "torchvision_v2.safetensors", "torchvision", out);
   EXPECT_NE(warned.err.find("2 tensors have no place in the network: logits, pixels"), std::string::npos);
   std::filesystem::remove(out);

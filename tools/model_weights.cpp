@@ -110,6 +110,11 @@ Conventions adopted_conventions(const Arguments& a, Framework from, const Archit
   return c;
 }
 
+/// A file of Keras's own, which may tell more than weights.
+bool is_keras_file(const Arguments& a, Framework from) {
+  return from == Framework::keras && !a.file.ends_with(".safetensors");
+}
+
 /// Where the input scaling of weights of Keras comes from, for people.
 std::string scaling_source(bool whole_model, bool layers_scale, bool normalized) {
   if (layers_scale) return ", as the file's layers scale";
@@ -125,8 +130,7 @@ std::string conventions_source(const Arguments& a, Framework from, const Archite
     return std::string(", as gm_model export noted in the file") + (any_given ? ", but for --set" : "");
   if (from == Framework::timm && a.variant.empty())
     return fmt::format(", as timm's {} (--timm-model for another)", timm_model_of(configured));
-  const bool tells = from == Framework::keras && !a.file.ends_with(".safetensors");
-  if (!tells || given(a.sets, "input.scaling")) return "";
+  if (!is_keras_file(a, from) || given(a.sets, "input.scaling")) return "";
   return scaling_source(whole_model, c.layers_scale,
                         c.network.mean != configured.mean || c.network.std != configured.std);
 }
@@ -172,8 +176,7 @@ TensorFile read_weights(const Arguments& a, Framework from) {
     fail(a.file +
          ": a file of torch.save, which only Python reads; convert its state_dict there: "
          "safetensors.torch.save_file(torch.load('FILE', map_location='cpu'), 'FILE.safetensors')");
-  const bool hdf5 = from == Framework::keras && !a.file.ends_with(".safetensors");
-  return hdf5 ? read_keras_weights(a.file) : read_safetensors(a.file);
+  return is_keras_file(a, from) ? read_keras_weights(a.file) : read_safetensors(a.file);
 }
 
 void import_model(const Arguments& a) {

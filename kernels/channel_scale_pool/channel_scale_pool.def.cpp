@@ -31,6 +31,7 @@ std::vector<OpCase> cases() {
     add({1, 5, 2, 20}, t);
     add({3, 7, 7, 24}, t, 1);
     add({1, 3, 3, 264}, t);    // one vector more than a warp takes at once
+    add({1, 2, 2, 1288}, t);   // one more than it takes in five rounds, whose loads go together
     add({1, 13, 17, 136}, t);  // several slices and chunks in backward
     add({2, 33, 31, 1}, t);    // all threads along the pixels in backward
     add({8, 7, 7, 1280}, t, 0, Fill::normal, true);

@@ -28,6 +28,23 @@ __device__ __forceinline__ void for_tile_pixels(int64_t hw, Load load, Use use) 
                       static_cast<int>(gridDim.z * blockDim.y), static_cast<int>(hw), load, use);
 }
 
+/// Writes, or adds, what value(p, f) puts into f to each pixel p of this thread. to: its image and channels.
+template <class T, int V, class Value>
+__device__ __forceinline__ void put_tile_pixels(T* to, int64_t hw, int64_t channels, bool accumulate,
+                                                Value value) {
+  using Held = RawLanes<T, V>;
+  for_tile_pixels<Held>(
+      hw,
+      [&](int p, Held& held) {
+        if (accumulate) held.load(to + p * channels);
+      },
+      [&](int p, const Held& held) {
+        float f[V];
+        value(p, f);
+        put_lanes<T, V>(to + p * channels, f, accumulate, held);
+      });
+}
+
 /// Sums over the threads with the same threadIdx.x, pairwise; the result is valid in row 0. Every thread must
 /// call. shared: V * ChannelTiles::kThreads floats, one plane per lane so that neighbours hit other banks.
 template <int V>

@@ -104,18 +104,10 @@ __global__ void avg_max_backward_kernel(const float* davg, const float* dmax, co
     share[k] *= factor;
     place[k] = dmax ? argmax[n * channels + c + k] : -1;
   }
-  using Held = RawLanes<T, V>;
-  for_tile_pixels<Held>(
-      hw,
-      [&](int p, Held& held) {
-        if (accumulate) held.load(dx + (n * hw + p) * channels + c);
-      },
-      [&](int p, const Held& held) {
-        float f[V];
+  put_tile_pixels<T, V>(dx + n * hw * channels + c, hw, channels, accumulate, [&](int p, float(&f)[V]) {
 #pragma unroll
-        for (int k = 0; k < V; ++k) f[k] = share[k] + (place[k] == p ? top[k] : 0.f);
-        put_lanes<T, V>(dx + (n * hw + p) * channels + c, f, accumulate, held);
-      });
+    for (int k = 0; k < V; ++k) f[k] = share[k] + (place[k] == p ? top[k] : 0.f);
+  });
 }
 
 void global_avg_max_pool_backward(const OpCall& c) {

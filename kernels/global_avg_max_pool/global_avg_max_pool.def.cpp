@@ -31,6 +31,7 @@ std::vector<OpCase> cases() {
     add({1, 9, 10, 20}, t);
     add({1, 13, 17, 136}, t);  // several slices and chunks
     add({2, 33, 31, 1}, t);    // all threads along the pixels
+    add({1, 7, 9, 256}, t);    // eight pixels a thread: one more than it loads at once
     add({8, 7, 7, 1280}, t, Fill::normal, true);
     add({2, 28, 28, 256}, t, Fill::normal, true);
   }

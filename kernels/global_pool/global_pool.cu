@@ -136,18 +136,10 @@ __global__ void pool_backward_kernel(const float* dy, const int* argmax, T* dx, 
     g[k] *= factor;
     place[k] = argmax ? argmax[n * channels + c + k] : -1;
   }
-  using Held = RawLanes<T, V>;
-  for_tile_pixels<Held>(
-      hw,
-      [&](int p, Held& held) {
-        if (accumulate) held.load(dx + (n * hw + p) * channels + c);
-      },
-      [&](int p, const Held& held) {
-        float f[V];
+  put_tile_pixels<T, V>(dx + n * hw * channels + c, hw, channels, accumulate, [&](int p, float(&f)[V]) {
 #pragma unroll
-        for (int k = 0; k < V; ++k) f[k] = !argmax || place[k] == p ? g[k] : 0.f;
-        put_lanes<T, V>(dx + (n * hw + p) * channels + c, f, accumulate, held);
-      });
+    for (int k = 0; k < V; ++k) f[k] = !argmax || place[k] == p ? g[k] : 0.f;
+  });
 }
 
 // Accumulating the maximum's gradient touches one pixel per (n, c): one thread each.

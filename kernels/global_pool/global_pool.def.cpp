@@ -40,6 +40,7 @@ std::vector<OpCase> cases() {
       add(kind, {1, 9, 10, 20}, t);
       add(kind, {1, 13, 17, 136}, t);  // several slices and chunks
       add(kind, {2, 33, 31, 1}, t);    // all threads along the pixels
+      add(kind, {1, 7, 9, 256}, t);    // eight pixels a thread: one more than it loads at once
       add(kind, {8, 7, 7, 1280}, t, Fill::normal, true);
       add(kind, {4, 56, 56, 96}, t, Fill::normal, true);
     }

@@ -21,7 +21,8 @@ std::vector<OpCase> cases() {
     add({2, 3, 5, 7}, t, 1);
     add({1, 5, 2, 20}, t);
     add({3, 7, 7, 24}, t, 1);
-    add({1, 3, 3, 264}, t);  // one vector more than a warp takes at once
+    add({1, 3, 3, 264}, t);   // one vector more than a warp takes at once
+    add({1, 2, 2, 1288}, t);  // one vector more than a warp takes in five rounds, whose loads go together
     add({8, 7, 7, 1280}, t, 0, Fill::normal, true);
     // 1 / C is a power of two, so averages of integers are exact; the maximum has many ties.
     for (int max_first : {0, 1}) add({2, 5, 3, 16}, t, max_first, Fill::integers);

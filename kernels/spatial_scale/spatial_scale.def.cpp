@@ -26,7 +26,8 @@ std::vector<OpCase> cases() {
     add({2, 3, 5, 7}, t);
     add({1, 5, 2, 20}, t);
     add({3, 7, 7, 24}, t);
-    add({1, 3, 3, 264}, t);  // one vector more than a warp takes at once
+    add({1, 3, 3, 264}, t);   // one vector more than a warp takes at once
+    add({1, 2, 2, 1288}, t);  // one vector more than a warp takes in five rounds, whose loads go together
     add({8, 7, 7, 1280}, t, Fill::normal, true);
   }
   add({2, 6, 5, 20}, DType::f32, Fill::integers);

@@ -19,6 +19,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "peers"))
 from torch_explain import explain  # noqa: E402
 from torch_network import Network  # noqa: E402
+from tensor_file import write_tensors  # noqa: E402
 
 KINDS = {"F32": "<f4", "U8": "u1", "I32": "<i4"}
 
@@ -30,18 +31,6 @@ def read(path):
     header.pop("__metadata__", None)
     return {name: np.frombuffer(data[t["data_offsets"][0]:t["data_offsets"][1]], KINDS[t["dtype"]]).reshape(t["shape"])
             for name, t in header.items()}
-
-
-def write(path, tensors, metadata):
-    header, data = {"__metadata__": metadata}, b""
-    for name, value in tensors.items():
-        raw = np.ascontiguousarray(value).tobytes()
-        kind = {"float32": "F32", "int32": "I32"}[str(value.dtype)]
-        header[name] = {"dtype": kind, "shape": list(value.shape), "data_offsets": [len(data), len(data) + len(raw)]}
-        data += raw
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
 
 
 (HERE / "explain").mkdir(exist_ok=True)
@@ -56,5 +45,5 @@ for name in ("cbam_keras", "cbam_authors"):
         tensors["gradient"] = gradient.astype(np.float32)
         tensors["gradcam/" + layer] = cam.astype(np.float32)
     path = HERE / "explain" / f"{name}.safetensors"
-    write(path, tensors, {"made_with": f"PyTorch {torch.__version__}, float64"})
+    write_tensors(path, tensors, {"made_with": f"PyTorch {torch.__version__}, float64"})
     print(f"{path}: {path.stat().st_size / 1000:.0f} kB")

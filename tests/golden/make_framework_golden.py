@@ -19,13 +19,13 @@ own mixed precision with bfloat16 is from all that: logits in inference, in trai
 The script also prints how far the framework's own float32 and bfloat16 are from its float64: the floor under the
 tolerances of the test. Needs NumPy and Keras 3 with TensorFlow, or PyTorch with torchvision or timm.
 """
-import json
 import pathlib
 import re
-import struct
 import sys
 
 import numpy as np
+
+from tensor_file import write_tensors
 
 CLASSES, PROJECTIONS = 10, 64
 BATCHES = {224: 2, 161: 3}  # size: batch; 161 is odd before every stride
@@ -246,18 +246,6 @@ def relative(got, want):
     return np.linalg.norm(got - want) / np.linalg.norm(want)
 
 
-def write_safetensors(path, tensors, metadata):
-    header, data = {"__metadata__": metadata}, b""
-    for name, value in tensors.items():
-        raw = np.ascontiguousarray(value).tobytes()
-        kind = {"float32": "F32", "int32": "I32", "uint16": "BF16"}[str(value.dtype)]
-        header[name] = {"dtype": kind, "shape": list(value.shape), "data_offsets": [len(data), len(data) + len(raw)]}
-        data += raw
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
-
-
 def main(framework):
     make = Keras if framework == "keras" else Torch
     net = make(framework, "float64")
@@ -300,7 +288,7 @@ def main(framework):
     tensors = {k: v.astype(np.float32) if v.dtype == np.float64 else v for k, v in tensors.items()}
     path = HERE / "frameworks" / f"{framework}.safetensors"
     path.parent.mkdir(exist_ok=True)
-    write_safetensors(path, tensors, {"made_with": net.made_with + ", float64", "names": "\n".join(shapes)})
+    write_tensors(path, tensors, {"made_with": net.made_with + ", float64", "names": "\n".join(shapes)})
     print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
 
 

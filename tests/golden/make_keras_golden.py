@@ -7,9 +7,7 @@ The same random weights in both of Keras's HDF5 formats: keras_v2.h5 (legacy, on
 keras_v2.weights.h5 (Keras 3). keras_v2.safetensors holds `pixels` and `logits`, computed in float64.
 Needs Keras 3 with a backend, h5py and NumPy. narrow_v2.yaml describes the network.
 """
-import json
 import pathlib
-import struct
 import tempfile
 
 import h5py
@@ -18,22 +16,19 @@ import numpy as np
 from keras.src.applications.efficientnet_v2 import EfficientNetV2
 from keras.src.legacy.saving import legacy_h5_format
 
+from narrow_keras import stage
+from tensor_file import write_tensors
+
 HERE = pathlib.Path(__file__).resolve().parent / "import"
 SIZE, CLASSES, WIDTH = 45, 5, 0.025  # Keras fixes the top convolution at 1280 * WIDTH filters
-
-
-def stage(kind, repeats, filters_in, filters, expand, stride, se):
-    return {
-        "kernel_size": 3, "num_repeat": repeats, "input_filters": filters_in / WIDTH, "output_filters": filters / WIDTH,
-        "expand_ratio": expand, "se_ratio": se, "strides": stride, "conv_type": kind,
-    }
 
 
 def network():
     return EfficientNetV2(
         width_coefficient=WIDTH, depth_coefficient=1.0, default_size=SIZE, name="narrow", weights=None,
         input_shape=(SIZE, SIZE, 3), classes=CLASSES, classifier_activation=None,
-        blocks_args=[stage(1, 1, 8, 8, 1, 1, 0), stage(1, 2, 8, 16, 4, 2, 0), stage(0, 2, 16, 24, 4, 2, 0.25)],
+        blocks_args=[stage(WIDTH, 1, 1, 8, 8, 1, 1, 0), stage(WIDTH, 1, 2, 8, 16, 4, 2, 0),
+                     stage(WIDTH, 0, 2, 16, 24, 4, 2, 0.25)],
     )
 
 
@@ -63,13 +58,5 @@ exact = network()
 exact.set_weights(net.get_weights())
 pixels = rng.integers(0, 256, (3, SIZE, SIZE, 3), dtype=np.uint8)
 logits = np.asarray(exact(pixels.astype(np.float64), training=False)).astype(np.float32)
-header, data = {}, b""
-for name, value in {"pixels": pixels, "logits": logits}.items():
-    raw = value.tobytes()
-    kind = {"float32": "F32", "uint8": "U8"}[str(value.dtype)]
-    header[name] = {"dtype": kind, "shape": list(value.shape), "data_offsets": [len(data), len(data) + len(raw)]}
-    data += raw
-text = json.dumps(header).encode()
-text += b" " * (-len(text) % 8)
-(HERE / "keras_v2.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + data)
+write_tensors(HERE / "keras_v2.safetensors", {"pixels": pixels, "logits": logits})
 print("logits", logits.std(), "float32 differs by", np.abs(np.asarray(net(pixels.astype(np.float32))) - logits).max())

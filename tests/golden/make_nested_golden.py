@@ -9,9 +9,7 @@ in Keras 3's it is a layer of its own with 1x1 convolutions. nested_keras*.keras
 its model.weights.h5 is what model.save_weights writes. Neither version notes names of layers there; from 3.6 on Keras
 does. nested_keras*.safetensors holds `pixels` and `logits`, computed in float64. nested_v2.yaml describes the network.
 """
-import json
 import pathlib
-import struct
 import tempfile
 import zipfile
 
@@ -21,22 +19,19 @@ import tensorflow as tf
 from keras import layers
 from keras.src.applications.efficientnet_v2 import EfficientNetV2
 
+from narrow_keras import stage
+from tensor_file import write_tensors
+
 HERE = pathlib.Path(__file__).resolve().parent / "import"
 SIZE, CLASSES, HIDDEN, WIDTH = 33, 5, 12, 0.0125  # Keras fixes the top convolution at 1280 * WIDTH filters
 VERSION = int(keras.__version__[0])
 
 
-def stage(kind, repeats, filters_in, filters, expand, stride, se):
-    return {
-        "kernel_size": 3, "num_repeat": repeats, "input_filters": filters_in / WIDTH, "output_filters": filters / WIDTH,
-        "expand_ratio": expand, "se_ratio": se, "strides": stride, "conv_type": kind,
-    }
-
-
 def backbone():
     return EfficientNetV2(
         width_coefficient=WIDTH, depth_coefficient=1.0, default_size=SIZE, weights=None, include_top=False,
-        input_shape=(SIZE, SIZE, 3), blocks_args=[stage(1, 1, 8, 8, 1, 1, 0), stage(0, 3, 8, 8, 2, 2, 0.25)],
+        input_shape=(SIZE, SIZE, 3),
+        blocks_args=[stage(WIDTH, 1, 1, 8, 8, 1, 1, 0), stage(WIDTH, 0, 3, 8, 8, 2, 2, 0.25)],
         **{"model_name" if VERSION == 2 else "name": "narrow"})
 
 
@@ -116,14 +111,6 @@ for to, w in zip(variables(exact), variables(net)):
     to.assign(np.asarray(w))
 pixels = rng.integers(0, 256, (2, SIZE, SIZE, 3), dtype=np.uint8) // np.uint8([[[[1]]], [[[4]]]])  # bright, dark
 logits = np.asarray(exact(pixels.astype(np.float64), training=False)).astype(np.float32)
-header, data = {}, b""
-for name, value in {"pixels": pixels, "logits": logits}.items():
-    raw = value.tobytes()
-    kind = {"float32": "F32", "uint8": "U8"}[str(value.dtype)]
-    header[name] = {"dtype": kind, "shape": list(value.shape), "data_offsets": [len(data), len(data) + len(raw)]}
-    data += raw
-text = json.dumps(header).encode()
-text += b" " * (-len(text) % 8)
-target.with_suffix(".safetensors").write_bytes(struct.pack("<Q", len(text)) + text + data)
+write_tensors(target.with_suffix(".safetensors"), {"pixels": pixels, "logits": logits})
 print(keras.__version__, "logits", logits, "float32 differs by",
       np.abs(np.asarray(net(pixels.astype(np.float32), training=False)) - logits).max())

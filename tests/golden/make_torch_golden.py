@@ -8,9 +8,7 @@ holds `pixels`, `labels`, `weights/<name>`, `logits_eval`, `logits_train` (batch
 `gradients/<name>` of that loss and `updated/<name>`, the running statistics after that step. Needs PyTorch, PyYAML and
 NumPy.
 """
-import json
 import pathlib
-import struct
 import sys
 
 import numpy as np
@@ -19,20 +17,9 @@ import torch
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "peers"))
 from torch_network import Network  # noqa: E402
+from tensor_file import write_tensors  # noqa: E402
 
 BATCH = 4
-
-
-def write_safetensors(path, tensors, metadata):
-    header, data = {"__metadata__": metadata}, b""
-    for name, value in tensors.items():
-        raw = np.ascontiguousarray(value).tobytes()
-        kind = {"float32": "F32", "uint8": "U8", "int32": "I32"}[str(value.dtype)]
-        header[name] = {"dtype": kind, "shape": list(value.shape), "data_offsets": [len(data), len(data) + len(raw)]}
-        data += raw
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
 
 
 def random_value(name, shape, rng):
@@ -73,5 +60,5 @@ for config in sorted(HERE.glob("*.yaml")):
         else:
             tensors["gradients/" + name] = single(ours(tensor.grad))
     path = config.with_suffix(".safetensors")
-    write_safetensors(path, tensors, {"made_with": f"PyTorch {torch.__version__}, float64"})
+    write_tensors(path, tensors, {"made_with": f"PyTorch {torch.__version__}, float64"})
     print(f"{path}: {path.stat().st_size / 1000:.0f} kB")

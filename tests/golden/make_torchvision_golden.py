@@ -7,15 +7,15 @@
 Random weights and batch-norm statistics; logits in float64. The file holds the state dict under torchvision's own
 names, `pixels` (N, H, W, 3) in 0..255 and `logits`. Needs PyTorch, torchvision >= 0.13 and NumPy.
 """
-import json
 import pathlib
-import struct
 import sys
 from functools import partial
 
 import numpy as np
 import torch
 from torchvision.models.efficientnet import EfficientNet, FusedMBConvConfig, MBConvConfig, efficientnet_v2_s
+
+from tensor_file import write_tensors
 
 full = len(sys.argv) > 1
 torch.manual_seed(5)
@@ -50,14 +50,6 @@ net.load_state_dict(state)  # the rounded weights
 with torch.no_grad():
     logits = net(x).numpy().astype(np.float32)
 tensors = {k: v.numpy() for k, v in state.items()} | {"pixels": pixels, "logits": logits}
-header, data = {"__metadata__": {"format": "pt"}}, bytearray()
-for name, value in tensors.items():
-    raw = np.ascontiguousarray(value).tobytes()
-    kind = {"float32": "F32", "uint8": "U8", "int64": "I64"}[str(value.dtype)]
-    header[name] = {"dtype": kind, "shape": list(value.shape), "data_offsets": [len(data), len(data) + len(raw)]}
-    data += raw
-text = json.dumps(header).encode()
-text += b" " * (-len(text) % 8)
 path = pathlib.Path(sys.argv[1]) if full else pathlib.Path(__file__).resolve().parent / "import/torchvision_v2.safetensors"
-path.write_bytes(struct.pack("<Q", len(text)) + text + bytes(data))
+write_tensors(path, tensors, {"format": "pt"})
 print(path, logits.std())
