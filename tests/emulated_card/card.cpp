@@ -1,0 +1,335 @@
+#include "tests/emulated_card/card.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <exception>
+#include <new>
+#include <stdexcept>
+
+namespace gm::emulated {
+
+namespace {
+
+constexpr size_t kAlignment = 256;
+// Between allocations: a kernel that runs past its own does not find the next one.
+constexpr size_t kGap = 4096;
+
+thread_local bool in_function = false;
+
+size_t number(const char* variable, size_t otherwise) {
+  const char* text = std::getenv(variable);
+  return text && *text ? std::strtoull(text, nullptr, 10) : otherwise;
+}
+
+void add_once(std::vector<size_t>& to, const std::vector<size_t>& from) {
+  for (size_t i : from)
+    if (std::find(to.begin(), to.end(), i) == to.end()) to.push_back(i);
+}
+
+}  // namespace
+
+bool in_host_function() { return in_function; }
+
+cudaError_t complain(cudaError_t status, const std::string& what) {
+  std::fprintf(stderr, "emulated card: %s: %s\n", what.c_str(), cudaGetErrorString(status));
+  return status;
+}
+
+Card::Card()
+    : memory_bytes_(number("GM_EMULATED_MEMORY", 4096) << 20),
+      processors_(static_cast<int>(number("GM_EMULATED_PROCESSORS", 4))),
+      legacy_(std::make_shared<CUstream_st>()) {
+  const char* order = std::getenv("GM_EMULATED_ORDER");
+  others_first_ = order && std::strcmp(order, "others") == 0;
+}
+
+bool Card::present() {
+  static const bool is = number("GM_EMULATED_CARDS", 1) > 0;
+  return is;
+}
+
+// Never destroyed: programs free memory in destructors of static objects.
+Card& Card::instance() {
+  static Card& card = *new Card;
+  return card;
+}
+
+// ---- memory
+
+void* Card::allocate(size_t bytes) {
+  if (bytes > memory_bytes_ - used_) return nullptr;
+  const size_t whole = (bytes + kAlignment - 1) / kAlignment * kAlignment + 2 * kGap;
+  auto* const start = static_cast<char*>(std::aligned_alloc(kGap, (whole + kGap - 1) / kGap * kGap));
+  if (!start) return nullptr;
+  void* const data = start + kGap;
+  std::memset(data, 0xFF, bytes);  // NaN
+  global_.add(data, bytes);
+  starts_[data] = start;
+  used_ += bytes;
+  return data;
+}
+
+bool Card::release(void* data) {
+  const auto found = starts_.find(data);
+  if (found == starts_.end()) return false;
+  used_ -= global_.size(data);
+  global_.remove(data);
+  std::free(found->second);
+  starts_.erase(found);
+  return true;
+}
+
+void* Card::lock_pages(size_t bytes) {
+  void* const data = std::aligned_alloc(kGap, (bytes + kGap - 1) / kGap * kGap);
+  if (!data) return nullptr;
+  std::memset(data, 0xFF, bytes);
+  page_locked_.add(data, bytes);
+  return data;
+}
+
+bool Card::unlock_pages(void* data) {
+  if (!page_locked_.remove(data)) return false;
+  std::free(data);
+  return true;
+}
+
+// ---- streams and events
+
+cudaStream_t Card::make_stream(bool blocking) {
+  streams_.push_back(std::make_shared<CUstream_st>());
+  streams_.back()->blocking = blocking;
+  return streams_.back().get();
+}
+
+std::shared_ptr<CUstream_st> Card::find(cudaStream_t handle) const {
+  if (!handle || handle == cudaStreamLegacy) return legacy_;
+  for (const auto& stream : streams_)
+    if (stream.get() == handle) return stream;
+  return nullptr;
+}
+
+void Card::forget(cudaStream_t handle) {
+  const auto found =
+      std::find_if(streams_.begin(), streams_.end(), [&](auto& s) { return s.get() == handle; });
+  if ((*found)->capture) (*found)->capture->invalid = true;
+  if (!(*found)->queue.empty()) closed_.push_back(*found);
+  streams_.erase(found);
+}
+
+cudaEvent_t Card::make_event(bool timing) {
+  auto event = std::make_unique<CUevent_st>();
+  event->timing = timing;
+  const cudaEvent_t handle = event.get();
+  events_[handle] = std::move(event);
+  return handle;
+}
+
+bool Card::forget(cudaEvent_t event) { return events_.erase(event) > 0; }
+
+std::shared_ptr<Mark> Card::mark(const std::shared_ptr<CUstream_st>& stream) {
+  auto mark = std::make_shared<Mark>();
+  mark->stream = stream;
+  stream->queue.push_back({nullptr, nullptr, mark});
+  return mark;
+}
+
+cudaError_t Card::submit(cudaStream_t handle, std::function<void()> act) {
+  const std::shared_ptr<CUstream_st> stream = find(handle);
+  if (!stream) return complain(cudaErrorInvalidResourceHandle, "work for a stream that is not there");
+  if (Capture* capture = stream->capture.get()) {
+    if (capture->invalid) return cudaErrorStreamCaptureInvalidated;
+    capture->nodes.push_back({std::move(act), stream->after});
+    stream->after = {capture->nodes.size() - 1};
+    return cudaSuccess;
+  }
+  if (stream == legacy_) {
+    for (const auto& other : streams_) {
+      if (!other->blocking) continue;
+      if (other->capture) {
+        other->capture->invalid = true;
+        return cudaErrorStreamCaptureImplicit;
+      }
+      if (!other->queue.empty()) stream->queue.push_back({nullptr, mark(other), nullptr});
+    }
+  } else if (stream->blocking && !legacy_->queue.empty()) {
+    stream->queue.push_back({nullptr, mark(legacy_), nullptr});
+  }
+  stream->queue.push_back({std::move(act), nullptr, nullptr});
+  return cudaSuccess;
+}
+
+cudaError_t Card::record(cudaEvent_t event, cudaStream_t handle) {
+  const std::shared_ptr<CUstream_st> stream = find(handle);
+  if (!stream || !known(event)) return complain(cudaErrorInvalidResourceHandle, "recording of an event");
+  if (stream->capture) {
+    if (stream->capture->invalid) return cudaErrorStreamCaptureInvalidated;
+    event->capture = stream->capture;
+    event->after = stream->after;
+    event->mark = nullptr;
+    return cudaSuccess;
+  }
+  // An empty entry first: it brings in the order of the legacy stream.
+  if (const cudaError_t status = submit(handle, nullptr); status != cudaSuccess) return status;
+  event->capture = nullptr;
+  event->mark = mark(stream);
+  return cudaSuccess;
+}
+
+cudaError_t Card::wait(cudaStream_t handle, cudaEvent_t event) {
+  const std::shared_ptr<CUstream_st> stream = find(handle);
+  if (!stream || !known(event)) return complain(cudaErrorInvalidResourceHandle, "waiting for an event");
+  Capture* const capture = stream->capture.get();
+  if (capture && capture->invalid) return cudaErrorStreamCaptureInvalidated;
+  if (event->capture) {
+    if (event->capture->invalid) return cudaErrorStreamCaptureInvalidated;
+    if (capture && stream->capture != event->capture) {
+      capture->invalid = event->capture->invalid = true;
+      return cudaErrorStreamCaptureMerge;
+    }
+    if (!capture) stream->after.clear();
+    stream->capture = event->capture;
+    add_once(stream->after, event->after);
+    return cudaSuccess;
+  }
+  if (capture) {
+    capture->invalid = true;
+    return cudaErrorStreamCaptureIsolation;
+  }
+  if (event->mark) stream->queue.push_back({nullptr, event->mark, nullptr});
+  return cudaSuccess;
+}
+
+void Card::act(const std::function<void()>& what) {
+  if (broken_ != cudaSuccess || !what) return;
+  in_function = true;
+  try {
+    what();
+  } catch (const std::exception& e) {
+    broken_ = cudaErrorIllegalAddress;
+    std::fprintf(stderr, "emulated card: %s\n", e.what());
+  }
+  in_function = false;
+}
+
+void Card::run(CUstream_st& stream, const Mark* until) {
+  while (!stream.queue.empty() && !(until && until->reached)) {
+    const Work work = std::move(stream.queue.front());
+    stream.queue.pop_front();
+    if (work.wait && !work.wait->reached) run(*work.wait->stream, work.wait.get());
+    act(work.act);
+    if (!work.reach) continue;
+    work.reach->reached = true;
+    work.reach->when = std::chrono::steady_clock::now();
+  }
+}
+
+void Card::run_others(const CUstream_st& but) {
+  const auto all = streams_;
+  for (auto stream = all.rbegin(); stream != all.rend(); ++stream)
+    if (stream->get() != &but) run(**stream, nullptr);
+}
+
+cudaError_t Card::finish(const std::shared_ptr<CUstream_st>& stream) {
+  if (stream->capture) {
+    stream->capture->invalid = true;
+    return cudaErrorStreamCaptureUnsupported;
+  }
+  if (stream == legacy_ && stream->queue.empty())  // waits for the blocking ones all the same
+    for (const auto& other : streams_)
+      if (other->blocking && !other->capture) run(*other, nullptr);
+  if (others_first_) run_others(*stream);
+  run(*stream, nullptr);
+  return broken_;
+}
+
+cudaError_t Card::finish(const std::shared_ptr<Mark>& mark) {
+  if (others_first_ && !mark->reached) run_others(*mark->stream);
+  if (!mark->reached) run(*mark->stream, mark.get());
+  return broken_;
+}
+
+cudaError_t Card::finish_all() {
+  run_others(*legacy_);
+  run(*legacy_, nullptr);
+  for (const auto& stream : closed_) run(*stream, nullptr);
+  closed_.clear();
+  return broken_;
+}
+
+// ---- captures
+
+cudaError_t Card::begin_capture(cudaStream_t handle, cudaStreamCaptureMode mode) {
+  const std::shared_ptr<CUstream_st> stream = find(handle);
+  if (!stream) return complain(cudaErrorInvalidResourceHandle, "capture of a stream that is not there");
+  if (stream == legacy_) return cudaErrorStreamCaptureUnsupported;
+  if (stream->capture) return cudaErrorIllegalState;
+  auto capture = std::make_shared<Capture>();
+  capture->origin = stream.get();
+  capture->mode = mode;
+  capture->thread = std::this_thread::get_id();
+  stream->capture = capture;
+  stream->after.clear();
+  captures_.push_back(capture);
+  return cudaSuccess;
+}
+
+cudaError_t Card::end_capture(cudaStream_t handle, cudaGraph_t* graph) {
+  *graph = nullptr;
+  const std::shared_ptr<CUstream_st> stream = find(handle);
+  if (!stream) return complain(cudaErrorInvalidResourceHandle, "capture of a stream that is not there");
+  const std::shared_ptr<Capture> capture = stream->capture;
+  if (!capture) return cudaErrorIllegalState;
+  if (capture->mode != cudaStreamCaptureModeRelaxed && capture->thread != std::this_thread::get_id()) {
+    capture->invalid = true;
+    return cudaErrorStreamCaptureWrongThread;
+  }
+  if (capture->origin != stream.get()) {
+    capture->invalid = true;
+    return cudaErrorStreamCaptureUnmatched;
+  }
+  // Every node has to be behind the origin's last one.
+  std::vector<bool> joined(capture->nodes.size(), false);
+  for (size_t i : stream->after) joined[i] = true;
+  for (size_t i = joined.size(); i-- > 0;)
+    if (joined[i])
+      for (size_t before : capture->nodes[i].after) joined[before] = true;
+  for (const auto& each : streams_)
+    if (each->capture == capture) {
+      each->capture = nullptr;
+      each->after.clear();
+    }
+  for (const auto& [event, contents] : events_)
+    if (contents->capture == capture) contents->capture = nullptr;
+  std::erase_if(captures_, [&](auto& c) { return c.lock() == capture; });
+  if (capture->invalid) return cudaErrorStreamCaptureInvalidated;
+  if (std::find(joined.begin(), joined.end(), false) != joined.end()) return cudaErrorStreamCaptureUnjoined;
+  *graph = new CUgraph_st{std::move(capture->nodes)};
+  return cudaSuccess;
+}
+
+cudaError_t Card::forbidden_in_capture() {
+  cudaError_t status = cudaSuccess;
+  for (const auto& each : captures_) {
+    const std::shared_ptr<Capture> capture = each.lock();
+    if (!capture || capture->mode == cudaStreamCaptureModeRelaxed) continue;
+    if (capture->mode == cudaStreamCaptureModeThreadLocal && capture->thread != std::this_thread::get_id())
+      continue;
+    capture->invalid = true;
+    status = cudaErrorStreamCaptureUnsupported;
+  }
+  return status;
+}
+
+cudaError_t Card::forbidden_in_any_capture() {
+  cudaError_t status = cudaSuccess;
+  for (const auto& each : captures_)
+    if (const std::shared_ptr<Capture> capture = each.lock()) {
+      capture->invalid = true;
+      status = cudaErrorStreamCaptureUnsupported;
+    }
+  return status;
+}
+
+}  // namespace gm::emulated

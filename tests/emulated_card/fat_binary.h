@@ -1,0 +1,23 @@
+// The kernels of the program: what nvcc's host code registers, and the PTX text in its fat binaries.
+#pragma once
+#include <driver_types.h>
+
+#include "tests/emulated_card/ptx_machine.h"
+
+namespace gm::emulated {
+
+/// A kernel that can be launched.
+struct Kernel {
+  const Module* module = nullptr;
+  const KernelInfo* info = nullptr;
+  int asked_shared = -1;  // cudaFuncSetAttribute's number of dynamic bytes
+
+  /// Dynamic bytes that a launch may ask for.
+  size_t most_dynamic() const;
+};
+
+/// The kernel of a host function; its module is read when the first of its kernels is asked for. Null, with
+/// the status that says why: no kernel, no PTX, text that the machine does not know.
+Kernel* find_kernel(const void* host_function, cudaError_t& status);
+
+}  // namespace gm::emulated
