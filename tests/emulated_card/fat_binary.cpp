@@ -45,7 +45,7 @@ struct Binary {
 struct Registered {
   Binary* binary;
   std::string name;
-  std::optional<Kernel> kernel;  // when it has been asked for
+  std::optional<LoadedKernel> kernel;  // when it has been asked for
 };
 
 // Registered before main(), and asked for by destructors after it.
@@ -93,13 +93,13 @@ void read(Binary& binary) {
 
 }  // namespace
 
-size_t Kernel::most_dynamic() const {
+size_t LoadedKernel::most_dynamic() const {
   const size_t unasked = Card::kSharedPerBlock;
   if (asked_shared >= 0) return static_cast<size_t>(asked_shared);
   return info->static_shared_bytes < unasked ? unasked - info->static_shared_bytes : 0;
 }
 
-Kernel* find_kernel(const void* host_function, cudaError_t& status) {
+LoadedKernel* find_kernel(const void* host_function, cudaError_t& status) {
   const auto found = registered().find(host_function);
   if (found == registered().end()) {
     status = complain(cudaErrorInvalidDeviceFunction, "launch of what is no kernel");
@@ -117,7 +117,7 @@ Kernel* find_kernel(const void* host_function, cudaError_t& status) {
       status = complain(cudaErrorInvalidDeviceFunction, "no " + r.name + " in the PTX");
       return nullptr;
     }
-    r.kernel = Kernel{r.binary->module.get(), info, -1};
+    r.kernel = LoadedKernel{r.binary->module.get(), info, -1};
   }
   status = cudaSuccess;
   return &*r.kernel;

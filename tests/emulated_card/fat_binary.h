@@ -7,7 +7,7 @@
 namespace gm::emulated {
 
 /// A kernel that can be launched.
-struct Kernel {
+struct LoadedKernel {
   const Module* module = nullptr;
   const KernelInfo* info = nullptr;
   int asked_shared = -1;  // cudaFuncSetAttribute's number of dynamic bytes
@@ -18,6 +18,6 @@ struct Kernel {
 
 /// The kernel of a host function; its module is read when the first of its kernels is asked for. Null, with
 /// the status that says why: no kernel, no PTX, text that the machine does not know.
-Kernel* find_kernel(const void* host_function, cudaError_t& status);
+LoadedKernel* find_kernel(const void* host_function, cudaError_t& status);
 
 }  // namespace gm::emulated

@@ -13,7 +13,7 @@ using namespace gm::emulated;
 namespace {
 
 /// What a real card refuses, with the same codes.
-cudaError_t refusal(const Kernel& kernel, dim3 grid, dim3 block, size_t dynamic) {
+cudaError_t refusal(const LoadedKernel& kernel, dim3 grid, dim3 block, size_t dynamic) {
   const size_t threads = size_t{block.x} * block.y * block.z;
   if (!threads || threads > 1024 || block.x > 1024 || block.y > 1024 || block.z > 64)
     return cudaErrorInvalidConfiguration;
@@ -28,7 +28,7 @@ cudaError_t launch(const void* function, dim3 grid, dim3 block, void** arguments
                    cudaStream_t stream) {
   return with_card([&](Card& card) {
     cudaError_t status;
-    const Kernel* const kernel = find_kernel(function, status);
+    const LoadedKernel* const kernel = find_kernel(function, status);
     if (!kernel) return status;
     if (status = refusal(*kernel, grid, block, dynamic); status != cudaSuccess) return status;
     const KernelInfo& info = *kernel->info;
@@ -99,7 +99,7 @@ cudaError_t __cudaLaunchKernel(cudaKernel_t kernel, dim3 grid, dim3 block, void*
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void* function) {
   return with_card([&](Card&) {
     cudaError_t status;
-    const Kernel* const kernel = find_kernel(function, status);
+    const LoadedKernel* const kernel = find_kernel(function, status);
     if (!kernel) return status;
     *attributes = {};
     attributes->sharedSizeBytes = kernel->info->static_shared_bytes;
@@ -115,7 +115,7 @@ cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void* fu
 cudaError_t cudaFuncSetAttribute(const void* function, cudaFuncAttribute attribute, int value) {
   return with_card([&](Card&) {
     cudaError_t status;
-    Kernel* const kernel = find_kernel(function, status);
+    LoadedKernel* const kernel = find_kernel(function, status);
     if (!kernel) return status;
     if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize)
       return complain(cudaErrorNotSupported, "attribute of a kernel");
@@ -130,7 +130,7 @@ cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(int* blocks, 
                                                                    int threads, size_t dynamic, unsigned) {
   return with_card([&](Card&) {
     cudaError_t status;
-    const Kernel* const kernel = find_kernel(function, status);
+    const LoadedKernel* const kernel = find_kernel(function, status);
     if (!kernel) return status;
     *blocks = 0;
     if (threads <= 0) return cudaErrorInvalidValue;
