@@ -50,6 +50,16 @@ std::pair<std::string, size_t> declared(std::string_view line) {
   return {std::string(head.substr(space + 1)), count * element};
 }
 
+// Where the brace opened at `open` is closed. Braces of vectors and inner blocks pair up between.
+size_t end_of_body(std::string_view text, size_t open) {
+  int depth = 0;
+  for (size_t i = open; i < text.size(); ++i) {
+    if (text[i] == '{') ++depth;
+    if (text[i] == '}' && --depth == 0) return i;
+  }
+  throw std::runtime_error("PTX: a kernel without an end");
+}
+
 }  // namespace
 
 Module::Module(std::string_view text) : contents_(std::make_unique<Contents>()) {
@@ -75,7 +85,7 @@ Module::Module(std::string_view text) : contents_(std::make_unique<Contents>()) 
       c.variables.emplace_back(name, Range{begin, begin + bytes});
       c.ranges.push_back({begin, begin + bytes});
     } else if (entry != std::string_view::npos && line.find("//") != 0) {
-      const size_t last = std::min(all.find("\n}", at), all.size());
+      const size_t last = end_of_body(all, all.find('{', at));
       Contents::Entry e;
       e.text = all.substr(at, last - at);
       const size_t brace = e.text.find('{');

@@ -114,6 +114,15 @@ TEST(PtxMachine, FloatingPoint) {
         << name;
 }
 
+// As the compiler writes inline assembly: registers of a block are its own. Also with its brace at a line's start.
+TEST(PtxMachine, BlocksInBracesHaveRegistersOfTheirOwn) {
+  EXPECT_EQ(compute("mov.u32 %r7, 7;\nsetp.eq.u32 %p1, %r2, 1;\n{\n.reg .pred %p1;\n.reg .b32 %r7;\n"
+                    "mov.u32 %r7, 9;\nsetp.eq.u32 %p1, %r2, 2;\nselp.b32 %r6, %r7, 0, %p1;\n}\n"
+                    "selp.b32 %r5, %r7, 3, %p1;\nadd.s32 %r5, %r5, %r6;",
+                    1),
+            7u);
+}
+
 // Lane i goes round i times; behind the loop all are together again.
 TEST(PtxMachine, LanesThatPartMeetAgain) {
   std::vector<uint32_t> data(64);

@@ -105,6 +105,12 @@ class Reader {
  private:
   struct Pending {
     std::string_view text;
+    size_t scope;
+  };
+  // A block in braces, whose registers hide those of the same names outside.
+  struct Scope {
+    size_t outer;
+    std::unordered_map<std::string, std::string> names;  // as registers_ has them
   };
 
   void read_head() {
@@ -176,6 +182,12 @@ class Reader {
         begin = i + 1;
       } else if ((c == '{' || c == '}') && trim(body_.substr(begin, i - begin)).empty()) {
         begin = i + 1;
+        if (c == '{') {
+          scopes_.push_back({scope_, {}});
+          scope_ = scopes_.size() - 1;
+        } else {
+          scope_ = scopes_[scope_].outer;
+        }
       }
     }
   }
@@ -183,7 +195,7 @@ class Reader {
   void statement(std::string_view s) {
     if (s.empty()) return;
     if (s.front() != '.') {
-      pending_.push_back({s});
+      pending_.push_back({s, scope_});
       return;
     }
     const auto words = split(s, ' ');
@@ -198,7 +210,7 @@ class Reader {
         if (const size_t at = w[i].find('<'); at != std::string_view::npos)
           families_[std::string(w[i].substr(0, at))] = kind;
         else
-          families_[std::string(w[i])] = kind;
+          declare(std::string(w[i]), kind);
       }
     } else if (starts(s, ".shared") || starts(s, ".local")) {
       size_t align = 1, bytes = 1, count = 1;
@@ -228,6 +240,15 @@ class Reader {
     }
   }
 
+  // A register of one name, not of a family.
+  void declare(const std::string& name, Class kind) {
+    std::string unique = name;
+    if (scope_ != 0) {
+      unique += '@' + std::to_string(scope_);
+      scopes_[scope_].names[name] = unique;
+    }
+    families_[unique] = kind;
+  }
   static std::string family_of(std::string_view name) {
     size_t n = name.size();
     while (n > 0 && std::isdigit(static_cast<unsigned char>(name[n - 1]))) --n;
@@ -243,7 +264,7 @@ class Reader {
     r.slot = r.kind == Class::word   ? kernel_.words++
              : r.kind == Class::wide ? kernel_.wides++
                                      : kernel_.predicates++;
-    registers_[std::string(name)] = r;
+    registers_[name] = r;
     return true;
   }
   uint32_t word_constant(uint32_t value) {
@@ -309,6 +330,7 @@ class Reader {
   }
 
   void finish(const Pending& p) {
+    scope_ = p.scope;
     Instruction in;
     in.text = p.text;
     std::string_view s = p.text;
@@ -470,6 +492,8 @@ class Reader {
   Kernel kernel_;
   size_t shared_end_ = kSharedStart;
   std::vector<Pending> pending_;
+  std::vector<Scope> scopes_ = std::vector<Scope>(1);  // the first: the kernel's own
+  size_t scope_ = 0;
   std::vector<std::pair<size_t, std::string_view>> jumps_;
   std::unordered_map<std::string, uint32_t> labels_, specials_;
   std::unordered_map<std::string, uint64_t> symbols_;

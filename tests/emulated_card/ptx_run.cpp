@@ -87,6 +87,8 @@ void run_warp(Warp& w, const std::vector<Instruction>& code) {
       for (; lanes; lanes &= lanes - 1) w.pc[std::countr_zero(lanes)] = at;
     };
     for (bool regroup = false; !regroup;) {
+      if (pc >= code.size())
+        throw std::runtime_error("PTX: kernel " + w.block->kernel->info.name + " has no end");
       const Instruction& in = code[pc];
       const uint32_t m = in.guard == kNone
                              ? mask
