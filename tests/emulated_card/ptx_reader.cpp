@@ -254,11 +254,16 @@ class Reader {
     while (n > 0 && std::isdigit(static_cast<unsigned char>(name[n - 1]))) --n;
     return std::string(name.substr(0, n));
   }
-  bool find_register(std::string_view name, Register& r) {
-    if (const auto it = registers_.find(std::string(name)); it != registers_.end())
-      return r = it->second, true;
-    auto family = families_.find(family_of(name));
-    if (family == families_.end()) family = families_.find(std::string(name));
+  bool find_register(std::string_view text, Register& r) {
+    std::string name(text);
+    for (size_t s = scope_; s != 0; s = scopes_[s].outer)
+      if (const auto it = scopes_[s].names.find(name); it != scopes_[s].names.end()) {
+        name = it->second;
+        break;
+      }
+    if (const auto it = registers_.find(name); it != registers_.end()) return r = it->second, true;
+    auto family = families_.find(name);
+    if (family == families_.end()) family = families_.find(family_of(name));
     if (family == families_.end()) return false;
     r.kind = family->second;
     r.slot = r.kind == Class::word   ? kernel_.words++
