@@ -1,10 +1,11 @@
 # Decides whether the CUDA backend is built and makes CUDA C++20 work on every CMake this project accepts.
 set(GM_WITH_CUDA OFF)
 set(GM_WITH_NVJPEG OFF)
-if(GM_EMULATED_CARD)  # it reads PTX, of sm_80
+if(GM_EMULATED_CARD)  # it runs PTX of sm_80, and stands before a CUDA runtime that is shared
   set(GM_CUDA ON)
-  set(GM_CUDA_ARCHS 80-virtual)
-  set(CMAKE_CUDA_RUNTIME_LIBRARY None)
+  list(APPEND GM_CUDA_ARCHS 80-virtual)
+  list(REMOVE_DUPLICATES GM_CUDA_ARCHS)
+  set(CMAKE_CUDA_RUNTIME_LIBRARY Shared)
 endif()
 if(NOT GM_CUDA STREQUAL "OFF")
   include(CheckLanguage)
@@ -20,9 +21,6 @@ if(NOT GM_CUDA STREQUAL "OFF")
   set(CUDNN_HINTS ${CUDNN_ROOT} $ENV{CUDNN_ROOT} ${TOOLKIT})
   find_path(CUDNN_INCLUDE_DIR cudnn.h HINTS ${CUDNN_HINTS} PATH_SUFFIXES include x86_64-linux-gnu)
   find_library(CUDNN_LIBRARY NAMES cudnn libcudnn.so.9 HINTS ${CUDNN_HINTS} PATH_SUFFIXES lib lib64)
-  if(GM_EMULATED_CARD)
-    set(CUDNN_LIBRARY none)  # of cuDNN only the header is needed
-  endif()
   if(CMAKE_CUDA_COMPILER AND CUDNN_INCLUDE_DIR AND CUDNN_LIBRARY)
     enable_language(CUDA)
     # CMake before 3.25.2 does not know that nvcc takes C++20.
@@ -44,7 +42,7 @@ if(NOT GM_CUDA STREQUAL "OFF")
     find_path(NVJPEG_INCLUDE_DIR nvjpeg.h HINTS ${NVJPEG_HINTS} PATH_SUFFIXES include)
     find_library(NVJPEG_LIBRARY NAMES nvjpeg libnvjpeg.so.${CUDAToolkit_VERSION_MAJOR}
       HINTS ${NVJPEG_HINTS} PATH_SUFFIXES lib lib64)
-    if(NVJPEG_INCLUDE_DIR AND NOT GM_EMULATED_CARD)
+    if(NVJPEG_INCLUDE_DIR)
       set(GM_WITH_NVJPEG ON)
       if(NOT NVJPEG_LIBRARY OR GM_PORTABLE)  # another machine's path
         set(NVJPEG_LIBRARY libnvjpeg.so)
