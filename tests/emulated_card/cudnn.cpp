@@ -1,6 +1,6 @@
 // A cuDNN that starts and has no kernel for anything, so that those of the engine run. It refuses the first
-// descriptor; with GM_EMULATED_CUDNN=describe it takes graphs and has no engine for them, whereupon the engine's
-// other candidates compete.
+// descriptor; with GM_EMULATED_CUDNN=describe it takes graphs and has no engine for them, whereupon the
+// engine's other candidates compete.
 #include <cudnn.h>
 
 #include <cstdio>

@@ -1,5 +1,5 @@
-// Runs kernels from their PTX text on the processor, without a card: the instructions that nvcc made, one warp
-// after another, with every access to memory checked. PTX ISA 9.0 as far as the kernels here use it.
+// Runs kernels from their PTX text on the processor, without a card: the instructions that nvcc made, one
+// warp after another, with every access to memory checked. PTX ISA 9.0 as far as the kernels here use it.
 #pragma once
 #include <cstddef>
 #include <cstdint>

@@ -114,7 +114,8 @@ TEST(PtxMachine, FloatingPoint) {
         << name;
 }
 
-// As the compiler writes inline assembly: registers of a block are its own. Also with its brace at a line's start.
+// As the compiler writes inline assembly: registers of a block are its own. Also with its brace at a line's
+// start.
 TEST(PtxMachine, BlocksInBracesHaveRegistersOfTheirOwn) {
   EXPECT_EQ(compute("mov.u32 %r7, 7;\nsetp.eq.u32 %p1, %r2, 1;\n{\n.reg .pred %p1;\n.reg .b32 %r7;\n"
                     "mov.u32 %r7, 9;\nsetp.eq.u32 %p1, %r2, 2;\nselp.b32 %r6, %r7, 0, %p1;\n}\n"
@@ -217,7 +218,8 @@ TEST(PtxMachine, AsynchronousCopies) {
   EXPECT_EQ(got("cp.async.wait_group 2;\n"), (std::vector<uint32_t>{kNothing, kNothing, kNothing}));
 }
 
-// Rows of 8 bf16 in shared memory, matrix after matrix; A 16 x 16 as four of them, B 16 x 8 transposed as it is loaded.
+// Rows of 8 bf16 in shared memory, matrix after matrix; A 16 x 16 as four of them, B 16 x 8 transposed as it
+// is loaded.
 TEST(PtxMachine, MatricesAsTheTensorCoresHaveThem) {
   const auto bf16 = [](float v) { return static_cast<uint16_t>(std::bit_cast<uint32_t>(v) >> 16); };
   const auto a = [](unsigned i, unsigned k) {

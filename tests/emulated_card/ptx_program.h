@@ -1,6 +1,6 @@
-// A kernel's instructions as the machine runs them. Registers of a warp lie side by side, 32 lanes each: those of
-// up to 32 bits in `words`, those of 64 in `wides`, predicates as one mask in `predicates`. Immediates and special
-// registers have slots of their own there, so that every operand is an index.
+// A kernel's instructions as the machine runs them. Registers of a warp lie side by side, 32 lanes each:
+// those of up to 32 bits in `words`, those of 64 in `wides`, predicates as one mask in `predicates`.
+// Immediates and special registers have slots of their own there, so that every operand is an index.
 #pragma once
 #include <cstdint>
 #include <stdexcept>
@@ -116,8 +116,8 @@ struct Fault : std::runtime_error {
   int lane;
 };
 
-/// Bytes of host memory that a lane may read or write: checked for bounds, alignment and, in shared memory, for
-/// races between warps. Throws Fault.
+/// Bytes of host memory that a lane may read or write: checked for bounds, alignment and, in shared memory,
+/// for races between warps. Throws Fault.
 unsigned char* access(Warp& warp, int lane, Space space, uint64_t address, size_t bytes, bool write);
 
 /// Finds how to execute a mnemonic and sets what of the instruction depends on it. Null when unknown.

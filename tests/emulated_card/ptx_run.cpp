@@ -1,5 +1,5 @@
-// Runs grids: blocks one after another, their warps in turns from barrier to barrier, lanes of a warp together as
-// long as they are at the same instruction and those that lag behind first.
+// Runs grids: blocks one after another, their warps in turns from barrier to barrier, lanes of a warp
+// together as long as they are at the same instruction and those that lag behind first.
 #include <algorithm>
 #include <bit>
 #include <cstring>

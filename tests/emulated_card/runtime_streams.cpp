@@ -112,8 +112,8 @@ cudaError_t cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCaptureStatus* 
   });
 }
 
-// Of the nodes that may run the one captured last comes first: where branches do not wait for each other, they
-// run in another order than they were written.
+// Of the nodes that may run the one captured last comes first: where branches do not wait for each other,
+// they run in another order than they were written.
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t* ready, cudaGraph_t graph, unsigned long long) {
   return with_card([&](Card&) {
     const std::vector<Node>& nodes = graph->nodes;
