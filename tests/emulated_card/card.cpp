@@ -39,10 +39,12 @@ cudaError_t complain(cudaError_t status, const std::string& what) {
 
 Card::Card()
     : memory_bytes_(number("GM_EMULATED_MEMORY", 4096) << 20),
+      page_locked_bytes_(number("GM_EMULATED_PAGE_LOCKED", 4096) << 20),
       processors_(static_cast<int>(number("GM_EMULATED_PROCESSORS", 4))),
       legacy_(std::make_shared<CUstream_st>()) {
   const char* order = std::getenv("GM_EMULATED_ORDER");
   others_first_ = order && std::strcmp(order, "others") == 0;
+  refuses_capture_ = number("GM_EMULATED_CAPTURE", 1) == 0;
 }
 
 bool Card::present() {
@@ -82,15 +84,19 @@ bool Card::release(void* data) {
 }
 
 void* Card::lock_pages(size_t bytes) {
+  if (bytes > page_locked_bytes_) return nullptr;
   void* const data = std::aligned_alloc(kGap, (bytes + kGap - 1) / kGap * kGap);
   if (!data) return nullptr;
   std::memset(data, 0xFF, bytes);
   page_locked_.add(data, bytes);
+  page_locked_bytes_ -= bytes;
   return data;
 }
 
 bool Card::unlock_pages(void* data) {
+  const size_t bytes = page_locked_.size(data);
   if (!page_locked_.remove(data)) return false;
+  page_locked_bytes_ += bytes;
   std::free(data);
   return true;
 }
@@ -263,7 +269,7 @@ cudaError_t Card::finish_all() {
 cudaError_t Card::begin_capture(cudaStream_t handle, cudaStreamCaptureMode mode) {
   const std::shared_ptr<CUstream_st> stream = find(handle);
   if (!stream) return complain(cudaErrorInvalidResourceHandle, "capture of a stream that is not there");
-  if (stream == legacy_) return cudaErrorStreamCaptureUnsupported;
+  if (stream == legacy_ || refuses_capture_) return cudaErrorStreamCaptureUnsupported;
   if (stream->capture) return cudaErrorIllegalState;
   auto capture = std::make_shared<Capture>();
   capture->origin = stream.get();

@@ -1,5 +1,5 @@
 // The emulated card: its memory, its streams and what is queued in them. Private to the functions that take
-// the place of the CUDA runtime and of its libraries.  Work is run when somebody waits for it and not before:
+// the place of the CUDA runtime and of its libraries. Work is run when somebody waits for it and not before:
 // by cudaStreamSynchronize, by a blocking copy, by cudaFree. A wait runs its own stream as far as it has to
 // and of the others only what events demand, so that an order that nobody asked for does not come about by
 // luck. With GM_EMULATED_ORDER=others the opposite: all other streams first, which shows writes that come too
@@ -135,9 +135,9 @@ class Card {
   std::shared_ptr<Mark> mark(const std::shared_ptr<CUstream_st>& stream);
 
   std::mutex mutex_;
-  size_t memory_bytes_ = 0, used_ = 0;
+  size_t memory_bytes_ = 0, used_ = 0, page_locked_bytes_ = 0;  // the last: still to be had
   int processors_ = 0;
-  bool others_first_ = false;
+  bool others_first_ = false, refuses_capture_ = false;
   Memory global_, page_locked_;
   std::unordered_map<void*, void*> starts_;  // of allocations: where malloc's memory begins
   std::shared_ptr<CUstream_st> legacy_;

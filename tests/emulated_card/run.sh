@@ -68,10 +68,22 @@ PYTHON
 expect "training" train late
 GM_EMULATED_ORDER=others expect "training, streams in another order" train early
 expect "the same weights in every order of streams" same_weights late early
+GM_EMULATED_CAPTURE=0 expect "training, captures refused" train plain
+expect "the same weights without captured steps" same_weights late plain
 expect "training on the CPU" "$bin/gm_train" "$work/late/config.yaml" --device cpu --quiet --out "$work/cpu"
 expect "the CPU's losses" close_losses cpu late
 GM_PLAN_CACHE=$work/plans GM_EMULATED_CUDNN=describe expect "training in bf16, plans by the clock" train timed \
   --set train.precision=bf16
+# One clear line where something runs out, and no folder that looks like a run.
+one_line() { # NAME TEXT: what `train NAME` says
+  local said
+  said=$(train "$1" 2>&1) && { echo "no error"; return 1; }
+  echo "$said"
+  [ "$(wc -l <<<"$said")" = 1 ] && [[ $said == *"$2"* ]] && [ ! -e "$work/$1/config.yaml" ]
+}
+GM_EMULATED_MEMORY=66 expect "a card that is too small" one_line small "out of GPU memory"
+GM_EMULATED_PAGE_LOCKED=0 expect "no page-locked memory" one_line unlocked "page-locked memory: out of memory"
+GM_EMULATED_CARDS=0 expect "no card" one_line none "--device cuda"
 expect "a file of plans" test -n "$(ls "$work/plans" 2>/dev/null)"
 
 echo "$passed passed, $failed failed, $skipped skipped"
