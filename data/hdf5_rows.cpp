@@ -6,9 +6,15 @@
 
 namespace gm::h5 {
 
-RowFile::RowFile(const std::string& path) : path_(path), pending_(path) {
+RowFile::RowFile(const std::string& path, const std::string& begun)
+    : path_(path), begun_(!begun.empty()), pending_(path) {
   Lock lock;
-  file_ = Handle(H5Fcreate(pending_.name().c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT), H5Fclose);
+  const char* name = pending_.name().c_str();
+  if (begun_) pending_.copy(begun);
+  file_ = Handle(begun_ ? H5Fopen(name, H5F_ACC_RDWR, H5P_DEFAULT)
+                        : H5Fcreate(name, H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT),
+                 H5Fclose);
+  if (begun_ && !file_.ok()) fail(begun + ": cannot open as HDF5: " + reason());
   check(file_.ok());
   text_ = Handle(H5Tcopy(H5T_C_S1), H5Tclose);
   H5Tset_size(text_, H5T_VARIABLE);
@@ -32,6 +38,13 @@ void RowFile::close() {
 
 int RowFile::add(const std::string& name, hid_t type, const std::vector<hsize_t>& row_shape, bool compress) {
   Lock lock;
+  if (begun_) {
+    Handle set = open_dataset(file_, name.c_str());
+    if (!set.ok()) fail(path_ + ": cannot write: no dataset " + name + " to continue");
+    std::vector<hsize_t> shape = shape_of(set);
+    sets_.push_back({std::move(set), std::move(shape)});
+    return static_cast<int>(sets_.size()) - 1;
+  }
   const int rank = 1 + static_cast<int>(row_shape.size());
   std::vector<hsize_t> shape{0}, limit{H5S_UNLIMITED};
   hsize_t bytes = std::max<size_t>(1, H5Tget_size(type));
@@ -72,21 +85,27 @@ void RowFile::append(int dataset, const std::vector<std::string>& rows) {
 
 void RowFile::attribute(const std::string& name, const std::vector<std::string>& values) {
   Lock lock;
-  check(write_attribute(file_, name, values));
+  check(begun_ || write_attribute(file_, name, values));
 }
 
 void RowFile::attribute(const std::string& name, const std::string& value) {
   Lock lock;
-  check(write_attribute(file_, name, value));
+  check(begun_ || write_attribute(file_, name, value));
 }
 
-void RowFile::finish() {
+const std::string& RowFile::flush() {
+  Lock lock;
+  check(H5Fflush(file_, H5F_SCOPE_GLOBAL) >= 0);
+  return pending_.name();
+}
+
+void RowFile::finish(const std::string& name) {
   {
     Lock lock;
     close();
     check(file_.reset());
   }
-  pending_.commit();
+  pending_.commit(name);
 }
 
 }  // namespace gm::h5

@@ -12,7 +12,8 @@ namespace gm::h5 {
 /// be written.
 class RowFile {
  public:
-  explicit RowFile(const std::string& path);
+  /// `begun`: a finished file of the same datasets, with a copy of whose rows this one begins.
+  explicit RowFile(const std::string& path, const std::string& begun = "");
   ~RowFile();
 
   /// A dataset (N, row_shape...) of this type; returns its number. compress: deflate 4.
@@ -26,7 +27,10 @@ class RowFile {
   /// Attributes of the file.
   void attribute(const std::string& name, const std::vector<std::string>& values);
   void attribute(const std::string& name, const std::string& value);
-  void finish();
+  /// `name`: see PendingFile::commit.
+  void finish(const std::string& name = "");
+  /// Puts all that was appended on disk; returns the name under which it lies there for now.
+  const std::string& flush();
 
  private:
   void check(bool good) const;
@@ -36,6 +40,7 @@ class RowFile {
     std::vector<hsize_t> shape;  // (rows so far, row_shape...)
   };
   std::string path_;
+  bool begun_;
   PendingFile pending_;
   Handle file_, text_;
   std::vector<Rows> sets_;

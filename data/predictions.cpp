@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdio>
 #include <cstring>
+#include <filesystem>
 #include <optional>
 
 #include "data/csv.h"
@@ -25,11 +26,17 @@ namespace {
 
 class CsvWriter : public PredictionWriter {
  public:
-  CsvWriter(const std::string& path, const std::vector<std::string>& classes, PredictionColumns columns)
+  CsvWriter(const std::string& path, const std::vector<std::string>& classes, PredictionColumns columns,
+            const std::string& begun)
       : path_(path), classes_(classes), columns_(columns) {
     if (path != "-") pending_.emplace(path);
-    file_.reset(pending_ ? std::fopen(pending_->name().c_str(), "w") : stdout);
+    if (!begun.empty()) {
+      pending_->copy(begun);
+      whole_ = std::filesystem::file_size(pending_->name());
+    }
+    file_.reset(pending_ ? std::fopen(pending_->name().c_str(), begun.empty() ? "w" : "a") : stdout);
     if (!file_) fail(path + ": cannot write: " + std::strerror(errno));
+    if (!begun.empty()) return;
     std::string header = columns.labels ? "id_str,label,class" : "id_str,class";
     for (const auto& c : classes) header += "," + csv_cell("p_" + c);
     if (columns.logits)
@@ -63,11 +70,20 @@ class CsvWriter : public PredictionWriter {
     if (std::fflush(file_.get()) != 0) fail(path_ + ": cannot write: " + std::strerror(errno));
     if (pending_) pending_->commit();
   }
+  void keep(const std::string& path) override {
+    file_.reset();  // what is left in its buffer goes to disk or not: it is behind the end
+    std::error_code error;
+    std::filesystem::resize_file(pending_->name(), whole_, error);
+    if (error) fail(path + ": cannot write: " + error.message());
+    pending_->commit(path);
+  }
+  const std::string& flush() override { return pending_->name(); }  // put() does
 
  private:
   void put(const std::string& text) {
     if (std::fwrite(text.data(), 1, text.size(), file_.get()) != text.size() || std::fflush(file_.get()) != 0)
       fail(path_ + ": cannot write: " + std::strerror(errno));
+    whole_ += text.size();
   }
   struct Close {
     void operator()(FILE* file) const {
@@ -79,12 +95,14 @@ class CsvWriter : public PredictionWriter {
   PredictionColumns columns_;
   std::optional<PendingFile> pending_;
   std::unique_ptr<FILE, Close> file_;
+  uintmax_t whole_ = 0;  // bytes of the header and of whole calls of write()
 };
 
 class Hdf5Writer : public PredictionWriter {
  public:
-  Hdf5Writer(const std::string& path, const std::vector<std::string>& classes, PredictionColumns columns)
-      : file_(path), columns_(columns) {
+  Hdf5Writer(const std::string& path, const std::vector<std::string>& classes, PredictionColumns columns,
+             const std::string& begun)
+      : file_(path, begun), columns_(columns) {
     h5::Lock lock;
     ids_ = file_.add_text("id_str");
     class_ = file_.add("class", H5T_NATIVE_INT32);
@@ -100,6 +118,7 @@ class Hdf5Writer : public PredictionWriter {
   }
   void write(const std::vector<Prediction>& rows) override {
     h5::Lock lock;
+    whole_ = false;
     std::vector<std::string> ids;
     std::vector<int32_t> classes, labels;
     std::vector<float> p, z, entropy, mutual_information;
@@ -128,26 +147,36 @@ class Hdf5Writer : public PredictionWriter {
       file_.append(entropy_, H5T_NATIVE_FLOAT, rows.size(), entropy.data());
       file_.append(mutual_information_, H5T_NATIVE_FLOAT, rows.size(), mutual_information.data());
     }
+    whole_ = true;
   }
-  void finish() override { file_.finish(); }
+  void finish() override {
+    whole_ = false;
+    file_.finish();
+  }
+  void keep(const std::string& path) override {
+    if (!whole_) fail(path + ": cannot write: not all columns have the same rows");
+    file_.finish(path);
+  }
+  const std::string& flush() override { return file_.flush(); }
 
  private:
   h5::RowFile file_;
   PredictionColumns columns_;
   int ids_, class_, probabilities_, label_ = -1, logits_ = -1;
   int ra_ = -1, dec_ = -1, entropy_ = -1, mutual_information_ = -1;
+  bool whole_ = true;  // every column has all rows, and the file is open
 };
 
 }  // namespace
 
 std::unique_ptr<PredictionWriter> open_predictions(const std::string& path,
                                                    const std::vector<std::string>& classes,
-                                                   PredictionColumns columns) {
+                                                   PredictionColumns columns, const std::string& begun) {
   const std::string ext = lower_extension(path);
-  if (ext == ".h5" || ext == ".hdf5") return std::make_unique<Hdf5Writer>(path, classes, columns);
-  if (ext == ".fits") return open_fits_predictions(path, classes, columns);
+  if (ext == ".h5" || ext == ".hdf5") return std::make_unique<Hdf5Writer>(path, classes, columns, begun);
+  if (ext == ".fits") return open_fits_predictions(path, classes, columns, begun);
   if (path != "-" && ext != ".csv") fail(path + ": predictions are written as .csv, .h5 or .fits");
-  return std::make_unique<CsvWriter>(path, classes, columns);
+  return std::make_unique<CsvWriter>(path, classes, columns, begun);
 }
 
 }  // namespace gm

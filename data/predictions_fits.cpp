@@ -25,7 +25,8 @@ std::string ascii(std::string text) {
 
 class FitsWriter : public PredictionWriter {
  public:
-  FitsWriter(const std::string& path, const std::vector<std::string>& classes, PredictionColumns columns)
+  FitsWriter(const std::string& path, const std::vector<std::string>& classes, PredictionColumns columns,
+             const std::string& begun)
       : path_(path), pending_(path), columns_(columns) {
     size_t class_bytes = 1;
     for (const auto& c : classes) {
@@ -48,7 +49,7 @@ class FitsWriter : public PredictionWriter {
       declare("entropy", "1E");
       declare("mutual_information", "1E");
     }
-    create();
+    begun.empty() ? create() : go_on(begun);
   }
   ~FitsWriter() override {
     int status = 0;
@@ -58,6 +59,7 @@ class FitsWriter : public PredictionWriter {
   void write(const std::vector<Prediction>& rows) override {
     const size_t n = rows.size();
     if (n == 0) return;
+    whole_ = false;
     int column = 0;
     texts(++column, n, [&](size_t i) {
       if (rows[i].id.size() > id_bytes_) fail(path_ + ": id '" + rows[i].id + "' is longer than expected");
@@ -80,19 +82,35 @@ class FitsWriter : public PredictionWriter {
       numbers(++column, n, [&](size_t i) { return rows[i].mutual_information; });
     }
     done_ += static_cast<LONGLONG>(n);
+    whole_ = true;
   }
 
   void finish() override {
+    close();
+    pending_.commit();
+  }
+  void keep(const std::string& path) override {
+    if (!whole_) fail(path + ": cannot write: not all columns have the same rows");
+    close();
+    pending_.commit(path);
+  }
+  const std::string& flush() override {
+    fits_flush_file(file_, &status_);
+    check();
+    return pending_.name();
+  }
+
+ private:
+  void close() {
+    whole_ = false;
     fits_write_chksum(file_, &status_);
     fitsfile* file = std::exchange(file_, nullptr);
     int closed = 0;
     fits_close_file(file, &closed);
     if (status_ == 0) status_ = closed;
     check();
-    pending_.commit();
   }
 
- private:
   void declare(const std::string& name, const std::string& form, const std::string& unit = "",
                const std::string& ucd = "") {
     std::string key = name;
@@ -121,6 +139,14 @@ class FitsWriter : public PredictionWriter {
         fits_update_key_str(file_, ("TUCD" + std::to_string(i + 1)).c_str(), ucds_[i].c_str(), "", &status_);
     if (columns_.sky) fits_update_key_str(file_, "RADESYS", "ICRS", "ra and dec as in the catalog", &status_);
     fits_write_date(file_, &status_);
+    check();
+  }
+
+  void go_on(const std::string& begun) {
+    pending_.copy(begun);
+    fits_open_diskfile(&file_, pending_.name().c_str(), READWRITE, &status_);
+    fits_movabs_hdu(file_, 2, nullptr, &status_);
+    fits_get_num_rowsll(file_, &done_, &status_);
     check();
   }
 
@@ -158,14 +184,15 @@ class FitsWriter : public PredictionWriter {
   fitsfile* file_ = nullptr;
   int status_ = 0;
   LONGLONG done_ = 0;
+  bool whole_ = true;  // every column has `done_` rows, and the file is open
 };
 
 }  // namespace
 
 std::unique_ptr<PredictionWriter> open_fits_predictions(const std::string& path,
                                                         const std::vector<std::string>& classes,
-                                                        PredictionColumns columns) {
-  return std::make_unique<FitsWriter>(path, classes, columns);
+                                                        PredictionColumns columns, const std::string& begun) {
+  return std::make_unique<FitsWriter>(path, classes, columns, begun);
 }
 
 }  // namespace gm
@@ -175,7 +202,8 @@ std::unique_ptr<PredictionWriter> open_fits_predictions(const std::string& path,
 namespace gm {
 
 std::unique_ptr<PredictionWriter> open_fits_predictions(const std::string& path,
-                                                        const std::vector<std::string>&, PredictionColumns) {
+                                                        const std::vector<std::string>&, PredictionColumns,
+                                                        const std::string&) {
   fail(path + ": this program was built without CFITSIO; install libcfitsio-dev and build again");
 }
 

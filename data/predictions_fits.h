@@ -15,6 +15,6 @@ namespace gm {
 /// columns.id_bytes, two columns would have one name, or the program was built without CFITSIO.
 std::unique_ptr<PredictionWriter> open_fits_predictions(const std::string& path,
                                                         const std::vector<std::string>& classes,
-                                                        PredictionColumns columns);
+                                                        PredictionColumns columns, const std::string& begun);
 
 }  // namespace gm

@@ -93,8 +93,14 @@ PendingFile::~PendingFile() {
   if (pending_) ::unlink(name_.c_str());
 }
 
-void PendingFile::commit() {
-  commit_file(name_, path_);
+void PendingFile::copy(const std::string& from) {
+  std::error_code error;
+  std::filesystem::copy_file(from, name_, error);
+  if (error) fail(path_ + ": cannot write: " + error.message());
+}
+
+void PendingFile::commit(const std::string& name) {
+  commit_file(name_, name.empty() ? path_ : name);
   pending_ = false;
 }
 

@@ -31,8 +31,10 @@ class PendingFile {
   PendingFile& operator=(const PendingFile&) = delete;
   /// Where to write.
   const std::string& name() const { return name_; }
-  /// See commit_file.
-  void commit();
+  /// Begins with the content of the file `from`.
+  void copy(const std::string& from);
+  /// See commit_file. `name`: instead of the path, another one in its folder.
+  void commit(const std::string& name = "");
 
  private:
   std::string path_, name_;
