@@ -139,15 +139,29 @@ TEST_F(Cli, OutputsThatWouldReplaceInputs) {
   expect_failure(train({"--data", data, "--epochs", "1"}), 1, {out, "already holds a run (journal.jsonl)"});
 }
 
-TEST_F(Cli, AnInterruptedInferenceLeavesNothing) {
+// Under its name; what it has classified lies beside it.
+TEST_F(Cli, AnInterruptedInferenceLeavesNothingButItsRows) {
+  expect_success(infer({data, "--out", dir / "once.csv"}));
+  const CsvTable once(dir / "once.csv");
   std::vector<std::string> args{"--model", model, "--quiet", "--device", "cpu", "--out", dir / "p.csv"};
   args.insert(args.end(), 5000, data);
+  int64_t before = 0;
   for (const int signal : {SIGTERM, SIGHUP}) {
     test::Process p("gm_infer", args, {});
     EXPECT_EQ(signalled_while_writing(p, signal), 1);
     EXPECT_NE(p.err().find("gm_infer: error: interrupted after "), std::string::npos) << p.err();
     EXPECT_FALSE(fs::exists(dir / "p.csv"));
     expect_nothing_written();
+    const CsvTable kept(dir / "p.partial.csv");
+    EXPECT_GT(kept.rows(), before);
+    before = kept.rows();
+    const std::string count = std::to_string(before);
+    expect_failure({"gm_infer", 1, "", p.err()}, 1,
+                   {"interrupted after " + count + " of 100000 images; ",
+                    dir / "p.partial.csv holds the rows of the first " + count + " of 100000 images"});
+    for (int64_t r = 0; r < before; ++r)
+      for (int c = 0; c < 7; ++c) ASSERT_EQ(kept.cell(r, c), once.cell(r % 20, c)) << r;
+    if (signal == SIGTERM) args.push_back("--resume");
   }
 }
 

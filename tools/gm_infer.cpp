@@ -2,11 +2,13 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <numeric>
 
 #include "data/checked_jpegs.h"
 #include "data/joined_dataset.h"
 #include "tools/classify.h"
+#include "tools/kept_predictions.h"
 #include "tools/run_folder.h"
 
 namespace {
@@ -19,7 +21,7 @@ struct Arguments {
   int64_t batch = 64, seed = 0;
   int threads = 0;
   Passes passes;
-  bool logits = false, strict = false, quiet = false;
+  bool logits = false, strict = false, resume = false, quiet = false;
 };
 
 void declare(CLI::App& app, Arguments& a) {
@@ -31,6 +33,7 @@ void declare(CLI::App& app, Arguments& a) {
   app.add_flag("--logits", a.logits, "also write the logits z_<class>");
   declare_passes(app, a.passes);
   app.add_flag("--strict", a.strict, "fail on the first unreadable image instead of skipping it");
+  app.add_flag("--resume", a.resume, "go on after the rows that a run which did not end kept beside --out");
   app.add_option("--batch", a.batch, "images per step")->capture_default_str()->check(CLI::Range(1, 65536));
   app.add_option("--precision", a.precision, "f32, tf32 (of a card's products) or bf16")
       ->capture_default_str()
@@ -93,9 +96,41 @@ std::shared_ptr<JpegDecoder> open_jpegs(const Arguments& args, Device& device, i
       any ? CheckedJpegDecoder::Clock() : CheckedJpegDecoder::Clock(seconds_now));
 }
 
+/// What the rows of one file have in common. The batch is free: a run that is out of memory goes on with a
+/// smaller one.
+KeptPredictions::Traits traits_of(const Arguments& args, const ModelFile& model, const Dataset& data) {
+  if (args.out == "-") return {};  // nothing is kept
+  const int masks = args.passes.dropout;
+  return {{"model", mark_of(model)},
+          {"images", mark_of(data)},
+          {"--logits", args.logits ? "on" : "off"},
+          {"--tta", args.passes.symmetries ? "on" : "off"},
+          {"--mc-dropout", masks ? std::to_string(masks) : "off"},
+          {"--seed", masks ? std::to_string(args.seed) : "of no effect"},
+          {"--precision", args.precision}};
+}
+
+/// Classifies what the file does not answer for yet.
+void classify(const std::shared_ptr<const Dataset>& data, Classifier& classifier, KeptPredictions& file) {
+  const int64_t first = file.first(), step = classifier.reader().batch();
+  std::vector<int64_t> rows(static_cast<size_t>(data->size() - first));
+  std::iota(rows.begin(), rows.end(), first);
+  if (!rows.empty())
+    classifier.run(data, rows, [&](const auto& of, auto& predictions) {
+      // A batch may have ended with images that could not be read.
+      const int64_t last = of[predictions.size() - 1], batches = (last - first) / step + 1;
+      file.write(predictions, std::min(data->size(), first + batches * step));
+    });
+  if (first == 0) classifier.reader().expect_some();
+  file.finish();
+}
+
 void infer(const Arguments& args) {
+  if (args.resume && args.out == "-")
+    throw UsageError("--resume needs --out FILE, the predictions to continue");
   keep_inputs(args.out, args.inputs);
   keep_inputs(args.out, run_files(args.model));
+  check_partial(args.out, args.resume);
   const ModelFile model = read_model(args.model);
   auto device = open_device(args.device, {.threads = args.threads, .tf32 = args.precision == "tf32"});
   auto data = open_inputs(args.inputs);
@@ -110,23 +145,36 @@ void infer(const Arguments& args) {
   PredictionColumns columns = columns_for(*data, args.passes);
   columns.logits = args.logits;
   const std::atomic<bool>& stop = stop_on_signals();  // before the first file
-  auto writer = open_predictions(args.out, class_names(model.architecture), columns);
+  KeptPredictions file(
+      args.out, class_names(model.architecture), columns,
+      {.traits = traits_of(args, model, *data), .total = data->size(), .resume = args.resume});
   if (!args.quiet) fmt::print(stderr, "{}\n", choices_line(args, *device, jpegs.get(), no_jpegs));
+  if (!args.quiet && args.resume)
+    fmt::print(stderr, "resuming after {} of {} images\n", file.first(), data->size());
 
   Classifier classifier(predictor, model.transform,
                         {.tool = "gm_infer",
                          .doing = "classifying",
                          .done = "classified",
                          .total = data->size(),
+                         .before = file.first(),
                          .strict = args.strict,
                          .quiet = args.quiet,
-                         .stop = &stop},
+                         .stop = &stop,
+                         .lost = ""},
                         args.passes);
-  std::vector<int64_t> rows(static_cast<size_t>(data->size()));
-  std::iota(rows.begin(), rows.end(), 0);
-  classifier.run(data, rows, [&](const auto&, auto& predictions) { writer->write(predictions); });
-  classifier.reader().expect_some();
-  writer->finish();
+  auto fail_and_keep = [&](const std::string& error) {
+    std::string kept = file.keep();
+    if (kept.empty() && stop) kept = "no file was written";
+    fail(error + (kept.empty() ? "" : "; " + kept));
+  };
+  try {
+    classify(data, classifier, file);
+  } catch (const std::bad_alloc&) {
+    fail_and_keep("out of memory");
+  } catch (const std::exception& e) {
+    fail_and_keep(e.what());
+  }
   if (!args.quiet)
     fmt::print(stderr, "{}{}\n", classifier.reader().summary(), args.out == "-" ? "" : ": " + args.out);
 }

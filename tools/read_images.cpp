@@ -37,15 +37,17 @@ void ImageReader::run(const std::shared_ptr<const Dataset>& data, const std::vec
     sink(batch);
     done_ += batch.count;
     check_stop();
-    progress.update(
-        static_cast<double>(done_ + bad_) / static_cast<double>(options_.total), options_.doing,
-        fmt::format("{}/{}  {:.0f} img/s", done_, options_.total, static_cast<double>(done_) / seconds()));
+    progress.update(static_cast<double>(options_.before + done_ + bad_) / static_cast<double>(options_.total),
+                    options_.doing,
+                    fmt::format("{}/{}  {:.0f} img/s", options_.before + done_, options_.total,
+                                static_cast<double>(done_) / seconds()));
   }
 }
 
 void ImageReader::check_stop() const {
   if (options_.stop && options_.stop->load())
-    fail(fmt::format("interrupted after {} of {} images; {}", done_ + bad_, options_.total, options_.lost));
+    fail(fmt::format("interrupted after {} of {} images{}{}", options_.before + done_ + bad_, options_.total,
+                     options_.lost.empty() ? "" : "; ", options_.lost));
 }
 
 void ImageReader::expect_some() const {

@@ -22,10 +22,11 @@ class ImageReader {
     std::string tool;         // name at the start of the lines about skipped images
     std::string doing, done;  // "classifying", "classified": for progress line and summary
     int64_t total = 0;        // images in all calls of run(), for the progress line
+    int64_t before = 0;       // of them those that another process has read
     bool strict = false;  // throw on the first unreadable image; a single image asked for alone always does
     bool quiet = false;   // no progress line
     const std::atomic<bool>* stop = nullptr;   // ends run() with an error that says how far it came ...
-    std::string lost = "no file was written";  // ... and this
+    std::string lost = "no file was written";  // ... and this, unless it is empty
     const ImagePool* device_images = nullptr;  // LoaderConfig::device_images
   };
   ImageReader(const TransformConfig& transform, int64_t batch, const Options& options);
@@ -36,6 +37,7 @@ class ImageReader {
   /// Throws gm::Error when not one image could be read.
   void expect_some() const;
 
+  int64_t batch() const { return batch_; }
   int64_t done() const { return done_; }
   int64_t bad() const { return bad_; }
   /// "120 images classified, 1 skipped in 3 s (40 img/s)"
