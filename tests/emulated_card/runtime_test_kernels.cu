@@ -1,15 +1,21 @@
 #include "tests/emulated_card/runtime_test_kernels.h"
 
-#include <cuda_runtime.h>
+#include "kernels/common/simt.h"
 
 namespace gm::test {
 
 namespace {
 
-__global__ void add(int* values, int summand) { values[threadIdx.x] += summand; }
-__global__ void nothing() {}
+using cuda::await_launch_before;
+
+__global__ void add(int* values, int summand) {
+  await_launch_before();
+  values[threadIdx.x] += summand;
+}
+__global__ void nothing() { await_launch_before(); }
 __global__ void __launch_bounds__(64) bounded(int* values) {
-  __shared__ int row[256];
+  GM_SHARED(int, row, [256]);
+  await_launch_before();
   row[threadIdx.x] = values[threadIdx.x];
   __syncthreads();
   values[threadIdx.x] = row[63 - threadIdx.x];
