@@ -34,8 +34,8 @@ class PredictionWriter {
   virtual void write(const std::vector<Prediction>& rows) = 0;
   /// Gives the file its final name. Without it nothing under that name is touched.
   virtual void finish() = 0;
-  /// Not on standard output: gives the rows of all whole calls of write() the name `path` instead, in the same
-  /// folder. Throws gm::Error where they are no file any more: HDF5 and FITS after a write() that failed.
+  /// Not on standard output: gives the rows of all whole calls of write() the name `path` instead, in the
+  /// same folder. Throws gm::Error where they are no file now: HDF5 and FITS after a write() that failed.
   virtual void keep(const std::string& path) = 0;
   /// Not on standard output: puts all rows on disk; returns the name under which they lie there for now, as a
   /// whole file.
@@ -47,8 +47,8 @@ class PredictionWriter {
 /// row is empty, and so is an unknown position), .fits (the same columns, see predictions_fits.h), or
 /// .h5/.hdf5 (datasets id_str (N), class (N) int32, probabilities (N, C) f32 and, if asked for, label (N)
 /// int32, logits (N, C) f32, ra, dec (N) f64, NaN where unknown, entropy, mutual_information (N) f32;
-/// attribute class_names). "-" is CSV on standard output. Throws gm::Error when it cannot be written. `begun`:
-/// a file of the same extension, classes and columns, with a copy of whose rows this one begins.
+/// attribute class_names). "-" is CSV on standard output. Throws gm::Error when it cannot be written.
+/// `begun`: a file of the same extension, classes and columns, with a copy of whose rows this one begins.
 std::unique_ptr<PredictionWriter> open_predictions(const std::string& path,
                                                    const std::vector<std::string>& classes,
                                                    PredictionColumns columns, const std::string& begun = "");

@@ -172,7 +172,7 @@ Execute find_atomic(const Parts& parts) {
   });
 }
 
-// ---- cp.async: bytes arrive as late as they may, at the wait for their group -------------------------------
+// ---- cp.async: bytes arrive as late as they may, at the wait for their group
 void note_copy(const Instruction& in, Warp& w, uint32_t mask) {
   const unsigned bytes = static_cast<unsigned>(in.variant);
   for_lanes(mask, [&](unsigned lane) {
