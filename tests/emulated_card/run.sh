@@ -48,11 +48,11 @@ check models/effv2s_cbam.yaml --set input.size=32 --batch 1 --mode infer --preci
 
 # Copies, kernels and captured steps on two streams. What the host does not wait for is late in one run and early in
 # the other; in a third plans are chosen by the clock, kernels of ours among the candidates.
-"$bin/gm_data" synth --classes gz5 --count 48 --size 48 --quiet --out "$work/set.h5" || exit 1
+"$bin/gm_data" synth --classes gz5 --count 32 --size 48 --quiet --out "$work/set.h5" || exit 1
 train() { # NAME ARGUMENTS...
   local name=$1
   shift
-  on_card "$bin/gm_train" models/effg0.yaml --data "$work/set.h5" --device cuda --epochs 2 --batch 16 --quiet \
+  on_card "$bin/gm_train" models/effg0.yaml --data "$work/set.h5" --device cuda --epochs 2 --batch 8 --quiet \
     --set input.size=32 --set recipe=paper "$@" --out "$work/$name"
 }
 same_weights() { cmp "$work/$1/last.safetensors" "$work/$2/last.safetensors"; }
