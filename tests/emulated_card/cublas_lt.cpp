@@ -7,6 +7,7 @@
 #include <stdexcept>
 #include <vector>
 
+#include "kernels/common/dtype.h"
 #include "tests/emulated_card/card.h"
 
 using namespace gm::emulated;
@@ -36,20 +37,14 @@ Description& of(cublasLtMatmulDesc_t description) { return *reinterpret_cast<Des
 
 float read(const void* data, cudaDataType type, size_t i) {
   if (type == CUDA_R_32F) return static_cast<const float*>(data)[i];
-  return std::bit_cast<float>(uint32_t{static_cast<const uint16_t*>(data)[i]} << 16);
+  return gm::to_float(static_cast<const gm::bf16*>(data)[i]);
 }
 
 void write(void* data, cudaDataType type, size_t i, float value) {
-  if (type == CUDA_R_32F) {
+  if (type == CUDA_R_32F)
     static_cast<float*>(data)[i] = value;
-    return;
-  }
-  uint32_t bits = std::bit_cast<uint32_t>(value);
-  if (value != value)
-    bits = 0x7FFF0000;
   else
-    bits += 0x7FFF + ((bits >> 16) & 1);  // to the nearest, ties to even
-  static_cast<uint16_t*>(data)[i] = static_cast<uint16_t>(bits >> 16);
+    static_cast<gm::bf16*>(data)[i] = gm::to_bf16(value);
 }
 
 float to_tf32(float value) {

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <limits>
 
+#include "kernels/common/dtype.h"
 #include "tests/emulated_card/ptx_lanes.h"
 
 namespace gm::emulated {
@@ -15,24 +16,10 @@ template <class T>
 constexpr bool kFloating = std::is_floating_point_v<T>;
 template <class T>
 using Unsigned = std::make_unsigned_t<std::conditional_t<kFloating<T>, int, T>>;
+// Twice as wide, of the same sign.
 template <class T>
-struct Wider;
-template <>
-struct Wider<int16_t> {
-  using type = int32_t;
-};
-template <>
-struct Wider<uint16_t> {
-  using type = uint32_t;
-};
-template <>
-struct Wider<int32_t> {
-  using type = int64_t;
-};
-template <>
-struct Wider<uint32_t> {
-  using type = uint64_t;
-};
+using Wider = std::conditional_t<std::is_signed_v<T>, std::conditional_t<sizeof(T) == 2, int32_t, int64_t>,
+                                 std::conditional_t<sizeof(T) == 2, uint32_t, uint64_t>>;
 
 template <class T>
 T wrap(Unsigned<T> v) {
@@ -44,17 +31,10 @@ T high(T a, T b) {
     return static_cast<T>(
         static_cast<std::conditional_t<std::is_signed_v<T>, __int128, unsigned __int128>>(a) * b >> 64);
   else
-    return static_cast<T>(static_cast<typename Wider<T>::type>(a) * b >> (8 * sizeof(T)));
+    return static_cast<T>(static_cast<Wider<T>>(a) * b >> (8 * sizeof(T)));
 }
 
 float saturate(float v) { return v > 0 ? (v < 1 ? v : 1.f) : 0.f; }  // NaN gives 0
-
-float bf16_to_float(uint16_t bits) { return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16); }
-uint16_t bf16_of(float v) {
-  const uint32_t bits = std::bit_cast<uint32_t>(v);
-  if (v != v) return 0x7fff;
-  return static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-}
 
 // fma.rm: rounded towards minus infinity.
 #pragma GCC push_options
@@ -91,13 +71,8 @@ Execute find_sum(const Parts& parts) {
       if (op == "abs") return each<T, T>([](T a) { return std::fabs(a); });
       if (op == "rcp") return each<T, T>([](T a) { return 1 / a; });
       if (op == "sqrt") return each<T, T>([](T a) { return std::sqrt(a); });
-      if (op == "rsqrt") return each<T, T>([](T a) { return 1 / std::sqrt(a); });
       if (op == "copysign") return each<T, T, T>([](T sign, T size) { return std::copysign(size, sign); });
       if (op == "ex2") return each<T, T>([](T a) { return std::exp2(a); });
-      if (op == "lg2") return each<T, T>([](T a) { return std::log2(a); });
-      if (op == "sin") return each<T, T>([](T a) { return std::sin(a); });
-      if (op == "cos") return each<T, T>([](T a) { return std::cos(a); });
-      if (op == "tanh") return each<T, T>([](T a) { return std::tanh(a); });
       return nullptr;
     } else {
       using U = Unsigned<T>;
@@ -156,7 +131,7 @@ Execute find_sum(const Parts& parts) {
             return each<T, T, T>([](T a, T b) { return high(a, b); });
           }
           if constexpr (sizeof(T) < 8) {
-            using V = typename Wider<T>::type;
+            using V = Wider<T>;
             if (has(parts, "wide")) {
               if (adds)
                 return each<V, T, T, V>([](T a, T b, V c) {
@@ -169,23 +144,6 @@ Execute find_sum(const Parts& parts) {
         }
       }
       if constexpr (sizeof(T) >= 4) {
-        if (op == "popc")
-          return each<uint32_t, T>([](T a) { return static_cast<uint32_t>(std::popcount(U(a))); });
-        if (op == "clz")
-          return each<uint32_t, T>([](T a) { return static_cast<uint32_t>(std::countl_zero(U(a))); });
-        if (op == "bfe")
-          return each<T, T, uint32_t, uint32_t>([](T a, uint32_t start, uint32_t length) -> T {
-            start &= 255, length &= 255;
-            if (length == 0) return 0;
-            const uint32_t last = std::min(start + length - 1, kBits - 1);
-            const U sign = std::is_signed_v<T> ? U(a) >> last & 1 : 0;
-            U field = start < kBits ? U(a) >> start : 0;
-            if (start >= kBits) return sign ? static_cast<T>(~U{0}) : T{0};
-            if (length < kBits) field &= (U{1} << length) - 1;
-            const uint32_t got = last - start + 1;
-            if (sign && got < kBits) field |= ~U{0} << got;
-            return static_cast<T>(field);
-          });
         if (op == "bfi")
           return each<T, T, T, uint32_t, uint32_t>([](T a, T b, uint32_t start, uint32_t length) -> T {
             start &= 255, length &= 255;
@@ -315,11 +273,11 @@ Execute find_conversion(const Parts& parts, const Instruction& in) {
   const bool sat = has(parts, "sat");
   if (to == "bf16x2" && from == "f32" && has(parts, "rn"))
     return each<uint32_t, float, float>(
-        [](float a, float b) { return static_cast<uint32_t>(bf16_of(a)) << 16 | bf16_of(b); });
+        [](float a, float b) { return static_cast<uint32_t>(to_bf16(a).bits) << 16 | to_bf16(b).bits; });
   if (to == "bf16" && from == "f32" && has(parts, "rn"))
-    return each<uint16_t, float>([](float a) { return bf16_of(a); });
+    return each<uint16_t, float>([](float a) { return to_bf16(a).bits; });
   if (to == "f32" && from == "bf16")
-    return each<float, uint16_t>([](uint16_t a) { return bf16_to_float(a); });
+    return each<float, uint16_t>([](uint16_t a) { return to_float(bf16{a}); });
   const int rounding = has(parts, "rni")   ? 1
                        : has(parts, "rzi") ? 2
                        : has(parts, "rmi") ? 3
@@ -363,15 +321,6 @@ Execute find_conversion(const Parts& parts, const Instruction& in) {
   });
 }
 
-template <bool kLeft, bool kWraps>
-Execute funnel() {
-  return each<uint32_t, uint32_t, uint32_t, uint32_t>([](uint32_t a, uint32_t b, uint32_t c) {
-    const uint32_t n = kWraps ? c & 31 : std::min(c, 32u);
-    const uint64_t both = static_cast<uint64_t>(b) << 32 | a;
-    return static_cast<uint32_t>(kLeft ? both << n >> 32 : both >> n);
-  });
-}
-
 Execute find_bytes(const Parts& parts) {
   const std::string_view op = parts[0];
   if (op == "prmt" && parts.size() == 2)
@@ -394,11 +343,6 @@ Execute find_bytes(const Parts& parts) {
             if (table >> i & 1) r |= (i & 4 ? a : ~a) & (i & 2 ? b : ~b) & (i & 1 ? c : ~c);
           return r;
         });
-  if (op == "shf") {
-    const bool left = has(parts, "l"), wraps = has(parts, "wrap");
-    if (left) return wraps ? funnel<true, true>() : funnel<true, false>();
-    return wraps ? funnel<false, true>() : funnel<false, false>();
-  }
   return nullptr;
 }
 

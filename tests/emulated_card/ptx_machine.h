@@ -51,7 +51,6 @@ class Module {
 
   /// Null when the module has no such kernel.
   const KernelInfo* find(const std::string& name) const;
-  std::vector<const KernelInfo*> kernels() const;
   /// The compute capability of its .target: 80.
   int target() const;
   /// Runs the whole grid. `parameters`: parameter_bytes bytes as laid out by parameter_offsets. Throws

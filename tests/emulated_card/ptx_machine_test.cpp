@@ -114,6 +114,35 @@ TEST(PtxMachine, FloatingPoint) {
         << name;
 }
 
+// Arrays of a thread's own lie in local memory when they are indexed.
+TEST(PtxMachine, ThreadsHaveMemoryOfTheirOwn) {
+  const auto text = [](const char* offset) {
+    return kernel(
+        ".local .align 4 .b8 depot[8];\nmov.u64 %rd3, depot;\ncvta.local.u64 %rd4, %rd3;\n"
+        "st.local.u32 [%rd3+4], %r1;\nbar.sync 0;\nld.u32 %r2, [%rd4" +
+        std::string(offset) + "];\nst.global.u32 [%rd2], %r2;");
+  };
+  std::vector<uint32_t> data(64);
+  run(text("+4"), data, 64);
+  for (uint32_t i = 0; i < 64; ++i) EXPECT_EQ(data[i], i);
+  EXPECT_SAYS(fault(text("+8"), 64), "local");
+}
+
+TEST(PtxMachine, PredicatesAreNumbersAndMayBeTurned) {
+  EXPECT_EQ(
+      compute("mov.pred %p1, -1;\nmov.pred %p2, 0;\nand.pred %p3, %p1, !%p2;\nselp.b32 %r5, %r2, %r3, %p3;",
+              4, 5),
+      4u);
+  EXPECT_EQ(
+      compute("setp.eq.s32 %p3, %r2, %r3;\nsetp.lt.and.s32 %p1|%p2, %r2, %r3, %p3;\n@!%p1 mov.u32 %r5, 9;", 4,
+              5),
+      9u);
+  EXPECT_EQ(
+      compute("setp.eq.s32 %p3, %r2, %r3;\nsetp.lt.and.s32 %p1|%p2, %r2, %r3, !%p3;\n@%p1 mov.u32 %r5, 9;", 4,
+              5),
+      9u);
+}
+
 // As the compiler writes inline assembly: registers of a block are its own. Also with its brace at a line's
 // start.
 TEST(PtxMachine, BlocksInBracesHaveRegistersOfTheirOwn) {

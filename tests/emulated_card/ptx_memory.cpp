@@ -92,9 +92,8 @@ unsigned char* access(Warp& warp, int lane, Space space, uint64_t address, size_
         return reinterpret_cast<unsigned char*>(address);
       const auto [begin, end] = b.global->around(address);
       b.last = {begin, end};
-      for (size_t i = 0; i < b.module_variable_count && b.last.end == 0; ++i)
-        if (address >= b.module_variables[i].begin && address < b.module_variables[i].end)
-          b.last = b.module_variables[i];
+      for (const auto& [name, range] : *b.variables)
+        if (address >= range.begin && address < range.end) b.last = range;
       if (b.last.end == 0 || bytes > b.last.end - address)
         refuse(write ? "write out of bounds" : "read out of bounds", "global", address, bytes, lane);
       return reinterpret_cast<unsigned char*>(address);

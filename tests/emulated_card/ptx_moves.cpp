@@ -19,9 +19,9 @@ uint64_t address_of(const Instruction& in, const Warp& w, unsigned lane) {
 template <class T, class Register>
 void load(const Instruction& in, Warp& w, uint32_t mask) {
   for_lanes(mask, [&](unsigned lane) {
-    const unsigned char* from = access(w, static_cast<int>(lane), in.space, address_of(in, w, lane),
-                                       sizeof(T) * in.lanes_of_vector, false);
-    for (int i = 0; i < in.lanes_of_vector; ++i) {
+    const unsigned char* from =
+        access(w, static_cast<int>(lane), in.space, address_of(in, w, lane), sizeof(T) * in.elements, false);
+    for (int i = 0; i < in.elements; ++i) {
       T v;
       std::memcpy(&v, from + sizeof(T) * static_cast<size_t>(i), sizeof v);
       if (in.to[i] != kNone) slots<Register>(w, in.to[i])[lane] = pack<Register>(static_cast<Register>(v));
@@ -31,9 +31,9 @@ void load(const Instruction& in, Warp& w, uint32_t mask) {
 template <class T, class Register>
 void store(const Instruction& in, Warp& w, uint32_t mask) {
   for_lanes(mask, [&](unsigned lane) {
-    unsigned char* to = access(w, static_cast<int>(lane), in.space, address_of(in, w, lane),
-                               sizeof(T) * in.lanes_of_vector, true);
-    for (int i = 0; i < in.lanes_of_vector; ++i) {
+    unsigned char* to =
+        access(w, static_cast<int>(lane), in.space, address_of(in, w, lane), sizeof(T) * in.elements, true);
+    for (int i = 0; i < in.elements; ++i) {
       const T v = static_cast<T>(unpack<Register>(slots<Register>(w, in.from[i])[lane]));
       std::memcpy(to + sizeof(T) * static_cast<size_t>(i), &v, sizeof v);
     }
@@ -132,43 +132,28 @@ Execute find_cvta(const Parts& parts) {
 
 // Lanes one after another, as a card does it in an order of its own.
 template <class T, class F>
-void change(const Instruction& in, Warp& w, uint32_t mask, F f) {
-  for_lanes(mask, [&](unsigned lane) {
-    unsigned char* at = access(w, static_cast<int>(lane), in.space, address_of(in, w, lane), sizeof(T), true);
-    T old;
-    std::memcpy(&old, at, sizeof old);
-    const T b = unpack<T>(slots<T>(w, in.from[0])[lane]);
-    const T c = in.from[1] == kNone ? T{} : unpack<T>(slots<T>(w, in.from[1])[lane]);
-    const T now = f(old, b, c);
-    std::memcpy(at, &now, sizeof now);
-    if (in.to[0] != kNone) slots<T>(w, in.to[0])[lane] = pack<T>(old);
-  });
-}
-template <class T, class F>
 Execute changing(F) {
-  return [](const Instruction& in, Warp& w, uint32_t mask) { change<T>(in, w, mask, F{}); };
+  return [](const Instruction& in, Warp& w, uint32_t mask) {
+    for_lanes(mask, [&](unsigned lane) {
+      unsigned char* at =
+          access(w, static_cast<int>(lane), in.space, address_of(in, w, lane), sizeof(T), true);
+      T old;
+      std::memcpy(&old, at, sizeof old);
+      const T now = F{}(old, unpack<T>(slots<T>(w, in.from[0])[lane]));
+      std::memcpy(at, &now, sizeof now);
+      if (in.to[0] != kNone) slots<T>(w, in.to[0])[lane] = pack<T>(old);
+    });
+  };
 }
 Execute find_atomic(const Parts& parts) {
   return for_type(parts.back(), [&]<class T>(T) -> Execute {
-    if constexpr (sizeof(T) < 4) {
-      return nullptr;
-    } else {
-      if (has(parts, "add")) return changing<T>([](T a, T b, T) { return static_cast<T>(a + b); });
-      if (has(parts, "exch")) return changing<T>([](T, T b, T) { return b; });
-      if (has(parts, "min")) return changing<T>([](T a, T b, T) { return b < a ? b : a; });
-      if (has(parts, "max")) return changing<T>([](T a, T b, T) { return a < b ? b : a; });
-      if (has(parts, "cas")) return changing<T>([](T a, T b, T c) { return a == b ? c : a; });
-      if constexpr (!std::is_floating_point_v<T>) {
+    if constexpr (sizeof(T) >= 4) {
+      if (has(parts, "add")) return changing<T>([](T a, T b) { return static_cast<T>(a + b); });
+      if constexpr (std::is_unsigned_v<T>)
         if (has(parts, "inc"))
-          return changing<T>([](T a, T b, T) { return a >= b ? T{0} : static_cast<T>(a + 1); });
-        if (has(parts, "dec"))
-          return changing<T>([](T a, T b, T) { return a == 0 || a > b ? b : static_cast<T>(a - 1); });
-        if (has(parts, "and")) return changing<T>([](T a, T b, T) { return static_cast<T>(a & b); });
-        if (has(parts, "or")) return changing<T>([](T a, T b, T) { return static_cast<T>(a | b); });
-        if (has(parts, "xor")) return changing<T>([](T a, T b, T) { return static_cast<T>(a ^ b); });
-      }
-      return nullptr;
+          return changing<T>([](T a, T b) { return a >= b ? T{0} : static_cast<T>(a + 1); });
     }
+    return nullptr;
   });
 }
 
@@ -217,14 +202,14 @@ void wait_groups(const Instruction& in, Warp& w, uint32_t) {
 Execute find_move(const Parts& parts, Instruction& in) {
   const std::string_view op = parts[0];
   if (op == "mov") return find_mov(parts, in);
-  if (op == "ld" || op == "ldu") {
+  if (op == "ld") {
     in.space = space_of(parts);
-    in.lanes_of_vector = static_cast<uint8_t>(elements_of(parts));
+    in.elements = static_cast<uint8_t>(elements_of(parts));
     return by_width<Load>(parts.back(), in.variant != 0);
   }
   if (op == "st") {
     in.space = space_of(parts);
-    in.lanes_of_vector = static_cast<uint8_t>(elements_of(parts));
+    in.elements = static_cast<uint8_t>(elements_of(parts));
     return by_width<Store>(parts.back(), in.variant != 0);
   }
   if (op == "cvta") return find_cvta(parts);
@@ -238,7 +223,7 @@ Execute find_move(const Parts& parts, Instruction& in) {
     if (has(parts, "wait_group")) return &wait_groups;  // variant: the groups that may go on
     return &note_copy;
   }
-  if (op == "membar" || op == "fence" || op == "griddepcontrol" || op == "prefetch" || op == "discard")
+  if (op == "membar" || op == "fence" || op == "griddepcontrol")
     return [](const Instruction&, Warp&, uint32_t) {};
   return nullptr;
 }

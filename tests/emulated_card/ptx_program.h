@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "tests/emulated_card/ptx_machine.h"
+#include "tests/emulated_card/ptx_text.h"
 
 namespace gm::emulated {
 
@@ -36,9 +37,9 @@ struct Instruction {
   Execute execute = nullptr;
   Kind kind = Kind::plain;
   Space space = Space::generic;
-  bool guard_negated = false, write = false;
-  bool address_wide = false;               // its register
-  uint8_t bytes = 0, lanes_of_vector = 1;  // of a load or store: of one element, elements
+  bool guard_negated = false;
+  bool address_wide = false;  // its register
+  uint8_t elements = 1;       // of a load or store, matrices of ldmatrix
   uint32_t guard = kNone;
   uint32_t target = 0;
   uint32_t members = kNone;  // of kind together: slot of the mask of lanes that take part; kNone: all
@@ -61,13 +62,13 @@ struct Kernel {
   std::vector<std::pair<uint32_t, uint32_t>> predicate_constants;
   std::vector<std::pair<std::string, uint32_t>> special;  // word slots of %tid.x and its like
   size_t shared_bytes = 0;                                // static arrays, behind kSharedStart
-  uint64_t dynamic_shared = 0;
   size_t local_bytes = 0;
 };
 
 struct Range {
   uintptr_t begin = 0, end = 0;
 };
+using Variables = std::vector<std::pair<std::string, Range>>;
 
 /// A copy that cp.async has been told to make.
 struct PendingCopy {
@@ -100,9 +101,8 @@ struct Block {
   const Kernel* kernel = nullptr;
   const unsigned char* parameters = nullptr;
   const Memory* global = nullptr;
-  Range* module_variables = nullptr;
-  size_t module_variable_count = 0;
-  Range last;  // the allocation found last
+  const Variables* variables = nullptr;  // of the module
+  Range last;                            // the allocation found last
   Dim grid, block, index;
   uint32_t epoch = 1;
   std::vector<unsigned char> shared;
@@ -124,12 +124,11 @@ unsigned char* access(Warp& warp, int lane, Space space, uint64_t address, size_
 Execute find_execute(const std::vector<std::string_view>& parts, Instruction& in);
 
 /// Reads one kernel. Addresses of module variables by name.
-Kernel read_kernel(std::string_view text, const std::vector<std::pair<std::string, Range>>& variables,
-                   const std::vector<std::pair<std::string, size_t>>& module_shared,
-                   std::string_view dynamic_shared);
+Kernel read_kernel(std::string_view text, const Variables& variables,
+                   const std::vector<Declaration>& module_shared, std::string_view dynamic_shared);
 
 void run_grid(const Kernel& kernel, Dim grid, Dim block, size_t dynamic_shared,
-              const unsigned char* parameters, const Memory& global, const std::vector<Range>& variables,
-              uint64_t order);
+              const unsigned char* parameters, const Memory& global, const Variables& variables,
+              uint64_t seed);
 
 }  // namespace gm::emulated

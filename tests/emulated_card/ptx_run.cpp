@@ -4,6 +4,7 @@
 #include <bit>
 #include <cstring>
 #include <numeric>
+#include <random>
 
 #include "tests/emulated_card/ptx_lanes.h"
 
@@ -13,45 +14,23 @@ namespace {
 
 constexpr uint64_t kMostSteps = uint64_t{1} << 36;
 
+unsigned along(const Dim& d, char axis) { return axis == 'x' ? d.x : axis == 'y' ? d.y : d.z; }
+
+// %tid.x and its like, of one thread.
+uint32_t special(std::string_view name, const Block& b, unsigned thread) {
+  const char axis = name.back();
+  if (starts(name, "%ntid.")) return along(b.block, axis);
+  if (starts(name, "%ctaid.")) return along(b.index, axis);
+  if (starts(name, "%nctaid.")) return along(b.grid, axis);
+  if (starts(name, "%tid."))
+    return along({thread % b.block.x, thread / b.block.x % b.block.y, thread / (b.block.x * b.block.y)},
+                 axis);
+  throw std::runtime_error("PTX: special register " + std::string(name) + " is not known");
+}
 void fill_special(Warp& w, const Kernel& kernel, const Block& b) {
-  for (const auto& [name, slot] : kernel.special) {
-    uint32_t* const to = &w.words[static_cast<size_t>(slot) * kLanes];
-    for (unsigned lane = 0; lane < kLanes; ++lane) {
-      const unsigned thread = w.index * kLanes + lane;
-      uint32_t v = 0;
-      if (name == "%tid.x")
-        v = thread % b.block.x;
-      else if (name == "%tid.y")
-        v = thread / b.block.x % b.block.y;
-      else if (name == "%tid.z")
-        v = thread / (b.block.x * b.block.y);
-      else if (name == "%ntid.x")
-        v = b.block.x;
-      else if (name == "%ntid.y")
-        v = b.block.y;
-      else if (name == "%ntid.z")
-        v = b.block.z;
-      else if (name == "%ctaid.x")
-        v = b.index.x;
-      else if (name == "%ctaid.y")
-        v = b.index.y;
-      else if (name == "%ctaid.z")
-        v = b.index.z;
-      else if (name == "%nctaid.x")
-        v = b.grid.x;
-      else if (name == "%nctaid.y")
-        v = b.grid.y;
-      else if (name == "%nctaid.z")
-        v = b.grid.z;
-      else if (name == "%laneid")
-        v = lane;
-      else if (name == "%lanemask_lt")
-        v = (1u << lane) - 1;
-      else
-        throw std::runtime_error("PTX: special register " + name + " is not known");
-      to[lane] = v;
-    }
-  }
+  for (const auto& [name, slot] : kernel.special)
+    for (unsigned lane = 0; lane < kLanes; ++lane)
+      w.words[static_cast<size_t>(slot) * kLanes + lane] = special(name, b, w.index * kLanes + lane);
 }
 
 [[noreturn]] void report(const Warp& w, const Instruction& in, int lane, const std::string& what) {
@@ -202,14 +181,7 @@ void release_barrier(Block& b, const std::vector<Instruction>& code) {
   ++b.epoch;
 }
 
-uint64_t next(uint64_t& state) {  // splitmix64
-  uint64_t z = state += 0x9e3779b97f4a7c15u;
-  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-  z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-  return z ^ (z >> 31);
-}
-
-void run_block(Block& b, uint64_t& order) {
+void run_block(Block& b, std::mt19937_64& order) {
   const Kernel& kernel = *b.kernel;
   std::memset(b.shared.data(), 0xff, b.shared.size());
   ++b.epoch;
@@ -225,7 +197,7 @@ void run_block(Block& b, uint64_t& order) {
   std::vector<size_t> turns(b.warps.size());
   std::iota(turns.begin(), turns.end(), size_t{0});
   for (;;) {
-    for (size_t i = turns.size(); i > 1; --i) std::swap(turns[i - 1], turns[next(order) % i]);
+    std::shuffle(turns.begin(), turns.end(), order);
     bool live = false;
     for (const size_t i : turns) {
       run_warp(b.warps[i], kernel.code);
@@ -239,15 +211,13 @@ void run_block(Block& b, uint64_t& order) {
 }  // namespace
 
 void run_grid(const Kernel& kernel, Dim grid, Dim block, size_t dynamic_shared,
-              const unsigned char* parameters, const Memory& global, const std::vector<Range>& variables,
-              uint64_t order) {
+              const unsigned char* parameters, const Memory& global, const Variables& variables,
+              uint64_t seed) {
   Block b;
   b.kernel = &kernel;
   b.parameters = parameters;
   b.global = &global;
-  std::vector<Range> ranges = variables;
-  b.module_variables = ranges.data();
-  b.module_variable_count = ranges.size();
+  b.variables = &variables;
   b.grid = grid;
   b.block = block;
   b.shared.resize(kernel.shared_bytes + dynamic_shared);
@@ -269,9 +239,10 @@ void run_grid(const Kernel& kernel, Dim grid, Dim block, size_t dynamic_shared,
   }
   // Blocks in no order that a kernel could rely on: a stride that meets all of them.
   const uint64_t count = uint64_t{grid.x} * grid.y * grid.z;
-  uint64_t stride = next(order) % count | 1;
+  std::mt19937_64 order(seed);
+  uint64_t stride = order() % count | 1;
   while (std::gcd(stride, count) != 1) stride += 2;
-  uint64_t at = next(order) % count;
+  uint64_t at = order() % count;
   for (uint64_t i = 0; i < count; ++i, at = (at + stride) % count) {
     b.index = {static_cast<unsigned>(at % grid.x), static_cast<unsigned>(at / grid.x % grid.y),
                static_cast<unsigned>(at / grid.x / grid.y)};

@@ -1,6 +1,7 @@
 // What the lanes of a warp do together: exchanges, votes, matrices.
 #include <cstring>
 
+#include "kernels/common/dtype.h"
 #include "tests/emulated_card/ptx_lanes.h"
 
 namespace gm::emulated {
@@ -48,20 +49,9 @@ void shuffle(const Instruction& in, Warp& w, uint32_t mask) {
   for_lanes(mask, [&](unsigned lane) { to[lane] = result[lane]; });
 }
 
-void vote(const Instruction& in, Warp& w, uint32_t mask) {
-  uint32_t votes = 0;
-  for_lanes(mask, [&](unsigned lane) { votes |= static_cast<uint32_t>(predicate(w, in, 0, lane)) << lane; });
-  for_lanes(mask, [&](unsigned lane) {
-    if (in.variant == 0)
-      slots<uint32_t>(w, in.to[0])[lane] = votes;
-    else
-      set_predicate(w, in.to[0], lane, in.variant == 1 ? votes != 0 : votes == mask);
-  });
-}
-
 // Lane l gives the address of row l % 8 of matrix l / 8 and gets two elements of each.
 void load_matrices(const Instruction& in, Warp& w, uint32_t) {
-  const int matrices = in.lanes_of_vector;
+  const int matrices = in.elements;
   const unsigned char* rows[kLanes] = {};
   for (int lane = 0; lane < 8 * matrices; ++lane) {
     const size_t at = static_cast<size_t>(in.address) * kLanes + static_cast<size_t>(lane);
@@ -81,7 +71,7 @@ void load_matrices(const Instruction& in, Warp& w, uint32_t) {
 }
 
 float bf16_half(uint32_t pair, unsigned half) {
-  return std::bit_cast<float>(half ? pair & 0xffff0000u : pair << 16);
+  return to_float(bf16{static_cast<uint16_t>(half ? pair >> 16 : pair)});
 }
 
 // mma.m16n8k16: from[0..3] A by rows, from[4..5] B by columns, from[6..9] C.
@@ -124,18 +114,10 @@ Execute find_together(const Parts& parts, Instruction& in) {
     in.variant = parts[2] == "up" ? 0 : parts[2] == "down" ? 1 : parts[2] == "bfly" ? 2 : 3;
     return together(&shuffle);
   }
-  if (op == "vote") {
-    in.variant = has(parts, "ballot") ? 0 : has(parts, "any") ? 1 : has(parts, "all") ? 2 : 3;
-    return in.variant == 3 ? nullptr : together(&vote);
-  }
   if (op == "bar" && has(parts, "warp")) return together([](const Instruction&, Warp&, uint32_t) {});
-  if (op == "activemask")
-    return [](const Instruction& i, Warp& w, uint32_t mask) {
-      for_lanes(mask, [&](unsigned lane) { slots<uint32_t>(w, i.to[0])[lane] = mask; });
-    };
   if (op == "ldmatrix") {
     in.variant = has(parts, "trans");
-    in.lanes_of_vector = has(parts, "x4") ? 4 : has(parts, "x2") ? 2 : 1;
+    in.elements = has(parts, "x4") ? 4 : has(parts, "x2") ? 2 : 1;
     return together(&load_matrices);
   }
   if (op == "mma") {

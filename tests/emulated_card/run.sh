@@ -8,28 +8,18 @@ build=${1:-build-emulated}
 bin=$build/bin
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-passed=0 failed=0 skipped=0
+. tests/counts.sh
 
 # on_card COMMAND...; the card is not there for the shell and its other commands.
 on_card() { LD_PRELOAD=$(realpath "$build/lib/libgm_emulated_card.so") GM_REQUIRE_GPU=1 "$@"; }
-counted() {
-  "$@" | tee "$work/log" | grep -vE '^[0-9]+ passed, [0-9]+ failed, [0-9]+ skipped$'
-  if [[ $(tail -n 1 "$work/log") =~ ^([0-9]+)\ passed,\ ([0-9]+)\ failed,\ ([0-9]+)\ skipped$ ]]; then
-    passed=$((passed + BASH_REMATCH[1])) failed=$((failed + BASH_REMATCH[2])) skipped=$((skipped + BASH_REMATCH[3]))
-  else
-    echo "FAILED $*: no count"
-    failed=$((failed + 1))
-  fi
-}
 expect() { # WHAT COMMAND...
   local what=$1
   shift
   if "$@" >"$work/log" 2>&1; then
-    passed=$((passed + 1))
+    pass
   else
     tail -n 5 "$work/log"
-    echo "FAILED on the emulated card: $what"
-    failed=$((failed + 1))
+    fail "on the emulated card: $what"
   fi
 }
 
@@ -86,5 +76,4 @@ GM_EMULATED_PAGE_LOCKED=0 expect "no page-locked memory" one_line unlocked "page
 GM_EMULATED_CARDS=0 expect "no card" one_line none "--device cuda"
 expect "a file of plans" test -n "$(ls "$work/plans" 2>/dev/null)"
 
-echo "$passed passed, $failed failed, $skipped skipped"
-[ "$failed" -eq 0 ]
+report

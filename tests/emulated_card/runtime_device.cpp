@@ -62,6 +62,27 @@ cudaError_t start(Card& card, const Copy& copy, cudaStream_t stream, bool& must_
   });
 }
 
+cudaError_t allocate(void** data, size_t bytes, void* (Card::*take)(size_t)) {
+  return with_card([&](Card& card) {
+    *data = nullptr;
+    if (const cudaError_t status = card.forbidden_in_capture(); status != cudaSuccess) return status;
+    if (!bytes) return cudaSuccess;
+    *data = (card.*take)(bytes);
+    return *data ? cudaSuccess : cudaErrorMemoryAllocation;
+  });
+}
+
+// Waits for all work, as a card does.
+cudaError_t release(void* data, bool (Card::*give_back)(void*), const char* name) {
+  return with_card([&](Card& card) {
+    if (!data) return cudaSuccess;
+    if (const cudaError_t status = card.forbidden_in_capture(); status != cudaSuccess) return status;
+    if (const cudaError_t status = card.finish_all(); status != cudaSuccess) return status;
+    if ((card.*give_back)(data)) return cudaSuccess;
+    return complain(cudaErrorInvalidValue, name + std::string(" of what is no allocation"));
+  });
+}
+
 cudaError_t fill(Card& card, void* data, int value, size_t bytes, cudaStream_t stream) {
   if (!bytes) return cudaSuccess;
   if (!card.global().holds(reinterpret_cast<uintptr_t>(data), bytes))
@@ -249,45 +270,10 @@ const char* cudaGetErrorString(cudaError_t status) {
 
 // ---- memory
 
-cudaError_t cudaMalloc(void** data, size_t bytes) {
-  return with_card([&](Card& card) {
-    *data = nullptr;
-    if (const cudaError_t status = card.forbidden_in_capture(); status != cudaSuccess) return status;
-    if (!bytes) return cudaSuccess;
-    *data = card.allocate(bytes);
-    return *data ? cudaSuccess : cudaErrorMemoryAllocation;
-  });
-}
-
-cudaError_t cudaFree(void* data) {
-  return with_card([&](Card& card) {
-    if (!data) return cudaSuccess;
-    if (const cudaError_t status = card.forbidden_in_capture(); status != cudaSuccess) return status;
-    if (const cudaError_t status = card.finish_all(); status != cudaSuccess) return status;
-    return card.release(data) ? cudaSuccess
-                              : complain(cudaErrorInvalidValue, "cudaFree of what is no allocation");
-  });
-}
-
-cudaError_t cudaMallocHost(void** data, size_t bytes) {
-  return with_card([&](Card& card) {
-    *data = nullptr;
-    if (const cudaError_t status = card.forbidden_in_capture(); status != cudaSuccess) return status;
-    if (!bytes) return cudaSuccess;
-    *data = card.lock_pages(bytes);
-    return *data ? cudaSuccess : cudaErrorMemoryAllocation;
-  });
-}
-
-cudaError_t cudaFreeHost(void* data) {
-  return with_card([&](Card& card) {
-    if (!data) return cudaSuccess;
-    if (const cudaError_t status = card.forbidden_in_capture(); status != cudaSuccess) return status;
-    if (const cudaError_t status = card.finish_all(); status != cudaSuccess) return status;
-    return card.unlock_pages(data) ? cudaSuccess
-                                   : complain(cudaErrorInvalidValue, "cudaFreeHost of what is no allocation");
-  });
-}
+cudaError_t cudaMalloc(void** data, size_t bytes) { return allocate(data, bytes, &Card::allocate); }
+cudaError_t cudaMallocHost(void** data, size_t bytes) { return allocate(data, bytes, &Card::lock_pages); }
+cudaError_t cudaFree(void* data) { return release(data, &Card::release, "cudaFree"); }
+cudaError_t cudaFreeHost(void* data) { return release(data, &Card::unlock_pages, "cudaFreeHost"); }
 
 cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
   return with_card([&](Card& card) {
