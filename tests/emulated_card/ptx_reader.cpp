@@ -192,8 +192,8 @@ class Reader {
   }
 
   // Results, addresses and sources in the order of the text; {a, b} are several of them.
-  // in.variant becomes what find_execute has to know of them: of a mov the number of results; of others whether
-  // a wide register holds something narrower (ld, st), or is read by its lower half (cvt).
+  // in.variant becomes what find_execute has to know of them: of a mov the number of results; of others
+  // whether a wide register holds something narrower (ld, st), or is read by its lower half (cvt).
   void read_operands(Instruction& in, const Parts& parts, const Parts& operands) {
     const std::string_view op = parts[0];
     const bool has_result = !is_one_of(op, {"st", "red", "membar", "fence", "griddepcontrol", "bar"});
