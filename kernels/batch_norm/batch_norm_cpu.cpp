@@ -4,11 +4,11 @@
 namespace gm::GM_CPU_NS {
 
 void batch_norm_forward(const OpCall& c) {
-  float_switch(c.in[0].dtype(), [&](auto zero) { bn_op_forward<Act::none, decltype(zero)>(c, false); });
+  float_switch(c.in[0].dtype(), [&](auto zero) { bn_op_forward<decltype(zero)>(c, Act::none, false); });
 }
 
 void batch_norm_backward(const OpCall& c) {
-  float_switch(c.in[0].dtype(), [&](auto zero) { bn_op_backward<Act::none, decltype(zero)>(c, false); });
+  float_switch(c.in[0].dtype(), [&](auto zero) { bn_op_backward<decltype(zero)>(c, Act::none, false); });
 }
 
 }  // namespace gm::GM_CPU_NS

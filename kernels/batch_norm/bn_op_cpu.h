@@ -4,7 +4,7 @@
 #include <cstring>
 
 #include "kernels/batch_norm/batch_norm.h"
-#include "kernels/batch_norm/bn_backward_cpu.h"
+#include "kernels/batch_norm/bn_chunks_cpu.h"
 #include "kernels/common/parallel.h"
 #include "kernels/dropout/dropout.h"
 
@@ -61,32 +61,32 @@ struct BnTail {
 };
 
 /// Applies BN, activation and tail to the pixels [begin, begin + count) of x and y.
-template <Act A, class T>
-void bn_apply_pixels(const T* x, T* y, int64_t begin, int64_t count, int64_t channels, BnCoefficients k,
-                     const BnTail<T>& tail) {
+template <class T>
+void bn_apply_pixels(Act act, const T* x, T* y, int64_t begin, int64_t count, int64_t channels,
+                     BnCoefficients k, const BnTail<T>& tail) {
   bn_for_images(bool(tail.drop), tail.image, begin, count, [&](int64_t image, int64_t row, int64_t rows) {
     const int64_t at = row * channels;
     const float factor = tail.drop.factor(image);
     if (factor == 0 && tail.residual)
       std::memmove(static_cast<void*>(y + at), tail.residual + at, rows * channels * sizeof(T));
     else
-      bn_apply<A>(x + at, y + at, rows, channels, k, static_cast<float*>(nullptr),
-                  tail.residual ? tail.residual + at : nullptr, factor);
+      bn_apply(act, x + at, y + at, rows, channels, k, static_cast<float*>(nullptr),
+               tail.residual ? tail.residual + at : nullptr, factor);
   });
 }
 
 /// Applies BN, activation and tail to all chunks. pooled: null, or (N, C) means over each image's rows;
 /// chunks then hold whole images, and there is no tail.
-template <Act A, class T>
-void bn_apply_all(ThreadPool& pool, const T* x, T* y, float* pooled, const BnChunks& chunks, int64_t channels,
-                  BnCoefficients k, const BnTail<T>& tail = {}) {
+template <class T>
+void bn_apply_all(Act act, ThreadPool& pool, const T* x, T* y, float* pooled, const BnChunks& chunks,
+                  int64_t channels, BnCoefficients k, const BnTail<T>& tail = {}) {
   pool.run(chunks.count, [&](int64_t i, int) {
     const int64_t rows = chunks.rows_per_unit, size = rows * channels;
-    if (!pooled) return bn_apply_pixels<A>(x, y, chunks.begin(i) * rows, chunks.rows(i), channels, k, tail);
+    if (!pooled) return bn_apply_pixels(act, x, y, chunks.begin(i) * rows, chunks.rows(i), channels, k, tail);
     for (int64_t n = chunks.begin(i); n < chunks.begin(i + 1); ++n) {
       float* mean = pooled + n * channels;
       std::fill_n(mean, channels, 0.f);
-      bn_apply<A>(x + n * size, y + n * size, rows, channels, k, mean);
+      bn_apply(act, x + n * size, y + n * size, rows, channels, k, mean);
       for (int64_t j = 0; j < channels; ++j) mean[j] /= static_cast<float>(rows);
     }
   });
@@ -120,8 +120,8 @@ struct BnSource {
   }
 };
 
-template <Act A, class T>
-void bn_op_forward(const OpCall& c, bool pooled) {
+template <class T>
+void bn_op_forward(const OpCall& c, Act act, bool pooled) {
   const Shape& shape = c.in[0].shape();
   const BnChunks chunks = bn_chunks_of(c.in[0].spec, pooled);
   const int64_t channels = shape.channels(), size = chunks.rows_per_unit * channels;
@@ -140,12 +140,12 @@ void bn_op_forward(const OpCall& c, bool pooled) {
   } else {
     bn_running_coefficients(f, channels, k);
   }
-  bn_apply_all<A>(*c.ctx.pool, x, c.out[0].as<T>(), pooled ? c.out[1].as<float>() : nullptr, chunks, channels,
-                  k, tail);
+  bn_apply_all(act, *c.ctx.pool, x, c.out[0].as<T>(), pooled ? c.out[1].as<float>() : nullptr, chunks,
+               channels, k, tail);
 }
 
-template <Act A, class T>
-void bn_op_backward(const OpCall& c, bool pooled) {
+template <class T>
+void bn_op_backward(const OpCall& c, Act act, bool pooled) {
   const bool frozen = !BatchNormAttrs(c.attrs).training;
   const BnChunks chunks = bn_chunks_of(c.in[0].spec, pooled);
   const int64_t channels = c.in[0].shape().channels();
@@ -155,14 +155,14 @@ void bn_op_backward(const OpCall& c, bool pooled) {
   double* partial = static_cast<double*>(c.workspace.data);
   const BnCoefficients k(reinterpret_cast<float*>(partial + chunks.count * 2 * channels), channels);
   bn_coefficients(c.saved[0].as<float>(), inv_std, c.in[1].as<float>(),
-                  A == Act::none ? nullptr : c.in[2].as<float>(), channels, k);
+                  act == Act::none ? nullptr : c.in[2].as<float>(), channels, k);
   auto begin = [&](int64_t i) { return chunks.begin(i) * chunks.rows_per_unit; };
   if (!frozen || c.din[1] || c.din[2]) {
     c.ctx.pool->run(chunks.count, [&](int64_t i, int) {
       double* sums = partial + i * 2 * channels;
       std::fill_n(sums, 2 * channels, 0.);
       source.pieces(begin(i), chunks.rows(i), [&](int64_t row, int64_t rows, const BnGradient<T>& g) {
-        bn_backward_sums<A>(x + row * channels, g, rows, channels, k, sums);
+        bn_backward_sums(act, x + row * channels, g, rows, channels, k, sums);
       });
     });
     bn_finish_backward(partial, chunks.count, c.in[0].shape().pixels(), channels, inv_std, frozen, c.din[1],
@@ -173,7 +173,7 @@ void bn_op_backward(const OpCall& c, bool pooled) {
   const bool accumulate = c.din[0].mode == GradMode::accumulate;
   c.ctx.pool->run(chunks.count, [&](int64_t i, int) {
     source.pieces(begin(i), chunks.rows(i), [&](int64_t row, int64_t rows, const BnGradient<T>& g) {
-      bn_backward_apply<A>(x + row * channels, g, dx + row * channels, rows, channels, k, accumulate);
+      bn_backward_apply(act, x + row * channels, g, dx + row * channels, rows, channels, k, accumulate);
     });
   });
 }

@@ -8,18 +8,14 @@ namespace gm::GM_CPU_NS {
 void add_backward(const OpCall&);
 
 void batch_norm_act_forward(const OpCall& c) {
-  float_switch(c.in[0].dtype(), [&](auto zero) {
-    act_switch(act_of(c.attrs),
-               [&](auto act) { bn_op_forward<act.value, decltype(zero)>(c, pool_of(c.attrs)); });
-  });
+  float_switch(c.in[0].dtype(),
+               [&](auto zero) { bn_op_forward<decltype(zero)>(c, act_of(c.attrs), pool_of(c.attrs)); });
 }
 
 void batch_norm_act_backward(const OpCall& c) {
   residual_backward(add_backward, c, 3);
-  float_switch(c.in[0].dtype(), [&](auto zero) {
-    act_switch(act_of(c.attrs),
-               [&](auto act) { bn_op_backward<act.value, decltype(zero)>(c, pool_of(c.attrs)); });
-  });
+  float_switch(c.in[0].dtype(),
+               [&](auto zero) { bn_op_backward<decltype(zero)>(c, act_of(c.attrs), pool_of(c.attrs)); });
 }
 
 }  // namespace gm::GM_CPU_NS

@@ -60,9 +60,16 @@ GM_VEC_INLINE void store(bf16* p, VecF v) {
   memcpy(p, &h, sizeof h);
 }
 
+// Masked by the instructions of AVX-512; elsewhere out of line after all: loops over lanes, inlined wherever a
+// row may end, would be most of the code, and most widths are multiples of 8.
+#if defined(__AVX512F__)
+#define GM_VEC_PART GM_VEC_INLINE
+#else
+#define GM_VEC_PART __attribute__((noinline))
+#endif
 /// The first n < kLanes elements (the last channels of a row); other lanes are 0 and not touched in memory.
 template <class T>
-GM_VEC_INLINE VecF load_part(const T* p, int n) {
+GM_VEC_PART VecF load_part(const T* p, int n) {
 #if defined(__AVX512F__)
   const auto mask = static_cast<__mmask16>((1u << n) - 1);
   if constexpr (std::is_same_v<T, float>) return (VecF)_mm512_maskz_loadu_ps(mask, p);
@@ -73,7 +80,7 @@ GM_VEC_INLINE VecF load_part(const T* p, int n) {
   return load(f);
 }
 template <class T>
-GM_VEC_INLINE void store_part(T* p, VecF v, int n) {
+GM_VEC_PART void store_part(T* p, VecF v, int n) {
 #if defined(__AVX512F__)
   const auto mask = static_cast<__mmask16>((1u << n) - 1);
   if constexpr (std::is_same_v<T, float>) return _mm512_mask_storeu_ps(p, mask, (__m512)v);

@@ -20,12 +20,13 @@ struct BnMemory {
 };
 
 // Workspace: packed weights, BN partials (one per chunk of the convolution) and coefficients.
-template <Act A, class T>
+template <class T>
 void forward(const OpCall& c) {
   ThreadPool& pool = *c.ctx.pool;
   const ConvChunks conv(conv_geometry(c.attrs, c.in[0], c.in[1]), Pass::forward, pool);
   const ConvChunking& chunking = conv.chunking();
   const int64_t channels = chunking.g.k;
+  const Act act = act_of(c.attrs);
   char* cursor = static_cast<char*>(c.workspace.data);
   void* packed = cut(cursor, chunking.packed_bytes(onednn::ConvPass::forward));
   const BnMemory bn(cursor, chunking.chunks, channels);
@@ -46,24 +47,25 @@ void forward(const OpCall& c) {
       bn_statistics(yc + chunk.y_begin * channels, chunk.y_pixels, channels,
                     bn.partial + i * bn_partial_doubles(channels));
     else if (!pooled)
-      bn_apply_pixels<A>(yc, a, chunk.y_begin, chunk.y_pixels, channels, bn.k, tail);
+      bn_apply_pixels(act, yc, a, chunk.y_begin, chunk.y_pixels, channels, bn.k, tail);
   });
   if (training)
     bn_finish_statistics(
         bn.partial, chunking.chunks, [&](int64_t i) { return chunking.chunk(i).y_pixels; }, channels, f,
         bn.k);
   if (training || pooled)
-    bn_apply_all<A>(pool, yc, a, pooled, bn_chunks_of(c.out[0].spec, pooled != nullptr), channels, bn.k,
-                    tail);
+    bn_apply_all(act, pool, yc, a, pooled, bn_chunks_of(c.out[0].spec, pooled != nullptr), channels, bn.k,
+                 tail);
 }
 
 // Workspace: packed weights, partial weight gradients, BN partials and coefficients.
-template <Act A, class T>
+template <class T>
 void backward(const OpCall& c) {
   ThreadPool& pool = *c.ctx.pool;
   const ConvChunks conv(conv_geometry(c.attrs, c.in[0], c.in[1]), Pass::backward, pool);
   const ConvChunking& chunking = conv.chunking();
   const int64_t channels = chunking.g.k;
+  const Act act = act_of(c.attrs);
   const bool frozen = !BatchNormAttrs(c.attrs).training;
   const GradView &dx = c.din[0], &dw = c.din[1];
   const T* yc = c.saved[0].as<T>();
@@ -75,7 +77,7 @@ void backward(const OpCall& c) {
   void* partials = cut(cursor, chunking.partials_bytes());
   const BnMemory bn(cursor, chunks.count, channels);
   bn_coefficients(c.saved[1].as<float>(), inv_std, c.in[2].as<float>(),
-                  A == Act::none ? nullptr : c.in[3].as<float>(), channels, bn.k);
+                  act == Act::none ? nullptr : c.in[3].as<float>(), channels, bn.k);
 
   if (!frozen || c.din[2] || c.din[3]) {
     pool.run(chunks.count, [&](int64_t i, int) {
@@ -83,7 +85,7 @@ void backward(const OpCall& c) {
       std::fill_n(sums, bn_partial_doubles(channels), 0.);
       source.pieces(chunks.begin(i) * chunks.rows_per_unit, chunks.rows(i),
                     [&](int64_t row, int64_t rows, const BnGradient<T>& g) {
-                      bn_backward_sums<A>(yc + row * channels, g, rows, channels, bn.k, sums);
+                      bn_backward_sums(act, yc + row * channels, g, rows, channels, bn.k, sums);
                     });
     });
     bn_finish_backward(bn.partial, chunks.count, chunking.g.out_pixels(), channels, inv_std, frozen, c.din[2],
@@ -99,8 +101,8 @@ void backward(const OpCall& c) {
       const ConvChunk chunk = chunking.chunk(i);
       T* dyc = static_cast<T*>(pool.scratch(thread, chunk.y_pixels * channels * sizeof(T)));
       source.pieces(chunk.y_begin, chunk.y_pixels, [&](int64_t row, int64_t rows, const BnGradient<T>& g) {
-        bn_backward_apply<A>(yc + row * channels, g, dyc + (row - chunk.y_begin) * channels, rows, channels,
-                             bn.k, false);
+        bn_backward_apply(act, yc + row * channels, g, dyc + (row - chunk.y_begin) * channels, rows, channels,
+                          bn.k, false);
       });
       if (dx) conv.backward_data(i, dyc, packed, dx.view.data, dx.mode == GradMode::accumulate, thread);
       if (dw) conv.backward_weights(i, c.in[0].data, dyc, partials, group, i == first, thread);
@@ -111,16 +113,12 @@ void backward(const OpCall& c) {
 }  // namespace
 
 void conv_bn_act_forward(const OpCall& c) {
-  float_switch(c.in[0].dtype(), [&](auto zero) {
-    act_switch(act_of(c.attrs), [&](auto act) { forward<act.value, decltype(zero)>(c); });
-  });
+  float_switch(c.in[0].dtype(), [&](auto zero) { forward<decltype(zero)>(c); });
 }
 
 void conv_bn_act_backward(const OpCall& c) {
   residual_backward(add_backward, c, 4);
-  float_switch(c.in[0].dtype(), [&](auto zero) {
-    act_switch(act_of(c.attrs), [&](auto act) { backward<act.value, decltype(zero)>(c); });
-  });
+  float_switch(c.in[0].dtype(), [&](auto zero) { backward<decltype(zero)>(c); });
 }
 
 }  // namespace gm::GM_CPU_NS

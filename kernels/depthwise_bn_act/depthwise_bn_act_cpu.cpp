@@ -34,10 +34,11 @@ void convolve(const T* x, const float* w, const DepthwiseShape& d, T* yc, float*
   }
 }
 
-template <Act A, class T>
+template <class T>
 void forward(const OpCall& c) {
   const Plan p(c);
   const DepthwiseShape& d = p.d;
+  const Act act = act_of(c.attrs);
   const T* x = c.in[0].as<T>();
   T *a = c.out[0].as<T>(), *yc = c.saved[0] ? c.saved[0].as<T>() : a;
   float* pooled = pool_of(c.attrs) ? c.out[1].as<float>() : nullptr;
@@ -57,8 +58,8 @@ void forward(const OpCall& c) {
       // The coefficients are known: finish the image while it is in cache.
       float* mean = pooled ? pooled + n * d.channels : nullptr;
       if (mean) std::fill_n(mean, d.channels, 0.f);
-      bn_apply<A>(yc + n * d.out_image(), a + n * d.out_image(), p.chunks.rows_per_unit, d.channels, p.k,
-                  mean);
+      bn_apply(act, yc + n * d.out_image(), a + n * d.out_image(), p.chunks.rows_per_unit, d.channels, p.k,
+               mean);
       if (mean)
         for (int64_t j = 0; j < d.channels; ++j) mean[j] /= static_cast<float>(p.chunks.rows_per_unit);
     }
@@ -68,27 +69,28 @@ void forward(const OpCall& c) {
   if (!training) return;
   bn_finish_statistics(
       p.partial, p.chunks.count, [&](int64_t i) { return p.chunks.rows(i); }, d.channels, f, p.k);
-  bn_apply_all<A>(pool, yc, a, pooled, p.chunks, d.channels, p.k);
+  bn_apply_all(act, pool, yc, a, pooled, p.chunks, d.channels, p.k);
 }
 
-template <Act A, class T>
+template <class T>
 void backward(const OpCall& c) {
   const Plan p(c);
   const DepthwiseShape& d = p.d;
+  const Act act = act_of(c.attrs);
   const bool frozen = !BatchNormAttrs(c.attrs).training;
   const T *x = c.in[0].as<T>(), *yc = c.saved[0].as<T>();
   const BnSource<T> source(c, pool_of(c.attrs), d.output());
   const float* inv_std = c.saved[2].as<float>();
   ThreadPool& pool = *c.ctx.pool;
   bn_coefficients(c.saved[1].as<float>(), inv_std, c.in[2].as<float>(),
-                  A == Act::none ? nullptr : c.in[3].as<float>(), d.channels, p.k);
+                  act == Act::none ? nullptr : c.in[3].as<float>(), d.channels, p.k);
   if (!frozen || c.din[2] || c.din[3]) {
     pool.run(p.chunks.count, [&](int64_t i, int) {
       double* sums = p.partial + i * 2 * d.channels;
       std::fill_n(sums, 2 * d.channels, 0.);
       source.pieces(p.chunks.begin(i) * p.chunks.rows_per_unit, p.chunks.rows(i),
                     [&](int64_t row, int64_t rows, const BnGradient<T>& g) {
-                      bn_backward_sums<A>(yc + row * d.channels, g, rows, d.channels, p.k, sums);
+                      bn_backward_sums(act, yc + row * d.channels, g, rows, d.channels, p.k, sums);
                     });
     });
     bn_finish_backward(p.partial, p.chunks.count, d.images * p.chunks.rows_per_unit, d.channels, inv_std,
@@ -107,7 +109,7 @@ void backward(const OpCall& c) {
     float* row = static_cast<float*>(pool.scratch(thread, d.width * d.channels * sizeof(float), 1));
     for (int64_t n = dw_group_begin(d, groups, i); n < dw_group_begin(d, groups, i + 1); ++n) {
       source.pieces(n * image, image, [&](int64_t, int64_t rows, const BnGradient<T>& g) {
-        bn_backward_apply<A>(yc + n * d.out_image(), g, dyc, rows, d.channels, p.k, false);
+        bn_backward_apply(act, yc + n * d.out_image(), g, dyc, rows, d.channels, p.k, false);
       });
       if (c.din[0])
         dw_input_gradient(dyc, p.w, d, c.din[0].view.as<T>() + n * d.in_image(),
@@ -120,15 +122,11 @@ void backward(const OpCall& c) {
 }  // namespace
 
 void depthwise_bn_act_forward(const OpCall& c) {
-  float_switch(c.in[0].dtype(), [&](auto zero) {
-    act_switch(act_of(c.attrs), [&](auto act) { forward<act.value, decltype(zero)>(c); });
-  });
+  float_switch(c.in[0].dtype(), [&](auto zero) { forward<decltype(zero)>(c); });
 }
 
 void depthwise_bn_act_backward(const OpCall& c) {
-  float_switch(c.in[0].dtype(), [&](auto zero) {
-    act_switch(act_of(c.attrs), [&](auto act) { backward<act.value, decltype(zero)>(c); });
-  });
+  float_switch(c.in[0].dtype(), [&](auto zero) { backward<decltype(zero)>(c); });
 }
 
 }  // namespace gm::GM_CPU_NS

@@ -68,10 +68,8 @@ void depthwise_bn_se_backward(const OpCall& c) {
                   channels, k);
   float_switch(yc.dtype(), [&](auto zero) {
     using T = decltype(zero);
-    act_switch(act_of(c.attrs), [&](auto act) {
-      bn_apply_all<act.value>(*c.ctx.pool, yc.as<T>(), a.as<T>(), nullptr, bn_chunks_of(yc.spec, false),
-                              channels, k);
-    });
+    bn_apply_all(act_of(c.attrs), *c.ctx.pool, yc.as<T>(), a.as<T>(), nullptr, bn_chunks_of(yc.spec, false),
+                 channels, k);
   });
   const View scale[] = {a, se.gate};
   const GradView both[] = {{da, GradMode::overwrite}, {dgate, GradMode::overwrite}};

@@ -174,6 +174,8 @@ void dw_launch_backward(const OpCall& c, const DepthwiseShape& d, const DwIncomi
   if (marching) {
     blocks = marching;
   } else if (!fast) {
+    const int64_t pixels = d.images * std::max(d.height * d.width, d.out_height * d.out_width);
+    blocks = static_cast<int>(std::min<int64_t>(blocks, ceil_div(pixels, sl.rows)));
     const dim3 grid(static_cast<unsigned>(blocks), slices);
     if (sl.lanes == 1)
       GM_LAUNCH((dw_backward_any_kernel<T, 1>), grid, threads, dw_sums_bytes(1, 1), c.ctx.stream, x, w, in,

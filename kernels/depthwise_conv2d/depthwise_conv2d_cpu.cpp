@@ -1,5 +1,6 @@
 #include "kernels/common/ceil_div.h"
 #include "kernels/common/dispatch.h"
+#include "kernels/common/vec_cpu.h"
 #include "kernels/depthwise_conv2d/depthwise_op_cpu.h"
 
 namespace gm::GM_CPU_NS {

@@ -5,8 +5,8 @@
 #include "kernels/common/op.h"
 #include "kernels/common/parallel.h"
 #include "kernels/conv2d/conv2d_cpu.h"
+#include "kernels/depthwise_conv2d/depthwise_rows_cpu.h"
 #include "kernels/linear/gemm_cpu.h"
-#include "kernels/mbconv/mbconv_rows_cpu.h"
 
 // A task is a band of output rows, with squeeze-and-excitation a whole image. Everything between x and y
 // lives in the thread's own scratch; a band's expanded rows should stay in the second-level cache.
@@ -74,7 +74,8 @@ void band(const OpCall& c, const MbconvShape& s, const Weights& w, int64_t n, in
     e = expanded;
   }
   float* out = scratch(d.out_image() + 2 * d.channels + s.squeeze, 2);
-  mb_depthwise(d, e, w.depthwise, out);
+  for (int64_t row = 0; row < d.out_height; ++row)
+    dw_forward_row(e, w.depthwise, d, row, out + row * d.out_width * d.channels);
   finish(out, pixels, d.channels, c.in[4].as<float>(), s.act);
   if (s.squeeze) scale_by_gate(c, s, out, out + d.out_image());
   const int64_t at = n * s.out_image() + begin * d.out_width * s.out_channels,
@@ -105,7 +106,7 @@ void mbconv_forward(const OpCall& c) {
     c.ctx.pool->run(3, [&](int64_t task, int) {
       if (task == 0 && s.expand) pack_b(s.in_channels, e, c.in[1].as<T>(), 1, s.in_channels, packed);
       if (task == 1) pack_b(e, s.out_channels, c.in[5].as<T>(), 1, e, packed + layout.project);
-      if (task == 2) mb_depthwise_weights(c.in[3], s.d, packed + layout.depthwise);
+      if (task == 2) dw_weights(c.in[3].as<T>(), s.d, false, packed + layout.depthwise);
     });
     const int64_t row = s.d.width * e * s.d.stride * static_cast<int64_t>(sizeof(float));
     const int64_t rows =
