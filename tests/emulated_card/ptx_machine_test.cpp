@@ -173,6 +173,34 @@ TEST(PtxMachine, BlocksCountThemselves) {
   EXPECT_EQ(data, (std::vector<uint32_t>{0, 2, 91}));
 }
 
+// Each block leaves a value; the last to draw a ticket adds all.
+TEST(PtxMachine, BlocksThatAddWhatOthersHaveWritten) {
+  const auto text = [](const std::string& fence, const std::string& load) {
+    return kernel(
+        "mov.u32 %r2, %ctaid.x;\nmul.wide.u32 %rd3, %r2, 4;\nadd.s64 %rd3, %rd1, %rd3;\nadd.s32 %r3, %r2, "
+        "1;\n"
+        "st.global.u32 [%rd3+8], %r3;\n" +
+        fence + "atom.global.inc.u32 %r4, [%rd1], 2;\nsetp.ne.u32 %p1, %r4, 2;\n@%p1 bra $L1;\n" + fence +
+        load + " %r5, [%rd1+8];\n" + load + " %r6, [%rd1+12];\n" + load +
+        " %r7, [%rd1+16];\nadd.s32 %r5, %r5, %r6;\nadd.s32 %r5, %r5, %r7;\nst.global.u32 [%rd1+4], "
+        "%r5;\n$L1:");
+  };
+  std::vector<uint32_t> data(5);
+  run(text("membar.gl;\n", "ld.global.u32"), data, 1, 3);
+  EXPECT_EQ(data, (std::vector<uint32_t>{0, 6, 1, 2, 3}));
+  const auto wrong = [&](const char* fence, const char* load) -> std::string {
+    try {
+      run(text(fence, load), data, 1, 3);
+    } catch (const std::runtime_error& e) {
+      return e.what();
+    }
+    return "";
+  };
+  EXPECT_SAYS(wrong("", "ld.global.u32"), "race");
+  EXPECT_SAYS(wrong("fence.acq_rel.cta;\n", "ld.global.u32"), "race");
+  EXPECT_SAYS(wrong("fence.acq_rel.gpu;\n", "ld.global.nc.u32"), "read-only");
+}
+
 const std::string kShared =
     ".shared .align 16 .b8 s[4096];\nmov.u32 %r6, s;\nshl.b32 %r7, %r1, 2;\nadd.s32 %r8, %r6, %r7;\n";
 

@@ -63,8 +63,9 @@ void note_touch(Warp& warp, int lane, uint64_t offset, size_t bytes, bool write)
 
 }  // namespace
 
-unsigned char* access(Warp& warp, int lane, Space space, uint64_t address, size_t bytes, bool write) {
+unsigned char* access(Warp& warp, int lane, Space space, uint64_t address, size_t bytes, Use use) {
   Block& b = *warp.block;
+  const bool write = use == Use::write || use == Use::atomic;
   if (space == Space::generic) {
     const uint64_t window = address & kWindows;
     space = window == kSharedWindow ? Space::shared : window == kLocalWindow ? Space::local : Space::global;
@@ -88,14 +89,16 @@ unsigned char* access(Warp& warp, int lane, Space space, uint64_t address, size_
         refuse("access out of bounds", "parameter", address, bytes, lane);
       return const_cast<unsigned char*>(b.parameters) + address;
     default:
-      if (address >= b.last.begin && address < b.last.end && bytes <= b.last.end - address)
-        return reinterpret_cast<unsigned char*>(address);
-      const auto [begin, end] = b.global->around(address);
-      b.last = {begin, end};
-      for (const auto& [name, range] : *b.variables)
-        if (address >= range.begin && address < range.end) b.last = range;
+      if (address < b.last.begin || address >= b.last.end) {
+        const auto [begin, end] = b.global->around(address);
+        b.last = {begin, end};
+        for (const auto& [name, range] : *b.variables)
+          if (address >= range.begin && address < range.end) b.last = range;
+      }
       if (b.last.end == 0 || bytes > b.last.end - address)
         refuse(write ? "write out of bounds" : "read out of bounds", "global", address, bytes, lane);
+      if (const char* wrong = b.order->touch(warp.index, address, bytes, use))
+        refuse(wrong, "global", address, bytes, lane);
       return reinterpret_cast<unsigned char*>(address);
   }
 }

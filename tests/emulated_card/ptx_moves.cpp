@@ -19,8 +19,8 @@ uint64_t address_of(const Instruction& in, const Warp& w, unsigned lane) {
 template <class T, class Register>
 void load(const Instruction& in, Warp& w, uint32_t mask) {
   for_lanes(mask, [&](unsigned lane) {
-    const unsigned char* from =
-        access(w, static_cast<int>(lane), in.space, address_of(in, w, lane), sizeof(T) * in.elements, false);
+    const unsigned char* from = access(w, static_cast<int>(lane), in.space, address_of(in, w, lane),
+                                       sizeof(T) * in.elements, in.read_only ? Use::read_only : Use::read);
     for (int i = 0; i < in.elements; ++i) {
       T v;
       std::memcpy(&v, from + sizeof(T) * static_cast<size_t>(i), sizeof v);
@@ -31,8 +31,8 @@ void load(const Instruction& in, Warp& w, uint32_t mask) {
 template <class T, class Register>
 void store(const Instruction& in, Warp& w, uint32_t mask) {
   for_lanes(mask, [&](unsigned lane) {
-    unsigned char* to =
-        access(w, static_cast<int>(lane), in.space, address_of(in, w, lane), sizeof(T) * in.elements, true);
+    unsigned char* to = access(w, static_cast<int>(lane), in.space, address_of(in, w, lane),
+                               sizeof(T) * in.elements, Use::write);
     for (int i = 0; i < in.elements; ++i) {
       const T v = static_cast<T>(unpack<Register>(slots<Register>(w, in.from[i])[lane]));
       std::memcpy(to + sizeof(T) * static_cast<size_t>(i), &v, sizeof v);
@@ -136,7 +136,7 @@ Execute changing(F) {
   return [](const Instruction& in, Warp& w, uint32_t mask) {
     for_lanes(mask, [&](unsigned lane) {
       unsigned char* at =
-          access(w, static_cast<int>(lane), in.space, address_of(in, w, lane), sizeof(T), true);
+          access(w, static_cast<int>(lane), in.space, address_of(in, w, lane), sizeof(T), Use::atomic);
       T old;
       std::memcpy(&old, at, sizeof old);
       const T now = F{}(old, unpack<T>(slots<T>(w, in.from[0])[lane]));
@@ -175,10 +175,11 @@ void end_group(const Instruction&, Warp& w, uint32_t) { w.copies.emplace_back();
 void finish(Warp& w, const std::vector<PendingCopy>& group) {
   for (const PendingCopy& c : group) {
     const size_t bytes = c.bytes + c.zeros;
-    unsigned char* to = access(w, c.lane, Space::shared, c.to, bytes, true);
+    unsigned char* to = access(w, c.lane, Space::shared, c.to, bytes, Use::write);
     if (c.from % bytes != 0) throw Fault("cp.async from a misaligned address", c.lane);
     if (c.bytes > 0)
-      std::memcpy(to, access(w, c.lane, Space::global, c.from, bytes == c.bytes ? bytes : 1, false), c.bytes);
+      std::memcpy(to, access(w, c.lane, Space::global, c.from, bytes == c.bytes ? bytes : 1, Use::read),
+                  c.bytes);
     std::memset(to + c.bytes, 0, c.zeros);
   }
 }
@@ -204,6 +205,7 @@ Execute find_move(const Parts& parts, Instruction& in) {
   if (op == "mov") return find_mov(parts, in);
   if (op == "ld") {
     in.space = space_of(parts);
+    in.read_only = has(parts, "nc");
     in.elements = static_cast<uint8_t>(elements_of(parts));
     return by_width<Load>(parts.back(), in.variant != 0);
   }
@@ -223,8 +225,12 @@ Execute find_move(const Parts& parts, Instruction& in) {
     if (has(parts, "wait_group")) return &wait_groups;  // variant: the groups that may go on
     return &note_copy;
   }
-  if (op == "membar" || op == "fence" || op == "griddepcontrol")
-    return [](const Instruction&, Warp&, uint32_t) {};
+  const auto nothing = [](const Instruction&, Warp&, uint32_t) {};
+  if (op == "membar" || op == "fence") {
+    if (has(parts, "cta")) return nothing;
+    return [](const Instruction&, Warp& w, uint32_t) { w.block->order->fence(w.index); };
+  }
+  if (op == "griddepcontrol") return nothing;
   return nullptr;
 }
 

@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "tests/emulated_card/global_order.h"
 #include "tests/emulated_card/ptx_machine.h"
 #include "tests/emulated_card/ptx_text.h"
 
@@ -39,6 +40,7 @@ struct Instruction {
   Space space = Space::generic;
   bool guard_negated = false;
   bool address_wide = false;  // its register
+  bool read_only = false;     // ld.global.nc
   uint8_t elements = 1;       // of a load or store, matrices of ldmatrix
   uint32_t guard = kNone;
   uint32_t target = 0;
@@ -107,6 +109,7 @@ struct Block {
   uint32_t epoch = 1;
   std::vector<unsigned char> shared;
   std::vector<Touch> touched;
+  GlobalOrder* order = nullptr;
   std::vector<Warp> warps;
 };
 
@@ -116,9 +119,8 @@ struct Fault : std::runtime_error {
   int lane;
 };
 
-/// Bytes of host memory that a lane may read or write: checked for bounds, alignment and, in shared memory,
-/// for races between warps. Throws Fault.
-unsigned char* access(Warp& warp, int lane, Space space, uint64_t address, size_t bytes, bool write);
+/// Bytes of host memory that a lane may read or write: checked for bounds, alignment and races. Throws Fault.
+unsigned char* access(Warp& warp, int lane, Space space, uint64_t address, size_t bytes, Use use);
 
 /// Finds how to execute a mnemonic and sets what of the instruction depends on it. Null when unknown.
 Execute find_execute(const std::vector<std::string_view>& parts, Instruction& in);

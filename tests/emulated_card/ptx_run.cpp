@@ -179,6 +179,7 @@ void release_barrier(Block& b, const std::vector<Instruction>& code) {
     w.at_barrier = 0;
   }
   ++b.epoch;
+  b.order->barrier();
 }
 
 void run_block(Block& b, std::mt19937_64& order) {
@@ -243,9 +244,12 @@ void run_grid(const Kernel& kernel, Dim grid, Dim block, size_t dynamic_shared,
   uint64_t stride = order() % count | 1;
   while (std::gcd(stride, count) != 1) stride += 2;
   uint64_t at = order() % count;
+  GlobalOrder global_order(b.warps.size());
+  b.order = &global_order;
   for (uint64_t i = 0; i < count; ++i, at = (at + stride) % count) {
     b.index = {static_cast<unsigned>(at % grid.x), static_cast<unsigned>(at / grid.x % grid.y),
                static_cast<unsigned>(at / grid.x / grid.y)};
+    global_order.begin_block(static_cast<uint32_t>(at));
     run_block(b, order);
   }
 }

@@ -56,7 +56,7 @@ void load_matrices(const Instruction& in, Warp& w, uint32_t) {
   for (int lane = 0; lane < 8 * matrices; ++lane) {
     const size_t at = static_cast<size_t>(in.address) * kLanes + static_cast<size_t>(lane);
     const uint64_t base = in.address_wide ? w.wides[at] : w.words[at];
-    rows[lane] = access(w, lane, Space::shared, base + static_cast<uint64_t>(in.offset), 16, false);
+    rows[lane] = access(w, lane, Space::shared, base + static_cast<uint64_t>(in.offset), 16, Use::read);
   }
   for (int m = 0; m < matrices; ++m)
     for (unsigned lane = 0; lane < kLanes; ++lane) {
