@@ -7,6 +7,7 @@
 #include "engine/budget.h"
 #include "engine/device_cuda.h"
 #include "kernels/common/backends.h"
+#include "kernels/common/bytes.h"
 #include "kernels/common/clock.h"
 #include "kernels/common/error.h"
 #include "kernels/common/op.h"
@@ -30,7 +31,7 @@ class HostDevice : public Device {
   }
   void* allocate(size_t bytes) override {
     void* data = std::aligned_alloc(kMemoryAlign, aligned_bytes(bytes));
-    if (!data) fail("out of memory: could not allocate " + std::to_string(bytes >> 20) + " MiB on the CPU");
+    if (!data) fail("out of memory: could not allocate " + bytes_text(bytes) + " on the CPU");
     return data;
   }
   void release(void* data) noexcept override { std::free(data); }

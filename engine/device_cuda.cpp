@@ -11,6 +11,7 @@
 #include "engine/jpeg_decoder_cuda.h"
 #include "engine/plan_store.h"
 #include "kernels/common/backends.h"
+#include "kernels/common/bytes.h"
 #include "kernels/common/cuda_libraries.h"
 #include "kernels/common/cuda_messages.h"
 #include "kernels/common/error.h"
@@ -141,7 +142,7 @@ class CudaDevice : public Device {
     void* data = nullptr;
     const cudaError_t status = cudaMallocHost(&data, bytes);
     if (status != cudaSuccess) cudaGetLastError();  // or the next launch would report it
-    check(status, std::to_string(bytes >> 20) + " MiB of page-locked memory");
+    check(status, bytes_text(bytes) + " of page-locked memory");
     return data;
   }
   void release_host(void* data) noexcept override {

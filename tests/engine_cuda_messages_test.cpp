@@ -46,7 +46,9 @@ TEST(EngineCudaMessages, WhichCardsABuildServes) {
 
 TEST(EngineCudaMessages, MemoryAndFailedCalls) {
   EXPECT_EQ(out_of_memory_text(size_t{3} << 30, size_t{1} << 29, size_t{8} << 30),
-            "out of GPU memory: 3.00 GiB asked, 0.50 of 8.00 GiB free; use a smaller batch");
+            "out of GPU memory: 3.00 GiB asked, 512.0 MiB of 8.00 GiB free; use a smaller batch");
+  EXPECT_EQ(out_of_memory_text(640, 0, size_t{5} << 20),
+            "out of GPU memory: 640 bytes asked, 0 bytes of 5.0 MiB free; use a smaller batch");
   EXPECT_EQ(cuda_error_text("upload", 700, "an illegal memory access was encountered"),
             "upload: an illegal memory access was encountered");
   EXPECT_EQ(cuda_error_text("64 MiB", 2, "out of memory"), "64 MiB: out of memory; use a smaller batch");

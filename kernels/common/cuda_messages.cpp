@@ -1,20 +1,15 @@
 #include "kernels/common/cuda_messages.h"
 
-#include <cstdio>
 #include <cstdlib>
 #include <sstream>
+
+#include "kernels/common/bytes.h"
 
 namespace gm {
 
 namespace {
 
 std::string cuda_version(int v) { return std::to_string(v / 1000) + "." + std::to_string(v % 1000 / 10); }
-
-std::string gib(size_t bytes) {
-  char text[32];
-  std::snprintf(text, sizeof text, "%.2f", static_cast<double>(bytes) / (1u << 30));
-  return text;
-}
 
 }  // namespace
 
@@ -77,8 +72,8 @@ std::string architecture_problem(int index, const std::string& name, int major, 
 }
 
 std::string out_of_memory_text(size_t asked, size_t free, size_t total) {
-  return "out of GPU memory: " + gib(asked) + " GiB asked, " + gib(free) + " of " + gib(total) +
-         " GiB free; use a smaller batch";
+  return "out of GPU memory: " + bytes_text(asked) + " asked, " + bytes_text(free) + " of " +
+         bytes_text(total) + " free; use a smaller batch";
 }
 
 std::string version_text(size_t v) {
