@@ -60,8 +60,8 @@ GM_VEC_INLINE void store(bf16* p, VecF v) {
   memcpy(p, &h, sizeof h);
 }
 
-// Masked by the instructions of AVX-512; elsewhere out of line after all: loops over lanes, inlined wherever a
-// row may end, would be most of the code, and most widths are multiples of 8.
+// Masked by the instructions of AVX-512; elsewhere out of line after all: loops over lanes, inlined wherever
+// a row may end, would be most of the code, and most widths are multiples of 8.
 #if defined(__AVX512F__)
 #define GM_VEC_PART GM_VEC_INLINE
 #else

@@ -1,6 +1,6 @@
-// The inner loops of depthwise convolution. Lanes are channels, registers are neighbouring output columns: each
-// loaded pixel serves up to `kernel` outputs, and the partial sums of a block never leave registers. Borders:
-// only blocks that touch one test their columns; rows outside are skipped.
+// The inner loops of depthwise convolution. Lanes are channels, registers are neighbouring output columns:
+// each loaded pixel serves up to `kernel` outputs, and the partial sums of a block never leave registers.
+// Borders: only blocks that touch one test their columns; rows outside are skipped.
 #include "kernels/depthwise_conv2d/depthwise_rows_cpu.h"
 
 #include <algorithm>

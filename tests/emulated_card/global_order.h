@@ -1,9 +1,9 @@
-// What orders the accesses of one launch to global memory. Threads of different warps may touch the same bytes,
-// one of them writing, only
+// What orders the accesses of one launch to global memory. Threads of different warps may touch the same
+// bytes, one of them writing, only
 //   within a block   with a barrier between the two,
-//   across blocks    after a fence behind the first, an atomic of its block, a later atomic of the other block
-//                    on the same address, and a fence before the second; a barrier hands on what one warp has
-//                    fenced or drawn to the others of its block.
+//   across blocks    after a fence behind the first, an atomic of its block, a later atomic of the other
+//                    block on the same address, and a fence before the second; a barrier hands on what one
+//                    warp has fenced or drawn to the others of its block.
 // The tools of a card look for neither in global memory. (PTX ISA, Memory Consistency Model: release and
 // acquire patterns, causality order; atomics are taken to be of the card's scope.)
 #pragma once
@@ -50,7 +50,7 @@ class GlobalOrder {
   };
   static constexpr size_t kPageBytes = 4096;
   using Page = std::array<Touched, kPageBytes / 2>;
-  // An atomic: everything its block had done before the times `sealed`, by warp, is visible to who draws later.
+  // An atomic: what its block had done before the times `sealed`, by warp, is visible to who draws later.
   struct Release {
     uintptr_t address;
     uint32_t place;  // among the atomics on the address

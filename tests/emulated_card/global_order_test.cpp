@@ -1,4 +1,5 @@
-// What orders accesses to global memory, and what does not: two blocks of two warps, `value` written by the first.
+// What orders accesses to global memory, and what does not: two blocks of two warps, the value written by the
+// first.
 #include "tests/emulated_card/global_order.h"
 
 #include <gtest/gtest.h>
