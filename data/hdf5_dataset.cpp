@@ -10,6 +10,7 @@
 #include <cstring>
 
 #include "data/utf8.h"
+#include "kernels/common/bytes.h"
 #include "kernels/common/ceil_div.h"
 #include "kernels/common/error.h"
 
@@ -289,8 +290,9 @@ void Hdf5Dataset::unpack_block(int64_t index) const {
       const int64_t bytes = lines * line;
       if (const int reason =
               write_all(scratch_->fd, strip.data() + r * bytes, bytes, ((first + r) * height + y) * line))
-        throw MachineError(path_ + ": no room to unpack " + std::to_string(size() * height * line >> 20) +
-                           " MiB in " + scratch_folder() + ": " + std::strerror(reason) +
+        throw MachineError(path_ + ": no room to unpack " +
+                           bytes_text(static_cast<size_t>(size() * height * line)) + " in " +
+                           scratch_folder() + ": " + std::strerror(reason) +
                            " (set TMPDIR, or repack the file with gm_data pack where there is room)");
     }
   }

@@ -104,7 +104,7 @@ class CudaDevice : public Device {
       cudaMemGetInfo(&free, &total);
       fail(out_of_memory_text(bytes, free, total));
     }
-    check(status, std::to_string(bytes >> 20) + " MiB of GPU memory");  // a kernel before it has failed
+    check(status, bytes_text(bytes) + " of GPU memory");  // a kernel before it has failed
     used_ += sizes_[data] = bytes;
     peak_ = std::max(peak_, used_);
     return data;

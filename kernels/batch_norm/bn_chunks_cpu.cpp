@@ -1,6 +1,9 @@
 // The loops over a chunk's pixels, forward and backward: lanes are channels.
 #include "kernels/batch_norm/bn_chunks_cpu.h"
 
+#include <algorithm>
+#include <cmath>
+
 #include "kernels/common/dispatch.h"
 #include "kernels/common/vec_cpu.h"
 
@@ -24,6 +27,16 @@ inline void bn_fold(const VecF (&sum)[R][V], bool part, int count, double* out) 
     store(lanes, total);
     const int n = part && v == V - 1 ? count : kLanes;
     for (int i = 0; i < n; ++i) out[v * kLanes + i] += lanes[i];
+  }
+}
+
+// Calls body(part, row, first channel, channels) for every register of the chunk.
+template <class Body>
+GM_VEC_INLINE void for_vectors(int64_t rows, int64_t channels, Body body) {
+  const int64_t full = channels / kLanes * kLanes;
+  for (int64_t row = 0; row < rows; ++row) {
+    for (int64_t c = 0; c < full; c += kLanes) body(std::false_type{}, row, c, kLanes);
+    if (full < channels) body(std::true_type{}, row, full, static_cast<int>(channels - full));
   }
 }
 
@@ -99,19 +112,14 @@ void apply(const T* x, T* y, int64_t rows, int64_t channels, BnCoefficients k, f
     store_n<Part>(y + at, a, count);
     if (pool) store_n<Part>(pool + c, load_n<Part>(pool + c, count) + a, count);
   };
-  const int64_t full = channels / kLanes * kLanes;
-  for (int64_t row = 0; row < rows; ++row) {
-    for (int64_t c = 0; c < full; c += kLanes) body(std::false_type{}, row, c, kLanes);
-    if (full < channels) body(std::true_type{}, row, full, static_cast<int>(channels - full));
-  }
+  for_vectors(rows, channels, body);
 }
 
 template <bool Part, Act A, class T>
 GM_VEC_INLINE VecF bn_dz(const BnGradient<T>& g, int64_t at, int64_t c, int count, VecF centred, VecF scale,
                          VecF beta) {
   VecF d = splat(0.f);
-  if (g.dy) d = load_n<Part>(g.dy + at, count);
-  if (g.factor != 1) d *= g.factor;  // a branch the compiler takes out of the loop
+  if (g.dy) d = load_n<Part>(g.dy + at, count) * g.factor;
   if (g.dpool) d += load_n<Part>(g.dpool + c, count) * g.dpool_scale;
   if constexpr (A == Act::none) return d;
   return d * act_slope<A>(centred * scale + beta);
@@ -163,9 +171,10 @@ void sums(const T* x, const BnGradient<T>& g, int64_t rows, int64_t channels, Bn
   }
 }
 
+// `g` by value: behind a reference, every store to dx could change its numbers.
 template <Act A, class T, class Out>
-void apply_backward(const T* x, const BnGradient<T>& g, Out* dx, int64_t rows, int64_t channels,
-                    BnCoefficients k, bool accumulate) {
+void apply_backward(const T* x, BnGradient<T> g, Out* dx, int64_t rows, int64_t channels, BnCoefficients k,
+                    bool accumulate) {
   auto body = [&](auto part, int64_t row, int64_t c, int count) GM_VEC_LAMBDA {
     constexpr bool Part = decltype(part)::value;
     const int64_t at = row * channels + c;
@@ -176,11 +185,7 @@ void apply_backward(const T* x, const BnGradient<T>& g, Out* dx, int64_t rows, i
     if (accumulate) d += load_n<Part>(dx + at, count);
     store_n<Part>(dx + at, d, count);
   };
-  const int64_t full = channels / kLanes * kLanes;
-  for (int64_t row = 0; row < rows; ++row) {
-    for (int64_t c = 0; c < full; c += kLanes) body(std::false_type{}, row, c, kLanes);
-    if (full < channels) body(std::true_type{}, row, full, static_cast<int>(channels - full));
-  }
+  for_vectors(rows, channels, body);
 }
 
 }  // namespace

@@ -16,8 +16,6 @@
 // Accuracy: sums run in f32 about a pivot over at most a few hundred rows, then go to f64. x - mean is taken
 // before scaling, so that a channel with |mean| >> std keeps its digits.
 #pragma once
-#include <algorithm>
-#include <cmath>
 #include <cstdint>
 #include <functional>
 

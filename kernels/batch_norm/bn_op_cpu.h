@@ -1,6 +1,7 @@
 // Forward and backward of batch_norm and batch_norm_act on the CPU, and what ops with a convolution before
 // the BN need as well: passes over all chunks, with what differs from image to image.
 #pragma once
+#include <algorithm>
 #include <cstring>
 
 #include "kernels/batch_norm/batch_norm.h"

@@ -27,6 +27,14 @@ inline void dw_store(float* p, int v, int count, VecF x) {
   store(p + v * kLanes, x);
 }
 
+// Calls f(s, column) for the taps of a row that bring pixel j of a block to an output column of it.
+template <int K, int S, class F>
+GM_VEC_INLINE void dw_taps(int j, F f) {
+#pragma GCC unroll 7
+  for (int s = 0; s < K; ++s)
+    if ((j - s) % S == 0 && j - s >= 0 && (j - s) / S < kDwColumns) f(s, (j - s) / S);
+}
+
 // Four output columns from ow0 on, V registers of channels from c0 on.
 template <int K, int S, int V, bool Part, class T>
 inline void dw_block(const T* x, const float* w, const DepthwiseShape& d, int64_t oh, int64_t ow0, int64_t c0,
@@ -49,10 +57,7 @@ inline void dw_block(const T* x, const float* w, const DepthwiseShape& d, int64_
         for (int j = 0; j < kIn; ++j) {
           if (edge.value && (iw0 + j < 0 || iw0 + j >= d.width)) continue;
           const VecF pixel = dw_load<V, Part>(p + j * channels, v, count);
-#pragma GCC unroll 7
-          for (int s = 0; s < K; ++s)
-            if ((j - s) % S == 0 && j - s >= 0 && (j - s) / S < kDwColumns)
-              acc[v][(j - s) / S] += pixel * tap[s];
+          dw_taps<K, S>(j, [&](int s, int column) GM_VEC_LAMBDA { acc[v][column] += pixel * tap[s]; });
         }
       }
     }
@@ -241,10 +246,7 @@ inline void dw_weight_strip(const T* x, const float* dy, const DepthwiseShape& d
           for (int j = 0; j < kIn; ++j) {
             if (edge.value && (iw0 + j < 0 || iw0 + j >= d.width)) continue;
             const VecF pixel = load_n<Part>(p + j * channels, count);
-#pragma GCC unroll 7
-            for (int s = 0; s < K; ++s)
-              if ((j - s) % S == 0 && j - s >= 0 && (j - s) / S < kDwColumns)
-                acc[r][s] += pixel * grad[(j - s) / S];
+            dw_taps<K, S>(j, [&](int s, int column) GM_VEC_LAMBDA { acc[r][s] += pixel * grad[column]; });
           }
         }
       };

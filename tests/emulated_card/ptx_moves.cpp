@@ -177,9 +177,9 @@ void finish(Warp& w, const std::vector<PendingCopy>& group) {
     const size_t bytes = c.bytes + c.zeros;
     unsigned char* to = access(w, c.lane, Space::shared, c.to, bytes, Use::write);
     if (c.from % bytes != 0) throw Fault("cp.async from a misaligned address", c.lane);
-    if (c.bytes > 0)
-      std::memcpy(to, access(w, c.lane, Space::global, c.from, bytes == c.bytes ? bytes : 1, Use::read),
-                  c.bytes);
+    const size_t step = c.bytes == bytes ? bytes : 1;  // a part of the chunk byte by byte
+    for (size_t i = 0; i < c.bytes; i += step)
+      std::memcpy(to + i, access(w, c.lane, Space::global, c.from + i, step, Use::read), step);
     std::memset(to + c.bytes, 0, c.zeros);
   }
 }
