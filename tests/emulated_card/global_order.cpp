@@ -23,14 +23,9 @@ void GlobalOrder::begin_block(uint32_t block) {
   sealed_.assign(warps_, 0);
 }
 
-void GlobalOrder::merge(Seen& into, const Seen& from) {
-  for (const auto& [address, count] : from) {
-    const auto it = std::find_if(into.begin(), into.end(), [&](const auto& s) { return s.first == address; });
-    if (it == into.end())
-      into.emplace_back(address, count);
-    else
-      it->second = std::max(it->second, count);
-  }
+void GlobalOrder::merge(Tickets& into, const Tickets& from) {
+  for (const uintptr_t t : from)
+    if (std::find(into.begin(), into.end(), t) == into.end()) into.push_back(t);
 }
 
 void GlobalOrder::barrier() {
@@ -39,7 +34,7 @@ void GlobalOrder::barrier() {
     for (Warp& w : warp_) w.fenced = 0;
   }
   if (draws_) {
-    Seen drawn, acquired;
+    Tickets drawn, acquired;
     for (const Warp& w : warp_) merge(drawn, w.drawn), merge(acquired, w.acquired);
     for (Warp& w : warp_) w.drawn = drawn, w.acquired = acquired;
   }
@@ -57,16 +52,15 @@ void GlobalOrder::fence(unsigned warp) {
   }
 }
 
-void GlobalOrder::draw(unsigned warp, uintptr_t address) {
-  const uint32_t place = atomics_[address]++;
-  Release r{address, place, sealed_};
+void GlobalOrder::draw(unsigned warp, uintptr_t ticket) {
+  Release r{ticket, sealed_};
   if (warp_[warp].fenced) {
     // Its fence covers what it did itself and, behind the last barrier, what the others did before that.
     for (uint32_t& s : r.sealed) s = std::max(s, barrier_);
     r.sealed[warp] = warp_[warp].fenced;
   }
   releases_[block_].push_back(std::move(r));
-  merge(warp_[warp].drawn, {{address, place}});
+  merge(warp_[warp].drawn, {ticket});
   draws_ = true;
 }
 
@@ -74,11 +68,11 @@ bool GlobalOrder::ordered(const Access& first, unsigned warp) const {
   if (first.block == block_) return first.warp == warp || first.time < barrier_;
   const auto releases = releases_.find(first.block);
   if (releases == releases_.end()) return false;
-  for (const Release& r : releases->second)
-    if (first.time < r.sealed[first.warp])
-      for (const auto& [address, place] : warp_[warp].acquired)
-        if (address == r.address && place > r.place) return true;
-  return false;
+  const Tickets& acquired = warp_[warp].acquired;
+  return std::any_of(releases->second.begin(), releases->second.end(), [&](const Release& r) {
+    return first.time < r.sealed[first.warp] &&
+           std::find(acquired.begin(), acquired.end(), r.ticket) != acquired.end();
+  });
 }
 
 GlobalOrder::Touched& GlobalOrder::at(uintptr_t address) {

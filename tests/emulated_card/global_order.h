@@ -11,7 +11,6 @@
 #include <cstdint>
 #include <memory>
 #include <unordered_map>
-#include <utility>
 #include <vector>
 
 namespace gm::emulated {
@@ -50,31 +49,30 @@ class GlobalOrder {
   };
   static constexpr size_t kPageBytes = 4096;
   using Page = std::array<Touched, kPageBytes / 2>;
+  // Addresses of atomics. Blocks run one after the other: who draws from the same address later is a later
+  // block.
+  using Tickets = std::vector<uintptr_t>;
   // An atomic: what its block had done before the times `sealed`, by warp, is visible to who draws later.
   struct Release {
-    uintptr_t address;
-    uint32_t place;  // among the atomics on the address
+    uintptr_t ticket;
     std::vector<uint32_t> sealed;
   };
-  // By address: how many of the atomics on it are seen.
-  using Seen = std::vector<std::pair<uintptr_t, uint32_t>>;
   struct Warp {
-    uint32_t fenced = 0;   // its accesses before this time are; 0: no fence since the last barrier
-    Seen drawn, acquired;  // by its atomics and barriers; of those, before a fence of its own
+    uint32_t fenced = 0;      // its accesses before this time are; 0: no fence since the last barrier
+    Tickets drawn, acquired;  // by its atomics and barriers; of those, before a fence of its own
   };
 
   static std::vector<std::unique_ptr<Page>>& free_pages();
   Touched& at(uintptr_t address);
   bool ordered(const Access& first, unsigned warp) const;
-  void draw(unsigned warp, uintptr_t address);
-  static void merge(Seen& into, const Seen& from);
+  void draw(unsigned warp, uintptr_t ticket);
+  static void merge(Tickets& into, const Tickets& from);
 
   size_t warps_;
   std::unordered_map<uintptr_t, std::unique_ptr<Page>> pages_;
   uintptr_t last_page_ = ~uintptr_t{0};
   Page* last_ = nullptr;
   std::unordered_map<uint32_t, std::vector<Release>> releases_;  // by block
-  std::unordered_map<uintptr_t, uint32_t> atomics_;              // by address
   // The block that runs: its time goes on with every barrier and fence.
   uint32_t block_ = 0, now_ = 1, barrier_ = 1;
   bool fences_ = false, draws_ = false;  // since the last barrier

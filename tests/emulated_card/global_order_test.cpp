@@ -10,7 +10,7 @@
 namespace gm::emulated {
 namespace {
 
-constexpr uintptr_t kValue = 4096, kTicket = 8192, kOtherTicket = 8196;
+constexpr uintptr_t kValue = 4108, kTicket = 8192, kOtherTicket = 8196;
 
 using Steps = std::function<void(GlobalOrder&)>;
 
@@ -44,6 +44,9 @@ TEST(GlobalOrder, FenceAndTicketOrderBlocks) {
   EXPECT_EQ(
       after([](auto& o) { write(o, 1), o.fence(1), draw(o, 1); }, [](auto& o) { draw(o, 1), o.fence(1); }),
       "");
+  // A barrier hands on what a fence covers.
+  EXPECT_EQ(after([](auto& o) { write(o, 1), o.barrier(), o.fence(0), o.barrier(), draw(o, 1); }, kAcquire),
+            "");
 }
 
 TEST(GlobalOrder, EachPartIsNeeded) {
@@ -63,6 +66,15 @@ TEST(GlobalOrder, EachPartIsNeeded) {
   EXPECT_NE(after(kRelease, [](auto& o) { draw(o, 0), o.fence(1); }), "") << "no barrier behind the ticket";
   EXPECT_NE(after(kRelease, [](auto& o) { o.fence(1), draw(o, 0), o.barrier(); }), "")
       << "a fence before the ticket";
+  EXPECT_NE(after(
+                [](auto& o) {
+                  o.fence(0), o.fence(1), o.barrier();
+                  o.begin_block(7);
+                  write(o, 1), o.barrier(), draw(o, 0);
+                },
+                kAcquire),
+            "")
+      << "fences of another block";
 }
 
 TEST(GlobalOrder, BlocksMayOnlyReadTheSame) {
@@ -76,6 +88,7 @@ TEST(GlobalOrder, BlocksMayOnlyReadTheSame) {
             kNothing, 0, Use::write),
       "")
       << "neighbours";
+  EXPECT_NE(after([](auto& o) { o.touch(0, kValue - 4, 8, Use::write); }, kNothing), "") << "in part";
 }
 
 TEST(GlobalOrder, WarpsOfABlockNeedABarrier) {
@@ -86,7 +99,8 @@ TEST(GlobalOrder, WarpsOfABlockNeedABarrier) {
   EXPECT_NE(in_block([](auto& o) { write(o, 0); }, 1, Use::read), "");
   EXPECT_NE(in_block([](auto& o) { write(o, 0), o.fence(0), o.fence(1); }, 1, Use::read), "");
   EXPECT_EQ(in_block([](auto& o) { write(o, 0), o.barrier(); }, 1, Use::read), "");
-  EXPECT_NE(in_block([](auto& o) { read(o, 0), read(o, 1); }, 1, Use::write), "");
+  for (const unsigned writer : {0u, 1u})
+    EXPECT_NE(in_block([](auto& o) { read(o, 0), read(o, 1); }, writer, Use::write), "");
   EXPECT_EQ(in_block([](auto& o) { read(o, 0), read(o, 1), o.barrier(); }, 1, Use::write), "");
   EXPECT_EQ(in_block([](auto& o) { read(o, 0), o.barrier(), read(o, 1); }, 1, Use::write), "");
 }
