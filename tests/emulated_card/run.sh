@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# What a CUDA build does on the emulated card, a few minutes: every op against its reference, networks against the CPU,
-# training twice. BUILD is a folder configured with GM_EMULATED_CARD. The last line is "N passed, N failed, N skipped".
+# What a CUDA build does on the emulated card, a few minutes: every op against its reference; networks, training,
+# predictions and a search against the CPU. BUILD is a folder configured with GM_EMULATED_CARD. The last line is
+# "N passed, N failed, N skipped".
 # Usage: tests/emulated_card/run.sh [BUILD]
 set -uo pipefail
 cd "$(dirname "$0")/../.." || exit 1
@@ -42,28 +43,69 @@ check models/effv2s_cbam.yaml --set input.size=32 --batch 1 --mode infer --preci
 train() { # NAME ARGUMENTS...
   local name=$1
   shift
-  on_card "$bin/gm_train" models/effg0.yaml --data "$work/set.h5" --device cuda --epochs 2 --batch 8 --quiet \
-    --set input.size=32 --set recipe=paper "$@" --out "$work/$name"
+  on_card "$bin/gm_train" models/effg0.yaml --data "$work/set.h5" --device cuda --quiet \
+    --epochs "${epochs:-2}" --batch 8 --set input.size=32 --set recipe=paper "$@" --out "$work/$name"
 }
 same_weights() { cmp "$work/$1/last.safetensors" "$work/$2/last.safetensors"; }
-close_losses() { # RUN RUN: losses of all epochs within 1e-3
-  python3 - "$work/$1/metrics.csv" "$work/$2/metrics.csv" <<'PYTHON'
-import csv, sys
-one, other = (list(csv.DictReader(open(path))) for path in sys.argv[1:])
-off = max(abs(float(b[c]) / float(a[c]) - 1) for a, b in zip(one, other, strict=True) for c in ("train_loss", "val_loss"))
-print(f"losses differ by {off:.2g} at most, allowed 1e-3")
-sys.exit(not off <= 1e-3)
+close() { # TOLERANCE COLUMNS TABLE TABLE: the columns of these names, within TOLERANCE of the value or of 1
+  python3 - "$@" <<'PYTHON'
+import csv, re, sys
+tolerance, columns, *paths = sys.argv[1:]
+one, other = (list(csv.DictReader(open(path))) for path in paths)
+off = [abs(float(a[c]) - float(b[c])) / max(1, abs(float(a[c])))
+       for a, b in zip(one, other, strict=True) for c in a if re.fullmatch(columns, c)]
+print(f"{len(off)} numbers differ by {max(off):.2g} at most, allowed {tolerance}")
+sys.exit(not max(off) <= float(tolerance))
 PYTHON
 }
+close_losses() { close 1e-3 '.*_loss' "$work/$1/metrics.csv" "$work/$2/metrics.csv"; }
+on_cpu() { "$bin/gm_train" "$work/$1/config.yaml" --device cpu --quiet --out "$work/$2"; }
 expect "training" train late
 GM_EMULATED_ORDER=others expect "training, streams in another order" train early
 expect "the same weights in every order of streams" same_weights late early
 GM_EMULATED_CAPTURE=0 expect "training, captures refused" train plain
 expect "the same weights without captured steps" same_weights late plain
-expect "training on the CPU" "$bin/gm_train" "$work/late/config.yaml" --device cpu --quiet --out "$work/cpu"
+expect "training on the CPU" on_cpu late cpu
 expect "the CPU's losses" close_losses cpu late
+epochs=1 expect "one epoch of training" train resumed
+expect "the next epoch, resumed" train resumed --resume
+expect "the same weights when resumed" same_weights late resumed
+expect "training with averaged weights, batches that share an update, activations computed twice" train averaged \
+  --set optimizer.average=0.9 --set optimizer.accumulate=2 --set optimizer.clip_norm=1 --set train.recompute=true
+expect "the same on the CPU" on_cpu averaged averaged-cpu
+expect "the CPU's losses with them" close_losses averaged-cpu averaged
 GM_PLAN_CACHE=$work/plans GM_EMULATED_CUDNN=describe expect "training in bf16, plans by the clock" train timed \
   --set train.precision=bf16
+
+# A trained network, in batches of which the last is not full.
+infer() { # NAME ARGUMENTS...: on the card and on the CPU
+  local table=$work/$1
+  shift
+  set -- "$bin/gm_infer" --model "$work/late" "$work/set.h5" --batch 12 --quiet "$@"
+  on_card "$@" --device cuda --out "$table-card.csv" && "$@" --device cpu --out "$table-cpu.csv"
+}
+same_predictions() { close "$1" 'p_.*|entropy|mutual_information' "$work/$2-cpu.csv" "$work/$2-card.csv"; }
+expect "predictions" infer plain
+expect "the CPU's predictions" same_predictions 1e-5 plain
+expect "predictions in bf16" infer bf16 --precision bf16
+expect "the CPU's predictions in bf16" same_predictions 2e-3 bf16
+expect "predictions with dropout" infer dropout --mc-dropout 2
+expect "the CPU's predictions with dropout" same_predictions 1e-5 dropout
+
+# A search: networks that come and go, their shared weights, the controller.
+search() { # NAME DEVICE
+  "$bin/gm_search" run models/search_small.yaml --data "$work/set.h5" --device "$2" --quiet --set input.size=16 \
+    --set data.val_fraction=0.5 --set train.batch=8 --set train.epochs=1 --set search.iterations=2 \
+    --set search.train_steps=1 --set search.children=2 --set search.score_batches=1 --set search.finalists=1 \
+    --out "$work/$1"
+}
+same_scores() { # but for their seconds
+  diff <(sed 's/,"seconds":[^,}]*//' "$work/$1/journal.jsonl") <(sed 's/,"seconds":[^,}]*//' "$work/$2/journal.jsonl")
+}
+expect "a search" on_card search search-card cuda
+expect "the search on the CPU" search search-cpu cpu
+expect "the CPU's networks and scores" same_scores search-cpu search-card
+
 # One clear line where something runs out, and no folder that looks like a run.
 one_line() { # NAME TEXT: what `train NAME` says
   local said
