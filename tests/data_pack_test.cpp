@@ -147,7 +147,7 @@ TEST(DataPack, FullDiskForTheScratchFileIsExplained) {
   auto data = open_dataset(dir / "a.h5");
   {
     SmallDisk disk(10000);
-    EXPECT_ERROR(data->read(0), "no room to unpack");
+    EXPECT_ERROR(data->read(0), "no room to unpack 0.1 MiB in ");
   }
   EXPECT_EQ(data->read(39).width, 32) << "readable again once there is room";
 }

@@ -38,9 +38,9 @@ void run(const std::string& text, std::vector<T>& data, unsigned threads, unsign
   module.run(*k, {blocks}, {threads}, shared, reinterpret_cast<const unsigned char*>(&pointer), memory);
 }
 
-/// What running throws; empty when nothing.
-std::string fault(const std::string& text, unsigned threads, size_t shared = 0) {
-  std::vector<uint32_t> data(256);
+/// What running with so many words of data throws; empty when nothing.
+std::string fault(const std::string& text, unsigned threads, size_t shared = 0, size_t words = 256) {
+  std::vector<uint32_t> data(words);
   try {
     run(text, data, threads, 1, shared);
   } catch (const std::runtime_error& e) {
@@ -273,6 +273,13 @@ TEST(PtxMachine, AsynchronousCopies) {
   EXPECT_EQ(got("cp.async.wait_group 0;\n"), (std::vector<uint32_t>{2, 2, 0}));
   EXPECT_EQ(got("cp.async.wait_group 1;\n"), (std::vector<uint32_t>{2, kNothing, kNothing}));
   EXPECT_EQ(got("cp.async.wait_group 2;\n"), (std::vector<uint32_t>{kNothing, kNothing, kNothing}));
+  const auto at_the_end = [](const char* bytes) {  // of a chunk of which memory has the first 8 bytes
+    return fault(kernel(kShared + "cp.async.cg.shared.global [%r6], [%rd1+16], 16, " + bytes +
+                        ";\ncp.async.wait_all;\n"),
+                 1, 0, 6);
+  };
+  EXPECT_EQ(at_the_end("8"), "");
+  EXPECT_SAYS(at_the_end("12"), "read out of bounds");
 }
 
 // Rows of 8 bf16 in shared memory, matrix after matrix; A 16 x 16 as four of them, B 16 x 8 transposed as it
