@@ -2,6 +2,7 @@
 #pragma once
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -19,6 +20,11 @@ class Dataset {
   virtual const std::vector<std::string>& classes() const = 0;
   /// 0 .. classes().size()-1, or -1 when row `i` has no label.
   virtual int label(int64_t i) const = 0;
+  /// Whether any row has a soft label.
+  virtual bool soft() const { return false; }
+  /// Shares of the classes in row `i`, e.g. of votes: classes().size() numbers from 0 to 1 that sum to 1, the
+  /// first of the largest that of label(i). Empty where the label is all there is.
+  virtual std::span<const float> soft_label(int64_t /*i*/) const { return {}; }
   /// The catalog's identifier; not necessarily unique.
   virtual std::string id(int64_t i) const = 0;
   /// Right ascension and declination in degrees (J2000); false where unknown.

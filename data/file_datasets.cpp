@@ -27,6 +27,7 @@ std::string find_by_id(const fs::path& folder, const std::string& id) {
 struct Labels {
   std::vector<int> index;
   std::vector<std::string> names;
+  SoftLabels soft = {};
 };
 
 bool unlabelled(const std::string& cell) { return cell.empty() || cell == "nan" || cell == "NaN"; }
@@ -111,26 +112,23 @@ Labels renumbered_labels(const CsvTable& table, int column, int class_column,
   return labels;
 }
 
-/// A column for each class that the model knows, 1 in that of the row's class and 0 in the others. Votes and
-/// other shares are no labels of this kind.
-Labels one_hot_labels(const CsvTable& table, const std::vector<std::string>& given) {
-  Labels labels{std::vector<int>(table.rows(), -1), given};
+/// A column for each class that the model knows: shares of votes, or 1 in that of the row's class.
+Labels shared_labels(const CsvTable& table, const std::vector<std::string>& given) {
+  Labels labels{std::vector<int>(table.rows(), -1), given, {table.rows(), given}};
   std::vector<int> columns;
   for (const std::string& name : given) columns.push_back(table.column(name));
+  std::vector<float> shares(given.size());
   for (int64_t r = 0; r < table.rows(); ++r) {
     for (size_t k = 0; k < columns.size(); ++k) {
       const std::string& cell = table.cell(r, columns[k]);
       double value = 0;
-      if (unlabelled(cell)) continue;
-      if (!parse_double(cell, value) || (value != 0 && value != 1))
-        fail(table.where(r) + ": " + given[k] + " is \"" + cell +
-             "\", neither 0 nor 1; of shares of votes make a column label, e.g. the class of the largest");
-      if (value == 0) continue;
-      if (labels.index[r] >= 0)
-        fail(table.where(r) + ": both " + given[labels.index[r]] + " and " + given[k] + " are 1");
-      labels.index[r] = static_cast<int>(k);
+      if (!unlabelled(cell) && !parse_double(cell, value))
+        fail(table.where(r) + ": " + given[k] + " is \"" + cell + "\", not a share from 0 to 1");
+      shares[k] = static_cast<float>(value);
     }
+    labels.index[r] = labels.soft.set(r, shares, table.where(r));
   }
+  labels.soft.finish();
   return labels;
 }
 
@@ -141,7 +139,7 @@ Labels read_labels(const CsvTable& table, const OpenOptions& options) {
   const auto& given = options.classes;
   if (options.labels && label < 0 && name < 0 && !given.empty() &&
       std::all_of(given.begin(), given.end(), [&](const auto& c) { return table.column(c) >= 0; }))
-    return one_hot_labels(table, given);
+    return shared_labels(table, given);
   if (!options.labels || (label < 0 && name < 0))
     return {std::vector<int>(table.rows(), -1), options.classes};
   int64_t first = 0, value = 0;
@@ -214,6 +212,7 @@ CatalogDataset::CatalogDataset(const std::string& csv, const OpenOptions& option
   }
   Labels labels = read_labels(table, options);
   labels_ = std::move(labels.index);
+  soft_ = std::move(labels.soft);
   classes_ = std::move(labels.names);
   sky_ = {read_degrees(table, "ra", "RA"), read_degrees(table, "dec", "DEC")};
 }

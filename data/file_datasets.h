@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "data/dataset.h"
+#include "data/soft_labels.h"
 
 namespace gm {
 
@@ -40,17 +41,21 @@ class FolderDataset : public FileListDataset {
 /// empty cell is unlabelled), `class` (class name), `ra`, `dec` (degrees). All but one of id_str and file_loc
 /// are optional; others are ignored; an id may occur more than once. Class names: options.classes; else from
 /// `class` where it goes with integer labels (indices never seen are called by their number); else, for
-/// labels that are names, the names sorted; else the numbers.
+/// labels that are names, the names sorted; else the numbers. With options.classes and neither `label` nor
+/// `class`: a column for each class, with the shares of the row's votes, or 1 in that of its class.
 class CatalogDataset : public FileListDataset {
  public:
   explicit CatalogDataset(const std::string& csv, const OpenOptions& options = {});
   int label(int64_t i) const override { return labels_[i]; }
+  bool soft() const override { return !soft_.empty(); }
+  std::span<const float> soft_label(int64_t i) const override { return soft_.row(i); }
   std::string id(int64_t i) const override { return ids_[i]; }
   bool sky(int64_t i, double& ra, double& dec) const override { return sky_.at(i, ra, dec); }
 
  private:
   std::vector<std::string> ids_;
   std::vector<int> labels_;
+  SoftLabels soft_;
   SkyColumns sky_;  // NaN where the cell is empty
 };
 

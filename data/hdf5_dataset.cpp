@@ -200,6 +200,34 @@ void Hdf5Dataset::read_labels(const OpenOptions& options) {
            " is not a class (0.." + std::to_string(std::min(to_given.size(), names.size()) - 1) + ")");
   }
   classes_ = std::move(names);
+  read_soft_labels(to_given);
+}
+
+/// `to_given`: the class, as this set numbers them, of each column.
+void Hdf5Dataset::read_soft_labels(const std::vector<int>& to_given) {
+  const h5::Handle column = h5::open_dataset(file_, "soft_labels");
+  if (!column.ok()) return;
+  const size_t columns = to_given.size();
+  if (h5::shape_of(column) != std::vector<hsize_t>{shape_[0], columns})
+    fail(path_ + ": soft_labels has shape " + h5::shape_text(h5::shape_of(column)) + ", expected (" +
+         std::to_string(shape_[0]) + ", " + std::to_string(columns) + "), images and classes");
+  std::vector<float> all(shape_[0] * columns), shares(classes_.size());
+  if (H5Dread(column, H5T_NATIVE_FLOAT, H5S_ALL, H5S_ALL, H5P_DEFAULT, all.data()) < 0)
+    fail(path_ + ": cannot read soft_labels: " + h5::reason());
+  soft_ = SoftLabels(size(), classes_);
+  for (int64_t i = 0; i < size(); ++i) {
+    if (labels_[i] < 0) continue;
+    std::fill(shares.begin(), shares.end(), 0.f);
+    const float* row = &all[static_cast<size_t>(i) * columns];
+    for (size_t k = 0; k < columns; ++k)
+      if (row[k] != 0) shares.at(static_cast<size_t>(to_given[k])) = row[k];
+    const std::string where = path_ + ": soft_labels[" + std::to_string(i) + "]";
+    const int largest = soft_.set(i, shares, where);
+    if (largest < 0 || shares[static_cast<size_t>(labels_[i])] < shares[static_cast<size_t>(largest)])
+      fail(where + ": the largest share is not that of ans, " + classes_[static_cast<size_t>(labels_[i])]);
+    labels_[i] = largest;
+  }
+  soft_.finish();
 }
 
 void Hdf5Dataset::read_ids() {

@@ -8,12 +8,14 @@
 
 #include "data/dataset.h"
 #include "data/hdf5_util.h"
+#include "data/soft_labels.h"
 
 namespace gm {
 
 /// `images` (N, H, W, 3) uint8, `ans` (N) any integer type; optional: `ra`, `dec` (N) degrees, `id_str` (N)
-/// text (else the row number is the id), and the class names as a text attribute `class_names` of `images` or
-/// of the file. Without names, ten classes are Galaxy10 DECals and any other number are "0", "1", ...
+/// text (else the row number is the id), `soft_labels` (N, classes) numbers of which each row sums to 1 and the
+/// largest is that of `ans`, and the class names as a text attribute `class_names` of `images` or of the file.
+/// Without names, ten classes are Galaxy10 DECals and any other number are "0", "1", ...
 ///
 /// Reading: HDF5 decompresses whole chunks. Files whose chunks hold up to kCachedRows images keep the last
 /// few decompressed chunks in memory (at most kCacheBytes, or one chunk that is larger). Files whose chunks
@@ -37,6 +39,8 @@ class Hdf5Dataset : public Dataset {
   int64_t size() const override { return static_cast<int64_t>(labels_.size()); }
   const std::vector<std::string>& classes() const override { return classes_; }
   int label(int64_t i) const override { return labels_[i]; }
+  bool soft() const override { return !soft_.empty(); }
+  std::span<const float> soft_label(int64_t i) const override { return soft_.row(i); }
   std::string id(int64_t i) const override { return ids_.empty() ? std::to_string(i) : ids_[i]; }
   bool sky(int64_t i, double& ra, double& dec) const override { return sky_.at(i, ra, dec); }
   Image read(int64_t i) const override;
@@ -60,6 +64,7 @@ class Hdf5Dataset : public Dataset {
   void reopen() const;
   std::vector<int64_t> read_whole_numbers(hid_t column, const std::string& name) const;
   void read_labels(const OpenOptions& options);
+  void read_soft_labels(const std::vector<int>& to_given);
   void read_ids();
   std::vector<double> read_column(const char* name) const;
   /// Image rows [row, row+rows), lines [y, y+lines): (rows, lines, W, 3) into `out`.
@@ -73,6 +78,7 @@ class Hdf5Dataset : public Dataset {
   int64_t block_rows_ = 1, block_lines_ = 1;  // a chunk's extent in images and in image lines
   std::vector<std::string> classes_, ids_;
   std::vector<int> labels_;
+  SoftLabels soft_;
   SkyColumns sky_;
 
   mutable std::mutex mutex_;            // guards what follows

@@ -151,6 +151,7 @@ void Loader::prepare_slot(int64_t batch) {
     std::fill(slot.batch.pixels.begin() + count * pixels, slot.batch.pixels.end(), 0.0f);
   }
   slot.batch.labels.assign(config_.batch, 0);
+  slot.batch.soft_labels.assign(data_->soft() ? config_.batch * data_->classes().size() : 0, 0.f);
   slot.batch.rows.assign(config_.batch, 0);
   slot.errors.assign(count, "");
   slot.broken = nullptr;
@@ -178,6 +179,7 @@ void Loader::fill_sample(Slot& slot, int64_t index, int64_t in_batch) {
   int64_t row = order_[index], side = config_.transform.size;
   slot.batch.rows[in_batch] = row;
   slot.batch.labels[in_batch] = data_->label(row);
+  if (data_->soft()) fill_soft_label(slot.batch, row, in_batch);
   try {
     if (config_.device_images) {
       auto there = config_.device_images->find(row);
@@ -204,6 +206,15 @@ void Loader::fill_sample(Slot& slot, int64_t index, int64_t in_batch) {
   }
 }
 
+/// Of a row that has none, all of its label; of an unlabelled one, nothing.
+void Loader::fill_soft_label(HostBatch& batch, int64_t row, int64_t in_batch) const {
+  float* to = &batch.soft_labels[in_batch * data_->classes().size()];
+  if (const auto shares = data_->soft_label(row); !shares.empty())
+    std::copy(shares.begin(), shares.end(), to);
+  else if (const int label = data_->label(row); label >= 0)
+    to[label] = 1;
+}
+
 void Loader::break_off(Slot& slot) {
   std::lock_guard<std::mutex> lock(mutex_);
   if (!slot.broken) slot.broken = std::current_exception();
@@ -213,6 +224,7 @@ void Loader::break_off(Slot& slot) {
 void Loader::drop_bad(Slot& slot) {
   int64_t kept = 0, side = config_.transform.size, pixels = side * side * 3;
   float* data = slot.batch.pixels.data();
+  const size_t classes = data_->soft() ? data_->classes().size() : 0;
   for (int64_t i = 0; i < slot.batch.count; ++i) {
     if (!slot.errors[i].empty()) {
       if (config_.on_bad) config_.on_bad(slot.batch.rows[i], slot.errors[i]);
@@ -226,6 +238,8 @@ void Loader::drop_bad(Slot& slot) {
         std::memcpy(data + kept * pixels, data + i * pixels, pixels * sizeof(float));
       }
       slot.batch.labels[kept] = slot.batch.labels[i];
+      if (classes)
+        std::copy_n(&slot.batch.soft_labels[i * classes], classes, &slot.batch.soft_labels[kept * classes]);
       slot.batch.rows[kept] = slot.batch.rows[i];
     }
     ++kept;

@@ -61,8 +61,13 @@ class Writer {
   }
 
   void put_column(const char* name, hid_t stored, hid_t memory, hsize_t n, const void* values) {
+    put_table(name, stored, memory, {n}, values);
+  }
+
+  void put_table(const char* name, hid_t stored, hid_t memory, const std::vector<hsize_t>& shape,
+                 const void* values) {
     h5::Lock lock;
-    Handle space(H5Screate_simple(1, &n, nullptr), H5Sclose);
+    Handle space(H5Screate_simple(static_cast<int>(shape.size()), shape.data(), nullptr), H5Sclose);
     Handle column(H5Dcreate2(file_, name, stored, space, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT), H5Dclose);
     need(column.ok() && H5Dwrite(column, memory, H5S_ALL, H5S_ALL, H5P_DEFAULT, values) >= 0);
   }
@@ -147,6 +152,13 @@ void pack_hdf5(const Dataset& data, const std::string& path, const PackOptions& 
     positions = data.sky(i, ra[i], dec[i]) || positions;
   }
   out.put_column("ans", H5T_STD_I32LE, H5T_NATIVE_INT32, n, labels.data());
+  if (data.soft()) {
+    const size_t classes = data.classes().size();
+    std::vector<float> shares(static_cast<size_t>(n) * classes);
+    for (int64_t i = 0; i < n; ++i)
+      std::ranges::copy(data.soft_label(i), shares.begin() + i * static_cast<int64_t>(classes));
+    out.put_table("soft_labels", H5T_IEEE_F32LE, H5T_NATIVE_FLOAT, {hsize_t(n), classes}, shares.data());
+  }
   out.put_strings("id_str", ids, false);
   if (positions) {
     out.put_column("ra", H5T_IEEE_F64LE, H5T_NATIVE_DOUBLE, n, ra.data());

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "kernels/augment/augment.h"
+#include "kernels/common/view.h"
 
 namespace gm {
 
@@ -17,8 +18,13 @@ struct HostBatch {
   std::vector<AugmentSample> samples;  // (N) what becomes of each image; `offset` is left to the device
   std::vector<std::shared_ptr<const std::vector<uint8_t>>> images;  // (N) RGB; null: on the device already
   std::vector<int32_t> labels;                                      // (N) class index
-  std::vector<int64_t> rows;  // (N) row of the sample in the whole data set, for ids and predictions
+  std::vector<float> soft_labels;  // (N, classes) rows that sum to 1; empty: labels are all that is known
+  std::vector<int64_t> rows;       // (N) row of the sample in the whole data set, for ids and predictions
 };
+
+/// What the loss reads of a batch, as the input `spec` of a network takes it: i32 (N) or f32 (N, classes).
+/// Rows past batch.count do not count: their label, or the first of their targets, is -1.
+void write_targets(const HostBatch& batch, const TensorSpec& spec, void* to);
 
 /// A finite, ordered sequence of batches. Thread-compatible: one consumer.
 class BatchSource {

@@ -15,7 +15,8 @@ DeviceFeed::DeviceFeed(Device& device, Session& session, ImagePool& pool, Config
       batch_(session.graph().spec(config_.pixels).shape[0]) {
   hyper_at_ = aligned_bytes(sizeof(StepState));
   labels_at_ = hyper_at_ + aligned_bytes(config_.hyper * sizeof(float));
-  samples_at_ = labels_at_ + aligned_bytes(static_cast<size_t>(batch_) * sizeof(int32_t));
+  const bool labelled = config_.labels != kAbsent;
+  samples_at_ = labels_at_ + (labelled ? aligned_bytes(session.graph().spec(config_.labels).bytes()) : 0);
   record_bytes_ = samples_at_ + static_cast<size_t>(batch_) * sizeof(AugmentSample);
   for (ValueId id : config_.results) results_bytes_ += aligned_bytes(session.graph().spec(id).bytes());
   const OpDef& op = find_op("augment");
@@ -44,9 +45,9 @@ std::optional<DeviceFeed::Results> DeviceFeed::push(const HostBatch& batch, cons
   char* host = slot.host.data();
   std::memcpy(host, &state, sizeof state);
   if (!hyper.empty()) std::memcpy(host + hyper_at_, hyper.data(), hyper.size_bytes());
-  auto* labels = reinterpret_cast<int32_t*>(host + labels_at_);
+  if (config_.labels != kAbsent)
+    write_targets(batch, session_.graph().spec(config_.labels), host + labels_at_);
   auto* samples = reinterpret_cast<AugmentSample*>(host + samples_at_);
-  for (int64_t i = 0; i < batch_; ++i) labels[i] = i < batch.count ? batch.labels[i] : -1;
   std::memcpy(samples, batch.samples.data(), static_cast<size_t>(batch.count) * sizeof(AugmentSample));
   pool_.bring(static_cast<int>(next_ % ImagePool::kSlots), batch,
               {samples, static_cast<size_t>(batch.count)});

@@ -18,7 +18,7 @@ class DeviceFeed {
  public:
   struct Config {
     ValueId pixels = kAbsent;      // input of the session: what the op `augment` leaves
-    ValueId labels = kAbsent;      // i32 (N), or absent
+    ValueId labels = kAbsent;      // of NetworkGraph, or absent
     Attrs augment;                 // of that op
     std::vector<ValueId> results;  // values of the session (PlanOptions::keep), f32 or bf16
     size_t hyper = 0;              // f32 hyperparameters that every step brings along
@@ -33,8 +33,8 @@ class DeviceFeed {
   /// emptied with pop() before another is pushed to.
   DeviceFeed(Device& device, Session& session, ImagePool& pool, Config config);
 
-  /// Queues a step of one kind (an index into Config::work). Rows past batch.count get label -1 and the first
-  /// image again. Returns the results of the oldest step when it had to make room, else nothing: results come
+  /// Queues a step of one kind (an index into Config::work). Rows past batch.count do not count and are of
+  /// the first image again. Returns the results of the oldest step when it had to make room, else nothing: results come
   /// in the order of the steps.
   std::optional<Results> push(const HostBatch& batch, const StepState& state = {},
                               std::span<const float> hyper = {}, size_t kind = 0);

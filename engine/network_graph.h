@@ -11,7 +11,7 @@ struct NetworkGraph {
   Graph graph;
   ValueId pixels = kAbsent;  // f32 (N, H, W, 3), 0..255
   Attrs augment;             // not empty: pixels are what the op `augment` with these attributes leaves
-  ValueId labels = kAbsent;  // i32 (N)
+  ValueId labels = kAbsent;  // i32 (N), or soft labels: f32 (N, classes)
   ValueId class_weights = kAbsent;  // f32 (classes), optional: weights of the loss
   ValueId loss = kAbsent;           // f32 (1)
   ValueId correct = kAbsent;        // f32 (1)

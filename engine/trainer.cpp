@@ -81,6 +81,15 @@ MemoryBudget Trainer::budget() const {
   return b;
 }
 
+namespace {
+void upload_targets(Session& session, ValueId labels, const HostBatch& batch) {
+  const TensorSpec& spec = session.graph().spec(labels);
+  std::vector<char> targets(spec.bytes());
+  write_targets(batch, spec, targets.data());
+  session.upload(labels, targets.data());
+}
+}  // namespace
+
 std::pair<double, double> Trainer::evaluate(BatchSource& source) {
   optimizer_.with_average(refresh_eval_);
   double loss = 0, correct = 0, count = 0;
@@ -103,9 +112,7 @@ std::pair<double, double> Trainer::evaluate(BatchSource& source) {
       continue;
     }
     eval_.upload(eval_ids_.pixels, batch.pixels.data());
-    std::vector<int32_t> padded = batch.labels;
-    for (size_t i = batch.count; i < padded.size(); ++i) padded[i] = -1;  // padding rows do not count
-    eval_.upload(eval_ids_.labels, padded.data());
+    upload_targets(eval_, eval_ids_.labels, batch);
     eval_.forward();
     add({eval_.download(eval_ids_.loss), eval_.download(eval_ids_.correct),
          eval_.download(eval_ids_.logits)});
@@ -215,7 +222,7 @@ void Trainer::train_step(const HostBatch& batch, double lr) {
     return;
   }
   train_.upload(train_ids_.pixels, batch.pixels.data());
-  train_.upload(train_ids_.labels, batch.labels.data());
+  upload_targets(train_, train_ids_.labels, batch);
   train_.set_step(step);
   add_gradients(first);
   if (last) optimizer_.update(lr, update);

@@ -85,12 +85,17 @@ class NetworkBuilder {
     else
       x = g_.add1("normalize", scaling, {t_.pixels}, "rescaling");
     if (!o_.training || !o_.loss) return x;
-    targets_ = t_.labels = g_.input("labels", {Shape{o_.batch}, DType::i32});
+    targets_ = labels();
     if (o_.mixup <= 0 && o_.cutmix <= 0) return x;
     const Attrs mix{{"mixup", o_.mixup}, {"cutmix", o_.cutmix}, {"classes", a_.classes}};
     const auto mixed = g_.add("mix", mix, {x, t_.labels}, "mix");
     targets_ = mixed[1];
     return mixed[0];
+  }
+
+  ValueId labels() {
+    const TensorSpec hard{Shape{o_.batch}, DType::i32}, soft{Shape{o_.batch, a_.classes}, DType::f32};
+    return t_.labels = g_.input("labels", o_.soft_labels ? soft : hard);
   }
 
   ValueId stages(ValueId x) {
@@ -142,7 +147,7 @@ class NetworkBuilder {
   }
 
   void loss() {
-    if (targets_ == kAbsent) targets_ = t_.labels = g_.input("labels", {Shape{o_.batch}, DType::i32});
+    if (targets_ == kAbsent) targets_ = labels();
     if (o_.training && o_.class_weights)
       t_.class_weights = g_.input("class_weights", {Shape{a_.classes}, DType::f32});
     const auto out = g_.add("softmax_xent", {{"smoothing", o_.training ? o_.label_smoothing : 0}},

@@ -17,6 +17,7 @@ struct BuildOptions {
   double label_smoothing = 0;
   bool augmented = false;        // the input is what the op `augment` leaves: see NetworkGraph
   bool loss = true;              // append the loss and its labels input
+  bool soft_labels = false;      // the labels input is f32 (N, classes)
   double mixup = 0, cutmix = 0;  // training: alpha of the op `mix`; 0: none
   bool class_weights = false;    // training: an input of the loss, see NetworkGraph
   FreezeSpec freeze = {};        // training: marks the parameters as frozen in the table

@@ -185,8 +185,7 @@ TEST(DataCatalog, AColumnForEachClass) {
   Catalog partly("id_str,round,spiral\na,0,0\nb,,1\n");
   EXPECT_EQ(partly.open(classes)->label(0), -1);
   EXPECT_EQ(partly.open(classes)->label(1), 0);
-  Catalog votes("id_str,round,spiral\na,0.8,0.2\nb,0,1\n");
-  EXPECT_ERROR(votes.open(classes), "labels.csv:2: spiral is \"0.2\", neither 0 nor 1");
+  EXPECT_FALSE(partly.open(classes)->soft());
   Catalog both("id_str,round,spiral\na,0,1\nb,1,1\n");
   EXPECT_ERROR(both.open(classes), "labels.csv:3: both spiral and round are 1");
   Catalog first("id_str,label,round,spiral\na,spiral,1,0\n");

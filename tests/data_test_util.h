@@ -130,6 +130,11 @@ class FakeDataset : public Dataset {
   int64_t size() const override { return static_cast<int64_t>(labels.size()); }
   const std::vector<std::string>& classes() const override { return classes_; }
   int label(int64_t i) const override { return labels[i]; }
+  bool soft() const override { return !soft_labels.empty(); }
+  std::span<const float> soft_label(int64_t i) const override {
+    if (!soft()) return {};
+    return {&soft_labels[static_cast<size_t>(i) * classes_.size()], classes_.size()};
+  }
   std::string id(int64_t i) const override { return "g" + std::to_string(i); }
   bool sky(int64_t i, double& ra, double& dec) const override {
     if (positions.empty()) return false;
@@ -144,6 +149,7 @@ class FakeDataset : public Dataset {
   const std::string& path() const override { return path_; }
 
   std::vector<int> labels;
+  std::vector<float> soft_labels;  // (N, classes), or none
   std::vector<std::pair<double, double>> positions;
   int64_t bad_row = -1;
   std::function<void()> bad = [this] { fail("g" + std::to_string(bad_row) + ".jpg: truncated image"); };

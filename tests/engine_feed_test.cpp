@@ -23,7 +23,10 @@ using test::LaggingOptions;
 /// long been captured.
 class MixedDataset : public test::FakeDataset {
  public:
-  MixedDataset() : FakeDataset(30, 3) {}
+  explicit MixedDataset(bool soft) : FakeDataset(30, 3) {
+    for (int64_t i = 0; soft && i < 30; ++i)
+      for (int64_t k = 0; k < 3; ++k) soft_labels.push_back(k == i % 3 ? 0.75f : 0.125f);
+  }
   Image read(int64_t i) const override {
     const int k = static_cast<int>(i), scale = k < 24 ? 1 : 2;
     return test::gradient(scale * (20 + 7 * (k % 5)), scale * (18 + 5 * (k % 3)), 8 * k);
@@ -58,6 +61,7 @@ struct Options {
   double lr = 1e-2;
   int64_t accumulate = 1;
   double mixup = 0, cutmix = 0;
+  bool soft = false;
 };
 
 /// A training run on a device; with `pool` the device augments.
@@ -69,11 +73,13 @@ struct Training {
                 .training = true,
                 .seed = 4,
                 .workers = 2,
-                .device_images = pool} {
+                .device_images = pool},
+        data(std::make_shared<MixedDataset>(o.soft)) {
     BuildOptions build{.batch = kBatch,
                        .training = true,
                        .dtype = o.dtype,
                        .augmented = pool != nullptr,
+                       .soft_labels = o.soft,
                        .mixup = o.mixup,
                        .cutmix = o.cutmix};
     NetworkGraph train_graph = fuse_for_training(build_network(small_network(), table, build));
@@ -102,7 +108,6 @@ struct Training {
   Trainer::Outcome train(int64_t steps = 0) {
     std::vector<int64_t> rows(30);
     std::iota(rows.begin(), rows.end(), 0);
-    const auto data = std::make_shared<MixedDataset>();
     Loader training(data, {rows.begin(), rows.begin() + kTraining}, loading);
     loading.training = false;
     Loader validation(data, {rows.begin() + kTraining, rows.end()}, loading);
@@ -115,6 +120,7 @@ struct Training {
 
   ParameterTable table;
   LoaderConfig loading;
+  std::shared_ptr<const Dataset> data;
   std::unique_ptr<FoldedNetwork> folded;
   std::unique_ptr<Weights> weights, eval_weights;
   std::unique_ptr<Trainer> trainer;
@@ -255,6 +261,26 @@ TEST(EngineFeed, AccumulatedGradientsOfMixedImagesTrainBitForBitLikeTheCpu) {
     EXPECT_EQ(test::comparable_metrics(dir / "run/metrics.csv"), reference.metrics());
     test::expect_same_tensors(dir / "run/last.safetensors", reference.file());
     std::filesystem::remove_all(dir / "run");
+  }
+}
+
+// Two validation images in a batch of four: the rows past them must not count.
+TEST(EngineFeed, SoftLabelsTrainBitForBitLikeTheCpu) {
+  std::string before;
+  for (const double mixup : {0., 0.4}) {
+    const Options options{.mixup = mixup, .soft = true};
+    const Reference reference(options);
+    test::TempDir dir;
+    LaggingDevice device("cpu", {.capture = true});
+    ImagePool pool(device);
+    pool.reserve(1 << 20, 0);
+    Training run(device, &pool, dir / "run", options);
+    EXPECT_EQ(run.train(), Trainer::Outcome::finished);
+    EXPECT_EQ(test::comparable_metrics(dir / "run/metrics.csv"), reference.metrics());
+    test::expect_same_tensors(dir / "run/last.safetensors", reference.file());
+    EXPECT_NE(reference.metrics(), Reference({.mixup = mixup}).metrics());
+    EXPECT_NE(reference.metrics(), before);
+    before = reference.metrics();
   }
 }
 

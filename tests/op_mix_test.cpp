@@ -62,6 +62,16 @@ TEST(OpMix, PairsShareImagesAndLabels) {
     EXPECT_NEAR(pixels[0], 30 * (1 - lambda), 1e-4) << backend;
     EXPECT_NEAR(pixels[3 * unit], 30 * lambda, 1e-4) << backend;
     EXPECT_NEAR(pixels[unit], 10 * lambda + 20 * (1 - lambda), 1e-4) << backend;
+
+    std::vector<float> soft(16);
+    soft[0] = 0.25f, soft[1] = 0.75f, soft[4] = soft[8] = 1, soft[12 + 3] = 1;
+    d.forward("mix", {{"mixup", 1}, {"cutmix", 0}, {"classes", 4}},
+              {d.put(x, {n, 3, 3, 2}), d.put(soft, {n, 4})}, {y, t});
+    const auto mixed = d.get<float>(t);
+    EXPECT_NEAR(mixed[0], 0.25f * lambda, 1e-6) << backend;
+    EXPECT_NEAR(mixed[1], 0.75f * lambda, 1e-6) << backend;
+    EXPECT_NEAR(mixed[3], 1 - lambda, 1e-6) << backend;
+    EXPECT_NEAR(mixed[12], 0.25f * (1 - lambda), 1e-6) << backend;
   }
 }
 

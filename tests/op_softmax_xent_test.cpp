@@ -85,6 +85,30 @@ TEST(OpSoftmaxXent, RowsWithANegativeLabelDoNotCount) {
   }
 }
 
+TEST(OpSoftmaxXent, SoftRowsWithANegativeFirstTargetDoNotCount) {
+  const float nan = std::nanf("");
+  for (const auto& backend : backends()) {
+    for (const std::vector<float>& weights : {std::vector<float>{}, {2, 1, 3}}) {
+      const auto all = run_loss<float>(backend, {1, 2, 3, 0, 1, 0}, {2, 3}, {0.25f, 0, 0.75f, 0.5f, 0.5f, 0},
+                                       {2, 3}, weights, 0.1);
+      const auto r =
+          run_loss<float>(backend, {9, 8, 7, 1, 2, 3, 0, 1, 0, nan, nan, nan}, {4, 3},
+                          {-1, 0, 0, 0.25f, 0, 0.75f, 0.5f, 0.5f, 0, -1, 0, 0}, {4, 3}, weights, 0.1);
+      EXPECT_FLOAT_EQ(r.loss, all.loss) << backend;
+      EXPECT_EQ(r.correct, 1) << backend;
+      for (int k = 0; k < 3; ++k) {
+        EXPECT_EQ(r.gradient[k], 0) << backend;
+        EXPECT_FLOAT_EQ(r.gradient[3 + k], all.gradient[k]) << backend;
+        EXPECT_FLOAT_EQ(r.gradient[6 + k], all.gradient[3 + k]) << backend;
+        EXPECT_EQ(r.gradient[9 + k], 0) << backend;
+      }
+    }
+    const auto none = run_loss<float>(backend, {1, 2, 3, 4}, {2, 2}, {-1, 0, -1, 0}, {2, 2});
+    EXPECT_EQ(none.loss, 0) << backend;
+    for (float g : none.gradient) EXPECT_EQ(g, 0) << backend;
+  }
+}
+
 TEST(OpSoftmaxXent, ALabelPastTheClassesIsLoud) {
   for (const auto& backend : backends()) {
     const auto r = run_loss<int>(backend, {1, 2, 3, 4}, {2, 2}, {2, 1}, {2}, {1, 1});

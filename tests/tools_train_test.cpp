@@ -1,4 +1,9 @@
 // Training through the command line: reproducible, and inference equal to a direct evaluation of the network.
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <cmath>
+
 #include "data/csv.h"
 #include "data/image.h"
 #include "engine/session.h"
@@ -77,6 +82,59 @@ TEST_F(Train, BalancedClassWeightsComeFromTheTrainingImages) {
   EXPECT_NE(test::read_text(dir / "uneven/log.txt").find("class weights: 0.6667 2.0000"), std::string::npos);
   expect_failure(test::run("gm_train", arguments("x", {"--set", "train.class_weights=some"})), 1,
                  {"class_weights", "balanced"});
+}
+
+// Shares of votes are the targets of the loss: the validation loss is their cross-entropy with what gm_infer says.
+TEST_F(Train, SharesOfVotesAreLearnt) {
+  const CsvTable labels(data + "/labels.csv");
+  const std::vector<std::string> classes{"round", "in-between", "cigar", "edge-on", "spiral"};
+  auto share = [](int64_t row, int64_t k, int64_t label) {
+    return k == label ? 0.5 + static_cast<double>(row % 8) / 32
+                      : (0.5 - static_cast<double>(row % 8) / 32) / 4;
+  };
+  std::string csv = fmt::format("file_loc,{}\n", fmt::join(classes, ","));
+  for (int64_t r = 0; r < labels.rows(); ++r) {
+    csv += labels.cell(r, labels.column("file_loc"));
+    for (int64_t k = 0; k < 5; ++k)
+      csv += fmt::format(",{}", share(r, k, std::stoi(labels.cell(r, labels.column("label")))));
+    csv += "\n";
+  }
+  const std::string votes = data + "/votes.csv", names = fmt::format("[{}]", fmt::join(classes, ","));
+  test::write_text(votes, csv);
+  auto trained = [&](const std::string& from, const std::string& out) {
+    expect_success(
+        test::run("gm_train", {config, "--data", from, "--out", dir / out, "--device", "cpu", "--quiet",
+                               "--set", "model.class_names=" + names, "--set", "train.mixup=0.2"}));
+  };
+  trained(votes, "soft");
+  EXPECT_NE(test::read_text(dir / "soft/log.txt").find("soft labels"), std::string::npos);
+
+  // The last validation loss, from the logits of the last weights.
+  expect_success(test::run("gm_infer", {votes, "--model", dir / "soft/last.safetensors", "--device", "cpu",
+                                        "--logits", "--quiet", "--out", dir / "scores.csv"}));
+  const CsvTable scores(dir / "scores.csv"), split(dir / "soft/split.csv"), metrics(dir / "soft/metrics.csv");
+  double loss = 0, count = 0;
+  for (int64_t s = 0; s < split.rows(); ++s) {
+    if (split.cell(s, split.column("split")) != "val") continue;
+    const auto r = std::stoll(split.cell(s, split.column("row")));
+    double sum = 0;
+    std::vector<double> z;
+    for (const std::string& name : classes)
+      z.push_back(std::stod(scores.cell(r, scores.column("z_" + name))));
+    for (const double v : z) sum += std::exp(v);
+    for (int64_t k = 0; k < 5; ++k)
+      loss -= share(r, k, std::stoi(labels.cell(r, labels.column("label")))) * (z[k] - std::log(sum));
+    ++count;
+  }
+  ASSERT_GT(count, 10);
+  EXPECT_NEAR(std::stod(metrics.cell(metrics.rows() - 1, metrics.column("val_loss"))), loss / count, 1e-4);
+
+  expect_success(test::run("gm_data", {"pack", votes, "--classes", fmt::format("{}", fmt::join(classes, ",")),
+                                       "--out", dir / "votes.h5", "--quiet"}));
+  trained(dir / "votes.h5", "packed");
+  expect_same_tensors(last("soft"), last("packed"));
+  const auto info = test::run("gm_data", {"info", dir / "votes.h5"});
+  EXPECT_NE(info.out.find("soft       200 images"), std::string::npos) << info.out;
 }
 
 TEST_F(Train, Tf32IsF32OnAProcessor) {

@@ -24,6 +24,7 @@ struct Options {
   std::string data, out, classes = "galaxy10", format = "jpg";
   int64_t count = 1000;
   int size = 0, workers = 0;
+  std::vector<std::string> names;  // of the classes
   uint64_t seed = 0;
   bool quiet = false;
 };
@@ -90,14 +91,14 @@ void synth(const Options& o) {
 
 void pack_file(const Options& o) {
   gm::keep_inputs(o.out, {o.data});
-  auto data = gm::open_dataset(o.data);
+  auto data = gm::open_dataset(o.data, {.classes = o.names});
   pack(*data, o);
   say(o, fmt::format("{}: {} images, {} classes, {:.1f} MB", o.out, data->size(), data->classes().size(),
                      fs::file_size(o.out) / 1e6));
 }
 
 void info(const Options& o) {
-  auto data = gm::open_dataset(o.data);
+  auto data = gm::open_dataset(o.data, {.classes = o.names});
   // Sizes from a sample spread over the whole set: decoding everything would take minutes on a large one.
   constexpr int64_t kSample = 200;
   std::map<std::string, int64_t> sizes;
@@ -114,11 +115,13 @@ void info(const Options& o) {
     }
   }
   std::vector<int64_t> counts(data->classes().size());
-  int64_t unlabelled = 0, positions = 0;
+  int64_t unlabelled = 0, positions = 0, shared = 0;
   double ra, dec;
   for (int64_t i = 0; i < n; ++i) {
     data->label(i) < 0 ? ++unlabelled : ++counts[data->label(i)];
     positions += data->sky(i, ra, dec);
+    const auto shares = data->soft_label(i);
+    shared += std::ranges::count_if(shares, [](float share) { return share > 0; }) > 1;
   }
   fmt::print("{}\nimages     {}\n", data->path(), n);
   std::string list;
@@ -130,6 +133,8 @@ void info(const Options& o) {
   if (bad > 0) fmt::print("unreadable {} of {} read, first: {}\n", bad, tried, first_bad);
   if (positions > 0) fmt::print("positions  {}\n", positions);
   if (unlabelled > 0) fmt::print("unlabelled {}\n", unlabelled);
+  if (shared > 0)
+    fmt::print("soft       {} images are of several classes, counted for the largest share\n", shared);
   size_t width = 5;
   for (const std::string& name : data->classes()) width = std::max(width, name.size());
   if (!counts.empty()) fmt::print("\nlabel  {:<{}}  {:>8}  {:>6}\n", "class", width, "images", "share");
@@ -139,6 +144,11 @@ void info(const Options& o) {
 }
 
 // The subcommands, declared as data_commands.h says.
+
+void declare_classes(CLI::App& sub, Options& o) {
+  sub.add_option("--classes", o.names, "names of the classes, for a catalog with a column of shares for each")
+      ->delimiter(',');
+}
 
 void declare_common(CLI::App& sub, Options& o) {
   sub.add_option("--workers", o.workers, "threads (0: one per processor)")->check(CLI::Range(0, 256));
@@ -178,6 +188,7 @@ std::function<bool()> declare_pack(CLI::App& app) {
     return is_hdf5_name(path) ? std::string() : path + ": the name must end in .h5 or .hdf5";
   });
   sub->add_option("--size", o->size, "resize to this side in px (0: keep)")->check(CLI::Range(0, 4096));
+  declare_classes(*sub, *o);
   declare_common(*sub, *o);
   return [o, sub] {
     if (sub->parsed()) pack_file(*o);
@@ -189,6 +200,7 @@ std::function<bool()> declare_info(CLI::App& app) {
   auto o = std::make_shared<Options>();
   CLI::App* sub = app.add_subcommand("info", "count, sizes and classes");
   sub->add_option("DATA", o->data, ".h5, catalog .csv, folder or image")->required();
+  declare_classes(*sub, *o);
   return [o, sub] {
     if (sub->parsed()) info(*o);
     return sub->parsed();

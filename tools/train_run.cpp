@@ -39,7 +39,7 @@ std::shared_ptr<Dataset> open_training_data(const RunConfig& run, const std::str
   const size_t classes = data->classes().size();
   if (classes == 0)
     fail(run.data_path +
-         ": has no labels (a column label or class, or model.class_names and a column of 0 and 1 for each)");
+         ": has no labels (a column label or class, or model.class_names and a column of shares for each)");
   if (classes == 1) fail(run.data_path + ": " + one_class);
   if (static_cast<int>(classes) != run.architecture.classes)
     fail(fmt::format("{}: has {} classes, the model {}; use --set model.classes={}{}", run.data_path, classes,
@@ -76,12 +76,13 @@ void check_split(const TrainJob& job, const Split& split) {
 
 namespace {
 
-BuildOptions build_options(const RunConfig& run, bool augmented) {
+BuildOptions build_options(const RunConfig& run, bool augmented, bool soft_labels) {
   return {.batch = run.train.batch,
           .training = true,
           .dtype = run.train.bf16 ? DType::bf16 : DType::f32,
           .label_smoothing = run.train.label_smoothing,
           .augmented = augmented,
+          .soft_labels = soft_labels,
           .mixup = run.train.mixup,
           .cutmix = run.train.cutmix,
           .class_weights = run.train.balanced,
@@ -89,10 +90,14 @@ BuildOptions build_options(const RunConfig& run, bool augmented) {
           .l2 = run.train.l2};
 }
 
-// n / (classes * n_class); 0 for a class without images.
+// n / (classes * n_class); 0 for a class without images. Shares of an image count as such.
 std::vector<float> balanced_weights(const Dataset& data, const std::vector<int64_t>& rows, int classes) {
   std::vector<double> counts(static_cast<size_t>(classes));
-  for (const int64_t row : rows) ++counts[static_cast<size_t>(data.label(row))];
+  for (const int64_t row : rows) {
+    const auto shares = data.soft_label(row);
+    if (shares.empty()) ++counts[static_cast<size_t>(data.label(row))];
+    for (size_t k = 0; k < shares.size(); ++k) counts[k] += shares[k];
+  }
   std::vector<float> weights;
   for (const double n : counts)
     weights.push_back(n > 0 ? static_cast<float>(static_cast<double>(rows.size()) / (classes * n)) : 0.f);
@@ -103,7 +108,7 @@ std::vector<float> balanced_weights(const Dataset& data, const std::vector<int64
 
 void check_network(const RunConfig& run) {
   ParameterTable table;
-  build_network(run.architecture, table, build_options(run, false));
+  build_network(run.architecture, table, build_options(run, false, false));
 }
 
 namespace {
@@ -196,7 +201,7 @@ class TrainingRun {
             .device_images = images_.get()};
   }
   BuildOptions build(bool training) const {
-    BuildOptions options = build_options(run_, images_ != nullptr);
+    BuildOptions options = build_options(run_, images_ != nullptr, data()->soft());
     options.training = training;
     return options;
   }
@@ -232,6 +237,7 @@ class TrainingRun {
     if (job_.init)
       for (const std::string& line : {started, "from the same file: " + conventions_text(run_.architecture)})
         log.line(line);
+    if (data()->soft()) log.line("soft labels: shares of the classes are the targets of the loss");
     if (run_.train.balanced)
       log.line(fmt::format("class weights: {:.4f}", fmt::join(config().class_weights, " ")));
     if (run_.optimizer.accumulate > 1)

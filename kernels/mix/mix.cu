@@ -6,10 +6,21 @@
 
 namespace gm::GM_BACKEND_NS {
 
+namespace {
+struct MixLabels {
+  const int32_t* hard;  // (N), or null:
+  const float* soft;    // (N, C)
+
+  __device__ float at(int64_t image, int k, int classes) const {
+    return hard ? (hard[image] == k ? 1.f : 0.f) : soft[image * classes + k];
+  }
+};
+}  // namespace
+
 // One image a row of the grid, in strides of it. Thread 0 draws for its block: rejection and two roots would
 // cost every thread more than its pixels.
 template <class T>
-__global__ void mix_kernel(const T* x, const int32_t* labels, T* y, float* targets, int64_t n, int h, int w,
+__global__ void mix_kernel(const T* x, MixLabels labels, T* y, float* targets, int64_t n, int h, int w,
                            int channels, int classes, MixParams params, const StepState* step) {
   await_launch_before();
   GM_SHARED(MixDraw, shared, [1]);
@@ -27,7 +38,7 @@ __global__ void mix_kernel(const T* x, const int32_t* labels, T* y, float* targe
     if (blockIdx.x != 0) continue;
     for (int k = threadIdx.x; k < classes; k += blockDim.x)
       targets[i * classes + k] =
-          (labels[i] == k ? draw.lambda : 0.f) + (labels[n - 1 - i] == k ? 1.f - draw.lambda : 0.f);
+          draw.lambda * labels.at(i, k, classes) + (1.f - draw.lambda) * labels.at(n - 1 - i, k, classes);
   }
 }
 
@@ -36,10 +47,12 @@ void mix_forward(const OpCall& c) {
   const int64_t unit = s[1] * s[2] * s[3];
   const dim3 grid(static_cast<unsigned>(ceil_div(unit, 4 * kFlatThreads)),
                   static_cast<unsigned>(s[0] < 1024 ? s[0] : 1024));
+  const bool hard = c.in[1].dtype() == DType::i32;
+  const MixLabels labels{hard ? c.in[1].as<int32_t>() : nullptr, hard ? nullptr : c.in[1].as<float>()};
   float_switch(c.in[0].dtype(), [&](auto zero) {
     using T = decltype(zero);
-    GM_LAUNCH(mix_kernel<T>, grid, kFlatThreads, 0, c.ctx.stream, c.in[0].as<T>(), c.in[1].as<int32_t>(),
-              c.out[0].as<T>(), c.out[1].as<float>(), s[0], static_cast<int>(s[1]), static_cast<int>(s[2]),
+    GM_LAUNCH(mix_kernel<T>, grid, kFlatThreads, 0, c.ctx.stream, c.in[0].as<T>(), labels, c.out[0].as<T>(),
+              c.out[1].as<float>(), s[0], static_cast<int>(s[1]), static_cast<int>(s[2]),
               static_cast<int>(s[3]), static_cast<int>(c.out[1].shape()[1]), mix_params(c.attrs), c.ctx.step);
   });
 }

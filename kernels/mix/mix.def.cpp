@@ -9,21 +9,27 @@ namespace {
 Specs infer(const Attrs& attrs, std::span<const TensorSpec> in) {
   const TensorSpec &x = in[0], &labels = in[1];
   GM_CHECK(x.shape.rank == 4, "mix: images must be (N, H, W, C), got " + x.str());
-  GM_CHECK(labels.dtype == DType::i32 && (labels.shape == Shape{x.shape[0]}),
-           "mix: labels must be i32 (N) of " + x.str() + ", got " + labels.str());
+  const int64_t classes = attrs.geti("classes");
+  const bool hard = labels.dtype == DType::i32 && labels.shape == Shape{x.shape[0]};
+  GM_CHECK(hard || (labels.dtype == DType::f32 && labels.shape == Shape{x.shape[0], classes}),
+           "mix: labels must be i32 (N) or f32 (N, " + std::to_string(classes) + ") of " + x.str() +
+               ", got " + labels.str());
   for (const char* key : {"mixup", "cutmix"}) {
     const double alpha = attrs.get(key, 0);
     GM_CHECK(alpha >= 0 && alpha <= 1, std::string("mix: ") + key + " must lie in [0, 1]");
   }
-  return {x, {{x.shape[0], attrs.geti("classes")}, DType::f32}};
+  return {x, {{x.shape[0], classes}, DType::f32}};
 }
 
 std::vector<OpCase> cases() {
   std::vector<OpCase> list;
-  auto add = [&](Shape s, DType t, double mixup, double cutmix, bool large = false) {
+  auto add = [&](Shape s, DType t, double mixup, double cutmix, bool soft = false, bool large = false) {
     // Labels are drawn below the channels of the first input.
-    OpCase c{.attrs = {{"mixup", mixup}, {"cutmix", cutmix}, {"classes", s.channels() + 2}}, .large = large};
-    c.in = {{{s, t}}, {{{s[0]}, DType::i32}, Fill::labels}};
+    const int64_t classes = s.channels() + 2;
+    OpCase c{.attrs = {{"mixup", mixup}, {"cutmix", cutmix}, {"classes", classes}}, .large = large};
+    c.in = {{{s, t}}};
+    c.in.push_back(soft ? CaseInput{{{s[0], classes}, DType::f32}, Fill::rows}
+                        : CaseInput{{{s[0]}, DType::i32}, Fill::labels});
     list.push_back(c);
   };
   for (DType t : {DType::f32, DType::bf16}) {
@@ -32,7 +38,8 @@ std::vector<OpCase> cases() {
     add({5, 9, 12, 3}, t, 0, 1);  // the middle image is mixed with itself
     add({6, 16, 16, 3}, t, 0.2, 0.5);
     add({3, 6, 6, 4}, t, 0, 0);
-    add({64, 96, 96, 3}, t, 0.2, 1, true);
+    add({5, 6, 7, 3}, t, 0.2, 0.5, true);
+    add({64, 96, 96, 3}, t, 0.2, 1, false, true);
   }
   return list;
 }

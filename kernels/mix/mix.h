@@ -2,13 +2,13 @@
 // image i with image N - 1 - i, one draw for the whole batch.
 //   mixup   y_i = lambda x_i + (1 - lambda) x_{N-1-i}
 //   cutmix  y_i = x_i outside a box, x_{N-1-i} inside; lambda = 1 - area of the box / (H W)
-//   t_i = lambda onehot(label_i) + (1 - lambda) onehot(label_{N-1-i})
+//   t_i = lambda s_i + (1 - lambda) s_{N-1-i}                         (s_i: the soft label, or onehot(label_i))
 // lambda ~ Beta(alpha, alpha). The box has sides sqrt(1 - lambda) of the image's and a uniform centre; what
 // sticks out is cut off before its area is taken, as in the authors' code.
 // attrs  mixup, cutmix  alpha in [0, 1]; 0: not used. With both, either one with probability 1/2
 //        classes        C
 // in[0]  x       (N, H, W, channels), f32 or bf16
-// in[1]  labels  i32 (N), all in 0 .. C-1
+// in[1]  labels  i32 (N), all in 0 .. C-1; or f32 (N, C) soft labels whose rows sum to 1
 // out[0] y  as x     out[1] t  f32 (N, C), rows sum to 1
 // No gradient. Without a step (inference) the op is the identity. Draw k of a step are the words of the
 // Philox block with key = seed and counter = (k, RngUse::op << 24 | 1, 0, step): the 1 keeps it apart from

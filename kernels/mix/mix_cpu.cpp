@@ -7,7 +7,6 @@ namespace gm::GM_CPU_NS {
 
 void mix_forward(const OpCall& c) {
   const Shape& s = c.in[0].shape();
-  const int32_t* labels = c.in[1].as<int32_t>();
   float* t = c.out[1].as<float>();
   const int64_t n = s[0], h = s[1], w = s[2], line = s[2] * s[3], classes = c.out[1].shape()[1];
   const MixDraw draw = mix_draw(mix_params(c.attrs), c.ctx.step, static_cast<int>(h), static_cast<int>(w));
@@ -30,10 +29,14 @@ void mix_forward(const OpCall& c) {
       }
     });
   });
+  const int32_t* labels = c.in[1].dtype() == DType::i32 ? c.in[1].as<int32_t>() : nullptr;
+  const float* soft = labels ? nullptr : c.in[1].as<float>();
+  auto target = [&](int64_t image, int64_t k) {
+    return labels ? (labels[image] == k ? 1.f : 0.f) : soft[image * classes + k];
+  };
   for (int64_t i = 0; i < n; ++i)
     for (int64_t k = 0; k < classes; ++k)
-      t[i * classes + k] =
-          (labels[i] == k ? draw.lambda : 0.f) + (labels[n - 1 - i] == k ? 1.f - draw.lambda : 0.f);
+      t[i * classes + k] = draw.lambda * target(i, k) + (1.f - draw.lambda) * target(n - 1 - i, k);
 }
 
 }  // namespace gm::GM_CPU_NS

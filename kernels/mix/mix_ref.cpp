@@ -7,9 +7,12 @@ namespace gm::ref {
 void mix_forward(const OpCall& c) {
   const Shape& s = c.in[0].shape();
   const double* x = c.in[0].as<double>();
-  const int32_t* labels = c.in[1].as<int32_t>();
   double *y = c.out[0].as<double>(), *t = c.out[1].as<double>();
   const int64_t n = s[0], h = s[1], w = s[2], channels = s[3], classes = c.out[1].shape()[1];
+  auto target = [&](int64_t image, int64_t k) {
+    if (c.in[1].dtype() == DType::i32) return c.in[1].as<int32_t>()[image] == k ? 1. : 0.;
+    return c.in[1].as<double>()[image * classes + k];
+  };
   const MixDraw draw = mix_draw(mix_params(c.attrs), c.ctx.step, int(h), int(w));
   for (int64_t i = 0; i < n; ++i) {
     for (int64_t row = 0; row < h; ++row)
@@ -20,7 +23,7 @@ void mix_forward(const OpCall& c) {
           y[at(i)] = a * x[at(i)] + (1 - a) * x[at(n - 1 - i)];
         }
     for (int64_t k = 0; k < classes; ++k)
-      t[i * classes + k] = draw.lambda * (labels[i] == k) + (1. - draw.lambda) * (labels[n - 1 - i] == k);
+      t[i * classes + k] = draw.lambda * target(i, k) + (1. - draw.lambda) * target(n - 1 - i, k);
   }
 }
 

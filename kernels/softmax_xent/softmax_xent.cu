@@ -99,7 +99,7 @@ __global__ void softmax_xent_forward_kernel(const T* logits, Targets a, float* p
       best_target.across(a.width);
       weight = group_sum(weight, a.width);
     }
-    const int label = classes == 0 ? -1 : a.soft ? best_target.at : a.labels[row];
+    const int label = classes == 0 ? -1 : !a.soft ? a.labels[row] : soft[0] < 0.f ? -1 : best_target.at;
 
     float sum = 0;
     for (int k = lane; k < classes; k += a.width) sum += expf(to_float(z[k]) - best.value);

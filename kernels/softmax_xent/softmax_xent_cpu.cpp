@@ -37,7 +37,12 @@ struct Targets {
     on = static_cast<float>(1 - smoothing);
     off = static_cast<float>(smoothing / static_cast<double>(classes));
   }
-  int64_t label(int64_t row) const { return labels ? labels[row] : argmax(soft + row * classes, classes); }
+  // Negative: the row does not count.
+  int64_t label(int64_t row) const {
+    if (labels) return labels[row];
+    const float* t = soft + row * classes;
+    return t[0] < 0 ? -1 : argmax(t, classes);
+  }
   // body(k, smoothed target) over the classes of a row.
   template <class Body>
   void each(int64_t row, Body body) const {

@@ -13,6 +13,12 @@ int64_t argmax(const double* v, int64_t n) {
     if (v[k] > v[best]) best = k;
   return best;
 }
+// The class of a row, negative when it does not count.
+int64_t label_of(const View& targets, int64_t row, int64_t classes) {
+  if (targets.dtype() == DType::i32) return targets.as<int32_t>()[row];
+  const double* t = targets.as<double>() + row * classes;
+  return t[0] < 0 ? -1 : argmax(t, classes);
+}
 // Target of class k of a row, before smoothing.
 double target(const View& targets, int64_t row, int64_t k, int64_t classes) {
   if (targets.dtype() == DType::i32) return targets.as<int32_t>()[row] == k;
@@ -23,7 +29,6 @@ double target(const View& targets, int64_t row, int64_t k, int64_t classes) {
 void softmax_xent_forward(const OpCall& c) {
   const int64_t rows = c.in[0].shape()[0], classes = c.in[0].shape()[1];
   const double smoothing = c.attrs.get("smoothing", 0);
-  const bool labels = c.in[1].dtype() == DType::i32;
   const double* weights = c.in.size() > 2 && c.in[2] ? c.in[2].as<double>() : nullptr;
   double loss = 0, correct = 0, count = 0;
   for (int64_t i = 0; i < rows; ++i) {
@@ -37,8 +42,7 @@ void softmax_xent_forward(const OpCall& c) {
       weight += t * (weights ? weights[k] : 1);
       if (c.saved[0]) c.saved[0].as<double>()[i * classes + k] = std::exp(log_p);
     }
-    const int64_t label =
-        labels ? c.in[1].as<int32_t>()[i] : argmax(c.in[1].as<double>() + i * classes, classes);
+    const int64_t label = label_of(c.in[1], i, classes);
     if (!weights) weight = 1;
     if (label >= classes) weight = std::numeric_limits<double>::quiet_NaN();
     if (label < 0) weight = 0;

@@ -43,7 +43,7 @@ check models/effv2s_cbam.yaml --set input.size=32 --batch 1 --mode infer --preci
 train() { # NAME ARGUMENTS...
   local name=$1
   shift
-  on_card "$bin/gm_train" models/effg0.yaml --data "$work/set.h5" --device cuda --quiet \
+  on_card "$bin/gm_train" models/effg0.yaml --data "${data:-$work/set.h5}" --device cuda --quiet \
     --epochs "${epochs:-2}" --batch 8 --set input.size=32 --set recipe=paper "$@" --out "$work/$name"
 }
 same_weights() { cmp "$work/$1/last.safetensors" "$work/$2/last.safetensors"; }
@@ -74,6 +74,15 @@ expect "training with averaged weights, batches that share an update, activation
   --set optimizer.average=0.9 --set optimizer.accumulate=2 --set optimizer.clip_norm=1 --set train.recompute=true
 expect "the same on the CPU" on_cpu averaged averaged-cpu
 expect "the CPU's losses with them" close_losses averaged-cpu averaged
+# Soft labels: of each galaxy 0.6 of the votes for its class, 0.1 for each of the others.
+"$bin/gm_data" synth --classes gz5 --count 32 --size 48 --quiet --out "$work/voted" &&
+  awk -F, -v OFS=, 'NR == 1 { print "file_loc,v0,v1,v2,v3,v4"; next }
+    { row = $2; for (k = 0; k < 5; ++k) row = row OFS (k == $3 ? 0.6 : 0.1); print row }' \
+    "$work/voted/labels.csv" >"$work/voted/votes.csv" || exit 1
+data=$work/voted/votes.csv expect "training from shares of votes" train voted \
+  --set 'model.class_names=[v0,v1,v2,v3,v4]' --set train.mixup=0.4 --set train.class_weights=balanced
+expect "the same on the CPU" on_cpu voted voted-cpu
+expect "the CPU's losses with them" close_losses voted-cpu voted
 GM_PLAN_CACHE=$work/plans GM_EMULATED_CUDNN=describe expect "training in bf16, plans by the clock" train timed \
   --set train.precision=bf16
 
