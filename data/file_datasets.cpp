@@ -30,14 +30,17 @@ struct Labels {
   SoftLabels soft = {};
 };
 
-bool unlabelled(const std::string& cell) { return cell.empty() || cell == "nan" || cell == "NaN"; }
+/// As pandas, databases and astropy write what is missing.
+bool missing(const std::string& cell) {
+  return cell.empty() || cell == "nan" || cell == "NaN" || cell == "null" || cell == "NULL" || cell == "--";
+}
 
 /// Labels that are class names: looked up in `names`, or, when that is empty, collected and sorted.
 Labels named_labels(const CsvTable& table, int column, std::vector<std::string> names) {
   bool given = !names.empty();
   if (!given) {
     for (int64_t r = 0; r < table.rows(); ++r)
-      if (!unlabelled(table.cell(r, column))) names.push_back(table.cell(r, column));
+      if (!missing(table.cell(r, column))) names.push_back(table.cell(r, column));
     std::sort(names.begin(), names.end());
     names.erase(std::unique(names.begin(), names.end()), names.end());
     if (static_cast<int64_t>(names.size()) > kMaxClasses)
@@ -48,7 +51,7 @@ Labels named_labels(const CsvTable& table, int column, std::vector<std::string> 
   Labels labels{std::vector<int>(table.rows(), -1), std::move(names)};
   for (int64_t r = 0; r < table.rows(); ++r) {
     const std::string& cell = table.cell(r, column);
-    if (unlabelled(cell)) continue;
+    if (missing(cell)) continue;
     auto found = lookup.find(cell);
     if (found == lookup.end()) fail_unknown_class(table.where(r), cell, labels.names);
     labels.index[r] = found->second;
@@ -71,7 +74,7 @@ Labels integer_labels(const CsvTable& table, int column, int class_column,
   Labels labels{std::vector<int>(table.rows(), -1), given};
   for (int64_t r = 0; r < table.rows(); ++r) {
     const std::string& cell = table.cell(r, column);
-    if (unlabelled(cell)) continue;
+    if (missing(cell)) continue;
     int64_t value = 0;
     if (!parse_label(cell, value)) fail(table.where(r) + ": label \"" + cell + "\" is not an integer");
     int64_t limit = given.empty() ? kMaxClasses : static_cast<int64_t>(given.size());
@@ -122,7 +125,7 @@ Labels shared_labels(const CsvTable& table, const std::vector<std::string>& give
     for (size_t k = 0; k < columns.size(); ++k) {
       const std::string& cell = table.cell(r, columns[k]);
       double value = 0;
-      if (!unlabelled(cell) && !parse_double(cell, value))
+      if (!missing(cell) && !parse_double(cell, value))
         fail(table.where(r) + ": " + given[k] + " is \"" + cell + "\", not a share from 0 to 1");
       shares[k] = static_cast<float>(value);
     }
@@ -143,7 +146,7 @@ Labels read_labels(const CsvTable& table, const OpenOptions& options) {
   if (!options.labels || (label < 0 && name < 0))
     return {std::vector<int>(table.rows(), -1), options.classes};
   int64_t first = 0, value = 0;
-  while (label >= 0 && first < table.rows() && unlabelled(table.cell(first, label))) ++first;
+  while (label >= 0 && first < table.rows() && missing(table.cell(first, label))) ++first;
   if (label < 0 || (first == table.rows() && name >= 0)) return named_labels(table, name, options.classes);
   // The first label decides; a later one of the other kind is then an error with its line.
   if (first < table.rows() && !parse_label(table.cell(first, label), value))
@@ -162,9 +165,7 @@ std::vector<double> read_degrees(const CsvTable& table, const char* name, const 
   values.assign(table.rows(), std::numeric_limits<double>::quiet_NaN());
   for (int64_t r = 0; r < table.rows(); ++r) {
     const std::string& cell = table.cell(r, column);
-    // As pandas, databases and astropy write what is missing.
-    if (cell.empty() || cell == "nan" || cell == "NaN" || cell == "null" || cell == "NULL" || cell == "--")
-      continue;
+    if (missing(cell)) continue;
     if (!parse_double(cell, values[r]))
       fail(table.where(r) + ": " + name + " \"" + cell + "\" is not a number");
   }

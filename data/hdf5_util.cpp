@@ -1,6 +1,9 @@
 #include "data/hdf5_util.h"
 
+#include <algorithm>
+#include <cstdlib>
 #include <cstring>
+#include <filesystem>
 
 #include "kernels/common/error.h"
 
@@ -72,9 +75,46 @@ Handle open_image(const std::string& name, std::string bytes) {
   return file;
 }
 
+namespace {
+
+std::string file_name(hid_t object) {
+  std::string name(static_cast<size_t>(std::max<ssize_t>(0, H5Fget_name(object, nullptr, 0))), '\0');
+  H5Fget_name(object, name.data(), name.size() + 1);
+  return name;
+}
+
+/// The first file of a virtual dataset that is not there; HDF5 would read zeros in its place. Empty: none.
+std::string lost_source(hid_t dataset, const std::filesystem::path& folder) {
+  const Handle layout(H5Dget_create_plist(dataset), H5Pclose);
+  size_t count = 0;
+  if (H5Pget_layout(layout) != H5D_VIRTUAL || std::getenv("HDF5_VDS_PREFIX")) return "";
+  H5Pget_virtual_count(layout, &count);
+  std::string last = ".";  // the file itself
+  for (size_t i = 0; i < count; ++i) {
+    std::string name(
+        static_cast<size_t>(std::max<ssize_t>(0, H5Pget_virtual_filename(layout, i, nullptr, 0))), '\0');
+    H5Pget_virtual_filename(layout, i, name.data(), name.size() + 1);
+    if (name == last || name == ".") continue;
+    std::error_code none;
+    const bool series = name.find('%') != std::string::npos;  // of files, as many as there are
+    if (!series && !std::filesystem::exists(folder / name, none) && !std::filesystem::exists(name, none))
+      return name;
+    last = name;
+  }
+  return "";
+}
+
+}  // namespace
+
 Handle open_dataset(hid_t file, const char* name) {
   if (H5Lexists(file, name, H5P_DEFAULT) <= 0) return {};
-  return Handle(H5Dopen2(file, name, H5P_DEFAULT), H5Dclose);
+  Handle set(H5Dopen2(file, name, H5P_DEFAULT), H5Dclose);
+  const std::string why = set.ok() ? "" : reason(), path = file_name(file);
+  const std::string begin = path + ": cannot open the dataset \"" + name + "\": ";
+  if (!set.ok()) fail(begin + why);
+  const std::string lost = lost_source(set, std::filesystem::path(path).parent_path());
+  if (!lost.empty()) fail(begin + "it is kept in " + lost + ", which is not there");
+  return set;
 }
 
 Handle space_of(hid_t dataset) { return Handle(H5Dget_space(dataset), H5Sclose); }

@@ -140,6 +140,19 @@ TEST(DataCatalog, PositionsOffTheSkyAreNotKnown) {
     EXPECT_ERROR(Catalog(std::string("id_str,label,ra,dec\na,0,10,") + bad + "\n").open(), "is not a number");
 }
 
+// Also in the first row, which tells indices from names.
+TEST(DataCatalog, MissingLabelsAsDatabasesAndAstropyWriteThem) {
+  for (const char* none : {"", "nan", "NaN", "null", "NULL", "--"})
+    for (const std::string labels : {"0 1", "round spiral"}) {
+      const std::string first = labels.substr(0, labels.find(' ')), second = labels.substr(first.size() + 1);
+      Catalog c(std::string("id_str,label\na,") + none + "\na," + first + "\nb," + second + "\n");
+      const auto data = c.open();
+      EXPECT_EQ(data->classes(), (Names{first, second})) << none;
+      EXPECT_EQ(data->label(0), -1) << none;
+      EXPECT_EQ(data->label(2), 1) << none;
+    }
+}
+
 TEST(DataCatalog, NamesAsLabelsAndModelsOwnOrder) {
   Catalog c("id_str,label\na,spiral\nb,round\n");
   auto data = c.open();

@@ -1,5 +1,6 @@
 #include "data/clean_samples.h"
 
+#include <filesystem>
 #include <map>
 
 #include "data/csv.h"
@@ -152,6 +153,13 @@ TEST(DataClean, TheToolWritesACatalogThatTrainingReads) {
   EXPECT_EQ(data->label(1), 3);
   EXPECT_EQ(data->read(1).width, 64);
   test::expect_failure(test::run("gm_data", {"clean", dir / "none.csv"}), 1, {"none.csv"});
+  // A catalog with such a path could not be read.
+  std::filesystem::rename(dir / "images", dir / "im\xE9");
+  test::expect_failure(
+      test::run("gm_data", {"clean", dir / "t.csv", "--images", dir / "im\xE9", "--out", dir / "latin.csv"}),
+      1, {"im\xE9/11.jpg", "not UTF-8"});
+  EXPECT_FALSE(std::filesystem::exists(dir / "latin.csv"));
+  std::filesystem::rename(dir / "im\xE9", dir / "images");
   test::expect_failure(test::run("gm_data", {"clean", dir / "images"}), 1, {dir / "images", "is a folder"});
 }
 

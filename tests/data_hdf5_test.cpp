@@ -56,6 +56,41 @@ TEST(DataHdf5, TwoClassesOfOneNameAreRefused) {
   EXPECT_ERROR(open_dataset(dir / "a.h5"), "a.h5: classes 0 and 1 are both called \"same\"");
 }
 
+// Without positions duplicates of one object would be trained on and validated with.
+TEST(DataHdf5, WhatIsThereAndCannotBeOpenedIsNotTakenForMissing) {
+  for (const std::string lost : {"images", "ans", "id_str", "ra"}) {
+    TempDir dir;
+    {
+      Handle file = create(dir / "a.h5");
+      if (lost != "images") put(file, "images", H5T_NATIVE_UINT8, {2, 6, 8, 3}, pixels(2));
+      if (lost != "ans") put(file, "ans", H5T_NATIVE_INT16, {2}, std::vector<int16_t>{0, 1});
+      H5Lcreate_external("gone.h5", "/x", file, lost.c_str(), H5P_DEFAULT, H5P_DEFAULT);
+    }
+    EXPECT_ERROR(open_dataset(dir / "a.h5"), "a.h5: cannot open the dataset \"" + lost + "\": ");
+    EXPECT_ERROR(open_dataset(dir / "a.h5"), "gone.h5");
+  }
+}
+
+// HDF5 reads zeros in the place of what is gone: black images, of class 0.
+TEST(DataHdf5, VirtualDatasetsWhoseFilesAreGoneAreRefused) {
+  TempDir dir;
+  { put(create(dir / "source.h5"), "x", H5T_NATIVE_UINT8, {2, 6, 8, 3}, pixels(2)); }
+  {
+    Handle file = create(dir / "a.h5");
+    const hsize_t shape[] = {2, 6, 8, 3};
+    const Handle space(H5Screate_simple(4, shape, nullptr), H5Sclose);
+    const Handle layout(H5Pcreate(H5P_DATASET_CREATE), H5Pclose);
+    H5Pset_virtual(layout, space, "source.h5", "x", space);
+    const Handle images(H5Dcreate2(file, "images", H5T_NATIVE_UINT8, space, H5P_DEFAULT, layout, H5P_DEFAULT),
+                        H5Dclose);
+    put(file, "ans", H5T_NATIVE_INT16, {2}, std::vector<int16_t>{0, 1});
+  }
+  EXPECT_EQ(open_dataset(dir / "a.h5")->read(1).rgb[5], pixels(2)[6 * 8 * 3 + 5]);
+  std::filesystem::rename(dir / "source.h5", dir / "moved.h5");
+  EXPECT_ERROR(open_dataset(dir / "a.h5"),
+               "a.h5: cannot open the dataset \"images\": it is kept in source.h5, which is not there");
+}
+
 TEST(DataHdf5, ReleasedFilesAreOpenedAnew) {
   TempDir dir;
   const std::vector<uint8_t> all = pixels(23);

@@ -1,4 +1,7 @@
 // The command line on bad arguments and settings: one clear line, the right exit code.
+#include <filesystem>
+#include <iterator>
+
 #include "data/image.h"
 #include "tests/cli_fixture.h"
 
@@ -74,6 +77,24 @@ TEST_F(Cli, EveryCommandKnowsDeviceSeedAndQuiet) {
   }
   expect_success(run("gm_model", {config, "--device", "cpu", "--seed", "3", "--quiet"}));
   expect_success(run("gm_data", {"info", data, "--device", "cpu", "--seed", "3", "--quiet"}));
+}
+
+TEST_F(Cli, WholeNumbersAreDecimal) {
+  const auto drawn = [&](const std::string& count) {
+    fs::remove_all(out);
+    expect_success(run("gm_data", {"synth", "--out", out, "--size", "016", "--count", count, "--quiet"}));
+    return std::distance(fs::directory_iterator(fs::path(out) / "images"), fs::directory_iterator());
+  };
+  EXPECT_EQ(drawn("010"), 10);
+  EXPECT_EQ(drawn("08"), 8);
+  EXPECT_EQ(drawn("+3"), 3);
+  fs::remove_all(out);
+  // 2^64 and 2^63: they were the largest seeds there are.
+  expect_failure(run("gm_data", {"synth", "--out", out, "--seed", "18446744073709551616"}), 2,
+                 {"--seed", "'18446744073709551616' is too large"});
+  expect_failure(infer({good, "--seed", "9223372036854775808"}), 2, {"--seed", "too large"});
+  expect_failure(run("gm_data", {"pack", data, "--out", dir / "p.h5", "--size", "3"}), 2, {"--size", "3 px"});
+  expect_nothing_written();
 }
 
 TEST_F(Cli, WithoutACardItsJpegDecoderIsAnError) {

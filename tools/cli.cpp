@@ -7,11 +7,13 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cerrno>
+#include <charconv>
 #include <cmath>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
+#include <limits>
 #include <new>
 
 #include "engine/device.h"
@@ -43,6 +45,27 @@ std::string wrong_arguments(CLI::App& app, const CLI::ParseError& e, int argc, c
   return "'" + first + "' is not a subcommand; there are " + names;
 }
 
+/// CLI11 reads whole numbers as C does, 010 as 8, and what is too large as the largest: --seed 010 would not
+/// be --set train.seed=010.
+std::string check_decimal(std::string& text, bool is_signed) {
+  const size_t sign = text.starts_with('-') || text.starts_with('+');
+  if (text.size() == sign || text.find_first_not_of("0123456789", sign) != std::string::npos) return "";
+  text.erase(sign, std::min(text.find_first_not_of('0', sign), text.size() - 1) - sign);
+  uint64_t value = 0;
+  const bool fits = std::from_chars(text.data() + sign, text.data() + text.size(), value).ec == std::errc() &&
+                    (!is_signed || value <= static_cast<uint64_t>(std::numeric_limits<int64_t>::max()));
+  return fits ? "" : "'" + text + "' is too large";
+}
+
+void read_decimals(CLI::App& app) {
+  for (CLI::Option* option : app.get_options({})) {
+    const std::string type = option->get_type_name();
+    if (type.starts_with("INT") || type.starts_with("UINT"))
+      option->transform(CLI::Validator(
+          [is_signed = type[0] == 'I'](std::string& text) { return check_decimal(text, is_signed); }, ""));
+  }
+}
+
 /// --device, --seed and --quiet are known to every command that does something: scripts give them to all.
 /// Where one has nothing to change its value is checked all the same.
 void complete_common_options(CLI::App& app) {
@@ -60,6 +83,7 @@ void complete_common_options(CLI::App& app) {
       app.add_flag_function(
           "--quiet", [](int64_t) {}, help);
   }
+  read_decimals(app);
   for (CLI::App* sub : app.get_subcommands([](const CLI::App*) { return true; }))
     complete_common_options(*sub);
 }

@@ -7,6 +7,7 @@
 #include "data/clean_samples.h"
 #include "data/csv.h"
 #include "data/dataset.h"
+#include "data/utf8.h"
 #include "engine/atomic_file.h"
 #include "kernels/common/error.h"
 #include "tools/cli.h"
@@ -65,8 +66,10 @@ void clean_samples(const CleanOptions& o) {
       if (missing++ == 0) first_missing = file.string();
       continue;
     }
-    csv += fmt::format("{},{},{},{}\n", csv_cell(g.id), csv_cell(beside(file, o.out)), g.label,
-                       gz5_classes()[g.label]);
+    const std::string loc = beside(file, o.out);
+    if (not_utf8(loc) != std::string::npos)
+      fail(file.string() + ": this path is not UTF-8 text, as catalogs are; rename its folders");
+    csv += fmt::format("{},{},{},{}\n", csv_cell(g.id), csv_cell(loc), g.label, gz5_classes()[g.label]);
     ++written;
   }
   if (written == 0)

@@ -90,6 +90,8 @@ void synth(const Options& o) {
 }
 
 void pack_file(const Options& o) {
+  if (o.size > 0 && o.size < 4)
+    throw gm::UsageError(fmt::format("--size: {} px is below the least, 4", o.size));
   gm::keep_inputs(o.out, {o.data});
   auto data = gm::open_dataset(o.data, {.classes = o.names});
   pack(*data, o);
