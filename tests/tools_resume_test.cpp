@@ -200,6 +200,10 @@ TEST_F(Train, ResumeRefusesWhatIsNotItsCheckpoint) {
     const std::string key = std::string(set).substr(0, std::string(set).find('='));
     fails({"--set", set}, {begun + ": " + key + " is"});
   }
+  const std::string best = dir / "a/best.safetensors";
+  fs::rename(best, best + ".elsewhere");
+  fails({"--epochs", "2"}, {best, "epoch 1"});
+  fs::rename(best + ".elsewhere", best);
   EXPECT_EQ(test::read_text(begun), text);
   fs::remove(begun);
   fails({"--set", "model.head.filters=24"}, {file, "shape"});
@@ -226,6 +230,8 @@ TEST_F(Train, ARunAtItsEndKeepsItsConfiguration) {
     EXPECT_EQ(test::read_text(dir / "a/config.yaml"), begun);
   }
   train("a", {"--resume", "--set", "data.workers=1"});  // acts on no step
+  ASSERT_EQ(begun.find("seed:"), std::string::npos);
+  train("a", {"--resume", "--seed", "0", "--batch", "8"});  // as it was begun
   train("a", {"--resume", "--epochs", "3", "--set", "optimizer.lr=0.5"});
   EXPECT_NE(test::read_text(dir / "a/config.yaml"), begun);
   EXPECT_EQ(CsvTable(dir / "a/metrics.csv").rows(), 3);

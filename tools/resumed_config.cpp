@@ -54,6 +54,14 @@ std::string text_of(const YAML::Node& value) {
   return text.c_str();
 }
 
+/// What a key that the command line has an option for is where a configuration does not set it.
+std::string unset(const RunConfig& run, const std::string& key) {
+  if (key == "train.seed") return std::to_string(run.train.seed);
+  if (key == "train.batch") return std::to_string(run.train.batch);
+  if (key == "train.epochs") return std::to_string(run.train.epochs);
+  return "not set";
+}
+
 bool same(const std::string& a, const std::string& b) {
   double x = 0, y = 0;
   return a == b || (parse_double(a, x) && parse_double(b, y) && x == y);
@@ -63,13 +71,15 @@ bool same(const std::string& a, const std::string& b) {
 
 std::vector<std::string> take_up_config(TrainJob& job, const std::string& file, MayChange may) {
   const YAML::Node begun = load_config(file, {});
+  const RunConfig begun_run = read_run_config(begun, file);
   Keys before, now;
   flatten(begun, "", before);
   flatten(job.yaml, "", now);
   std::vector<std::string> changes;
   for (const auto& [key, value] : now) {
     const auto old = before.find(key);
-    const std::string was = old == before.end() ? "not set" : text_of(old->second), is = text_of(value);
+    const std::string was = old == before.end() ? unset(begun_run, key) : text_of(old->second),
+                      is = text_of(value);
     if (same(was, is) || adopted(begun, key)) continue;
     if (!may_change(key, may))
       fail(fmt::format(

@@ -180,6 +180,13 @@ class TrainingRun {
   /// The last checkpoint. A run at its end keeps the configuration that it was trained by.
   void take_up() {
     trainer_->resume();
+    // Later epochs write it only where they are better.
+    if (const std::string best = job_.out + "/best.safetensors";
+        trainer_->best_epoch() >= 0 && !std::filesystem::exists(best))
+      fail(fmt::format(
+          "{}: is not there, with the weights of epoch {}, the best so far; put it back, or begin "
+          "another run from last.safetensors with --init",
+          best, trainer_->best_epoch() + 1));
     if (trainer_->ended() && job_.learns_otherwise)
       fail(
           fmt::format("{}: has ended after {} epochs and would not train on ({}); train.epochs or "
