@@ -34,8 +34,8 @@ ModelFile read_model(const std::string& path) {
   const YAML::Node config = parse_yaml(text->second, m.path + " (model description)");
   if (!config.IsMap()) fail(m.path + ": its model description is not a mapping");
   YAML::Node only_model;
-  only_model["model"] = config["model"];
-  only_model["input"] = config["input"];
+  for (const char* section : {"model", "input"})
+    if (config[section]) only_model[section] = config[section];
   m.architecture = read_architecture(only_model, m.path);
   m.transform = read_transform(config, m.path, m.architecture.input_size);
   for (const std::string& name : reader.names())
