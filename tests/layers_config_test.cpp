@@ -56,6 +56,13 @@ TEST_F(Config, OwnKeysWinOverTheRecipeAndSetWinsOverBoth) {
 
 TEST_F(Config, AnAliasThatHoldsItselfIsAnError) {
   EXPECT_ERROR(read("model:", "train: &t\n  l2: *t\nmodel:"), "nested too deep");
+  const std::string set = "train=&t {l2: *t}";
+  EXPECT_ERROR(read("", "", {set}), "--set " + set + ": nested too deep");
+}
+
+TEST_F(Config, AKeyTwiceInOneSetIsAnError) {
+  const std::string set = "train={epochs: 3, epochs: 4}";
+  EXPECT_ERROR(read("", "", {set}), "--set " + set + ":1: 'epochs' is given twice");
 }
 
 TEST_F(Config, ScalingHasLimits) {
