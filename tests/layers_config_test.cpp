@@ -101,6 +101,19 @@ TEST_F(Config, ErrorsOfSetDoNotBlameTheFile) {
   EXPECT_ERROR(read("", "", {"model.classes.x=3"}), "'classes' is not a section");
 }
 
+TEST(Sets, GiveAKeyByItsPathAndInASection) {
+  const std::string epsilon = "model.batch_norm.epsilon";
+  EXPECT_TRUE(is_set({"train.epochs=3", epsilon + "=1"}, epsilon));
+  EXPECT_TRUE(is_set({"model.batch_norm={epsilon: 1}"}, epsilon));
+  EXPECT_TRUE(is_set({"model={se: 0, batch_norm: {epsilon: 1}}"}, epsilon));
+  EXPECT_TRUE(is_set({"input.scaling.mean=1"}, "input.scaling"));
+  EXPECT_FALSE(is_set({"model.batch_norm={momentum: 1}"}, epsilon));
+  EXPECT_FALSE(is_set({"model={batch_norm: 3}"}, epsilon));
+  EXPECT_FALSE(is_set({"model=~"}, epsilon));
+  EXPECT_FALSE(is_set({epsilon + "s=1", "mode=1"}, epsilon));
+  EXPECT_FALSE(is_set({}, epsilon));
+}
+
 TEST_F(Config, AugmentationOutOfRangeIsNamedWithItsLine) {
   auto augment = [&](const std::string& keys) {
     return read("recipe: quick", "augment: {kind: gz, " + keys + "}\nrecipe: quick").transform;

@@ -50,13 +50,10 @@ ModelFile read_model(const std::string& path) {
 
 void adopt_model_conventions(YAML::Node config, const Architecture& from,
                              const std::vector<std::string>& sets) {
-  auto given = [&](const std::string& key) {
-    return std::any_of(sets.begin(), sets.end(), [&](const auto& s) { return s.starts_with(key); });
-  };
   YAML::Node model = config["model"], input = config["input"];
-  if (!given("model.padding")) model["padding"] = from.same_padding ? "same" : "symmetric";
-  if (!given("model.batch_norm.epsilon")) model["batch_norm"]["epsilon"] = from.bn_epsilon;
-  if (!given("input.scaling")) {
+  if (!is_set(sets, "model.padding")) model["padding"] = from.same_padding ? "same" : "symmetric";
+  if (!is_set(sets, "model.batch_norm.epsilon")) model["batch_norm"]["epsilon"] = from.bn_epsilon;
+  if (!is_set(sets, "input.scaling")) {
     input["scaling"]["mean"] = from.mean;
     input["scaling"]["std"] = from.std;
   }
