@@ -1,7 +1,5 @@
 #include "data/dataset.h"
 
-#include <algorithm>
-#include <cctype>
 #include <cmath>
 #include <filesystem>
 #include <map>

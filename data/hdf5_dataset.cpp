@@ -196,8 +196,9 @@ void Hdf5Dataset::read_labels(const OpenOptions& options) {
     bool known = values[i] >= -1 && values[i] < static_cast<int64_t>(to_given.size());
     labels_[i] = !known ? -2 : values[i] < 0 ? -1 : to_given[values[i]];
     if (labels_[i] < -1 || labels_[i] >= static_cast<int>(names.size()))
-      fail(path_ + ": ans[" + std::to_string(i) + "] = " + std::to_string(values[i]) +
-           " is not a class (0.." + std::to_string(std::min(to_given.size(), names.size()) - 1) + ")");
+      fail(path_ + ": ans[" + std::to_string(i) + "] = " + std::to_string(values[i]) + " is not a class" +
+           (to_given.empty() ? ", and no other ans is one"
+                             : " (0.." + std::to_string(std::min(to_given.size(), names.size()) - 1) + ")"));
   }
   classes_ = std::move(names);
   read_soft_labels(to_given);

@@ -1,9 +1,6 @@
 #include "data/pack.h"
 
-#include <unistd.h>
-
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 #include <filesystem>
 #include <limits>

@@ -2,7 +2,6 @@
 
 #include <cstdlib>
 #include <cstring>
-#include <new>
 
 #include "engine/budget.h"
 #include "engine/device_cuda.h"

@@ -2,8 +2,6 @@
 
 #include <cmath>
 #include <cstdio>
-#include <cstring>
-#include <filesystem>
 #include <fstream>
 #include <tuple>
 

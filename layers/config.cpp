@@ -269,6 +269,7 @@ void apply_set(YAML::Node root, const std::string& assignment) {
     fail("--set " + assignment + ": write key=value, e.g. input.size=64");
   if (eq + 1 == assignment.size()) fail("--set " + assignment + ": has no value");
   const YAML::Node value = parse_yaml(assignment.substr(eq + 1), "--set " + assignment);
+  check_keys(value, "--set " + assignment);
   set_key(root, assignment.substr(0, eq), without_lines(value), "--set " + assignment);
 }
 

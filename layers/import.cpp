@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <cstring>
+#include <cstdio>
 #include <set>
 
 #include "kernels/common/error.h"

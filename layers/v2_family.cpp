@@ -1,7 +1,5 @@
 #include "layers/v2_family.h"
 
-#include <algorithm>
-
 namespace gm {
 
 namespace {

@@ -337,7 +337,13 @@ TEST(DataHdf5, BadFiles) {
     put(file, "images", H5T_NATIVE_UINT8, {3, 6, 8, 3}, pixels(3));
     put(file, "ans", H5T_NATIVE_INT32, {3}, std::vector<int32_t>{0, -7, 0});
   }
-  has(error(), "ans[1] = -7 is not a class");
+  has(error(), "ans[1] = -7 is not a class (0..0)");
+  {
+    Handle file = create(path);
+    put(file, "images", H5T_NATIVE_UINT8, {3, 6, 8, 3}, pixels(3));
+    put(file, "ans", H5T_NATIVE_INT32, {3}, std::vector<int32_t>{-1, -7, -1});
+  }
+  has(error(), "ans[1] = -7 is not a class, and no other ans is one");
 }
 
 TEST(DataHdf5, CompressionThatTheLibraryLacksIsNamedOnOpening) {

@@ -1,8 +1,6 @@
 // Activation checkpointing changes where tensors lie and what is computed twice, never a bit of the result.
 #include <gtest/gtest.h>
 
-#include <set>
-
 #include "engine/optimizer.h"
 #include "engine/session.h"
 #include "kernels/common/philox.h"

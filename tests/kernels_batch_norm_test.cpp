@@ -2,9 +2,6 @@
 // results that do not depend on the number of threads.
 #include <gtest/gtest.h>
 
-#include <cmath>
-#include <memory>
-
 #include "engine/device.h"
 #include "kernels/common/op.h"
 #include "tests/op_harness.h"

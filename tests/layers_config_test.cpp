@@ -56,6 +56,13 @@ TEST_F(Config, OwnKeysWinOverTheRecipeAndSetWinsOverBoth) {
 
 TEST_F(Config, AnAliasThatHoldsItselfIsAnError) {
   EXPECT_ERROR(read("model:", "train: &t\n  l2: *t\nmodel:"), "nested too deep");
+  const std::string set = "train=&t {l2: *t}";
+  EXPECT_ERROR(read("", "", {set}), "--set " + set + ": nested too deep");
+}
+
+TEST_F(Config, AKeyTwiceInOneSetIsAnError) {
+  const std::string set = "train={epochs: 3, epochs: 4}";
+  EXPECT_ERROR(read("", "", {set}), "--set " + set + ":1: 'epochs' is given twice");
 }
 
 TEST_F(Config, ScalingHasLimits) {
@@ -92,6 +99,19 @@ TEST_F(Config, ErrorsOfSetDoNotBlameTheFile) {
   EXPECT_ERROR(read("", "", {"trian.epochs=3"}),
                path + " (--set): trian: unknown key; did you mean 'train'?");
   EXPECT_ERROR(read("", "", {"model.classes.x=3"}), "'classes' is not a section");
+}
+
+TEST(Sets, GiveAKeyByItsPathAndInASection) {
+  const std::string epsilon = "model.batch_norm.epsilon";
+  EXPECT_TRUE(is_set({"train.epochs=3", epsilon + "=1"}, epsilon));
+  EXPECT_TRUE(is_set({"model.batch_norm={epsilon: 1}"}, epsilon));
+  EXPECT_TRUE(is_set({"model={se: 0, batch_norm: {epsilon: 1}}"}, epsilon));
+  EXPECT_TRUE(is_set({"input.scaling.mean=1"}, "input.scaling"));
+  EXPECT_FALSE(is_set({"model.batch_norm={momentum: 1}"}, epsilon));
+  EXPECT_FALSE(is_set({"model={batch_norm: 3}"}, epsilon));
+  EXPECT_FALSE(is_set({"model=~"}, epsilon));
+  EXPECT_FALSE(is_set({epsilon + "s=1", "mode=1"}, epsilon));
+  EXPECT_FALSE(is_set({}, epsilon));
 }
 
 TEST_F(Config, AugmentationOutOfRangeIsNamedWithItsLine) {

@@ -6,7 +6,6 @@
 #include <array>
 #include <cmath>
 #include <set>
-#include <tuple>
 #include <vector>
 
 #include "kernels/conv_bn_act/expand.h"

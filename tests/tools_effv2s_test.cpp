@@ -1,6 +1,5 @@
 // EfficientNetV2-S with CBAM, narrowed, on files in the layout of Galaxy10 DECals: it can learn 32 images by
 // heart, lowers the loss of ten classes, and a killed run continues bit for bit.
-#include <cmath>
 
 #include "tests/tools_test_util.h"
 

@@ -1,6 +1,8 @@
 // Training that starts from stored weights: frozen layers, new heads.
 #include "data/csv.h"
 #include "tests/training_runs.h"
+#include "tools/model_file.h"
+#include "tools/run_config.h"
 
 namespace gm {
 namespace {
@@ -69,6 +71,27 @@ TEST_F(Train, AnotherNumberOfClassesGetsANewHead) {
   const std::string log = test::read_text(dir / "a/log.txt");
   EXPECT_NE(log.find("(5 classes); the head is new: 10 classes"), std::string::npos) << log;
   EXPECT_NE(log.find("padding symmetric"), std::string::npos) << log;  // --set stays
+}
+
+// --set has the last word also where it gives a whole section; what that leaves out is the weights'.
+TEST(Conventions, SetStaysWhereItGivesASection) {
+  Architecture from;
+  from.same_padding = false;
+  from.bn_epsilon = 0.01;
+  from.mean = {1, 2, 3};
+  auto adopted = [&](const std::vector<std::string>& sets) {
+    YAML::Node config = load_config(std::string(GM_SOURCE_DIR) + "/models/effg0.yaml", sets);
+    adopt_model_conventions(config, from, sets);
+    return read_run_config(config, "adopted").architecture;
+  };
+  EXPECT_EQ(adopted({}).bn_epsilon, 0.01);
+  EXPECT_EQ(adopted({}).mean, from.mean);
+  EXPECT_EQ(adopted({"model.batch_norm={epsilon: 1e-5}"}).bn_epsilon, 1e-5);
+  EXPECT_EQ(adopted({"model.batch_norm={momentum: 0.5}"}).bn_epsilon, 0.01);
+  const Architecture input = adopted({"input={size: 40, scaling: {mean: 7}}"});
+  EXPECT_EQ(input.mean, std::vector<double>(3, 7));
+  EXPECT_EQ(input.bn_epsilon, 0.01);
+  EXPECT_EQ(adopted({"input={size: 40}"}).mean, from.mean);
 }
 
 // As many classes, but other ones: what the head has learnt of "round" says nothing about "edge-on".

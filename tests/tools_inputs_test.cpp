@@ -199,6 +199,14 @@ TEST_F(Cli, WeightFiles) {
   other.metadata["model"] = "[a, list]";
   write_safetensors(file, other);
   expect_failure(run("gm_infer", {"--model", file, good, "--quiet"}), 1, {file, "is not a mapping"});
+  for (const char* part : {"input", "model"}) {
+    YAML::Node description = parse_yaml(read_safetensors(model).metadata["model"], "model");
+    description.remove(part);
+    other.metadata["model"] = config_text(description);
+    write_safetensors(file, other);
+    expect_failure(run("gm_infer", {"--model", file, good, "--quiet"}), 1,
+                   {file, std::string(part) + ": is required"});
+  }
   other = read_safetensors(model);
   other.tensors["predictions/bias"].spec.dtype = DType::i32;
   write_safetensors(file, other);

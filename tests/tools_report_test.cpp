@@ -117,6 +117,16 @@ TEST_F(Report, NeedsNoRunFolder) {
   EXPECT_FALSE(fs::exists(dir / "out/loss.svg"));
 }
 
+/// A split.csv that is not of gm_train has no counts, and no columns for them.
+TEST_F(Report, ForeignSplitFileAddsNoColumns) {
+  for (const char* text : {"id,fold\n1,2\n", "id_str,label,split\n1,spiral,train\n"}) {
+    test::write_text(model + "/split.csv", text);
+    expect_success(eval(dir / "out"));
+    const std::string page = test::read_text(dir / "out/report.html");
+    EXPECT_NE(page.find("<th>class</th><th>evaluated</th><th>share</th>"), std::string::npos) << text;
+  }
+}
+
 TEST_F(Report, FullDiskLosesNothing) {
   const std::string out = dir / "out";
   const Ran r = eval(out, {}, {.file_limit = 60000});

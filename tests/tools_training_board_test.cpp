@@ -1,5 +1,4 @@
 // What a training run leaves for TensorBoard, read back by TensorBoard's own package.
-#include <cmath>
 #include <cstdlib>
 #include <limits>
 

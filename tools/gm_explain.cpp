@@ -3,7 +3,6 @@
 
 #include <CLI/CLI.hpp>
 #include <filesystem>
-#include <numeric>
 #include <set>
 
 #include "tools/explainer.h"

@@ -34,8 +34,8 @@ ModelFile read_model(const std::string& path) {
   const YAML::Node config = parse_yaml(text->second, m.path + " (model description)");
   if (!config.IsMap()) fail(m.path + ": its model description is not a mapping");
   YAML::Node only_model;
-  only_model["model"] = config["model"];
-  only_model["input"] = config["input"];
+  for (const char* section : {"model", "input"})
+    if (config[section]) only_model[section] = config[section];
   m.architecture = read_architecture(only_model, m.path);
   m.transform = read_transform(config, m.path, m.architecture.input_size);
   for (const std::string& name : reader.names())
@@ -50,13 +50,10 @@ ModelFile read_model(const std::string& path) {
 
 void adopt_model_conventions(YAML::Node config, const Architecture& from,
                              const std::vector<std::string>& sets) {
-  auto given = [&](const std::string& key) {
-    return std::any_of(sets.begin(), sets.end(), [&](const auto& s) { return s.starts_with(key); });
-  };
   YAML::Node model = config["model"], input = config["input"];
-  if (!given("model.padding")) model["padding"] = from.same_padding ? "same" : "symmetric";
-  if (!given("model.batch_norm.epsilon")) model["batch_norm"]["epsilon"] = from.bn_epsilon;
-  if (!given("input.scaling")) {
+  if (!is_set(sets, "model.padding")) model["padding"] = from.same_padding ? "same" : "symmetric";
+  if (!is_set(sets, "model.batch_norm.epsilon")) model["batch_norm"]["epsilon"] = from.bn_epsilon;
+  if (!is_set(sets, "input.scaling")) {
     input["scaling"]["mean"] = from.mean;
     input["scaling"]["std"] = from.std;
   }

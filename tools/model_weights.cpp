@@ -16,6 +16,7 @@
 #include "layers/import.h"
 #include "tools/cli.h"
 #include "tools/model_file.h"
+#include "tools/run_config.h"
 #include "tools/run_folder.h"
 
 namespace gm {
@@ -47,19 +48,11 @@ std::string first_few(const std::vector<std::string>& names) {
   return names.size() > 5 ? text + ", ..." : text;
 }
 
-/// Whether one of the --set is of this key, of one below it or of a section that holds it.
-bool given(const std::vector<std::string>& sets, const std::string& key) {
-  return std::any_of(sets.begin(), sets.end(), [&](const std::string& set) {
-    const std::string of = set.substr(0, set.find('='));
-    return of == key || of.starts_with(key + ".") || key.starts_with(of + ".");
-  });
-}
-
 /// What --set says has the last word on what file and framework say. Returns whether it says anything.
 bool keep_given(Architecture& a, const Architecture& configured, const std::vector<std::string>& sets) {
   bool any = false;
   auto keep = [&](const std::string& key, auto&& take) {
-    if (!given(sets, key)) return;
+    if (!is_set(sets, key)) return;
     take();
     any = true;
   };
@@ -102,7 +95,7 @@ Conventions adopted_conventions(const Arguments& a, Framework from, const Archit
     return c;
   }
   adopt_conventions(c.network, from, a.variant);
-  if (from != Framework::keras || given(a.sets, "input.scaling")) return c;
+  if (from != Framework::keras || is_set(a.sets, "input.scaling")) return c;
   if (const auto scaling = take_pixel_scaling(source)) {
     c.layers_scale = true;
     c.network.mean = scaling->mean, c.network.std = scaling->std;
@@ -130,14 +123,14 @@ std::string conventions_source(const Arguments& a, Framework from, const Archite
     return std::string(", as gm_model export noted in the file") + (any_given ? ", but for --set" : "");
   if (from == Framework::timm && a.variant.empty())
     return fmt::format(", as timm's {} (--timm-model for another)", timm_model_of(configured));
-  if (!is_keras_file(a, from) || given(a.sets, "input.scaling")) return "";
+  if (!is_keras_file(a, from) || is_set(a.sets, "input.scaling")) return "";
   return scaling_source(whole_model, c.layers_scale,
                         c.network.mean != configured.mean || c.network.std != configured.std);
 }
 
 /// The number of classes is the file's; one that --set gives can only agree.
 void check_classes(const Arguments& a, const Architecture& configured, const Architecture& network) {
-  const bool said = given(a.sets, "model.classes") || given(a.sets, "model.class_names");
+  const bool said = is_set(a.sets, "model.classes") || is_set(a.sets, "model.class_names");
   if (said && network.classes != configured.classes)
     fail(fmt::format("{}: its classifier has {} classes, --set says {}", a.file, network.classes,
                      configured.classes));
@@ -147,7 +140,7 @@ void check_classes(const Arguments& a, const Architecture& configured, const Arc
 void name_classes(const Arguments& a, const Imported& imported, Conventions& c) {
   const bool fresh =
       std::find(imported.fresh.begin(), imported.fresh.end(), "predictions/bias") != imported.fresh.end();
-  if (fresh || given(a.sets, "model.class_names")) return;
+  if (fresh || is_set(a.sets, "model.class_names")) return;
   if (c.class_names.size() == static_cast<size_t>(c.network.classes)) c.network.class_names = c.class_names;
 }
 

@@ -166,14 +166,14 @@ std::string data_card(const ReportInput& in) {
     t.line("first image", fmt::format("{} x {} px", first.width, first.height));
   }
   const std::string split = beside(e.model, "split.csv");
-  std::string table = "<div class=\"scroll\"><table><thead><tr><th>class</th>";
-  if (!split.empty()) table += "<th>trained on</th><th>validation</th><th>test</th>";
-  table += "<th>evaluated</th><th>share</th></tr></thead><tbody>\n";
   std::optional<SplitCounts> counts;
   if (!split.empty()) try {
       counts.emplace(split);
     } catch (const Error&) {  // of some other program
     }
+  std::string table = "<div class=\"scroll\"><table><thead><tr><th>class</th>";
+  if (counts) table += "<th>trained on</th><th>validation</th><th>test</th>";
+  table += "<th>evaluated</th><th>share</th></tr></thead><tbody>\n";
   for (size_t c = 0; c < e.classes.size(); ++c) {
     table += "<tr><td>" + markup_text(e.classes[c]) + "</td>";
     if (counts)

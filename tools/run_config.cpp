@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <span>
+#include <sstream>
 #include <type_traits>
 
 #include "data/dataset.h"
@@ -108,6 +109,23 @@ TransformConfig read_transform(const YAML::Node& config, const std::string& wher
   t.flip_y = s.flag("flip_y", t.flip_y);
   s.finish();
   return t;
+}
+
+bool is_set(const std::vector<std::string>& sets, const std::string& key) {
+  return std::any_of(sets.begin(), sets.end(), [&](const std::string& set) {
+    const size_t eq = set.find('=');
+    const std::string path = set.substr(0, eq);
+    if (path == key || path.starts_with(key + ".")) return true;
+    if (eq == std::string::npos || !key.starts_with(path + ".")) return false;
+    // A section: whether it holds the rest of the key.
+    std::istringstream names(key.substr(path.size() + 1));
+    YAML::Node at = parse_yaml(set.substr(eq + 1), "--set " + set);
+    for (std::string name; std::getline(names, name, '.');) {
+      if (!at.IsMap() || !at[name]) return false;
+      at.reset(YAML::Node(at[name]));
+    }
+    return true;
+  });
 }
 
 void set_path(YAML::Node& config, const std::string& section, const std::string& key,

@@ -14,10 +14,10 @@
 #include <utility>
 #include <vector>
 
+#include "kernels/common/ceil_div.h"
+
 #if defined(__x86_64__)
 #include <immintrin.h>
-
-#include "kernels/common/ceil_div.h"
 #endif
 
 namespace gm {

@@ -39,8 +39,8 @@ class ConvChunks {
       : chunking_(g, pass, allow_library), pool_(pool) {}
   const ConvChunking& chunking() const { return chunking_; }
 
-  /// Weights (K,R,R,C) in the dtype of the activations, into plan().packed_bytes(pass) bytes. Parallel
-  /// inside: call outside of pool tasks.
+  /// Weights (K,R,R,C) in the dtype of the activations, into chunking().packed_bytes(...) bytes.
+  /// Parallel inside: call outside of pool tasks.
   void pack_forward(const void* w, void* packed) const;
   void pack_backward(const void* w, void* packed) const;
 
@@ -57,8 +57,8 @@ class ConvChunks {
   std::pair<int64_t, int64_t> group(int64_t index) const {
     return {index * chunking_.group, std::min(chunking_.chunks, (index + 1) * chunking_.group)};
   }
-  /// Adds chunk i to partial gradient `group` of `partials` (plan().partials_bytes() bytes); `first` starts
-  /// it.
+  /// Adds chunk i to partial gradient `group` of `partials` (chunking().partials_bytes() bytes); `first`
+  /// starts it.
   void backward_weights(int64_t i, const void* x, const void* dy_chunk, void* partials, int64_t group,
                         bool first, int thread) const;
   /// dw (f32, OHWI) = or += the sum of all partials. Parallel inside: call outside of pool tasks.

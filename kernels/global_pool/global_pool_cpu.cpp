@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <limits>
 
 #include "kernels/common/ceil_div.h"
 #include "kernels/common/dispatch.h"

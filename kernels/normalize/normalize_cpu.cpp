@@ -1,5 +1,3 @@
-#include <algorithm>
-
 #include "kernels/common/ceil_div.h"
 #include "kernels/common/dispatch.h"
 #include "kernels/common/op.h"

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cmath>
 
 #include "kernels/common/ceil_div.h"
 #include "tools/pictures/canvas.h"

@@ -4,7 +4,6 @@
 #include <yaml-cpp/yaml.h>
 
 #include <atomic>
-#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
