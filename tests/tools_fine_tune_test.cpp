@@ -71,6 +71,15 @@ TEST_F(Train, AnotherNumberOfClassesGetsANewHead) {
   const std::string log = test::read_text(dir / "a/log.txt");
   EXPECT_NE(log.find("(5 classes); the head is new: 10 classes"), std::string::npos) << log;
   EXPECT_NE(log.find("padding symmetric"), std::string::npos) << log;  // --set stays
+
+  // What the weights settled needs no option again; another answer is refused.
+  const std::vector<std::string> again{config,  "--data",           other,      "--out", dir / "a",
+                                       "--set", "model.classes=10", "--device", "cpu",   "--epochs",
+                                       "1",     "--resume"};
+  expect_success(test::run("gm_train", again));
+  std::vector<std::string> otherwise = again;
+  otherwise.insert(otherwise.end(), {"--set", "model.padding=same"});
+  expect_failure(test::run("gm_train", otherwise), 1, {"model.padding is symmetric there and same here"});
 }
 
 // --set has the last word also where it gives a whole section; what that leaves out is the weights'.

@@ -56,7 +56,8 @@ TEST(Stages, GrowTheImagesAndResume) {
   EXPECT_EQ(test::read_text(dir / "cut/stage1/last.safetensors"), ended);
 
   expect_failure(test::run("gm_train", arguments("cut", stages)), 1, {"stage1", "--resume"});
-  for (const char* bad : {"data.val_fraction=0.5", "train.seed=3", "input.sise=24", "train.batch=500"}) {
+  for (const char* bad : {"data.val_fraction=0.5", "data={val_fraction: 0.5}", "train.seed=3",
+                          "train={seed: 3}", "input.sise=24", "train.batch=500"}) {
     expect_failure(test::run("gm_train", arguments("bad", {"--stage", "input.size=24", "--stage", bad})), 1,
                    {});
     EXPECT_FALSE(fs::exists(dir / "bad")) << bad;

@@ -74,6 +74,7 @@ TrainJob make_job(const Arguments& args, bool resume) {
   job.command = args.command;
   job.resume = resume;
   job.quiet = args.quiet;
+  job.sets = args.sets;
   if (!job.run.train.init.empty() && !resume) {
     job.init = read_model(job.run.train.init);
     adopt_model_conventions(job.yaml, job.init->architecture, args.sets);
@@ -99,8 +100,8 @@ Arguments stage_arguments(const Arguments& args, size_t k) {
     set.erase(0, start);
     if (const std::string problem = check_assignment(set); !problem.empty())
       throw UsageError("--stage: " + problem);
-    for (const char* fixed : {"data.", "train.seed", "train.init", "recipe="})
-      if (set.rfind(fixed, 0) == 0) fail("--stage: " + set + " must be the same in all stages; use --set");
+    for (const char* fixed : {"data", "train.seed", "train.init", "recipe"})
+      if (is_set({set}, fixed)) fail("--stage: " + set + " must be the same in all stages; use --set");
     a.sets.push_back(set);
   }
   a.out = fmt::format("{}/stage{}", args.out, k);

@@ -80,7 +80,7 @@ std::vector<std::string> take_up_config(TrainJob& job, const std::string& file, 
     const auto old = before.find(key);
     const std::string was = old == before.end() ? unset(begun_run, key) : text_of(old->second),
                       is = text_of(value);
-    if (same(was, is) || adopted(begun, key)) continue;
+    if (same(was, is) || (adopted(begun, key) && !is_set(job.sets, key))) continue;
     if (!may_change(key, may))
       fail(fmt::format(
           "{}: {} is {} there and {} here; resume the run with its own settings, or begin another", file, key,

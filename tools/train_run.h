@@ -18,6 +18,7 @@ struct TrainJob {
   std::optional<ModelFile> init;     // weights to start from; emptied by the run
   std::string out;                   // run folder
   std::string command;               // that the job comes from, for the log
+  std::vector<std::string> sets;     // its --set
   std::vector<std::string> changes;  // of a resumed run's configuration, a line each for the log
   std::string resume_with;           // command line for the message after an interruption
   bool resume = false, quiet = false;
