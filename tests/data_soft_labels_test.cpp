@@ -74,6 +74,8 @@ TEST(DataSoftLabels, APackedSetHoldsTheSameNumbers) {
     row[static_cast<size_t>(i % 3)] = 1 - 2 * third;
     data.soft_labels.insert(data.soft_labels.end(), row.begin(), row.end());
   }
+  const Shares rounded{0.521f, 0.372f, 0.107f};  // divided by their sum once more, these would be others
+  std::copy(rounded.begin(), rounded.end(), data.soft_labels.begin() + 9);
   data.labels[7] = -1;
   std::fill_n(data.soft_labels.begin() + 21, 3, 0.f);
   pack_hdf5(data, dir / "a.h5");

@@ -102,9 +102,9 @@ TEST_F(Train, SharesOfVotesAreLearnt) {
   const std::string votes = data + "/votes.csv", names = fmt::format("[{}]", fmt::join(classes, ","));
   test::write_text(votes, csv);
   auto trained = [&](const std::string& from, const std::string& out) {
-    expect_success(
-        test::run("gm_train", {config, "--data", from, "--out", dir / out, "--device", "cpu", "--quiet",
-                               "--set", "model.class_names=" + names, "--set", "train.mixup=0.2"}));
+    expect_success(test::run("gm_train", {config, "--data", from, "--out", dir / out, "--device", "cpu",
+                                          "--quiet", "--set", "model.class_names=" + names, "--set",
+                                          "train.mixup=0.2", "--set", "train.class_weights=balanced"}));
   };
   trained(votes, "soft");
   EXPECT_NE(test::read_text(dir / "soft/log.txt").find("soft labels"), std::string::npos);
@@ -114,9 +114,13 @@ TEST_F(Train, SharesOfVotesAreLearnt) {
                                         "--logits", "--quiet", "--out", dir / "scores.csv"}));
   const CsvTable scores(dir / "scores.csv"), split(dir / "soft/split.csv"), metrics(dir / "soft/metrics.csv");
   double loss = 0, count = 0;
+  std::vector<double> votes_of(5);  // in the training set
   for (int64_t s = 0; s < split.rows(); ++s) {
-    if (split.cell(s, split.column("split")) != "val") continue;
     const auto r = std::stoll(split.cell(s, split.column("row")));
+    if (split.cell(s, split.column("split")) == "train")
+      for (int64_t k = 0; k < 5; ++k)
+        votes_of[static_cast<size_t>(k)] += share(r, k, std::stoi(labels.cell(r, labels.column("label"))));
+    if (split.cell(s, split.column("split")) != "val") continue;
     double sum = 0;
     std::vector<double> z;
     for (const std::string& name : classes)
@@ -127,6 +131,10 @@ TEST_F(Train, SharesOfVotesAreLearnt) {
     ++count;
   }
   ASSERT_GT(count, 10);
+  std::string weights = "class weights:";
+  for (const double votes : votes_of)
+    weights += fmt::format(" {:.4f}", (static_cast<double>(split.rows()) - count) / (5 * votes));
+  EXPECT_NE(test::read_text(dir / "soft/log.txt").find(weights), std::string::npos) << weights;
   EXPECT_NEAR(std::stod(metrics.cell(metrics.rows() - 1, metrics.column("val_loss"))), loss / count, 1e-4);
 
   expect_success(test::run("gm_data", {"pack", votes, "--classes", fmt::format("{}", fmt::join(classes, ",")),
