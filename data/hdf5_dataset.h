@@ -13,9 +13,9 @@
 namespace gm {
 
 /// `images` (N, H, W, 3) uint8, `ans` (N) any integer type; optional: `ra`, `dec` (N) degrees, `id_str` (N)
-/// text (else the row number is the id), `soft_labels` (N, classes) numbers of which each row sums to 1 and the
-/// largest is that of `ans`, and the class names as a text attribute `class_names` of `images` or of the file.
-/// Without names, ten classes are Galaxy10 DECals and any other number are "0", "1", ...
+/// text (else the row number is the id), `soft_labels` (N, classes) numbers of which each row sums to 1 and
+/// the largest is that of `ans`, and the class names as a text attribute `class_names` of `images` or of the
+/// file. Without names, ten classes are Galaxy10 DECals and any other number are "0", "1", ...
 ///
 /// Reading: HDF5 decompresses whole chunks. Files whose chunks hold up to kCachedRows images keep the last
 /// few decompressed chunks in memory (at most kCacheBytes, or one chunk that is larger). Files whose chunks

@@ -45,8 +45,8 @@ Handle open_file(const std::string& path);
 /// A file that is in memory; `name` is for messages. Throws gm::Error.
 Handle open_image(const std::string& name, std::string bytes);
 /// Not ok() where there is none. Throws gm::Error for one that is there and cannot be opened: written by a
-/// newer library, a link to a file or a virtual dataset of files that are gone, a group. Taken for missing, it
-/// would leave positions out unnoticed.
+/// newer library, a link to a file or a virtual dataset of files that are gone, a group. Taken for missing,
+/// it would leave positions out unnoticed.
 Handle open_dataset(hid_t file, const char* name);
 Handle space_of(hid_t dataset);
 Handle type_of(hid_t dataset);

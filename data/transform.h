@@ -8,8 +8,9 @@
 namespace gm {
 
 /// Ranges of the colour steps. Factors uniform in [1-x, 1+x]; brightness multiplies, contrast blends with the
-/// mean grey, saturation with each pixel's grey (Rec. 601), as torchvision's ColorJitter; hue turns the colour
-/// about the grey axis (YIQ) by a uniform share of a full turn in [-hue, hue]. The result is clamped to 0..255.
+/// mean grey, saturation with each pixel's grey (Rec. 601), as torchvision's ColorJitter; hue turns the
+/// colour about the grey axis (YIQ) by a uniform share of a full turn in [-hue, hue]. The result is clamped
+/// to 0..255.
 struct ColourRanges {
   double brightness = 0, contrast = 0, saturation = 0, hue = 0;
   bool operator==(const ColourRanges&) const = default;
@@ -57,8 +58,8 @@ struct TransformConfig {
   /// affine, bilinear, about the centre; all at the size of the network, to which the whole image is resized.
   static TransformConfig keras(int size);
 
-  /// Every number that a configuration may set, under its key and with its bounds: number(key, setting, least,
-  /// most). Who reads a configuration and validate() both go by this list and the next.
+  /// Every number that a configuration may set, under its key and with its bounds: number(key, setting,
+  /// least, most). Who reads a configuration and validate() both go by this list and the next.
   template <class Config, class F>
   static void each_number(Config& c, F&& number) {
     number("rotation_deg", c.rotation_deg, 0, 180);
@@ -81,7 +82,8 @@ struct TransformConfig {
 
   /// Whether training draws anything.
   bool random() const;
-  /// Throws gm::Error naming the first setting out of range: for configurations that were not read from a file.
+  /// Throws gm::Error naming the first setting out of range: for configurations that were not read from a
+  /// file.
   void validate() const;
 };
 

@@ -34,8 +34,8 @@ class DeviceFeed {
   DeviceFeed(Device& device, Session& session, ImagePool& pool, Config config);
 
   /// Queues a step of one kind (an index into Config::work). Rows past batch.count do not count and are of
-  /// the first image again. Returns the results of the oldest step when it had to make room, else nothing: results come
-  /// in the order of the steps.
+  /// the first image again. Returns the results of the oldest step when it had to make room, else nothing:
+  /// results come in the order of the steps.
   std::optional<Results> push(const HostBatch& batch, const StepState& state = {},
                               std::span<const float> hyper = {}, size_t kind = 0);
   /// Waits for the oldest step and returns its results; nothing when none is left.

@@ -14,7 +14,8 @@
 namespace gm {
 
 namespace {
-// Which batch of an update a step is; each kind is a graph of its own on a card. kWhole: updates of one batch.
+// Which batch of an update a step is; each kind is a graph of its own on a card. kWhole: updates of one
+// batch.
 enum StepKind : size_t { kFirst, kMiddle, kLast, kWhole, kKinds };
 }  // namespace
 

@@ -126,8 +126,8 @@ TEST(DataImage, FlippedBitsOfAPngAreFound) {
   }
 }
 
-/// What is said of an image with one byte flipped, for every third byte; "" where it is taken. mend(broken, i)
-/// may change more after byte i.
+/// What is said of an image with one byte flipped, for every third byte; "" where it is taken. mend(broken,
+/// i) may change more after byte i.
 template <class F>
 std::set<std::string> complaints(const std::string& name, const std::string& bytes, F&& mend) {
   std::set<std::string> found;

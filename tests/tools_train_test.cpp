@@ -84,7 +84,8 @@ TEST_F(Train, BalancedClassWeightsComeFromTheTrainingImages) {
                  {"class_weights", "balanced"});
 }
 
-// Shares of votes are the targets of the loss: the validation loss is their cross-entropy with what gm_infer says.
+// Shares of votes are the targets of the loss: the validation loss is their cross-entropy with what gm_infer
+// says.
 TEST_F(Train, SharesOfVotesAreLearnt) {
   const CsvTable labels(data + "/labels.csv");
   const std::vector<std::string> classes{"round", "in-between", "cigar", "edge-on", "spiral"};

@@ -30,8 +30,8 @@ void adopt_model_conventions(YAML::Node config, const Architecture& from,
 
 /// Takes over every parameter, except that predictions and the hidden layer keep their initial values when
 /// one of them is absent or of another shape (another number of classes), or `classes` are not the model's by
-/// name and order. Returns a line that says what was done; throws gm::Error naming file and tensor for anything
-/// else that is missing or of another shape.
+/// name and order. Returns a line that says what was done; throws gm::Error naming file and tensor for
+/// anything else that is missing or of another shape.
 std::string start_from(const ModelFile& model, const std::vector<std::string>& classes,
                        const ParameterTable& table, Weights& weights);
 

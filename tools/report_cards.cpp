@@ -88,7 +88,8 @@ std::string count_text(int64_t n) {
 
 namespace {
 
-/// The configuration of the run beside a weight file; nothing where there is none, or that of another program.
+/// The configuration of the run beside a weight file; nothing where there is none, or that of another
+/// program.
 std::optional<RunConfig> run_config_beside(const std::string& model) {
   const std::string path = beside(model, "config.yaml");
   if (path.empty()) return {};

@@ -48,8 +48,8 @@ RunConfig read_run_config(const YAML::Node& config, const std::string& where);
 void set_path(YAML::Node& config, const std::string& section, const std::string& key,
               const std::string& given);
 
-/// Whether a `--set` gives this key or one below it, by its path or within a section: `model={se: 0.25}` gives
-/// model.se.
+/// Whether a `--set` gives this key or one below it, by its path or within a section: `model={se: 0.25}`
+/// gives model.se.
 bool is_set(const std::vector<std::string>& sets, const std::string& key);
 
 /// `augment` alone, for a network of this input size: also stored in weight files for inference.

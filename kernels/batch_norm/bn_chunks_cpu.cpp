@@ -30,8 +30,8 @@ inline void bn_fold(const VecF (&sum)[R][V], bool part, int count, double* out) 
   }
 }
 
-// Calls body(part, row, first channel, channels) for every register of the chunk, row after row as they lie in
-// memory; for_strips, which sums go by, takes all rows of a strip before the next.
+// Calls body(part, row, first channel, channels) for every register of the chunk, row after row as they lie
+// in memory; for_strips, which sums go by, takes all rows of a strip before the next.
 template <class Body>
 GM_VEC_INLINE void for_vectors(int64_t rows, int64_t channels, Body body) {
   const int64_t full = channels / kLanes * kLanes;

@@ -2,7 +2,7 @@
 // image i with image N - 1 - i, one draw for the whole batch.
 //   mixup   y_i = lambda x_i + (1 - lambda) x_{N-1-i}
 //   cutmix  y_i = x_i outside a box, x_{N-1-i} inside; lambda = 1 - area of the box / (H W)
-//   t_i = lambda s_i + (1 - lambda) s_{N-1-i}                         (s_i: the soft label, or onehot(label_i))
+//   t_i = lambda s_i + (1 - lambda) s_{N-1-i}                       (s_i: soft label, or onehot(label_i))
 // lambda ~ Beta(alpha, alpha). The box has sides sqrt(1 - lambda) of the image's and a uniform centre; what
 // sticks out is cut off before its area is taken, as in the authors' code.
 // attrs  mixup, cutmix  alpha in [0, 1]; 0: not used. With both, either one with probability 1/2

@@ -6,8 +6,8 @@
 // attrs  smoothing  label smoothing in [0, 1], default 0
 // in[0]  z  (N, C) logits, f32 or bf16
 // in[1]  targets: i32 (N) class index, negative = the row does not count; or f32 (N, C) soft targets whose
-//        rows sum to 1; a row whose first is negative does not count. A label >= C is a broken input: the loss
-//        and that row's gradient become NaN.
+//        rows sum to 1, a first one that is negative: the row does not count. A label >= C is a broken
+//        input: the loss and that row's gradient become NaN.
 // in[2]  class weights (C) f32, optional. w_i = weight of the label; of soft targets sum_c t_ic weight_c;
 //        without weights 1. Taken before smoothing.
 // out[0] loss     f32 (1); 0 when no row counts
