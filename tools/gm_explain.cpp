@@ -173,8 +173,8 @@ void explain(const Arguments& args) {
     });
   }
   reader.expect_some();
-  write_image(file("sheet.png"), explain_picture(sheet, classes, explainer.layer()));
   arrays.finish();
+  write_image(file("sheet.png"), explain_picture(sheet, classes, explainer.layer()));
   if (!args.quiet) fmt::print(stderr, "{}: {}\n", reader.summary(), args.out);
 }
 
