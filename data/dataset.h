@@ -20,10 +20,10 @@ class Dataset {
   virtual const std::vector<std::string>& classes() const = 0;
   /// 0 .. classes().size()-1, or -1 when row `i` has no label.
   virtual int label(int64_t i) const = 0;
-  /// Whether any row has a soft label.
+  /// Whether labelled rows have a soft label: all of them or none.
   virtual bool soft() const { return false; }
   /// Shares of the classes in row `i`, e.g. of votes: classes().size() numbers from 0 to 1 that sum to 1, the
-  /// first of the largest that of label(i). Empty where the label is all there is.
+  /// first of the largest that of label(i). Empty for an unlabelled row, and where soft() is false.
   virtual std::span<const float> soft_label(int64_t /*i*/) const { return {}; }
   /// The catalog's identifier; not necessarily unique.
   virtual std::string id(int64_t i) const = 0;

@@ -220,9 +220,12 @@ void Hdf5Dataset::read_soft_labels(const std::vector<int>& to_given) {
     if (labels_[i] < 0) continue;
     std::fill(shares.begin(), shares.end(), 0.f);
     const float* row = &all[static_cast<size_t>(i) * columns];
-    for (size_t k = 0; k < columns; ++k)
-      if (row[k] != 0) shares.at(static_cast<size_t>(to_given[k])) = row[k];
     const std::string where = path_ + ": soft_labels[" + std::to_string(i) + "]";
+    for (size_t k = 0; k < columns; ++k) {
+      const auto to = static_cast<size_t>(to_given[k]);  // of a class without a name, its number
+      if (row[k] != 0 && to >= shares.size()) fail_unknown_class(where, std::to_string(k), classes_);
+      if (row[k] != 0) shares[to] = row[k];
+    }
     const int largest = soft_.set(i, shares, where);
     if (largest < 0 || shares[static_cast<size_t>(labels_[i])] < shares[static_cast<size_t>(largest)])
       fail(where + ": the largest share is not that of ans, " + classes_[static_cast<size_t>(labels_[i])]);

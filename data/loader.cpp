@@ -179,7 +179,8 @@ void Loader::fill_sample(Slot& slot, int64_t index, int64_t in_batch) {
   int64_t row = order_[index], side = config_.transform.size;
   slot.batch.rows[in_batch] = row;
   slot.batch.labels[in_batch] = data_->label(row);
-  if (data_->soft()) fill_soft_label(slot.batch, row, in_batch);
+  if (data_->soft())
+    std::ranges::copy(data_->soft_label(row), &slot.batch.soft_labels[in_batch * data_->classes().size()]);
   try {
     if (config_.device_images) {
       auto there = config_.device_images->find(row);
@@ -204,15 +205,6 @@ void Loader::fill_sample(Slot& slot, int64_t index, int64_t in_batch) {
     slot.errors[in_batch] = error.what();
     if (slot.errors[in_batch].empty()) slot.errors[in_batch] = "unknown error";
   }
-}
-
-/// Of a row that has none, all of its label; of an unlabelled one, nothing.
-void Loader::fill_soft_label(HostBatch& batch, int64_t row, int64_t in_batch) const {
-  float* to = &batch.soft_labels[in_batch * data_->classes().size()];
-  if (const auto shares = data_->soft_label(row); !shares.empty())
-    std::copy(shares.begin(), shares.end(), to);
-  else if (const int label = data_->label(row); label >= 0)
-    to[label] = 1;
 }
 
 void Loader::break_off(Slot& slot) {

@@ -101,7 +101,6 @@ class Loader : public BatchSource {
 
   void work();
   void fill_sample(Slot& slot, int64_t index, int64_t in_batch);
-  void fill_soft_label(HostBatch& batch, int64_t row, int64_t in_batch) const;
   void prepare_slot(int64_t batch);
   void stop_workers_in_epoch(std::unique_lock<std::mutex>& lock);
   void break_off(Slot& slot);

@@ -23,7 +23,8 @@ struct HostBatch {
 };
 
 /// What the loss reads of a batch, as the input `spec` of a network takes it: i32 (N) or f32 (N, classes).
-/// Rows past batch.count do not count: their label, or the first of their targets, is -1.
+/// Rows past batch.count do not count: their label, or the first of their targets, is -1. Throws gm::Error
+/// for a batch without what `spec` asks for.
 void write_targets(const HostBatch& batch, const TensorSpec& spec, void* to);
 
 /// A finite, ordered sequence of batches. Thread-compatible: one consumer.
