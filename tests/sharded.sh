@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Runs a program of GoogleTest in as many processes as there are processors, each with its share of the tests:
-# tests/sharded.sh PROGRAM [ARGUMENTS]. For programs whose tests measure neither time nor memory. The last line
-# is "N passed, N failed, N skipped"; exits 1 if any test failed.
+# tests/sharded.sh PROGRAM [ARGUMENTS]. For tests that no busy machine upsets: times are ratios taken side by side,
+# memory is that of the test's own process. The last line is "N passed, N failed, N skipped"; exits 1 if any test
+# failed.
 set -uo pipefail
 jobs=${GM_JOBS:-$(nproc)}
 export GTEST_TOTAL_SHARDS=$((jobs > 1 ? 8 * jobs : 1))  # small ones: some ops take far longer than others

@@ -1,8 +1,8 @@
 #include "kernels/depthwise_bn_act/depthwise_bn_act.h"
 
 #include "kernels/batch_norm/bn_backward.cuh"
-#include "kernels/depthwise_conv2d/depthwise_backward.cuh"
-#include "kernels/depthwise_conv2d/depthwise_forward.cuh"
+#include "kernels/batch_norm/bn_forward.cuh"
+#include "kernels/depthwise_conv2d/depthwise_launch.cuh"
 
 namespace gm::GM_BACKEND_NS {
 

@@ -1,9 +1,9 @@
 #include "kernels/depthwise_bn_se/depthwise_bn_se.h"
 
 #include "kernels/batch_norm/bn_backward.cuh"
+#include "kernels/batch_norm/bn_forward.cuh"
 #include "kernels/depthwise_bn_se/se_layers_backward.cuh"
-#include "kernels/depthwise_conv2d/depthwise_backward.cuh"
-#include "kernels/depthwise_conv2d/depthwise_forward.cuh"
+#include "kernels/depthwise_conv2d/depthwise_launch.cuh"
 
 namespace gm::GM_BACKEND_NS {
 

@@ -1,6 +1,5 @@
 #include "kernels/batch_norm/bn_backward.cuh"
-#include "kernels/depthwise_conv2d/depthwise_backward.cuh"
-#include "kernels/depthwise_conv2d/depthwise_forward.cuh"
+#include "kernels/depthwise_conv2d/depthwise_launch.cuh"
 
 namespace gm::GM_BACKEND_NS {
 
@@ -9,8 +8,7 @@ void depthwise_conv2d_forward(const OpCall& c) {
   const float* bias = c.in.size() > 2 ? c.in[2].as<float>() : nullptr;
   float_switch(c.in[0].dtype(), [&](auto zero) {
     using T = decltype(zero);
-    dw_launch_forward<T, DwEnd::any>(c.in[0].as<T>(), c.in[1].as<T>(), bias, c.out[0].as<T>(), d,
-                                     act_of(c.attrs), nullptr, BnFinish{.v = BnVectors(nullptr, 0)}, c.ctx);
+    dw_launch_forward(c.in[0].as<T>(), c.in[1].as<T>(), bias, c.out[0].as<T>(), d, act_of(c.attrs), c.ctx);
   });
 }
 

@@ -1,8 +1,8 @@
 // What the fast and the generic depthwise kernels share: statistics of the output, the gradient before batch
 // norm and activation, and a block's weight gradients.
 #pragma once
-#include "kernels/batch_norm/bn_backward.cuh"
 #include "kernels/common/act_any.cuh"
+#include "kernels/depthwise_conv2d/depthwise_launch.cuh"
 #include "kernels/depthwise_conv2d/depthwise_plan.cuh"
 
 namespace gm::GM_BACKEND_NS {
@@ -68,16 +68,6 @@ __device__ __forceinline__ void dw_share_weights(const T* w, float* shared, int 
   __syncthreads();
 }
 
-/// Where dyc, the gradient of the convolution's output, comes from: it is dy (yc null), or the backward of
-/// batch norm and activation of yc,
-///   dyc = scale * dz - c - q * (yc - mean),  dz = (dy * gate + dpool / image_pixels) * act'(z).
-template <class T>
-struct DwIncoming {
-  BnGradient<T> g;  // without factors
-  const T* yc = nullptr;
-  Act act = Act::none;
-  BnFinishBackward norm{.v = BnVectors(nullptr, 0)};
-};
 constexpr int kDwCoefficients = 5;  // mean, scale, beta, c, q
 
 /// Those of channel c at to[quantity * pitch].

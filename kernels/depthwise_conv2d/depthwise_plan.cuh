@@ -14,7 +14,7 @@
 //     once.
 //     compute: a thread owns 1 or 2 channels and strips of 4 columns and marches down a band of rows with a
 //     window of rows in registers (slot = row mod K); pixels of x are fetched a row ahead.
-// Positions of a tile are those of m (see depthwise_backward.cuh).
+// Positions of a tile are those of m (see depthwise_backward.cu).
 // Generic kernels (depthwise_any.cuh): any kernel size and channel count, one pixel at a time.
 #pragma once
 #include "kernels/common/ceil_div.h"

@@ -1,7 +1,7 @@
 #include "kernels/depthwise_se/depthwise_se.h"
 
 #include "kernels/depthwise_bn_se/se_layers.cuh"
-#include "kernels/depthwise_conv2d/depthwise_forward.cuh"
+#include "kernels/depthwise_conv2d/depthwise_launch.cuh"
 #include "kernels/global_pool/global_pool.h"
 
 namespace gm::GM_BACKEND_NS {
@@ -22,9 +22,9 @@ void depthwise_se_forward(const OpCall& c) {
   SeOperands se(pooled, c.in.subspan(3), acted, gate, act_of(c.attrs));
   float_switch(y.dtype(), [&](auto zero) {
     using T = decltype(zero);
-    const bool summed = dw_launch_forward<T, DwEnd::any_pool>(
-        c.in[0].as<T>(), c.in[1].as<T>(), c.in[2] ? c.in[2].as<float>() : nullptr, y.as<T>(), d,
-        act_of(c.attrs), pooled.as<float>(), BnFinish{.v = BnVectors(nullptr, 0)}, c.ctx);
+    const bool summed =
+        dw_launch_pooled(c.in[0].as<T>(), c.in[1].as<T>(), c.in[2] ? c.in[2].as<float>() : nullptr, y.as<T>(),
+                         d, act_of(c.attrs), pooled.as<float>(), c.ctx);
     if (summed) {
       se.parts = static_cast<int>(at.parts), se.scale = 1.f / static_cast<float>(d.out_height * d.out_width);
       return;

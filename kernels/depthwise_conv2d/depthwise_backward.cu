@@ -1,6 +1,5 @@
 // Depthwise convolution backward, of a plain one and through batch norm and activation. How it works:
 // depthwise_plan.cuh.
-#pragma once
 #include "kernels/common/partials.cuh"
 #include "kernels/depthwise_conv2d/depthwise_any.cuh"
 #include "kernels/depthwise_conv2d/depthwise_march_backward.cuh"
@@ -131,7 +130,6 @@ __global__ __launch_bounds__(kDwThreads, std::is_same_v<T, float> ? 1 : 2) void 
   dw_block_sums(sums, 0, coefficients, d, partial);
 }
 
-/// din[0] and din[1] of a depthwise convolution. Norm: in.yc is given.
 template <class T, bool Norm>
 void dw_launch_backward(const OpCall& c, const DepthwiseShape& d, const DwIncoming<T>& in, float* partial) {
   if (!c.din[0] && !c.din[1]) return;
@@ -189,5 +187,14 @@ void dw_launch_backward(const OpCall& c, const DepthwiseShape& d, const DwIncomi
   launch_sum_partials(partial, weights, blocks, c.din[1].view.as<float>(),
                       c.din[1].mode == GradMode::accumulate, c.ctx);
 }
+
+template void dw_launch_backward<float, false>(const OpCall&, const DepthwiseShape&, const DwIncoming<float>&,
+                                               float*);
+template void dw_launch_backward<bf16, false>(const OpCall&, const DepthwiseShape&, const DwIncoming<bf16>&,
+                                              float*);
+template void dw_launch_backward<float, true>(const OpCall&, const DepthwiseShape&, const DwIncoming<float>&,
+                                              float*);
+template void dw_launch_backward<bf16, true>(const OpCall&, const DepthwiseShape&, const DwIncoming<bf16>&,
+                                             float*);
 
 }  // namespace gm::GM_BACKEND_NS

@@ -1,6 +1,5 @@
 // Depthwise convolution forward, with or without batch-norm statistics of its output. How it works:
 // depthwise_plan.cuh.
-#pragma once
 #include "kernels/batch_norm/bn_forward.cuh"
 #include "kernels/common/ceil_div.h"
 #include "kernels/depthwise_conv2d/depthwise_any.cuh"
@@ -162,7 +161,7 @@ __global__ __launch_bounds__(kDwThreads, 2) void dw_forward_kernel(const T* x, c
   }
 }
 
-/// Calls launch(tile, whole, end) with constants; End as of dw_launch_forward.
+/// Calls launch(tile, whole, end) with constants.
 template <class T, DwEnd End, int K, class Launch>
 void dw_choose_forward(const DepthwiseMarch& m, Act act, Launch launch) {
   auto strip = [&](auto end) {
@@ -185,12 +184,10 @@ void dw_choose_forward(const DepthwiseMarch& m, Act act, Launch launch) {
   strip(std::integral_constant<DwEnd, End>{});
 }
 
-/// y = act(conv + bias). End: `any`; `statistics`, also BN statistics of y (finish; partial: at most
-/// kBnGpuBlocks partials); `any_pool`, also sums over parts of each image (partial:
-/// [N][depthwise_gpu_parts][C]), false when the shape has no such kernel and they are not written.
+/// finish: for `statistics`, with at most kBnGpuBlocks partials in `partial`.
 template <class T, DwEnd End>
-bool dw_launch_forward(const T* x, const T* w, const float* bias, T* y, const DepthwiseShape& d, Act act,
-                       float* partial, const BnFinish& finish, const Context& ctx) {
+bool dw_launch(const T* x, const T* w, const float* bias, T* y, const DepthwiseShape& d, Act act,
+               float* partial, const BnFinish& finish, const Context& ctx) {
   const DepthwiseSlices sl(d.channels, kDwLanes);
   const DwShape shape(d, sl.columns);
   GM_CHECK(sl.slices <= kBnSlices, "depthwise: too many channels");
@@ -224,9 +221,19 @@ bool dw_launch_forward(const T* x, const T* w, const float* bias, T* y, const De
   return End != DwEnd::any_pool;
 }
 
-/// How every op begins that normalises a depthwise convolution (in: x, w, gamma, beta; saved[1]: mean): yc,
-/// and the coefficients of its batch norm, of this batch or the running ones. Workspace: vectors, then BN
-/// partials.
+template <class T>
+void dw_launch_forward(const T* x, const T* w, const float* bias, T* y, const DepthwiseShape& d, Act act,
+                       const Context& ctx) {
+  dw_launch<T, DwEnd::any>(x, w, bias, y, d, act, nullptr, BnFinish{.v = BnVectors(nullptr, 0)}, ctx);
+}
+
+template <class T>
+bool dw_launch_pooled(const T* x, const T* w, const float* bias, T* y, const DepthwiseShape& d, Act act,
+                      float* partial, const Context& ctx) {
+  return dw_launch<T, DwEnd::any_pool>(x, w, bias, y, d, act, partial, BnFinish{.v = BnVectors(nullptr, 0)},
+                                       ctx);
+}
+
 template <class T>
 BnVectors dw_launch_normalised(const OpCall& c, const DepthwiseShape& d, T* yc) {
   float* memory = static_cast<float*>(c.workspace.data);
@@ -234,14 +241,24 @@ BnVectors dw_launch_normalised(const OpCall& c, const DepthwiseShape& d, T* yc) 
   const BnFinish finish = bn_finish_of(c, 2, 1, v, d.output().pixels());
   const T *x = c.in[0].as<T>(), *w = c.in[1].as<T>();
   if (BatchNormAttrs(c.attrs).training) {
-    dw_launch_forward<T, DwEnd::statistics>(x, w, nullptr, yc, d, Act::none,
-                                            bn_gpu_partials(memory, d.channels), finish, c.ctx);
+    dw_launch<T, DwEnd::statistics>(x, w, nullptr, yc, d, Act::none, bn_gpu_partials(memory, d.channels),
+                                    finish, c.ctx);
   } else {
-    dw_launch_forward<T, DwEnd::any>(x, w, nullptr, yc, d, Act::none, nullptr, finish, c.ctx);
+    dw_launch<T, DwEnd::any>(x, w, nullptr, yc, d, Act::none, nullptr, finish, c.ctx);
     GM_LAUNCH(bn_running_kernel, bn_vector_blocks(d.channels), 128, 0, c.ctx.stream, finish,
               static_cast<int>(d.channels), BnDraw());
   }
   return v;
 }
+
+#define GM_DW_FORWARD(T)                                                                               \
+  template void dw_launch_forward<T>(const T*, const T*, const float*, T*, const DepthwiseShape&, Act, \
+                                     const Context&);                                                  \
+  template bool dw_launch_pooled<T>(const T*, const T*, const float*, T*, const DepthwiseShape&, Act,  \
+                                    float*, const Context&);                                           \
+  template BnVectors dw_launch_normalised<T>(const OpCall&, const DepthwiseShape&, T*);
+GM_DW_FORWARD(float)
+GM_DW_FORWARD(bf16)
+#undef GM_DW_FORWARD
 
 }  // namespace gm::GM_BACKEND_NS
