@@ -1,14 +1,13 @@
-#include "kernels/batch_norm/bn_backward.cuh"
-#include "kernels/batch_norm/bn_forward.cuh"
+#include "kernels/batch_norm/bn_launch.cuh"
 
 namespace gm::GM_BACKEND_NS {
 
 void batch_norm_forward(const OpCall& c) {
-  float_switch(c.in[0].dtype(), [&](auto zero) { bn_op_forward<decltype(zero), Act::none>(c, false); });
+  float_switch(c.in[0].dtype(), [&](auto zero) { bn_op_forward<decltype(zero)>(c, Act::none, false); });
 }
 
 void batch_norm_backward(const OpCall& c) {
-  float_switch(c.in[0].dtype(), [&](auto zero) { bn_op_backward<decltype(zero), Act::none>(c, false); });
+  float_switch(c.in[0].dtype(), [&](auto zero) { bn_op_backward<decltype(zero)>(c, Act::none, false); });
 }
 
 }  // namespace gm::GM_BACKEND_NS

@@ -1,5 +1,5 @@
-// Batch norm on the GPU: what the kernels of every op with a BN inside share (bn_forward.cuh,
-// bn_backward.cuh).
+// Batch norm on the GPU: what the kernels of every op with a BN inside share (bn_forward.cu,
+// bn_backward.cu).
 //
 // Mapping of all of them: a thread owns N neighbouring channels (16 bytes when C allows, else one) and walks
 // down pixels; `columns` such threads side by side form a slice of the channels, the rows of a block work on
@@ -62,6 +62,37 @@ struct BnVectors {
 };
 /// What lies behind them (bn_gpu_workspace): the blocks' partial sums.
 inline float* bn_gpu_partials(float* memory, int64_t channels) { return memory + kBnGpuVectors * channels; }
+
+/// z = (x - mean) * scale + beta of N channels. bf16 is folded to scale * x + shift: what that loses of a
+/// large mean, 2^-24 of it, is far below the rounding of x.
+template <class T, int N>
+struct BnAffine {
+  static constexpr bool kFolded = sizeof(T) == 2;
+  float mean[kFolded ? 1 : N], scale[N], shift[N];
+
+  BnAffine() = default;  // to be assigned before use
+  __device__ __forceinline__ BnAffine(const BnVectors& k, int c) {
+    float m[N];
+    load_lanes<float, N>(k.mean + c, m);
+    load_lanes<float, N>(k.scale + c, scale);
+    load_lanes<float, N>(k.beta + c, shift);
+#pragma unroll
+    for (int i = 0; i < N; ++i) {
+      if constexpr (kFolded) {
+        shift[i] -= m[i] * scale[i];
+      } else {
+        mean[i] = m[i];
+      }
+    }
+  }
+  __device__ __forceinline__ float operator()(int i, float x) const {
+    if constexpr (kFolded) {
+      return x * scale[i] + shift[i];
+    } else {
+      return (x - mean[i]) * scale[i] + shift[i];
+    }
+  }
+};
 
 /// How rows and channels are dealt to blocks.
 struct BnGrid {

@@ -8,7 +8,8 @@
 //
 // The walk over tiles and the products are those of conv2d_pointwise.cuh.
 #pragma once
-#include "kernels/batch_norm/bn_forward.cuh"
+#include "kernels/batch_norm/bn_launch.cuh"
+#include "kernels/batch_norm/bn_reduce.cuh"
 #include "kernels/conv2d/conv2d_pointwise.cuh"
 #include "kernels/conv_bn_act/expand.h"
 
@@ -131,7 +132,7 @@ inline void launch_expand_forward(const ExpandForward& p, const OpCall& c, float
       GM_LAUNCH((conv_bn_expand_statistics_kernel<steps.value>), summing, threads, p.shared_bytes(),
                 c.ctx.stream, p, x, w, bn_gpu_partials(memory, p.k), finish);
     else
-      GM_LAUNCH(bn_running_kernel, bn_vector_blocks(p.k), 128, 0, c.ctx.stream, finish, p.k, BnDraw());
+      bn_launch_running(finish, p.k, BnDraw(), c.ctx);
     GM_LAUNCH((conv_bn_expand_kernel<steps.value>),
               pointwise_grid(p, conv_bn_expand_kernel<steps.value>, c.ctx), threads, p.tiles_bytes(),
               c.ctx.stream, p, x, w, v, c.saved[0].as<bf16>(), c.out[0].as<bf16>());

@@ -1,7 +1,6 @@
 #include "kernels/depthwise_bn_act/depthwise_bn_act.h"
 
-#include "kernels/batch_norm/bn_backward.cuh"
-#include "kernels/batch_norm/bn_forward.cuh"
+#include "kernels/batch_norm/bn_launch.cuh"
 #include "kernels/depthwise_conv2d/depthwise_launch.cuh"
 
 namespace gm::GM_BACKEND_NS {
@@ -21,9 +20,7 @@ void forward(const OpCall& c) {
   T *a = c.out[0].as<T>(), *yc = c.saved[0] ? c.saved[0].as<T>() : a;
   const BnVectors v = dw_launch_normalised(c, d, yc);
   const Shape shape = d.output();
-  act_switch(act_of(c.attrs), [&](auto act) {
-    bn_launch_apply<T, act.value>(yc, a, pool_of(c.attrs) ? c.out[1].as<float>() : nullptr, shape, v, c.ctx);
-  });
+  bn_launch_apply(act_of(c.attrs), yc, a, pool_of(c.attrs) ? c.out[1].as<float>() : nullptr, shape, v, c.ctx);
 }
 
 template <class T>
@@ -37,9 +34,7 @@ void backward(const OpCall& c) {
                         static_cast<int>(d.out_height * d.out_width)};
   const BnFinishBackward finish = bn_finish_backward_of(c, 2, v, pixels);
   if (!finish.frozen || finish.dgamma || finish.dbeta)
-    act_switch(act, [&](auto a) {
-      bn_launch_sums<T, a.value>(yc, g, pixels, d.channels, bn_partials(c, d.channels), finish, c.ctx);
-    });
+    bn_launch_sums(act, yc, g, pixels, d.channels, bn_partials(c, d.channels), finish, c.ctx);
   dw_launch_backward<T, true>(c, d, {.g = g, .yc = yc, .act = act, .norm = finish},
                               weight_partials(c, d.channels));
 }

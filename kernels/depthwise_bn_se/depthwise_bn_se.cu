@@ -1,7 +1,7 @@
 #include "kernels/depthwise_bn_se/depthwise_bn_se.h"
 
-#include "kernels/batch_norm/bn_backward.cuh"
-#include "kernels/batch_norm/bn_forward.cuh"
+#include "kernels/batch_norm/bn_image_sums.cuh"
+#include "kernels/batch_norm/bn_launch.cuh"
 #include "kernels/depthwise_bn_se/se_layers_backward.cuh"
 #include "kernels/depthwise_conv2d/depthwise_launch.cuh"
 
@@ -87,17 +87,14 @@ void forward(const OpCall& c) {
   T *y = c.out[0].as<T>(), *yc = c.saved[0] ? c.saved[0].as<T>() : y;
   const BnVectors v = dw_launch_normalised(c, d, yc);
   const Shape shape = d.output();
-  act_switch(act_of(c.attrs), [&](auto act) {
-    bn_launch_apply<T, act.value>(yc, nullptr, se.pooled.as<float>(), shape, v, c.ctx);
-  });
-  SeOperands layers(se.pooled, c.in.subspan(4), se.acted, se.gate, act_of(c.attrs));
+  const Act act = act_of(c.attrs);
+  bn_launch_apply<T>(act, yc, nullptr, se.pooled.as<float>(), shape, v, c.ctx);
+  SeOperands layers(se.pooled, c.in.subspan(4), se.acted, se.gate, act);
   layers.squeezed = se.squeezed.as<float>(), layers.excited = se.excited.as<float>();
   se_launch_forward(layers, c.ctx);
-  act_switch(act_of(c.attrs), [&](auto act) {
-    bn_launch_apply<T, act.value>(
-        yc, y, nullptr, shape, v, c.ctx,
-        {.gate = se.gate.as<float>(), .image_pixels = static_cast<int>(d.out_height * d.out_width)});
-  });
+  bn_launch_apply(
+      act, yc, y, nullptr, shape, v, c.ctx,
+      {.gate = se.gate.as<float>(), .image_pixels = static_cast<int>(d.out_height * d.out_width)});
 }
 
 template <class T>

@@ -1,4 +1,4 @@
-#include "kernels/batch_norm/bn_backward.cuh"
+#include "kernels/batch_norm/bn_launch.cuh"
 #include "kernels/depthwise_conv2d/depthwise_launch.cuh"
 
 namespace gm::GM_BACKEND_NS {
@@ -24,16 +24,16 @@ void depthwise_conv2d_backward(const OpCall& c) {
     const BnGradient<T> g{c.dout[0].as<T>(), nullptr, 1};
     dw_launch_backward<T, false>(c, d, {.g = g}, partial);
     if (c.din.size() > 2 && c.din[2])
-      bn_launch_sums<T, Act::none>(nullptr, g, d.images * d.out_height * d.out_width, d.channels, memory,
-                                   {.v = none,
-                                    .inv_std = nullptr,
-                                    .dgamma = nullptr,
-                                    .dbeta = c.din[2].view.as<float>(),
-                                    .add_gamma = false,
-                                    .add_beta = c.din[2].mode == GradMode::accumulate,
-                                    .frozen = true,
-                                    .pixels = 1},
-                                   c.ctx);
+      bn_launch_sums<T>(Act::none, nullptr, g, d.images * d.out_height * d.out_width, d.channels, memory,
+                        {.v = none,
+                         .inv_std = nullptr,
+                         .dgamma = nullptr,
+                         .dbeta = c.din[2].view.as<float>(),
+                         .add_gamma = false,
+                         .add_beta = c.din[2].mode == GradMode::accumulate,
+                         .frozen = true,
+                         .pixels = 1},
+                        c.ctx);
   });
 }
 

@@ -1,6 +1,6 @@
 // Depthwise convolution forward, with or without batch-norm statistics of its output. How it works:
 // depthwise_plan.cuh.
-#include "kernels/batch_norm/bn_forward.cuh"
+#include "kernels/batch_norm/bn_launch.cuh"
 #include "kernels/common/ceil_div.h"
 #include "kernels/depthwise_conv2d/depthwise_any.cuh"
 
@@ -245,8 +245,7 @@ BnVectors dw_launch_normalised(const OpCall& c, const DepthwiseShape& d, T* yc) 
                                     finish, c.ctx);
   } else {
     dw_launch<T, DwEnd::any>(x, w, nullptr, yc, d, Act::none, nullptr, finish, c.ctx);
-    GM_LAUNCH(bn_running_kernel, bn_vector_blocks(d.channels), 128, 0, c.ctx.stream, finish,
-              static_cast<int>(d.channels), BnDraw());
+    bn_launch_running(finish, d.channels, BnDraw(), c.ctx);
   }
   return v;
 }

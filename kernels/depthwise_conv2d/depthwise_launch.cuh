@@ -1,7 +1,7 @@
 // Depthwise convolution on the GPU as every op with one inside launches it. The kernels are compiled once, in
 // depthwise_forward.cu and depthwise_backward.cu, for T = float and bf16.
 #pragma once
-#include "kernels/batch_norm/bn_backward.cuh"
+#include "kernels/batch_norm/bn_launch.cuh"
 #include "kernels/depthwise_conv2d/depthwise_gpu.h"
 
 namespace gm::GM_BACKEND_NS {

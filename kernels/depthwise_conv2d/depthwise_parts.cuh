@@ -1,6 +1,7 @@
 // What the fast and the generic depthwise kernels share: statistics of the output, the gradient before batch
 // norm and activation, and a block's weight gradients.
 #pragma once
+#include "kernels/batch_norm/bn_reduce.cuh"
 #include "kernels/common/act_any.cuh"
 #include "kernels/depthwise_conv2d/depthwise_launch.cuh"
 #include "kernels/depthwise_conv2d/depthwise_plan.cuh"

@@ -1,41 +1,9 @@
 // Batch norm on the GPU, backward: two sums per channel, then dx. Mapping of threads: bn.cuh.
-#pragma once
+#include "kernels/batch_norm/bn_launch.cuh"
 #include "kernels/batch_norm/bn_reduce.cuh"
 
 namespace gm::GM_BACKEND_NS {
 
-/// Gradient of act's output: dy per pixel (null = 0) times the image's factor of stochastic depth (null = 1)
-/// and gate[image][channel] of squeeze-and-excitation (null = 1), plus dpool[image] / image_pixels (null =
-/// 0).
-template <class T>
-struct BnGradient {
-  const T* dy;
-  const float* dpool;
-  int image_pixels;
-  const float* factor = nullptr;
-  const float* gate = nullptr;
-  float per_pixel = 1.f / static_cast<float>(image_pixels);
-
-  /// Nothing but dy.
-  bool plain() const { return dy && !dpool && !factor && !gate; }
-};
-/// dz, which holds dy times its factor, times the gates plus the pooled gradient of the image.
-template <class T, int N>
-__device__ __forceinline__ void bn_gate_and_pool(const BnGradient<T>& g, unsigned image, int channels, int c,
-                                                 float (&dz)[N]) {
-  if (g.gate) {
-    float s[N];
-    load_lanes<float, N>(g.gate + int64_t{image} * channels + c, s);
-#pragma unroll
-    for (int i = 0; i < N; ++i) dz[i] *= s[i];
-  }
-  if (g.dpool) {
-    float d[N];
-    load_lanes<float, N>(g.dpool + int64_t{image} * channels + c, d);
-#pragma unroll
-    for (int i = 0; i < N; ++i) dz[i] += d[i] * g.per_pixel;
-  }
-}
 /// A row, loaded before it is used: x, dy and the factor of its image.
 template <class T, int N, Act A, bool kPlain>
 struct BnRow {
@@ -153,9 +121,9 @@ __global__ __launch_bounds__(kBnThreads, 2) void bn_backward_apply_kernel(const 
 
 // ---- launchers ----
 
-template <class T, Act A>
-void bn_launch_sums(const T* x, const BnGradient<T>& g, int64_t pixels, int64_t channels, float* partial,
-                    const BnFinishBackward& finish, const Context& ctx) {
+template <Act A, class T>
+static void launch_sums(const T* x, const BnGradient<T>& g, int64_t pixels, int64_t channels, float* partial,
+                        const BnFinishBackward& finish, const Context& ctx) {
   bn_lanes<T>(channels, [&](auto n) {
     constexpr int N = decltype(n)::value;
     const BnGrid grid(pixels, channels, N);
@@ -168,8 +136,30 @@ void bn_launch_sums(const T* x, const BnGradient<T>& g, int64_t pixels, int64_t 
   });
 }
 
-template <class T, Act A>
-void bn_op_backward(const OpCall& c, bool pool) {
+template <class T>
+void bn_launch_sums(Act act, const T* x, const BnGradient<T>& g, int64_t pixels, int64_t channels,
+                    float* partial, const BnFinishBackward& finish, const Context& ctx) {
+  act_switch(act, [&](auto a) { launch_sums<a.value>(x, g, pixels, channels, partial, finish, ctx); });
+}
+
+template <Act A, class T>
+static void launch_backward_apply(const T* x, const BnGradient<T>& g, GradView dx, int64_t pixels,
+                                  int64_t channels, const BnFinishBackward& finish, const Context& ctx) {
+  bn_lanes<T>(channels, [&](auto n) {
+    constexpr int N = decltype(n)::value;
+    const BnGrid grid(pixels, channels, N, true);
+    auto launch = [&](auto plain) {
+      GM_LAUNCH((bn_backward_apply_kernel<T, N, A, plain.value>),
+                grid.filling_grid(pixels, ctx, bn_backward_apply_kernel<T, N, A, plain.value>), grid.block(),
+                0, ctx.stream, x, g, dx.view.as<T>(), pixels, static_cast<int>(channels), finish,
+                dx.mode == GradMode::accumulate, BnImages(g.image_pixels));
+    };
+    g.plain() ? launch(std::true_type{}) : launch(std::false_type{});
+  });
+}
+
+template <class T>
+void bn_op_backward(const OpCall& c, Act act, bool pool) {
   const Shape& s = c.in[0].shape();
   const int64_t channels = s.channels(), pixels = s.pixels();
   float* memory = static_cast<float*>(c.workspace.data);
@@ -180,20 +170,18 @@ void bn_op_backward(const OpCall& c, bool pool) {
                         DropPath(c.attrs, c.ctx.step) ? c.saved[2].as<float>() : nullptr};
   const BnFinishBackward finish = bn_finish_backward_of(c, 1, v, pixels);
   if (!finish.frozen || finish.dgamma || finish.dbeta)
-    bn_launch_sums<T, A>(x, g, pixels, channels, bn_gpu_partials(memory, channels), finish, c.ctx);
+    bn_launch_sums<T>(act, x, g, pixels, channels, bn_gpu_partials(memory, channels), finish, c.ctx);
   if (!c.din[0]) return;
-  bn_lanes<T>(channels, [&](auto n) {
-    constexpr int N = decltype(n)::value;
-    const BnGrid grid(pixels, channels, N, true);
-    auto launch = [&](auto plain) {
-      GM_LAUNCH((bn_backward_apply_kernel<T, N, A, plain.value>),
-                grid.filling_grid(pixels, c.ctx, bn_backward_apply_kernel<T, N, A, plain.value>),
-                grid.block(), 0, c.ctx.stream, x, g, c.din[0].view.as<T>(), pixels,
-                static_cast<int>(channels), finish, c.din[0].mode == GradMode::accumulate,
-                BnImages(g.image_pixels));
-    };
-    g.plain() ? launch(std::true_type{}) : launch(std::false_type{});
-  });
+  act_switch(
+      act, [&](auto a) { launch_backward_apply<a.value>(x, g, c.din[0], pixels, channels, finish, c.ctx); });
 }
+
+#define GM_BN_BACKWARD(T)                                                                        \
+  template void bn_launch_sums<T>(Act, const T*, const BnGradient<T>&, int64_t, int64_t, float*, \
+                                  const BnFinishBackward&, const Context&);                      \
+  template void bn_op_backward<T>(const OpCall&, Act, bool);
+GM_BN_BACKWARD(float)
+GM_BN_BACKWARD(bf16)
+#undef GM_BN_BACKWARD
 
 }  // namespace gm::GM_BACKEND_NS

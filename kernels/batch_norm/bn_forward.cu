@@ -1,7 +1,7 @@
 // Batch norm on the GPU, forward: statistics, and the pass that normalises, activates and what follows.
 // Mapping of threads: bn.cuh.
-#pragma once
 #include "kernels/batch_norm/bn_image_sums.cuh"
+#include "kernels/batch_norm/bn_launch.cuh"
 #include "kernels/batch_norm/bn_reduce.cuh"
 
 namespace gm::GM_BACKEND_NS {
@@ -70,44 +70,6 @@ static __global__ void bn_running_kernel(BnFinish f, int channels, BnDraw draw) 
   if (f.mean) f.mean[c] = f.running_mean[c];
   if (f.inv_std) f.inv_std[c] = inv;
 }
-/// z = (x - mean) * scale + beta of N channels. bf16 is folded to scale * x + shift: what that loses of a
-/// large mean, 2^-24 of it, is far below the rounding of x.
-template <class T, int N>
-struct BnAffine {
-  static constexpr bool kFolded = sizeof(T) == 2;
-  float mean[kFolded ? 1 : N], scale[N], shift[N];
-
-  BnAffine() = default;  // to be assigned before use
-  __device__ __forceinline__ BnAffine(const BnVectors& k, int c) {
-    float m[N];
-    load_lanes<float, N>(k.mean + c, m);
-    load_lanes<float, N>(k.scale + c, scale);
-    load_lanes<float, N>(k.beta + c, shift);
-#pragma unroll
-    for (int i = 0; i < N; ++i) {
-      if constexpr (kFolded) {
-        shift[i] -= m[i] * scale[i];
-      } else {
-        mean[i] = m[i];
-      }
-    }
-  }
-  __device__ __forceinline__ float operator()(int i, float x) const {
-    if constexpr (kFolded) {
-      return x * scale[i] + shift[i];
-    } else {
-      return (x - mean[i]) * scale[i] + shift[i];
-    }
-  }
-};
-/// What follows the activation: y = act(z) * factor of the image * gate of image and channel + residual.
-template <class T>
-struct BnTail {
-  const T* residual = nullptr;    // null: none
-  const float* factor = nullptr;  // per image; null: 1
-  const float* gate = nullptr;    // [image][channel]; null: 1
-  int image_pixels = 1;
-};
 
 /// y = act(z), with a tail when kTail; y may be x or the residual. What x holds in images that stochastic
 /// depth drops does not matter.
@@ -220,11 +182,14 @@ __global__ __launch_bounds__(32 * kBnImageRows, 4) void bn_pool_kernel(const T* 
 
 // ---- launchers ----
 
-/// y = act(BN(x)), with a tail or, when pooled is not null, pooled means, and then y may be null;
-/// coefficients known.
-template <class T, Act A>
-void bn_launch_apply(const T* x, T* y, float* pooled, const Shape& shape, BnVectors k, const Context& ctx,
-                     const BnTail<T>& tail = {}) {
+void bn_launch_running(const BnFinish& finish, int64_t channels, const BnDraw& draw, const Context& ctx) {
+  GM_LAUNCH(bn_running_kernel, bn_vector_blocks(channels), 128, 0, ctx.stream, finish,
+            static_cast<int>(channels), draw);
+}
+
+template <Act A, class T>
+static void launch_apply(const T* x, T* y, float* pooled, const Shape& shape, BnVectors k, const Context& ctx,
+                         const BnTail<T>& tail) {
   const int64_t channels = shape.channels(), pixels = shape.pixels();
   if (!y)
     return bn_image_lanes(channels, [&](auto n) {
@@ -248,9 +213,15 @@ void bn_launch_apply(const T* x, T* y, float* pooled, const Shape& shape, BnVect
                 ctx.stream, x, y, pixels, static_cast<int>(channels), k, tail, BnImages());
   });
 }
-/// Forward of batch_norm and batch_norm_act. Workspace: vectors [6][C], then partials.
-template <class T, Act A>
-void bn_op_forward(const OpCall& c, bool pool) {
+
+template <class T>
+void bn_launch_apply(Act act, const T* x, T* y, float* pooled, const Shape& shape, BnVectors k,
+                     const Context& ctx, const BnTail<T>& tail) {
+  act_switch(act, [&](auto a) { launch_apply<a.value>(x, y, pooled, shape, k, ctx, tail); });
+}
+
+template <class T>
+void bn_op_forward(const OpCall& c, Act act, bool pool) {
   const Shape& s = c.in[0].shape();
   const int64_t channels = s.channels(), pixels = s.pixels();
   float* memory = static_cast<float*>(c.workspace.data);
@@ -266,12 +237,19 @@ void bn_op_forward(const OpCall& c, bool pool) {
                 pixels, static_cast<int>(channels), bn_gpu_partials(memory, channels), finish, draw);
     });
   else
-    GM_LAUNCH(bn_running_kernel, bn_vector_blocks(channels), 128, 0, c.ctx.stream, finish,
-              static_cast<int>(channels), draw);
-  bn_launch_apply<T, A>(x, c.out[0].as<T>(), pool ? c.out[1].as<float>() : nullptr, s, v, c.ctx,
-                        {.residual = c.in.size() > 3 ? c.in[3].as<T>() : nullptr,
-                         .factor = draw.drop ? draw.factor : nullptr,
-                         .image_pixels = static_cast<int>(pixels / s[0])});
+    bn_launch_running(finish, channels, draw, c.ctx);
+  bn_launch_apply<T>(act, x, c.out[0].as<T>(), pool ? c.out[1].as<float>() : nullptr, s, v, c.ctx,
+                     {.residual = c.in.size() > 3 ? c.in[3].as<T>() : nullptr,
+                      .factor = draw.drop ? draw.factor : nullptr,
+                      .image_pixels = static_cast<int>(pixels / s[0])});
 }
+
+#define GM_BN_FORWARD(T)                                                                               \
+  template void bn_launch_apply<T>(Act, const T*, T*, float*, const Shape&, BnVectors, const Context&, \
+                                   const BnTail<T>&);                                                  \
+  template void bn_op_forward<T>(const OpCall&, Act, bool);
+GM_BN_FORWARD(float)
+GM_BN_FORWARD(bf16)
+#undef GM_BN_FORWARD
 
 }  // namespace gm::GM_BACKEND_NS
