@@ -2,6 +2,8 @@
 // impossible settings are one line.
 #include <array>
 #include <nlohmann/json.hpp>
+#include <set>
+#include <sstream>
 
 #include "data/csv.h"
 #include "engine/folder_lock.h"
@@ -121,6 +123,13 @@ TEST_F(Search, JournalsEveryChildWithTheCountsOfGmModel) {
 
 TEST_F(Search, ResumedAfterAKillEqualsAnUnbrokenSearch) {
   expect_success(test::run("gm_search", arguments("whole")));
+  auto logged = [&](const std::string& out) {  // of iterations; those that were under way are there twice
+    std::istringstream log(test::read_text(dir / (out + "/log.txt")));
+    std::set<std::string> lines;
+    for (std::string line; std::getline(log, line);)
+      if (line.find("mean reward") != std::string::npos) lines.insert(line);
+    return lines;
+  };
   // Killed after each number of journalled children that falls at another place of the cycle.
   for (const size_t children : {0, 2, 4, 9, 20}) {
     const std::string out = "broken" + std::to_string(children);
@@ -140,6 +149,7 @@ TEST_F(Search, ResumedAfterAKillEqualsAnUnbrokenSearch) {
                                            "--resume", "--device", "cpu", "--threads", "1", "--quiet"}));
     EXPECT_EQ(comparable(journal(out)), comparable(journal("whole")))
         << "killed with " << kept << " children";
+    EXPECT_EQ(logged(out), logged("whole")) << "killed with " << kept << " children";
     for (const char* sampler : {"enas", "random", "halving"})
       test::expect_same_tensors(dir / (out + "/state_" + sampler + ".safetensors"),
                                 dir / (std::string("whole/state_") + sampler + ".safetensors"));

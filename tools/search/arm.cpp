@@ -1,5 +1,7 @@
 #include "tools/search/arm.h"
 
+#include <fmt/format.h>
+
 #include <cmath>
 #include <filesystem>
 
@@ -135,6 +137,7 @@ void SearchArm::save() const {
   file.metadata["format"] = "galaxy-morphology-search/1";
   file.metadata["iteration"] = std::to_string(iteration_);
   file.metadata["trained"] = trained_ ? "1" : "0";
+  file.metadata["loss"] = fmt::format("{}", loss_);
   write_safetensors(state_file(), file);
 }
 
@@ -144,12 +147,14 @@ void SearchArm::resume() {
   const Metadata kept(state_file(), file.metadata, "not the state of a search");
   const int64_t iteration = kept.integer("iteration");
   const bool trained = kept.integer("trained") == 1;
+  const double loss = file.metadata.contains("loss") ? kept.number("loss") : 0;  // older files have none
   SharedWeights weights = weights_;
   weights.load(file);
   sampler_->load(file);  // all or nothing: from here on the whole file is known to be good
   weights_ = std::move(weights);
   iteration_ = iteration;
   trained_ = trained;
+  loss_ = loss;
   const SearchConfig& c = shared_.config;
   work_done_ = iteration_ * (c.train_steps + c.children) + (trained_ ? c.train_steps : 0);
 }
