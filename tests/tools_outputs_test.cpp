@@ -25,6 +25,20 @@ TEST_F(Cli, MessagesToAClosedStreamDoNotGoIntoResults) {
   EXPECT_EQ(infer_to("closed.csv", true), infer_to("open.csv", false));
 }
 
+TEST_F(Cli, MessagesThatCannotBeWrittenCostNoResults) {
+  write_text(dir / "set/images/bad.png", "no picture");  // skipped, which is a message too
+  const test::Process::Options full{.err = "/dev/full"};
+  auto succeeds = [&](const std::string& tool, const std::vector<std::string>& args,
+                      const std::string& file) {
+    EXPECT_EQ(run(tool, args, full).code, 0) << tool;
+    EXPECT_TRUE(fs::exists(file)) << file;
+  };
+  succeeds("gm_infer", {dir / "set/images", "--model", model, "--out", dir / "p.csv"}, dir / "p.csv");
+  succeeds("gm_eval", {"--data", data, "--model", model, "--out", dir / "e"}, dir / "e/report.html");
+  succeeds("gm_explain", {good, "--model", model, "--method", "saliency", "--out", dir / "x"},
+           dir / "x/explain.h5");
+}
+
 TEST_F(Cli, ARunWithItsBestWeightsAloneIsKept) {
   expect_success(train({"--data", data, "--epochs", "1", "--batch", "4"}));
   fs::remove(out + "/last.safetensors");

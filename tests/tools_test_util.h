@@ -37,6 +37,7 @@ class Process {
     bool no_hang_up = false;   // SIGHUP is ignored, as nohup has it
     std::string out = "";      // standard output; default: kept
     bool no_err = false;       // standard error is closed
+    std::string err = "";      // standard error; default: kept
     std::string scratch = "";  // TMPDIR; default: that of the tests
   };
   Process(const std::string& tool, std::vector<std::string> args, const Options& options) : tool_(tool) {
@@ -44,7 +45,8 @@ class Process {
     std::vector<char*> argv;
     for (auto& a : args) argv.push_back(a.data());
     argv.push_back(nullptr);
-    const std::string out = options.out.empty() ? dir_ / "out" : options.out, err = dir_ / "err";
+    const std::string out = options.out.empty() ? dir_ / "out" : options.out,
+                      err = options.err.empty() ? dir_ / "err" : options.err;
     pid_ = ::fork();
     if (pid_ != 0) return;
     const int o = ::open(out.c_str(), O_WRONLY | O_CREAT, 0600),

@@ -117,6 +117,8 @@ int run_tool(CLI::App& app, int argc, char** argv, const std::function<void()>& 
   }
 }
 
+void say(const std::string& line) { std::fputs((line + '\n').c_str(), stderr); }
+
 std::string check_device(const std::string& name) {
   const bool index = name.starts_with("cuda:") && name.size() > 5 && name.size() < 10 &&
                      name.find_first_not_of("0123456789", 5) == std::string::npos;

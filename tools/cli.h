@@ -26,6 +26,9 @@ struct UsageError : Error {
 /// after a failure; each error is one line on standard error, starting with the tool's name.
 int run_tool(CLI::App& app, int argc, char** argv, const std::function<void()>& body);
 
+/// A line for people on standard error. One that cannot be written there (a full disk) ends no tool.
+void say(const std::string& line);
+
 /// Checks of option values: what is wrong, or "". --device is auto, cpu, cuda or cuda:INDEX, --set key=value.
 std::string check_device(const std::string& name);
 std::string check_assignment(const std::string& text);

@@ -54,8 +54,8 @@ void clean_samples(const CleanOptions& o) {
   if (!o.images.empty() && !fs::is_directory(o.images)) fail(o.images + ": is no folder of images");
   const CleanSamples s = select_clean_samples(o.csv, {.conditional = o.conditional});
   if (s.off > 0)
-    fmt::print(stderr, "gm_data: warning: {}; {} of {} galaxies are like this, and are taken as they stand\n",
-               s.first_off, s.off, s.rows);
+    say(fmt::format("gm_data: warning: {}; {} of {} galaxies are like this, and are taken as they stand",
+                    s.first_off, s.off, s.rows));
   if (!o.quiet) print_counts(s);
   if (o.out.empty()) return;
   std::string csv = "id_str,file_loc,label,class\n", first_missing;

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "data/utf8.h"
+#include "tools/cli.h"
 
 namespace gm {
 
@@ -127,27 +128,26 @@ void print_scores(const Evaluation& e) {
     return fmt::format("{:.4f} [{:.3f} {:.3f}]", value, i.low, i.high);
   };
   auto line = [&](const std::string& name, const auto& s, const MetricIntervals::Scores& i, int64_t n) {
-    fmt::print(stderr, "{:<{}}  {}  {}  {}  {:>8}\n", name, width, cell(s.precision, i.precision),
-               cell(s.recall, i.recall), cell(s.f1, i.f1), n);
+    say(fmt::format("{:<{}}  {}  {}  {}  {:>8}", name, width, cell(s.precision, i.precision),
+                    cell(s.recall, i.recall), cell(s.f1, i.f1), n));
   };
-  fmt::print(stderr, "{:<{}}  {:<20}  {:<20}  {:<20}  {:>8}\n", "class", width, "precision", "recall", "F1",
-             "n");
+  say(fmt::format("{:<{}}  {:<20}  {:<20}  {:<20}  {:>8}", "class", width, "precision", "recall", "F1", "n"));
   const Metrics& m = e.metrics;
   for (size_t c = 0; c < e.classes.size(); ++c)
     line(e.classes[c], m.per_class[c], e.intervals.per_class[c], m.per_class[c].support);
   line("macro average", m.macro, e.intervals.macro, m.n);
   line("weighted average", m.weighted, e.intervals.weighted, m.n);
-  fmt::print(stderr, "accuracy {}; in brackets 95 % intervals (bootstrap over images)\n",
-             cell(m.accuracy, e.intervals.accuracy));
-  fmt::print(stderr, "calibration error {:.4f}; {:.4f} with temperature {:.3f}\n", e.raw.ece,
-             e.calibrated.ece, e.temperature);
-  fmt::print(stderr, "{} parameters, {} MACs and {} FLOPs (eq. 13) an image of {} px\n", e.count.params_total,
-             e.count.macs, e.count.flops_eq13, e.input_size);
+  say(fmt::format("accuracy {}; in brackets 95 % intervals (bootstrap over images)",
+                  cell(m.accuracy, e.intervals.accuracy)));
+  say(fmt::format("calibration error {:.4f}; {:.4f} with temperature {:.3f}", e.raw.ece, e.calibrated.ece,
+                  e.temperature));
+  say(fmt::format("{} parameters, {} MACs and {} FLOPs (eq. 13) an image of {} px", e.count.params_total,
+                  e.count.macs, e.count.flops_eq13, e.input_size));
   if (e.speed.empty()) return;
-  fmt::print(stderr, "{:<8} {:>12} {:>10} {:>10} {:>10}\n", "batch", "median ms", "p5", "p95", "img/s");
+  say(fmt::format("{:<8} {:>12} {:>10} {:>10} {:>10}", "batch", "median ms", "p5", "p95", "img/s"));
   for (const SpeedRow& s : e.speed)
-    fmt::print(stderr, "{:<8} {:>12.3f} {:>10.3f} {:>10.3f} {:>10.0f}\n", s.batch, s.median * 1e3, s.p5 * 1e3,
-               s.p95 * 1e3, s.images_per_second());
+    say(fmt::format("{:<8} {:>12.3f} {:>10.3f} {:>10.3f} {:>10.0f}", s.batch, s.median * 1e3, s.p5 * 1e3,
+                    s.p95 * 1e3, s.images_per_second()));
 }
 
 Chart reliability_chart(const Evaluation& e) {

@@ -19,10 +19,10 @@ void compare(const std::vector<std::string>& inputs, const std::string& out, boo
   for (const std::string& path : inputs) networks.push_back(read_evaluation(path));
   tell_apart(networks);
   const std::string note = different_data(networks);
-  if (!quiet && !note.empty()) fmt::print(stderr, "note: {}\n", note);
+  if (!quiet && !note.empty()) say(fmt::format("note: {}", note));
   for (const ComparedNetwork& n : networks)
     if (!quiet && !n.record)
-      fmt::print(stderr, "note: {} has no metrics.csv beside its weights, so no curve\n", n.name);
+      say(fmt::format("note: {} has no metrics.csv beside its weights, so no curve", n.name));
   fmt::print("{}", comparison_markdown(networks));
   if (out.empty()) return;
   make_folder(out);

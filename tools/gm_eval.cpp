@@ -8,6 +8,7 @@
 
 #include "data/split.h"
 #include "engine/atomic_file.h"
+#include "tools/cli.h"
 #include "tools/explainer.h"
 #include "tools/model_bench.h"
 #include "tools/pictures/confusion_picture.h"
@@ -230,10 +231,9 @@ void evaluate(const Arguments& args) {
   const std::atomic<bool>& stop = stop_on_signals();  // before the first file
   Results results(args.out, args.data, e.classes, columns);
   if (!args.quiet) {
-    fmt::print(stderr, "{}\n", device_line(*device, args.device));
-    if (selection.unlabelled)
-      fmt::print(stderr, "{} images without a label left out\n", selection.unlabelled);
-    if (!warning.empty()) fmt::print(stderr, "note: {}\n", warning);
+    say(device_line(*device, args.device));
+    if (selection.unlabelled) say(fmt::format("{} images without a label left out", selection.unlabelled));
+    if (!warning.empty()) say(fmt::format("note: {}", warning));
   }
 
   Classified all = classify(args, model, *predictor, data, selection.rows, results, e);
@@ -248,7 +248,7 @@ void evaluate(const Arguments& args) {
   if (results.wanted()) results.scores(e);
   if (!args.quiet) {
     print_scores(e);
-    fmt::print(stderr, "{}{}\n", all.summary, args.out.empty() ? "" : ": " + args.out);
+    say(fmt::format("{}{}", all.summary, args.out.empty() ? "" : ": " + args.out));
   }
   fmt::print("accuracy {:.6f}\n", e.metrics.accuracy);
   if (!results.wanted()) return;

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <set>
 
+#include "tools/cli.h"
 #include "tools/explainer.h"
 #include "tools/pictures/explain_picture.h"
 #include "tools/read_images.h"
@@ -145,9 +146,9 @@ void explain(const Arguments& args) {
                           {"smoothgrad_noise", fmt::format("{}", args.noise)},
                           {"smoothgrad_seed", std::to_string(args.seed)}});
   if (!args.quiet) {
-    fmt::print(stderr, "{}\n", device_line(*device, args.device));
-    if (unlabelled) fmt::print(stderr, "{} images without a label left out\n", unlabelled);
-    if (wanted("gradcam")) fmt::print(stderr, "Grad-CAM of {}\n", explainer.layer_text());
+    say(device_line(*device, args.device));
+    if (unlabelled) say(fmt::format("{} images without a label left out", unlabelled));
+    if (wanted("gradcam")) say(fmt::format("Grad-CAM of {}", explainer.layer_text()));
   }
 
   ImageReader reader(model.transform, explainer.batch(),
@@ -175,7 +176,7 @@ void explain(const Arguments& args) {
   reader.expect_some();
   arrays.finish();
   write_image(file("sheet.png"), explain_picture(sheet, classes, explainer.layer()));
-  if (!args.quiet) fmt::print(stderr, "{}: {}\n", reader.summary(), args.out);
+  if (!args.quiet) say(fmt::format("{}: {}", reader.summary(), args.out));
 }
 
 }  // namespace

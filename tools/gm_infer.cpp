@@ -8,6 +8,7 @@
 #include "data/checked_jpegs.h"
 #include "data/joined_dataset.h"
 #include "tools/classify.h"
+#include "tools/cli.h"
 #include "tools/kept_predictions.h"
 #include "tools/run_folder.h"
 
@@ -148,9 +149,9 @@ void infer(const Arguments& args) {
   KeptPredictions file(
       args.out, class_names(model.architecture), columns,
       {.traits = traits_of(args, model, *data), .total = data->size(), .resume = args.resume});
-  if (!args.quiet) fmt::print(stderr, "{}\n", choices_line(args, *device, jpegs.get(), no_jpegs));
+  if (!args.quiet) say(choices_line(args, *device, jpegs.get(), no_jpegs));
   if (!args.quiet && args.resume)
-    fmt::print(stderr, "resuming after {} of {} images\n", file.first(), data->size());
+    say(fmt::format("resuming after {} of {} images", file.first(), data->size()));
 
   Classifier classifier(predictor, model.transform,
                         {.tool = "gm_infer",
@@ -176,7 +177,7 @@ void infer(const Arguments& args) {
     fail_and_keep(e.what());
   }
   if (!args.quiet)
-    fmt::print(stderr, "{}{}\n", classifier.reader().summary(), args.out == "-" ? "" : ": " + args.out);
+    say(fmt::format("{}{}", classifier.reader().summary(), args.out == "-" ? "" : ": " + args.out));
 }
 
 }  // namespace

@@ -146,8 +146,8 @@ void name_classes(const Arguments& a, const Imported& imported, Conventions& c) 
 
 void tell_leftovers(const Arguments& a, const Imported& imported) {
   if (!imported.unused.empty())
-    fmt::print(stderr, "gm_model: warning: {}: {} tensors have no place in the network: {}\n", a.file,
-               imported.unused.size(), first_few(imported.unused));
+    say(fmt::format("gm_model: warning: {}: {} tensors have no place in the network: {}", a.file,
+                    imported.unused.size(), first_few(imported.unused)));
   if (!imported.fresh.empty() && !a.quiet)
     fmt::print("{} tensors are not in {} and start from fresh values: {}\n", imported.fresh.size(), a.file,
                first_few(imported.fresh));

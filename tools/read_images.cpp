@@ -26,7 +26,7 @@ void ImageReader::run(const std::shared_ptr<const Dataset>& data, const std::vec
   config.skip_bad = !options_.strict && options_.total > 1;
   config.on_bad = [&](int64_t, const std::string& message) {
     progress.clear();
-    fmt::print(stderr, "{}: skipped: {}\n", options_.tool, message);
+    say(fmt::format("{}: skipped: {}", options_.tool, message));
     ++bad_;
     check_stop();  // next() gives no batch of which no image is left
   };
