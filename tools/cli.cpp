@@ -15,6 +15,7 @@
 #include <filesystem>
 #include <limits>
 #include <new>
+#include <system_error>
 
 #include "engine/device.h"
 #include "kernels/common/clock.h"
@@ -23,6 +24,8 @@
 namespace gm {
 
 namespace {
+constexpr const char* kNoOutput = "cannot write to standard output";
+
 /// A standard stream that the shell has closed (2>&-) would be the next file that is opened: messages would
 /// go into results. They go nowhere instead; output cannot be written, as to a stream that is closed.
 void keep_standard_streams() {
@@ -104,7 +107,7 @@ int run_tool(CLI::App& app, int argc, char** argv, const std::function<void()>& 
     body();
     // A full disk or a closed pipe shows at the latest when the buffer is emptied.
     const bool written = std::fflush(stdout) == 0 && std::ferror(stdout) == 0;
-    return written ? 0 : report("cannot write to standard output", 1);
+    return written ? 0 : report(kNoOutput, 1);
   } catch (const CLI::ParseError& e) {
     if (e.get_exit_code() == 0) return app.exit(e);  // --help
     return report(wrong_arguments(app, e, argc, argv) + " (see " + name + " --help)", 2);
@@ -112,6 +115,8 @@ int run_tool(CLI::App& app, int argc, char** argv, const std::function<void()>& 
     return report(e.what() + (" (see " + name + " --help)"), 2);
   } catch (const std::bad_alloc&) {
     return report("out of memory", 1);
+  } catch (const std::system_error& e) {  // of fmt::print, which says "file"
+    return report(std::ferror(stdout) ? std::string(kNoOutput) + ": " + e.code().message() : e.what(), 1);
   } catch (const std::exception& e) {
     return report(e.what(), 1);
   }
