@@ -86,6 +86,8 @@ TEST(Calibration, ByHand) {
   const Calibration softer = calibration_of(images, std::vector<double>(10, 2), 10);
   EXPECT_NEAR(softer.bins[6].confidence, std::sqrt(3) / (1 + std::sqrt(3)), 1e-6);
   EXPECT_EQ(calibration_of({}, {}).ece, 0);
+  // A bin has its upper end.
+  EXPECT_EQ(calibration_of({{{0, 0}, 1}}, {1}, 2).bins[0].n, 1);
 }
 
 TEST(Calibration, TemperatureUndoesAScale) {

@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 
 #include <cerrno>
+#include <cmath>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -44,6 +45,45 @@ TEST(EngineFiles, RoundTripIsExact) {
   EXPECT_EQ(back.at("a/kernel").spec.shape, (Shape{2, 3}));
   EXPECT_EQ(back.at("a/kernel").bytes, sample().at("a/kernel").bytes);
   EXPECT_TRUE(back.at("empty").bytes.empty());
+}
+
+// Other readers map the file and take the tensors where they lie.
+TEST(EngineFiles, DataBeginOnAMultipleOfEightBytes) {
+  test::TempDir dir;
+  for (size_t extra = 0; extra < 8; ++extra) {
+    TensorFile file = sample();
+    file.metadata["extra"] = std::string(extra, 'x');
+    write_safetensors(dir / "x.safetensors", file);
+    const std::string bytes = test::read_text(dir / "x.safetensors");
+    uint64_t header = 0;
+    std::memcpy(&header, bytes.data(), 8);
+    EXPECT_EQ(header % 8, 0u) << extra;
+  }
+}
+
+TEST(EngineFiles, TypesOfOtherFrameworksAreNarrowed) {
+  test::TempDir dir;
+  const std::string header = R"({"half":{"dtype":"F16","shape":[7],"data_offsets":[0,14]},)"
+                             R"("double":{"dtype":"F64","shape":[1],"data_offsets":[14,22]},)"
+                             R"("count":{"dtype":"I64","shape":[1],"data_offsets":[22,30]}})";
+  // 1, -2, the largest, the smallest normal one, the largest and the smallest below it, infinity.
+  const uint16_t half[] = {0x3C00, 0xC000, 0x7BFF, 0x0400, 0x03FF, 0x8001, 0xFC00};
+  const double one_third = 1. / 3;
+  const int64_t count = 12345;
+  const uint64_t length = header.size();
+  auto raw = [](const void* from, size_t bytes) {
+    return std::string(static_cast<const char*>(from), bytes);
+  };
+  test::write_text(dir / "x.safetensors",
+                   raw(&length, 8) + header + raw(half, sizeof half) + raw(&one_third, 8) + raw(&count, 8));
+  const TensorFile file = read_safetensors(dir / "x.safetensors");
+  EXPECT_EQ(file.at("half").floats(),
+            (std::vector<float>{1, -2, 65504, 0x1p-14f, 0x1p-14f - 0x1p-24f, -0x1p-24f, -INFINITY}));
+  EXPECT_EQ(file.at("double").floats(), std::vector<float>{1.f / 3});
+  int32_t narrow = 0;
+  ASSERT_EQ(file.at("count").bytes.size(), sizeof narrow);
+  std::memcpy(&narrow, file.at("count").bytes.data(), sizeof narrow);
+  EXPECT_EQ(narrow, 12345);
 }
 
 TEST(EngineFiles, TensorsAreWrittenInPiecesAndReadOneByOne) {
@@ -125,6 +165,8 @@ TEST(EngineFiles, MetadataIsChecked) {
   EXPECT_EQ(m.integer("n", -1), -1);
   EXPECT_EQ(m.number("x"), 1e-3);
   EXPECT_EQ(m.numbers("list", 2), (std::vector<double>{1, 2.5}));
+  for (const double x : {0.1 + 0.2, 1. / 3, 1e300})
+    EXPECT_EQ(Metadata("a/b", {{"x", exact_text(x)}}, "").number("x"), x);
   EXPECT_EQ(error_of([&] { m.text("step"); }), "a/b: not a checkpoint: 'step' is missing");
   EXPECT_EQ(error_of([&] { m.integer("n"); }),
             "a/b: not a checkpoint: 'n' is '-1', not a whole number of at least 0");

@@ -144,6 +144,25 @@ TEST(EnginePlan, KeptGradientsSurviveTheRun) {
   EXPECT_THROW(make_plan(g.graph, {.training = true, .loss = g.loss, .keep_gradient = {g.pixels}}), Error);
 }
 
+// Of an input that enters late, backward writes the gradient long before its end.
+TEST(EnginePlan, GradientsOfInputsSurviveTheRun) {
+  ParameterTable table;
+  Graph g(table);
+  const TensorSpec spec{Shape{2, 4}, DType::f32};
+  const ValueId early = g.input("early", spec), late = g.input("late", spec);
+  g.values()[late].wants_gradient = true;
+  auto linear = [&](ValueId x, const char* name) {
+    return g.add1("linear", {}, {x, g.parameter(name, Shape{4, 4}, Initializer::dense(4)), kAbsent}, name);
+  };
+  const ValueId sum = g.add1("add", {}, {linear(linear(early, "a"), "b"), late}, "sum");
+  const Plan plan = make_plan(g, {.training = true, .loss = linear(sum, "c")});
+  const int slot = plan.gradient_slot[late];
+  ASSERT_GE(slot, 0);
+  EXPECT_GE(plan.slots[slot].last, static_cast<int>(plan.steps.size()));
+  for (const Slot& s : plan.slots) EXPECT_NE(s.shares, slot) << "something writes over it";
+  expect_no_overlap(plan);
+}
+
 TEST(EnginePlan, SharedValuesAccumulateTheirGradients) {
   ParameterTable table;
   Graph g(table);
