@@ -140,6 +140,13 @@ TEST(DataCatalog, PositionsOffTheSkyAreNotKnown) {
     EXPECT_ERROR(Catalog(std::string("id_str,label,ra,dec\na,0,10,") + bad + "\n").open(), "is not a number");
 }
 
+TEST(DataCatalog, AnIndexOfMinusOneIsNoLabel) {
+  Catalog c("id_str,label\na,-1\nb,1\n");
+  EXPECT_EQ(c.open()->label(0), -1);
+  EXPECT_EQ(c.open()->classes(), (Names{"0", "1"}));
+  EXPECT_ERROR(Catalog("id_str,label\na,-2\nb,1\n").open(), "labels.csv:2: label -2 is not a class");
+}
+
 // Also in the first row, which tells indices from names.
 TEST(DataCatalog, MissingLabelsAsDatabasesAndAstropyWriteThem) {
   for (const char* none : {"", "nan", "NaN", "null", "NULL", "--"})

@@ -291,6 +291,12 @@ TEST(DataHdf5, TenUnnamedClassesAreGalaxy10) {
     put(file, "ans", H5T_NATIVE_INT64, {10}, std::vector<int64_t>{0, 1, 2, 3, 4, 5, 6, 7, 8, 9});
   }
   EXPECT_EQ(open_dataset(dir / "a.h5")->classes(), galaxy10_classes());
+  {
+    Handle file = create(dir / "b.h5");
+    put(file, "images", H5T_NATIVE_UINT8, {2, 6, 8, 3}, pixels(2));
+    put(file, "ans", H5T_NATIVE_INT64, {2}, std::vector<int64_t>{3, 10});
+  }
+  EXPECT_EQ(open_dataset(dir / "b.h5")->classes().size(), 11u) << "eleven are others";
 }
 
 TEST(DataHdf5, BadFiles) {

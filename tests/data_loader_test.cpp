@@ -208,6 +208,7 @@ TEST(DataLoader, SkippedImagesAreReportedAndLeaveNoGap) {
   ASSERT_EQ(batches.size(), 3u);
   EXPECT_EQ(batches[1].count, 7);
   EXPECT_EQ(batches[1].rows, (std::vector<int64_t>{8, 10, 11, 12, 13, 14, 15, 0}));
+  EXPECT_EQ(batches[1].labels, (std::vector<int32_t>{0, 0, 1, 0, 1, 0, 1, 0}));
   EXPECT_EQ(batches[1].pixels[16 * 16 * 3 + 2], 10);
   EXPECT_EQ(batches[1].pixels[7 * 16 * 16 * 3 + 2], 0);
   EXPECT_EQ(reported, std::vector<int64_t>{9});
@@ -223,6 +224,8 @@ TEST(DataLoader, CacheKeepsWhatFits) {
   EXPECT_EQ(cache.bytes(), 5u * 16 * 16 * 3);
   EXPECT_EQ(cache.read(2).get(), cache.read(2).get());
   EXPECT_NE(cache.read(19).get(), cache.read(19).get());
+  ImageCache exact(data, 2 * 16 * 16 * 3);
+  for (int64_t i = 0; i < 2; ++i) EXPECT_EQ(exact.read(i).get(), exact.read(i).get());
 }
 
 TEST(DataLoader, MemoryIsForeseen) {

@@ -109,6 +109,9 @@ TEST(DataSoftLabels, APackedSetHoldsTheSameNumbers) {
   Shares wrong = data.soft_labels;
   std::swap(wrong[3], wrong[4]);
   EXPECT_ERROR(broken(3, wrong), "b.h5: soft_labels[1]: the largest share is not that of ans, c1");
+  Shares tie = data.soft_labels;
+  tie[3] = tie[4] = 0.375f, tie[5] = 0.25f;
+  EXPECT_EQ(broken(3, tie)->label(1), 0) << "the first of equals, as in a catalog";
   wrong = data.soft_labels;
   wrong[3] = 0.75f;
   EXPECT_ERROR(broken(3, wrong), "b.h5: soft_labels[1]: the shares of the classes sum to 1.7");

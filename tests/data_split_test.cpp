@@ -161,6 +161,9 @@ TEST(DataSplit, LargeObjectsDoNotOverfillAPart) {
   // Objects of three images may exceed a count by two.
   for (int i = 0; i < 3000; ++i) data.positions[i] = {i / 3 * .01, 0};
   EXPECT_EQ(make_split(data, {.val = .1 + 1. / 3000, .seed = 1}).val.size(), 303u);
+  FakeDataset few(120, 1);
+  for (int i = 0; i < 120; ++i) few.positions.push_back({i / 3 * .01, 0});
+  EXPECT_EQ(make_split(few, {.val = 4. / 120, .seed = 1}).val.size(), 6u);
 }
 
 TEST(DataSplit, WhereEveryObjectIsTooLargeTheSmallestIsTaken) {
@@ -173,6 +176,13 @@ TEST(DataSplit, WhereEveryObjectIsTooLargeTheSmallestIsTaken) {
     EXPECT_EQ(split.test.size(), 12u);
     EXPECT_EQ(split.train.size(), 70u);
   }
+  // Of two objects one is kept for training, and the test comes before the validation.
+  data.labels.assign(52, 0);
+  data.positions.erase(data.positions.begin() + 40, data.positions.begin() + 78);
+  const Split two = make_split(data, {.val = .05, .test = .05, .seed = 1});
+  EXPECT_EQ(two.train.size(), 40u);
+  EXPECT_EQ(two.val.size(), 0u);
+  EXPECT_EQ(two.test.size(), 12u);
 }
 
 TEST(DataSplit, FileRoundTripAndItsErrors) {

@@ -153,6 +153,14 @@ TEST(DataTransform, ColourStepsDoWhatTheySay) {
   for (size_t i = 0; i < out.size(); ++i)
     ASSERT_NEAR(out[i] - mean_grey(base), c0 * (base[i] - mean_grey(base)), 2e-2);
 
+  // Contrast is about the mean of the picture as brightness has made it.
+  AugmentDraw both;
+  both.colour.brightness = .75f;
+  both.colour.contrast = .5f;
+  Transform(plain, true).apply(image, both, out.data());
+  for (size_t i = 0; i < out.size(); ++i)
+    ASSERT_NEAR(out[i], .75 * (mean_grey(base) + .5 * (base[i] - mean_grey(base))), 1e-2);
+
   TransformConfig colour = plain;
   colour.colour.saturation = .2;
   colour.colour.hue = .1;
