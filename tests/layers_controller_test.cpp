@@ -138,6 +138,9 @@ TEST(Controller, RewardedSequencesBecomeLikelier) {
   const double before = c.entropy();
   c.learn({good, bad}, {1, 0});
   EXPECT_EQ(c.entropy(), before) << "what a search prints behind the step";
+  PhiloxStream draws(9, RngUse::sample, 200);
+  c.sample(draws);
+  EXPECT_LE(c.entropy(), 1) << "of what has been sampled since";
 }
 
 // Rewards that rise alike for all networks, as they do while shared weights learn, must not draw a search
@@ -247,6 +250,29 @@ TEST(Samplers, HalvingKeepsTheBetterHalf) {
   SamplerConfig config = toy_config();
   const Outcome halving = search("halving", 4, config), random = search("random", 4, config);
   EXPECT_GT(halving.late, random.late + 0.1) << "the survivors are better than chance";
+}
+
+// Five networks, then three, then two; who led in an earlier round leads no more.
+TEST(Samplers, HalvingGoesByTheMeansOfItsRound) {
+  auto device = open_device("cpu", {.threads = 1});
+  SamplerConfig config;
+  config.iterations = 4;
+  config.children = 5;
+  const auto halving = make_sampler("halving", SearchSpace(base(), {}), *device, config);
+  auto proposed = [&](int64_t iteration) {
+    std::vector<ChoiceVector> choices;
+    PhiloxStream draws(1, RngUse::sample);
+    for (int64_t k = 0; k < config.children; ++k) choices.push_back(halving->to_score(draws, iteration, k));
+    return choices;
+  };
+  const std::vector<ChoiceVector> c = proposed(0);
+  halving->learn(0, {{c[0], 50}, {c[1], 40}, {c[2], 30}, {c[3], 20}, {c[4], 10}});
+  EXPECT_EQ(proposed(1), (std::vector<ChoiceVector>{c[0], c[1], c[2], c[0], c[1]}));
+  // Two of them are scored twice.
+  halving->learn(1, {{c[0], 1}, {c[1], 2}, {c[2], 3}, {c[0], 1}, {c[1], 2}});
+  EXPECT_EQ(proposed(2), (std::vector<ChoiceVector>{c[2], c[1], c[2], c[1], c[2]}));
+  halving->learn(2, {{c[2], 1}, {c[1], 2}, {c[2], 1}, {c[1], 2}, {c[2], 1}});
+  EXPECT_EQ(halving->status(), "2 networks left") << "the last round removes none";
 }
 
 TEST(Samplers, NothingToChooseIsAnError) {
