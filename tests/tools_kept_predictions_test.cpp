@@ -187,7 +187,7 @@ TEST_F(KeptRows, GoOnInTheSameRunOnly) {
   refused({"--mc-dropout", "3"}, "--mc-dropout is off there and 3 here");
   expect_failure(infer({data, "--out", dir / "p.csv", "--resume"}), 1,
                  {partial, "--logits is on there and off here"});
-  // Another order, and a position that is not the same.
+  // Another order.
   const std::string catalog = read_text(dir / "set/labels.csv");
   std::string turned = catalog;
   turned.replace(turned.find("g18,images/g18"), 14, "g19,images/g19");
@@ -241,6 +241,28 @@ TEST_F(KeptRows, OfAllImagesBecomeTheFile) {
   expect_success(infer_to("p.csv", {"--resume"}));
   EXPECT_EQ(read_text(dir / "p.csv"), read_text(dir / "whole.csv"));
   expect_no_rest(".csv");
+}
+
+// They are rows of the file, and a catalog may have been mended in the meantime.
+TEST_F(KeptRows, KnowThePositionsOfTheirImages) {
+  auto write_catalog = [&](const char* dec) {
+    std::string csv = "id_str,file_loc,ra,dec\n";
+    for (int i = 0; i < 20; ++i) {
+      const std::string g = "g" + std::to_string(i);
+      csv += g + ",images/" + g + ".png," + std::to_string(i) + "," + (i == 3 ? dec : "-5.5") + "\n";
+    }
+    write_text(dir / "set/labels.csv", csv);
+  };
+  write_catalog("-5.5");
+  spoil(13);
+  expect_failure(infer_to("p.csv", {"--strict"}), 1, {"g13.png"});
+  mend(13);
+  for (const char* dec : {"5.5", ""}) {
+    write_catalog(dec);
+    expect_failure(infer_to("p.csv", {"--resume"}), 1, {dir / "p.partial.csv", "other images"});
+  }
+  write_catalog("-5.5");
+  expect_success(infer_to("p.csv", {"--resume"}));
 }
 
 // Ids of HDF5 files may be row numbers, the same in every file.

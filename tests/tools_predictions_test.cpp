@@ -69,6 +69,8 @@ TEST_F(Predictions, AstropyReadsFits) {
   const Ran made = infer(dir / "p [1].fits", {"--logits", "--mc-dropout", "3"});
   if (made.err.find("without CFITSIO") != std::string::npos) GTEST_SKIP() << "built without CFITSIO";
   expect_success(made);
+  EXPECT_NE(test::read_text(dir / "p [1].fits").find("CHECKSUM= '"), std::string::npos)
+      << "one that is missing is not wrong to astropy";
   const CsvTable t = table("p.csv", {"--logits", "--mc-dropout", "3"});
   const std::string python = test::python_with("astropy");
   if (python.empty()) GTEST_SKIP() << "no Python with astropy (GM_PYTHON names one)";

@@ -212,8 +212,8 @@ document.body.dataset.probe = [images.length, images.filter(i => i.complete && i
 }
 
 TEST(ReportParts, ChoosesImages) {
-  const std::vector<Outcome> all{{0, 0, 0, .9}, {1, 0, 0, .95}, {2, 1, 0, .5},
-                                 {3, 1, 0, .8}, {4, 2, 2, .4},  {5, 2, 1, .8}};
+  const std::vector<Outcome> all{{0, 0, 0, .9}, {1, 0, 0, .95}, {2, 1, 0, .5}, {3, 1, 0, .8},
+                                 {4, 2, 2, .4}, {5, 2, 1, .8},  {6, 2, 2, .3}};
   auto rows = [](const std::vector<Outcome>& list) {
     std::vector<int64_t> r;
     for (const Outcome& o : list) r.push_back(o.row);
