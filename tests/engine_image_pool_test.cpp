@@ -42,7 +42,8 @@ void expect_there(const ImagePool& pool, const HostBatch& batch) {
 
 TEST(EngineImagePool, EveryByteIsInItsPlace) {
   auto device = open_device("cpu", {.threads = 2});
-  for (int side : {9, 301}) {  // 16 of them: far below and above what several threads copy
+  // 16 of them: far below and above what several threads copy; of 16 px five fill the room to the last byte.
+  for (int side : {9, 16, 301}) {
     const size_t bytes = static_cast<size_t>(side) * side * 3;
     ImagePool pool(*device);
     pool.reserve(5 * bytes, 16 * bytes);  // five stay, the others pass through
@@ -54,6 +55,22 @@ TEST(EngineImagePool, EveryByteIsInItsPlace) {
     for (int64_t row : {0, 4}) EXPECT_TRUE(pool.find(row)) << row;
     EXPECT_FALSE(pool.find(5));
     EXPECT_FALSE(pool.find(100));
+  }
+}
+
+// The rows of a batch that are views of one image follow each other.
+TEST(EngineImagePool, ViewsOfAnImagePassThroughOnce) {
+  auto device = open_device("cpu", {.threads = 2});
+  const size_t bytes = 16 * 16 * 3;
+  ImagePool pool(*device);
+  pool.reserve(0, 4 * bytes);
+  HostBatch batch = batch_of(4, 16, 0);
+  for (int64_t view : {1, 3}) batch.images[view] = batch.images[view - 1];
+  for (int slot : {0, 1}) {
+    pool.bring(slot, batch, batch.samples);
+    expect_there(pool, batch);
+    EXPECT_EQ(batch.samples[0].offset, batch.samples[1].offset);
+    EXPECT_EQ(batch.samples[2].offset, batch.samples[3].offset);
   }
 }
 

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <numeric>
+#include <set>
 
 #include "engine/safetensors.h"
 #include "layers/network.h"
@@ -77,9 +78,12 @@ struct Training {
     return classes;
   }
   Trainer::Outcome operator()(std::vector<int> validation_labels) {
-    OneBatch train({0}), validation(std::move(validation_labels));
+    OneBatch train({ranked()[0]}), validation(std::move(validation_labels));
     TrainerEvents events;
-    events.on_epoch = [&](const EpochMetrics&, bool best) { gains += best ? '+' : '-'; };
+    events.on_epoch = [&](const EpochMetrics& m, bool best) {
+      gains += best ? '+' : '-';
+      trained.emplace(m.train_loss, m.train_accuracy);
+    };
     return trainer->run(train, validation, events, false);
   }
 
@@ -87,7 +91,8 @@ struct Training {
   ParameterTable table;
   std::unique_ptr<Weights> weights;
   std::unique_ptr<Trainer> trainer;
-  std::string gains;  // of the epochs of run()
+  std::string gains;                            // of the epochs of run()
+  std::set<std::pair<double, double>> trained;  // loss and accuracy
 };
 
 TEST(EngineTrainer, PatienceCountsTheEpochsSinceTheLastGain) {
@@ -99,6 +104,7 @@ TEST(EngineTrainer, PatienceCountsTheEpochsSinceTheLastGain) {
   EXPECT_EQ(run({bad, bad, good, bad, good}), Trainer::Outcome::stopped_early);
   EXPECT_EQ(run.gains, "+-+--");
   EXPECT_EQ(run.trainer->best_epoch(), 2);
+  EXPECT_EQ(run.trained.size(), 1u) << "sums begin anew in each epoch";
   EXPECT_EQ(run.trainer->confusion().total(), kBatch) << "of the last epoch";
 
   Training again(dir / "run", 0, {.epochs = 9, .patience = 2});
