@@ -143,7 +143,7 @@ int round_filters(double filters, bool guard) {
   return guard && n < 0.9 * filters ? n + 8 : n;
 }
 
-// The small guard keeps 1.15^0 * 3 = 3.0000000000000004 from becoming four layers.
+// The small guard keeps 1.1 * 50 = 55.00000000000001 from becoming 56 layers.
 int round_layers(double layers) { return static_cast<int>(std::ceil(layers - 1e-9)); }
 
 Architecture read_architecture(const YAML::Node& config, const std::string& where) {

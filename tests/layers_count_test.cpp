@@ -35,6 +35,12 @@ TEST(Counts, EfficientNetG) {
   }
 }
 
+TEST(Counts, ScaledDepthsAreRoundedUpButNotForADoublesLastDigit) {
+  ASSERT_GT(1.1 * 50, 55);
+  EXPECT_EQ(round_layers(1.1 * 50), 55);
+  EXPECT_EQ(round_layers(55.001), 56);
+}
+
 // S2 Table 2, all of its columns.
 TEST(Counts, StagesOfEfficientNetG0) {
   const std::string path = std::string(GM_SOURCE_DIR) + "/models/effg0.yaml";

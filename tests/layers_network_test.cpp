@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <map>
 #include <set>
 
 namespace gm {
@@ -49,6 +50,23 @@ TEST(Network, TheTwentySeventhBlockOfAStageIsAa) {
   for (const char* block : {"block1a", "block1z", "block1aa", "block1ac"})
     EXPECT_GE(table.find(std::string(block) + "_dwconv2/kernel"), 0) << block;
   EXPECT_EQ(table.find("block1ad_dwconv2/kernel"), -1);
+}
+
+// As the frameworks' own networks and the published CBAM do, by whole parts and at least one.
+TEST(Network, NarrowLayersOfAttentionAreRoundedDown) {
+  Architecture a = small_network();
+  a.stages = {{.block = BlockType::mbconv, .expand = 1, .filters = 11, .se = 0.25},
+              {.block = BlockType::mbconv, .expand = 4, .filters = 3, .se = 0.25},
+              {.block = BlockType::mbconv, .expand = 4, .filters = 47, .se = 0.25}};
+  a.attention.type = AttentionType::cbam;
+  a.attention.reduction = 16;
+  ParameterTable table;
+  build_network(a, table, {.batch = 2});
+  auto width = [&](const char* kernel) { return table[table.find(kernel)].shape[0]; };
+  EXPECT_EQ(width("block1a_se_reduce/kernel"), 2);  // of 8
+  EXPECT_EQ(width("block2a_se_reduce/kernel"), 2);  // of 11
+  EXPECT_EQ(width("block3a_se_reduce/kernel"), 1);  // of 3
+  EXPECT_EQ(width("cbam_mlp_reduce/kernel"), 2);    // of 47
 }
 
 // Keras's default for a Dense layer: U(-l, l) with l = sqrt(6 / (in + out)).
