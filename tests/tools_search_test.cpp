@@ -1,6 +1,7 @@
 // gm_search run: a search of seconds that can be repeated, killed and resumed; its counts are gm_model's;
 // impossible settings are one line.
 #include <array>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <sstream>
@@ -154,6 +155,40 @@ TEST_F(Search, ResumedAfterAKillEqualsAnUnbrokenSearch) {
       test::expect_same_tensors(dir / (out + "/state_" + sampler + ".safetensors"),
                                 dir / (std::string("whole/state_") + sampler + ".safetensors"));
   }
+}
+
+// By chance alone the weights know of steps only, here of more than an epoch of 12 batches.
+TEST_F(Search, AnIterationGoesOnInTheEpochWhereTheOneBeforeStopped) {
+  for (const auto& [iterations, steps] : {std::pair{"2", "7"}, {"1", "14"}})
+    expect_success(test::run(
+        "gm_search", arguments(iterations, {"--set", "search.samplers=[random]", "--set", "train.epochs=1",
+                                            "--set", std::string("search.iterations=") + iterations, "--set",
+                                            std::string("search.train_steps=") + steps})));
+  test::expect_same_tensors(dir / "1/state_random.safetensors", dir / "2/state_random.safetensors");
+}
+
+// Networks that learn nothing: the scores of one differ by the images alone.
+TEST_F(Search, EveryIterationScoresOnImagesOfItsOwn) {
+  expect_success(
+      test::run("gm_search",
+                arguments("a", {"--set", "search.samplers=[random]", "--set", "train.epochs=1", "--set",
+                                "optimizer.lr=0", "--set",
+                                "search.space={kernel: [3], expand: [3], width: [1], layers: [1], se: [0], "
+                                "residual: [true, false]}",
+                                "--set", "search.iterations=8", "--set", "search.score_batches=1"})));
+  std::map<ChoiceVector, std::map<int64_t, std::set<double>>> scores;  // by network and iteration
+  const Journal read(journal("a"));
+  for (const JournalEntry& e : read.entries()) scores[e.choices][e.iteration].insert(e.score);
+  size_t differing = 0;
+  for (const auto& [network, iterations] : scores) {
+    std::set<double> all;
+    for (const auto& [iteration, of] : iterations) {
+      EXPECT_EQ(of.size(), 1u) << iteration;
+      all.insert(of.begin(), of.end());
+    }
+    differing += all.size() > 1;
+  }
+  EXPECT_EQ(differing, scores.size());
 }
 
 // Late networks, ranked by the reward when scored anew; each network once.
