@@ -61,9 +61,6 @@ void sync_folder(const std::string& path) {
   if (reason == EIO) fail(path + ": cannot write: " + std::strerror(reason));
 }
 
-}  // namespace
-
-namespace {
 [[noreturn]] void fail_to_write(const std::string& temporary, const std::string& path, int reason) {
   ::unlink(temporary.c_str());
   fail(path + ": cannot write: " + std::strerror(reason));
@@ -78,6 +75,7 @@ void sync_and_close(int fd, const std::string& temporary, const std::string& pat
   if (::close(fd) != 0 && !reason && errno != EINTR) reason = errno;
   if (reason) fail_to_write(temporary, path, reason);
 }
+
 }  // namespace
 
 void commit_file(const std::string& temporary, const std::string& path) {

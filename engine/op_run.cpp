@@ -66,7 +66,7 @@ View OpRun::tensor(const TensorSpec& spec, Fill how, const std::vector<uint8_t>&
 }
 
 OpRun::OpRun(Device& device, const OpDef& op, const OpCase& c)
-    : device_(device), op_(op), attrs_(c.attrs), context_(device.context()) {
+    : device_(device), attrs_(c.attrs), context_(device.context()) {
   kernels_ = kernel_table(device.backend())[op_index(op)];
   Specs in;
   for (const auto& i : c.in) in.push_back(i.spec);

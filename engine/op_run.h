@@ -25,7 +25,6 @@ class OpRun {
   OpCall call(Pass pass) const;
 
   Device& device_;
-  const OpDef& op_;
   Attrs attrs_;
   Context context_;
   KernelPair kernels_;

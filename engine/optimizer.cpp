@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numbers>
 
 #include "kernels/adam/adam.h"
 #include "kernels/common/op.h"
@@ -19,8 +20,7 @@ double learning_rate(const ScheduleConfig& s, double lr, int64_t step, int64_t w
     case ScheduleConfig::cosine: {
       const double t =
           std::min(1.0, static_cast<double>(step - warmup) / std::max<int64_t>(1, total - warmup));
-      return lr *
-             (s.final_fraction + (1 - s.final_fraction) * 0.5 * (1 + std::cos(3.14159265358979323846 * t)));
+      return lr * (s.final_fraction + (1 - s.final_fraction) * 0.5 * (1 + std::cos(std::numbers::pi * t)));
     }
   }
   return lr;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numbers>
 
 #include "kernels/common/ceil_div.h"
 #include "kernels/common/philox.h"
@@ -84,7 +85,7 @@ void Weights::initialize(const ParameterTable& table, uint64_t seed) {
           double z;
           do {
             const double u = 1 - rng.uniform(), w = rng.uniform();
-            z = std::sqrt(-2 * std::log(u)) * std::cos(6.283185307179586 * w);
+            z = std::sqrt(-2 * std::log(u)) * std::cos(2 * std::numbers::pi * w);
           } while (std::abs(z) > 2);
           x = static_cast<float>(sigma * z);
           break;

@@ -62,8 +62,6 @@ StoredTensor decode(const std::string& type, const Shape& shape, std::vector<cha
     if (bytes.size() != n * element)
       fail(where + ": " + std::to_string(bytes.size()) + " bytes do not fit shape " + shape.str());
   };
-  StoredTensor t;
-  t.spec.shape = shape;
   if (type == "F64" || type == "F16") {
     expect(type == "F64" ? 8 : 2);
     std::vector<float> values(n);
@@ -80,18 +78,9 @@ StoredTensor decode(const std::string& type, const Shape& shape, std::vector<cha
     }
     return StoredTensor::of(shape, values);
   }
-  if (type == "F32")
-    t.spec.dtype = DType::f32;
-  else if (type == "BF16")
-    t.spec.dtype = DType::bf16;
-  else if (type == "I32")
-    t.spec.dtype = DType::i32;
-  else if (type == "U8")
-    t.spec.dtype = DType::u8;
-  else if (type == "I64") {  // PyTorch's num_batches_tracked and the like
+  if (type == "I64") {  // PyTorch's num_batches_tracked and the like
     expect(8);
-    t.spec.dtype = DType::i32;
-    t.bytes.resize(n * 4);
+    StoredTensor t{{shape, DType::i32}, std::vector<char>(n * 4)};
     for (size_t i = 0; i < n; ++i) {
       int64_t v;
       std::memcpy(&v, data + 8 * i, 8);
@@ -99,12 +88,13 @@ StoredTensor decode(const std::string& type, const Shape& shape, std::vector<cha
       std::memcpy(t.bytes.data() + 4 * i, &w, 4);
     }
     return t;
-  } else {
-    fail(where + ": unsupported type " + type);
   }
-  expect(dtype_bytes(t.spec.dtype));
-  t.bytes = std::move(bytes);
-  return t;
+  for (const DType kept : {DType::f32, DType::bf16, DType::i32, DType::u8}) {
+    if (type != format_name(kept)) continue;
+    expect(dtype_bytes(kept));
+    return {{shape, kept}, std::move(bytes)};
+  }
+  fail(where + ": unsupported type " + type);
 }
 
 }  // namespace

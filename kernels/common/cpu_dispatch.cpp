@@ -1,4 +1,4 @@
-// The CPU kernels are compiled once per instruction set (CMake: GM_CPU_VARIANTS); this picks one at run time.
+// The CPU kernels are compiled once per instruction set (kernels/CMakeLists.txt); this picks one at run time.
 #include <cstdlib>
 #include <string>
 
