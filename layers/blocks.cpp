@@ -8,6 +8,13 @@
 
 namespace gm {
 
+namespace {
+/// Channels between the two layers of squeeze-and-excitation, which `share` of `channels` asks for.
+int64_t squeeze_width(int64_t channels, double share) {
+  return std::max<int64_t>(1, static_cast<int64_t>(double(channels) * share));
+}
+}  // namespace
+
 bool layer_matches(const std::string& prefix, const std::string& name) {
   if (prefix.empty() || !name.starts_with(prefix)) return false;
   auto digit = [](char c) { return c >= '0' && c <= '9'; };
@@ -163,7 +170,7 @@ ValueId Blocks::mbconv(ValueId x, const std::string& prefix, const StageSpec& s,
   }
   y = batch_norm(depthwise(y, prefix + "dwconv2", s.kernel, stride), prefix + "bn");
   y = activation(y, a_.act, prefix + "activation");
-  if (s.se > 0) y = squeeze_excite(y, prefix, std::max<int64_t>(1, static_cast<int64_t>(double(in) * s.se)));
+  if (s.se > 0) y = squeeze_excite(y, prefix, squeeze_width(in, s.se));
   y = batch_norm(conv(y, prefix + "project_conv", s.filters, 1, 1), prefix + "project_bn");
   return s.residual && stride == 1 && in == s.filters ? residual(x, y, prefix, drop) : y;
 }
@@ -175,8 +182,7 @@ ValueId Blocks::fused_mbconv(ValueId x, const std::string& prefix, const StageSp
   if (s.expand != 1) {
     y = batch_norm(conv(y, prefix + "expand_conv", in * s.expand, s.kernel, stride), prefix + "expand_bn");
     y = activation(y, a_.act, prefix + "expand_activation");
-    if (s.se > 0)
-      y = squeeze_excite(y, prefix, std::max<int64_t>(1, static_cast<int64_t>(double(in) * s.se)));
+    if (s.se > 0) y = squeeze_excite(y, prefix, squeeze_width(in, s.se));
     y = batch_norm(conv(y, prefix + "project_conv", s.filters, 1, 1), prefix + "project_bn");
   } else {
     y = batch_norm(conv(y, prefix + "project_conv", s.filters, s.kernel, stride), prefix + "project_bn");

@@ -290,12 +290,7 @@ void set_key(YAML::Node root, const std::string& key, const YAML::Node& value, c
 }
 
 YAML::Node load_config(const std::string& path, const std::vector<std::string>& sets) {
-  YAML::Node root;
-  try {
-    root = YAML::Load(read_file(path));
-  } catch (const YAML::Exception& e) {
-    fail(path + ":" + std::to_string(e.mark.line + 1) + ": not valid YAML: " + e.msg);
-  }
+  YAML::Node root = parse_yaml(read_file(path), path);
   if (!root.IsMap()) fail(path + ": not a model configuration (expected keys model, input, ...)");
   check_keys(root, path);
   if (root["recipe"] && !root["recipe"].IsScalar())

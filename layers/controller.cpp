@@ -2,12 +2,15 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 
 namespace gm {
 
 namespace {
 
 constexpr double kInitialRange = 0.1;
+// Of the variance of U(-range, range).
+constexpr Initializer kInitial{Initializer::uniform, 1, kInitialRange* kInitialRange / 3};
 
 struct Unit {
   ValueId symbol, hidden, cell;  // inputs of a step
@@ -18,10 +21,8 @@ struct Unit {
 Unit add_step(Graph& g, ValueId symbol, ValueId hidden, ValueId cell, int64_t units, int64_t symbols,
               int at) {
   const std::string n = std::to_string(at);
-  const Initializer init{Initializer::uniform, 1,
-                         kInitialRange * kInitialRange / 3};  // variance of U(+-range)
   auto weights = [&](const char* name, int64_t out, int64_t in) {
-    return g.parameter(name, Shape{out, in}, init);
+    return g.parameter(name, Shape{out, in}, kInitial);
   };
   const ValueId x =
       g.add1("linear", {}, {symbol, weights("embedding/kernel", units, symbols), kAbsent}, "embed" + n);
@@ -35,8 +36,8 @@ Unit add_step(Graph& g, ValueId symbol, ValueId hidden, ValueId cell, int64_t un
 }
 
 ValueId add_head(Graph& g, ValueId hidden, const Decision& d, int64_t units, int at) {
-  const Initializer init{Initializer::uniform, 1, kInitialRange * kInitialRange / 3};
-  const ValueId w = g.parameter("head" + std::to_string(d.kind) + "/kernel", Shape{d.options, units}, init);
+  const ValueId w =
+      g.parameter("head" + std::to_string(d.kind) + "/kernel", Shape{d.options, units}, kInitial);
   return g.add1("linear", {}, {hidden, w, kAbsent}, "logits" + std::to_string(at));
 }
 
@@ -57,15 +58,48 @@ std::vector<double> probabilities(const std::vector<float>& logits, const Contro
 }  // namespace
 
 struct Controller::Graphs {
-  Graphs(Device& device, const ParameterTable& table) : weights(device, table, false, true) {}
-
-  Weights weights;
   Unit one;                               // of the sampling graph
   std::vector<ValueId> heads;             // its logits by kind; kAbsent where a kind does not occur
   std::vector<ValueId> symbols, actions;  // inputs of the learning graph, by decision
-  ValueId advantage = kAbsent, hidden = kAbsent, cell = kAbsent;
+  ValueId advantage = kAbsent, hidden = kAbsent, cell = kAbsent, loss = kAbsent;
+  std::unique_ptr<Weights> weights;
   std::unique_ptr<Session> sampling, learning;
   std::unique_ptr<Optimizer> optimizer;
+
+  /// One step. options: of each kind; width: of a symbol.
+  void add_sampling(Graph& graph, const std::vector<int>& options, int64_t units, int64_t width) {
+    const ValueId symbol = graph.input("symbol", {Shape{1, width}, DType::f32}),
+                  h = graph.input("hidden", {Shape{1, units}, DType::f32}),
+                  c = graph.input("cell", {Shape{1, units}, DType::f32});
+    one = add_step(graph, symbol, h, c, units, width, 0);
+    for (int kind = 0; kind < static_cast<int>(options.size()); ++kind)
+      heads.push_back(options[kind] ? add_head(graph, one.next_hidden, {kind, options[kind]}, units, kind)
+                                    : kAbsent);
+  }
+
+  /// The whole sequence and its loss.
+  void add_learning(Graph& graph, const std::vector<Decision>& decisions, const ControllerConfig& config,
+                    int64_t batch, int64_t width) {
+    const TensorSpec state{Shape{batch, config.hidden}, DType::f32};
+    advantage = graph.input("advantage", {Shape{batch}, DType::f32});
+    hidden = graph.input("hidden", state);
+    cell = graph.input("cell", state);
+    const Attrs attrs{{"temperature", config.temperature},
+                      {"constant", config.tanh_constant},
+                      {"entropy_weight", config.entropy_weight / static_cast<double>(batch)}};
+    ValueId h = hidden, c = cell;
+    for (int i = 0; i < static_cast<int>(decisions.size()); ++i) {
+      const std::string n = std::to_string(i);
+      symbols.push_back(graph.input("symbol" + n, {Shape{batch, width}, DType::f32}));
+      actions.push_back(graph.input("action" + n, {Shape{batch}, DType::i32}));
+      const Unit s = add_step(graph, symbols.back(), h, c, config.hidden, width, i);
+      h = s.next_hidden;
+      c = s.next_cell;
+      const ValueId logits = add_head(graph, h, decisions[i], config.hidden, i);
+      const ValueId part = graph.add1("policy_loss", attrs, {logits, actions.back(), advantage}, "loss" + n);
+      loss = loss == kAbsent ? part : graph.add1("add", {}, {loss, part}, "sum" + n);
+    }
+  }
 };
 
 Controller::~Controller() = default;
@@ -83,54 +117,22 @@ Controller::Controller(Device& device, std::vector<Decision> decisions, const Co
     symbols_ += n;
   }
 
-  const int64_t units = config.hidden;
-  Graph sampling(table_), learning(table_);
-  const ValueId symbol = sampling.input("symbol", {Shape{1, symbols_}, DType::f32}),
-                hidden = sampling.input("hidden", {Shape{1, units}, DType::f32}),
-                cell = sampling.input("cell", {Shape{1, units}, DType::f32});
-  const Unit one = add_step(sampling, symbol, hidden, cell, units, symbols_, 0);
-  std::vector<ValueId> heads(kinds, kAbsent), keep{one.next_hidden, one.next_cell};
-  for (int kind = 0; kind < kinds; ++kind)
-    if (options[kind])
-      keep.push_back(heads[kind] = add_head(sampling, one.next_hidden, {kind, options[kind]}, units, kind));
-
-  const TensorSpec rows{Shape{batch}, DType::f32}, state{Shape{batch, units}, DType::f32};
-  const ValueId advantage = learning.input("advantage", rows), first_hidden = learning.input("hidden", state),
-                first_cell = learning.input("cell", state);
-  std::vector<ValueId> symbols, actions;
-  ValueId h = first_hidden, c = first_cell, loss = kAbsent;
-  const Attrs attrs{{"temperature", config.temperature},
-                    {"constant", config.tanh_constant},
-                    {"entropy_weight", config.entropy_weight / static_cast<double>(batch)}};
-  for (size_t i = 0; i < decisions_.size(); ++i) {
-    const int at = static_cast<int>(i);
-    const std::string n = std::to_string(i);
-    symbols.push_back(learning.input("symbol" + n, {Shape{batch, symbols_}, DType::f32}));
-    actions.push_back(learning.input("action" + n, {Shape{batch}, DType::i32}));
-    const Unit s = add_step(learning, symbols.back(), h, c, units, symbols_, at);
-    h = s.next_hidden;
-    c = s.next_cell;
-    const ValueId logits = add_head(learning, h, decisions_[i], units, at);
-    const ValueId part = learning.add1("policy_loss", attrs, {logits, actions.back(), advantage}, "loss" + n);
-    loss = loss == kAbsent ? part : learning.add1("add", {}, {loss, part}, "sum" + n);
-  }
-
-  graphs_ = std::make_unique<Graphs>(device, table_);
+  graphs_ = std::make_unique<Graphs>();
   Graphs& g = *graphs_;
-  g.weights.initialize(table_, seed);
-  g.one = one;
-  g.heads = heads;
-  g.symbols = symbols;
-  g.actions = actions;
-  g.advantage = advantage;
-  g.hidden = first_hidden;
-  g.cell = first_cell;
-  g.sampling = std::make_unique<Session>(device, sampling, g.weights, PlanOptions{.keep = keep});
-  g.learning = std::make_unique<Session>(device, learning, g.weights,
-                                         PlanOptions{.training = true, .loss = loss, .keep = {loss}});
+  Graph sampling(table_), learning(table_);
+  g.add_sampling(sampling, options, config.hidden, symbols_);
+  g.add_learning(learning, decisions_, config, batch, symbols_);
+  std::vector<ValueId> keep{g.one.next_hidden, g.one.next_cell};
+  std::copy_if(g.heads.begin(), g.heads.end(), std::back_inserter(keep),
+               [](ValueId head) { return head != kAbsent; });
+  g.weights = std::make_unique<Weights>(device, table_, false, true);
+  g.weights->initialize(table_, seed);
+  g.sampling = std::make_unique<Session>(device, sampling, *g.weights, PlanOptions{.keep = keep});
+  g.learning = std::make_unique<Session>(device, learning, *g.weights,
+                                         PlanOptions{.training = true, .loss = g.loss, .keep = {g.loss}});
   const OptimizerConfig adam{.kind = OptimizerConfig::adam, .lr = config.lr};
-  g.optimizer = std::make_unique<Optimizer>(device, adam, table_, g.weights);
-  const std::vector<float> zeros(static_cast<size_t>(batch * units), 0.f);
+  g.optimizer = std::make_unique<Optimizer>(device, adam, table_, *g.weights);
+  const std::vector<float> zeros(static_cast<size_t>(batch * config.hidden), 0.f);
   g.learning->upload(g.hidden, zeros.data());
   g.learning->upload(g.cell, zeros.data());
 }
@@ -198,7 +200,7 @@ void Controller::learn(const std::vector<std::vector<int>>& sequences, const std
 
 void Controller::save(TensorFile& file) const {
   for (const Parameter& p : table_)
-    file.tensors["controller/" + p.name] = StoredTensor::of(p.shape, graphs_->weights.download(p));
+    file.tensors["controller/" + p.name] = StoredTensor::of(p.shape, graphs_->weights->download(p));
   for (auto [name, buffer] : {std::pair{"controller/moment1", &graphs_->optimizer->moment1()},
                               {"controller/moment2", &graphs_->optimizer->moment2()}}) {
     const std::vector<float> values = buffer->download<float>();
@@ -223,7 +225,7 @@ void Controller::load(const TensorFile& file) {
   const auto moment1 = values("moment1", table_.trainable_elements()),
              moment2 = values("moment2", table_.trainable_elements());
 
-  for (int i = 0; i < table_.size(); ++i) graphs_->weights.upload(table_[i], parameters[i]);
+  for (int i = 0; i < table_.size(); ++i) graphs_->weights->upload(table_[i], parameters[i]);
   graphs_->optimizer->moment1().upload(moment1);
   graphs_->optimizer->moment2().upload(moment2);
   baseline_ = baseline;

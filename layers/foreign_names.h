@@ -6,6 +6,21 @@
 
 namespace gm {
 
+/// Our axis of each of their axes; -1: an axis of length one that we do not have.
+using AxisOrder = std::vector<int>;
+
+/// One parameter in both worlds.
+struct ForeignTensor {
+  int parameter;  // index in the table
+  /// Their names for it, the usual one first: writers use that, readers try all.
+  std::vector<std::string> names;
+  /// Their layouts, the usual one first.
+  std::vector<AxisOrder> orders;
+};
+/// Every parameter of the network in `table`, in its order. Layers that a framework's own network does not
+/// have (attention, hidden) keep our layer name.
+std::vector<ForeignTensor> foreign_tensors(const Architecture& a, const ParameterTable& table, Framework f);
+
 /// Whether Keras and torchvision build this network as MobileNetV2: MBConv with ReLU6.
 bool is_mobilenet(const Architecture& a);
 

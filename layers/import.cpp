@@ -129,6 +129,33 @@ void add_normalization(OrderedTensors& out, const Architecture& a) {
   out.order = {"normalization/mean", "normalization/variance", "normalization/count"};
 }
 
+// The number of classes of the file's classifier, where it has one.
+void take_classes(const TensorFile& source, const std::vector<ForeignTensor>& foreign,
+                  const ParameterTable& table, Architecture& a) {
+  for (const ForeignTensor& t : foreign) {
+    if (table[t.parameter].name != "predictions/bias") continue;
+    const StoredTensor* bias = find(source, t);
+    if (!bias || bias->spec.shape.rank != 1) continue;
+    const int64_t classes = bias->spec.shape[0];
+    if (classes < 2 || classes > 10000)
+      fail(source.path + ": tensor '" + t.names[0] + "': " + std::to_string(classes) + " classes");
+    a.classes = static_cast<int>(classes);
+    if (a.class_names.size() != static_cast<size_t>(classes)) a.class_names.clear();
+  }
+}
+
+// Initial values for what the file lacks.
+void add_fresh(Imported& to, const ParameterTable& table, uint64_t seed) {
+  if (to.fresh.empty()) return;
+  auto device = open_device("cpu", {.threads = 1});
+  Weights weights(*device, table, false, false);
+  weights.initialize(table, seed);
+  for (const std::string& name : to.fresh) {
+    const Parameter& p = table[table.find(name)];
+    to.tensors.tensors[name] = StoredTensor::of(p.shape, weights.download(p));
+  }
+}
+
 bool has_fused_stage(const Architecture& a) {
   return std::any_of(a.stages.begin(), a.stages.end(),
                      [](const StageSpec& s) { return s.block == BlockType::fused_mbconv; });
@@ -208,15 +235,7 @@ Imported import_weights(TensorFile source, Framework from, Architecture& a, bool
     ParameterTable table;
     build_network(a, table, {.loss = false});
     if (from == Framework::keras) guessed = name_by_order(source, a, table);
-    for (const ForeignTensor& t : foreign_tensors(a, table, from))
-      if (table[t.parameter].name == "predictions/bias")
-        if (const StoredTensor* bias = find(source, t); bias && bias->spec.shape.rank == 1) {
-          const int64_t classes = bias->spec.shape[0];
-          if (classes < 2 || classes > 10000)
-            fail(source.path + ": tensor '" + t.names[0] + "': " + std::to_string(classes) + " classes");
-          a.classes = static_cast<int>(classes);
-          if (a.class_names.size() != static_cast<size_t>(classes)) a.class_names.clear();
-        }
+    take_classes(source, foreign_tensors(a, table, from), table, a);
   }
   ParameterTable table;
   build_network(a, table, {.loss = false});
@@ -252,15 +271,7 @@ Imported import_weights(TensorFile source, Framework from, Architecture& a, bool
   }
   for (const auto& [name, _] : source.tensors)
     if (!used.count(name) && !is_bookkeeping(name)) result.unused.push_back(name);
-  if (!result.fresh.empty()) {
-    auto device = open_device("cpu", {.threads = 1});
-    Weights weights(*device, table, false, false);
-    weights.initialize(table, seed);
-    for (const std::string& name : result.fresh) {
-      const Parameter& p = table[table.find(name)];
-      result.tensors.tensors[name] = StoredTensor::of(p.shape, weights.download(p));
-    }
-  }
+  add_fresh(result, table, seed);
   return result;
 }
 

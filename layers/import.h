@@ -13,21 +13,6 @@ namespace gm {
 enum class Framework { keras, timm, torchvision };
 Framework framework_named(const std::string& name);
 
-/// Our axis of each of their axes; -1: an axis of length one that we do not have.
-using AxisOrder = std::vector<int>;
-
-/// One parameter in both worlds.
-struct ForeignTensor {
-  int parameter;  // index in the table
-  /// Their names for it, the usual one first: writers use that, readers try all.
-  std::vector<std::string> names;
-  /// Their layouts, the usual one first.
-  std::vector<AxisOrder> orders;
-};
-/// Every parameter of the network in `table`, in its order. Layers that a framework's own network does not
-/// have (attention, hidden) keep our layer name.
-std::vector<ForeignTensor> foreign_tensors(const Architecture& a, const ParameterTable& table, Framework f);
-
 /// timm's model that a configuration is taken for when nobody says: by its blocks, and where timm has both by
 /// its padding, e.g. "tf_efficientnetv2_s".
 std::string timm_model_of(const Architecture& a);
