@@ -143,26 +143,27 @@ Json summary_json(const CrossValidation& cv, const Device& device, const std::ve
   return j;
 }
 
-}  // namespace
-
-void cross_validate(const CrossValidation& cv, Device& device, const std::shared_ptr<ImageCache>& cache,
-                    const std::atomic<bool>& stop) {
-  const std::string& out = cv.job.out;
-  const auto& data = cache->data();
-  if (cv.job.run.train.patience > 0)
+/// The fold of each image. Everything that needs no file is checked.
+std::vector<int> checked_folds(const CrossValidation& cv, const Dataset& data) {
+  const RunConfig& run = cv.job.run;
+  if (run.train.patience > 0)
     fail(
         "--cross-validate scores the last epoch, and train.patience would choose that epoch by the images "
         "it is scored on: use --set train.patience=0");
-  if (cv.job.run.split.test > 0) fail("--cross-validate needs data.test_fraction 0: folds have no test part");
+  if (run.split.test > 0) fail("--cross-validate needs data.test_fraction 0: folds have no test part");
   for (int k : cv.only)
     if (k < 1 || k > cv.folds) fail(fmt::format("--folds {}: there are folds 1 to {}", k, cv.folds));
-  const std::vector<int> folds = make_folds(*data, {.count = cv.folds,
-                                                    .seed = cv.job.run.split.seed,
-                                                    .same_sky_arcsec = cv.job.run.split.same_sky_arcsec});
+  const std::vector<int> folds = make_folds(
+      data, {.count = cv.folds, .seed = run.split.seed, .same_sky_arcsec = run.split.same_sky_arcsec});
   for (int k = 0; k < cv.folds; ++k) check_split(cv.job, fold_split(folds, k));
-  check_network(cv.job.run);
+  check_network(run);
+  return folds;
+}
 
-  const std::string table = folds_csv(*data, folds), table_file = out + "/folds.csv";
+/// Begins the folder, or goes on in it. Holds it for this process, unless several share the folds, each of
+/// which has a lock.
+std::optional<FolderLock> begin(const CrossValidation& cv, const std::string& table) {
+  const std::string &out = cv.job.out, table_file = out + "/folds.csv";
   auto keep_old = [&] {
     if (fs::exists(table_file))
       fail(out + ": already holds folds; continue with --resume or choose another --out");
@@ -173,14 +174,24 @@ void cross_validate(const CrossValidation& cv, Device& device, const std::shared
   if (cv.job.resume) {
     if (read_file(table_file) != table)
       fail(table_file + ": other folds than these: the data, --seed or --cross-validate have changed");
-    if (!cv.job.changes.empty()) write_file_atomic(out + "/config.yaml", config_text(cv.job.yaml));
   } else {
     keep_old();  // another process may just have begun
     write_file_atomic(table_file, table);
-    write_file_atomic(out + "/config.yaml", config_text(cv.job.yaml));
   }
-  if (!cv.only.empty()) hold.reset();  // several processes may share the folds, each of which has a lock
+  if (!cv.job.resume || !cv.job.changes.empty())
+    write_file_atomic(out + "/config.yaml", config_text(cv.job.yaml));
+  if (!cv.only.empty()) hold.reset();
+  return hold;
+}
 
+}  // namespace
+
+void cross_validate(const CrossValidation& cv, Device& device, const std::shared_ptr<ImageCache>& cache,
+                    const std::atomic<bool>& stop) {
+  const std::string& out = cv.job.out;
+  const auto& data = cache->data();
+  const std::vector<int> folds = checked_folds(cv, *data);
+  const std::optional<FolderLock> hold = begin(cv, folds_csv(*data, folds));
   auto say = [&](const std::string& line) {
     if (!cv.job.quiet) fmt::print("{}\n", line), std::fflush(stdout);
   };

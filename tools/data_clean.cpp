@@ -34,11 +34,8 @@ void print_counts(const CleanSamples& s) {
   fmt::print("{:<12}  {:>8}  {:>8}\n", "all", here, paper);
   fmt::print("{} galaxies in the file; answers add up to their parents within {:.1e}\n", s.rows,
              s.largest_sum_error);
-  if (!s.unchecked.empty()) {
-    std::string list;
-    for (const std::string& q : s.unchecked) list += (list.empty() ? "" : ", ") + q;
-    fmt::print("not checked for lack of columns: question {}\n", list);
-  }
+  if (!s.unchecked.empty())
+    fmt::print("not checked for lack of columns: question {}\n", fmt::join(s.unchecked, ", "));
   if (s.ambiguous > 0) fmt::print("in more than one class, left out of the catalog: {}\n", s.ambiguous);
 }
 

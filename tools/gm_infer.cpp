@@ -42,8 +42,7 @@ void declare(CLI::App& app, Arguments& a) {
   add_device(app, a.device, a.threads);
   app.add_option("--decode", a.decode,
                  "where JPEG files are decoded: auto (on the card, where nvJPEG is found, files are many and "
-                 "it is the "
-                 "faster one), card, or cpu, which gives the same pixels on every machine")
+                 "it is the faster one), card, or cpu, which gives the same pixels on every machine")
       ->capture_default_str()
       ->check(CLI::IsMember({"auto", "card", "cpu"}));
   app.add_option("--seed", a.seed, "of the masks of --mc-dropout")->check(check_not_negative);

@@ -6,7 +6,6 @@
 #include <nlohmann/json.hpp>
 
 #include "engine/budget.h"
-#include "kernels/common/backends.h"
 #include "kernels/common/parallel.h"
 #include "layers/count.h"
 #include "layers/network.h"
@@ -24,6 +23,46 @@ std::string si(double v) {
   for (auto [unit, name] : {std::pair{1e9, " G"}, {1e6, " M"}, {1e3, " k"}})
     if (v >= unit) return fmt::format("{:.3f}{}", v / unit, name);
   return fmt::format("{:.0f}", v);
+}
+
+void print_json(const Architecture& a, const NetworkCount& count) {
+  nlohmann::ordered_json j;
+  j["name"] = a.name;
+  j["params_total"] = count.params_total;
+  j["params_trainable"] = count.params_trainable;
+  j["macs"] = count.macs;
+  j["flops_eq13"] = count.flops_eq13;
+  j["input"] = a.input_size;
+  j["classes"] = a.classes;
+  j["layers"] = nlohmann::ordered_json::array();
+  for (const auto& l : count.layers) {
+    std::vector<int64_t> out(l.output.dims.begin(), l.output.dims.begin() + l.output.rank);
+    j["layers"].push_back({{"name", l.name},
+                           {"op", l.op},
+                           {"output", out},
+                           {"params", l.params},
+                           {"macs", l.macs},
+                           {"flops_eq13", l.flops_eq13}});
+  }
+  fmt::print("{}\n", j.dump(2));
+}
+
+void print_tables(const Architecture& a, const NetworkCount& count) {
+  fmt::print("{}  input {}x{}x3, {} classes\n\n", a.name, a.input_size, a.input_size, a.classes);
+  fmt::print("{:<28} {:<17} {:>15} {:>12} {:>12}\n", "layer", "op", "output", "parameters", "MACs");
+  for (const auto& l : count.layers)
+    fmt::print("{:<28} {:<17} {:>15} {:>12} {:>12}\n", l.name, l.op, l.output.str(),
+               l.params ? fmt::format("{}", l.params) : "", l.macs ? si(static_cast<double>(l.macs)) : "");
+  fmt::print("\n{:<7} {:<24} {:>11} {:>9} {:>7}\n", "stage", "operator", "resolution", "channels", "layers");
+  int stage = 0;
+  for (const StageRow& r : stage_rows(a))
+    fmt::print("{:<7} {:<24} {:>11} {:>9} {:>7}\n", ++stage, r.op, fmt::format("{0} x {0}", r.resolution),
+               r.channels, r.layers);
+  fmt::print("\nparameters   {} total, {} trainable\n", count.params_total, count.params_trainable);
+  fmt::print("MACs         {} ({})\n", count.macs, si(static_cast<double>(count.macs)));
+  fmt::print("FLOPs eq. 13 {} ({})\n", count.flops_eq13, si(static_cast<double>(count.flops_eq13)));
+  if (const std::string member = v2_member_of(a); !member.empty())
+    fmt::print("backbone     that of {}\n", member);
 }
 
 // What a training run takes, by kind, in both precisions with and without train.recompute.
@@ -84,48 +123,9 @@ int main(int argc, char** argv) {
       a.classes = classes;
       a.class_names.clear();
     }
-    install_cpu_kernels();
-    ParameterTable table;
-    const NetworkGraph net = build_network(a, table, {.batch = 1, .loss = false});
-    const NetworkCount count = count_network(net.graph);
-    if (as_json) {
-      nlohmann::ordered_json j;
-      j["name"] = a.name;
-      j["params_total"] = count.params_total;
-      j["params_trainable"] = count.params_trainable;
-      j["macs"] = count.macs;
-      j["flops_eq13"] = count.flops_eq13;
-      j["input"] = a.input_size;
-      j["classes"] = a.classes;
-      j["layers"] = nlohmann::ordered_json::array();
-      for (const auto& l : count.layers) {
-        std::vector<int64_t> out(l.output.dims.begin(), l.output.dims.begin() + l.output.rank);
-        j["layers"].push_back({{"name", l.name},
-                               {"op", l.op},
-                               {"output", out},
-                               {"params", l.params},
-                               {"macs", l.macs},
-                               {"flops_eq13", l.flops_eq13}});
-      }
-      fmt::print("{}\n", j.dump(2));
-      return;
-    }
-    fmt::print("{}  input {}x{}x3, {} classes\n\n", a.name, a.input_size, a.input_size, a.classes);
-    fmt::print("{:<28} {:<17} {:>15} {:>12} {:>12}\n", "layer", "op", "output", "parameters", "MACs");
-    for (const auto& l : count.layers)
-      fmt::print("{:<28} {:<17} {:>15} {:>12} {:>12}\n", l.name, l.op, l.output.str(),
-                 l.params ? fmt::format("{}", l.params) : "", l.macs ? si(static_cast<double>(l.macs)) : "");
-    fmt::print("\n{:<7} {:<24} {:>11} {:>9} {:>7}\n", "stage", "operator", "resolution", "channels",
-               "layers");
-    int stage = 0;
-    for (const StageRow& r : stage_rows(a))
-      fmt::print("{:<7} {:<24} {:>11} {:>9} {:>7}\n", ++stage, r.op, fmt::format("{0} x {0}", r.resolution),
-                 r.channels, r.layers);
-    fmt::print("\nparameters   {} total, {} trainable\n", count.params_total, count.params_trainable);
-    fmt::print("MACs         {} ({})\n", count.macs, si(static_cast<double>(count.macs)));
-    fmt::print("FLOPs eq. 13 {} ({})\n", count.flops_eq13, si(static_cast<double>(count.flops_eq13)));
-    if (const std::string member = v2_member_of(a); !member.empty())
-      fmt::print("backbone     that of {}\n", member);
+    const NetworkCount count = count_network(a);
+    if (as_json) return print_json(a, count);
+    print_tables(a, count);
     print_memory(a, batch);
   });
 }

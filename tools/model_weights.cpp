@@ -11,7 +11,6 @@
 #include "data/keras_weights.h"
 #include "data/keras_writer.h"
 #include "data/zip_file.h"
-#include "kernels/common/backends.h"
 #include "layers/conventions.h"
 #include "layers/import.h"
 #include "tools/cli.h"
@@ -178,7 +177,6 @@ void import_model(const Arguments& a) {
   if (!a.variant.empty() && from != Framework::timm) fail("--timm-model belongs to --from timm");
   const YAML::Node config = load_config(a.config, a.sets);
   const Architecture configured = read_architecture(config, a.config);
-  install_cpu_kernels();
   TensorFile source = read_weights(a, from);
   const bool whole_model = source.metadata.contains(kKerasConfig);
   Conventions c = adopted_conventions(a, from, configured, source);
@@ -206,7 +204,6 @@ void export_model(const Arguments& a) {
     throw UsageError("--out " + a.out + ": --to " + a.framework + " writes .safetensors; .h5 is Keras's");
   const ModelFile model = read_model(a.file);
   keep_inputs(a.out, run_files(a.file));
-  install_cpu_kernels();
   OrderedTensors out = hdf5 ? export_keras_weights(model.tensors, model.architecture)
                             : OrderedTensors{export_weights(model.tensors, model.architecture, to), {}};
   out.file.metadata[kConventions] = stored_conventions(model.architecture);
