@@ -35,6 +35,7 @@ TEST_F(Cli, HelpSucceedsAndUsageErrorsExitWithTwo) {
   expect_failure(infer({good, "--batch", "0"}), 2, {"--batch"});
   expect_failure(train({"--data", data, "--epochs", "-1"}), 2, {"--epochs"});
   expect_failure(train({"--data", data, "--set", "epochs"}), 2, {"--set", "key=value"});
+  expect_failure(run("gm_check", {config, "--steps", "2", "--against", "ref"}), 2, {"--steps", "reference"});
   expect_nothing_written();
 }
 

@@ -199,7 +199,8 @@ std::unique_ptr<Loader> open_source(const Arguments& a, const RunConfig& run) {
 }
 
 void check(const Arguments& a) {
-  if (a.steps && a.other == "ref") fail("--steps needs two devices: the reference does not train");
+  if (a.steps && a.other == "ref")
+    throw UsageError("--steps needs two devices: the reference does not train");
   install_reference_kernels();
 #ifdef GM_HAS_SIMT
   install_simt_kernels();
