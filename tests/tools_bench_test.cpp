@@ -77,9 +77,10 @@ TEST_F(Tools, ImagesFromTheHostAgainstUploads) {
 }
 
 TEST_F(Tools, RooflineAddsUpItsBlocks) {
-  const Ran r =
-      run("gm_bench", {"--roofline", config, "--batch", "4", "--seconds", "0.001", "--device", "cpu"});
+  const Ran r = run("gm_bench", {"--roofline", config, "--batch", "4", "--seconds", "0.001", "--device",
+                                 "cpu", "--precision", "tf32"});
   expect_success(r);
+  EXPECT_NE(r.out.find(" px, batch 4, tf32, training\n"), std::string::npos) << r.out;
   double sum = 0, all = 0;
   std::istringstream in(r.out);
   for (std::string line; std::getline(in, line);) {

@@ -42,8 +42,9 @@ class Report : public testing::Test {
              csv_cell(kClasses[std::stoul(label)]) + "," + label + "\n";
     }
     test::write_text(data + "/labels.csv", csv);
-    expect_success(run("gm_train", {dir / "tiny.yaml", "--data", data, "--out", model, "--epochs", "1",
-                                    "--device", "cpu", "--threads", "2", "--quiet"}));
+    expect_success(
+        run("gm_train", {dir / "tiny.yaml", "--data", data, "--out", model, "--epochs", "1", "--device",
+                         "cpu", "--threads", "2", "--quiet", "--set", "train.precision=tf32"}));
   }
   Ran eval(const std::string& out, const std::vector<std::string>& more = {},
            const test::Process::Options& options = {}) {
@@ -66,6 +67,7 @@ TEST_F(Report, HoldsTheRun) {
        {"Training", "Confusion matrix", "Scores by class", "Calibration", "Speed", "Misclassified galaxies",
         "What the network looks at", "Model card", "Data card", "Command"})
     EXPECT_EQ(count(page, std::string("<h2>") + title + "</h2>"), 1u) << title;
+  EXPECT_EQ(count(page, "1 epochs at most, batch 8, seed 0, tf32"), 1u);
   const auto j = nlohmann::json::parse(test::read_text(out + "/metrics.json"));
   const CsvTable predictions(out + "/predictions.csv");
   size_t wrong = 0;

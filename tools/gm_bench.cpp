@@ -116,6 +116,7 @@ ModelBenchOptions options_of(const Arguments& a) {
   return {.batch = a.batch,
           .training = a.mode == "train",
           .bf16 = a.precision == "bf16",
+          .tf32 = a.precision == "tf32",
           .recompute = a.recompute,
           .seconds = a.seconds,
           .fusions = fusions_of(a)};

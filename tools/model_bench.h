@@ -13,6 +13,7 @@ namespace gm {
 struct ModelBenchOptions {
   int64_t batch = 64;
   bool training = true, bf16 = false;
+  bool tf32 = false;       // set for the device too: DeviceOptions
   bool recompute = false;  // training: PlanOptions::recompute
   double seconds = 2;
   Fusions fusions = {};

@@ -104,7 +104,10 @@ std::string roofline_page(const std::string& device, const Architecture& a, cons
   std::string page = fmt::format(
       "# Roofline: {}, {} px, batch {}, {}, {}\n\n{}. Measured ceilings: copy {:.1f} GB/s, matrix product "
       "f32 {:.2f} and bf16 {:.2f} TFLOP/s; the smallest kernel takes {:.1f} us.\n\n",
-      a.name, a.input_size, options.batch, options.bf16 ? "bf16" : "f32",
+      a.name, a.input_size, options.batch,
+      options.bf16   ? "bf16"
+      : options.tf32 ? "tf32"
+                     : "f32",
       options.training ? "training" : "inference", device, ceilings.copy / 1e9, ceilings.matrix_f32 / 1e12,
       ceilings.matrix_bf16 / 1e12, ceilings.smallest * 1e6);
   page += "| block | GB | GFLOP | ms at the ceilings | ms taken | share |";

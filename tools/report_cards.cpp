@@ -137,7 +137,7 @@ std::string model_card(const ReportInput& in) {
   if (const std::optional<RunConfig> c = run_config_beside(e.model)) {
     t.line("training data", c->data_path);
     t.line("training", fmt::format("{} epochs at most, batch {}, seed {}, {}", c->train.epochs,
-                                   c->train.batch, c->train.seed, c->train.bf16 ? "bf16" : "f32"));
+                                   c->train.batch, c->train.seed, c->train.precision()));
     t.line("optimizer", optimizer_text(*c));
     config_text = "<details><summary>config.yaml</summary><pre>" +
                   markup_text(read_file(beside(e.model, "config.yaml"))) + "</pre></details>\n";

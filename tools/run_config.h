@@ -15,6 +15,7 @@ struct TrainSettings {
   int64_t epochs = 30, batch = 32;
   int64_t seed = 0;
   bool bf16 = false, tf32 = false;  // f32 otherwise; tf32 is DeviceOptions'
+  const char* precision() const { return bf16 ? "bf16" : tf32 ? "tf32" : "f32"; }
   double label_smoothing = 0, mixup = 0, cutmix = 0;
   int64_t checkpoint_steps = 0, patience = 0;
   bool restore_best = false;

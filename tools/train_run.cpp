@@ -235,10 +235,7 @@ class TrainingRun {
     for (const std::string& change : job_.changes) log.line(change);
     log.line(fmt::format("model: {} at {} px, {} classes, {} parameters ({} trainable), {}",
                          run_.architecture.name, run_.architecture.input_size, run_.architecture.classes,
-                         table_.total_count(), table_.trainable_count(),
-                         run_.train.bf16   ? "bf16"
-                         : run_.train.tf32 ? "tf32"
-                                           : "f32"));
+                         table_.total_count(), table_.trainable_count(), run_.train.precision()));
     log.line(fmt::format("data: {} - {} training, {} validation, {} test images", run_.data_path,
                          split_.train.size(), split_.val.size(), split_.test.size()));
     if (job_.init)
