@@ -31,7 +31,9 @@ const std::vector<std::string> kClasses{"round & smooth", "<b>cigar</b>", "edge-
 class Report : public testing::Test {
  protected:
   Report() {
-    test::write_text(dir / "tiny.yaml", test::tiny_config());
+    std::string config = test::tiny_config();
+    config.replace(config.find("train: {"), 8, "train: {precision: tf32, ");
+    test::write_text(dir / "tiny.yaml", config);
     expect_success(run("gm_data", {"synth", "--classes", "gz5", "--count", "100", "--size", "40", "--format",
                                    "png", "--quiet", "--out", data}));
     const CsvTable labels(data + "/labels.csv");
@@ -42,9 +44,8 @@ class Report : public testing::Test {
              csv_cell(kClasses[std::stoul(label)]) + "," + label + "\n";
     }
     test::write_text(data + "/labels.csv", csv);
-    expect_success(
-        run("gm_train", {dir / "tiny.yaml", "--data", data, "--out", model, "--epochs", "1", "--device",
-                         "cpu", "--threads", "2", "--quiet", "--set", "train.precision=tf32"}));
+    expect_success(run("gm_train", {dir / "tiny.yaml", "--data", data, "--out", model, "--epochs", "1",
+                                    "--device", "cpu", "--threads", "2", "--quiet"}));
   }
   Ran eval(const std::string& out, const std::vector<std::string>& more = {},
            const test::Process::Options& options = {}) {
