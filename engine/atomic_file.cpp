@@ -10,6 +10,7 @@
 #include <fstream>
 #include <iterator>
 #include <random>
+#include <vector>
 
 #include "kernels/common/error.h"
 
@@ -23,13 +24,36 @@ std::string read_file(const std::string& path) {
   return {std::istreambuf_iterator<char>(in), {}};
 }
 
+namespace {
+
+constexpr size_t kRandomDigits = 16;
+std::string before_digits(const std::filesystem::path& p) { return "." + p.stem().string() + ".tmp"; }
+
+}  // namespace
+
 std::string temporary_name(const std::string& path) {
   // Not from the process's number: other hosts and containers that share the folder have the same ones.
   std::random_device random;
-  char suffix[17];
-  std::snprintf(suffix, sizeof suffix, "%08x%08x", random(), random());
+  char digits[kRandomDigits + 1];
+  std::snprintf(digits, sizeof digits, "%08x%08x", random(), random());
   const std::filesystem::path p(path);
-  return (p.parent_path() / ("." + p.stem().string() + ".tmp" + suffix + p.extension().string())).string();
+  return (p.parent_path() / (before_digits(p) + digits + p.extension().string())).string();
+}
+
+void remove_unfinished(const std::string& path) {
+  namespace fs = std::filesystem;
+  const fs::path file = fs::absolute(written_file(path));
+  const std::string begin = before_digits(file), end = file.extension().string();
+  std::error_code none;
+  std::vector<fs::path> left;
+  for (fs::directory_iterator at(file.parent_path(), none), last; !none && at != last; at.increment(none)) {
+    const std::string name = at->path().filename().string();
+    if (name.size() == begin.size() + kRandomDigits + end.size() && name.starts_with(begin) &&
+        name.ends_with(end) &&
+        name.find_first_not_of("0123456789abcdef", begin.size()) >= begin.size() + kRandomDigits)
+      left.push_back(at->path());
+  }
+  for (const fs::path& name : left) fs::remove(name, none);
 }
 
 std::string written_file(const std::string& path) {

@@ -13,6 +13,9 @@ std::string read_file(const std::string& path);
 /// A random name in the folder of `path`, so that no other process uses it; ends with the same extension.
 std::string temporary_name(const std::string& path);
 
+/// Removes what killed processes left of `path` in the making. For the only process that writes it.
+void remove_unfinished(const std::string& path);
+
 /// The file that writing `path` replaces: where it is a symbolic link, what that leads to. Throws gm::Error
 /// when that is a folder, a pipe or a device.
 std::string written_file(const std::string& path);

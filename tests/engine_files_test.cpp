@@ -240,6 +240,31 @@ TEST(EngineFiles, TemporaryNamesAreBesideTheFileAndNeverTheSame) {
   }
 }
 
+TEST(EngineFiles, OnlyWhatWasInTheMakingOfTheFileIsRemoved) {
+  test::TempDir dir;
+  const std::string path = dir / "last.safetensors";
+  const std::vector<std::string> stay{"last.safetensors",
+                                      ".last.tmp0123456789abcde.safetensors",
+                                      ".last.tmp0123456789abcdeg.safetensors",
+                                      ".last.tmp0123456789abcdef.json",
+                                      ".last.tmp0123456789abcdef.safetensors.gz",
+                                      ".best.tmp0123456789abcdef.safetensors"};
+  for (const std::string& name : stay) test::write_text(dir / name, "x");
+  const std::vector<std::string> go{temporary_name(path), dir / ".last.tmp0123456789abcdef.safetensors"};
+  for (const std::string& name : go) test::write_text(name, "x");
+  remove_unfinished(path);
+  for (const std::string& name : stay) EXPECT_TRUE(std::filesystem::exists(dir / name)) << name;
+  for (const std::string& name : go) EXPECT_FALSE(std::filesystem::exists(name)) << name;
+
+  // Through a link, beside what it leads to; of a folder that is not there nothing.
+  std::filesystem::create_directory(dir / "other");
+  std::filesystem::create_symlink("other/real.bin", dir / "link");
+  test::write_text(dir / "other/.real.tmp0123456789abcdef.bin", "x");
+  remove_unfinished(dir / "link");
+  EXPECT_FALSE(std::filesystem::exists(dir / "other/.real.tmp0123456789abcdef.bin"));
+  EXPECT_NO_THROW(remove_unfinished(dir / "none/last.safetensors"));
+}
+
 TEST(EngineFiles, WeightsOfAnotherModelChangeNothing) {
   auto device = open_device("cpu");
   ParameterTable table;

@@ -39,10 +39,17 @@ TEST_F(Train, TerminatedOrKilledRunsResumeBitForBit) {
     }
     EXPECT_LT(std::stoi(read_safetensors(last(name)).metadata.at("step")), 44)
         << "stopped too late to mean anything";
+    // What a kill in the midst of a save leaves, and what another program may be writing.
+    const std::string half = dir / (name + "/.last.tmp0123456789abcdef.safetensors"),
+                      others = dir / (name + "/.predictions.tmp0123456789abcdef.csv");
+    test::write_text(half, "half");
+    test::write_text(others, "others");
     // The configuration it began with, which names no data, or that of its folder.
     const std::string with = signal == SIGTERM ? config : dir / (name + "/config.yaml");
     expect_success(
         test::run("gm_train", {with, "--out", dir / name, "--resume", "--device", "cpu", "--threads", "2"}));
+    EXPECT_FALSE(fs::exists(half));
+    EXPECT_TRUE(fs::exists(others));
     expect_same_tensors(last("whole"), last(name));
     expect_same_tensors(dir / "whole/best.safetensors", dir / (name + "/best.safetensors"));
     EXPECT_EQ(comparable_metrics(dir / "whole/metrics.csv"),

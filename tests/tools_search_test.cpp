@@ -144,10 +144,13 @@ TEST_F(Search, ResumedAfterAKillEqualsAnUnbrokenSearch) {
     p.send(SIGKILL);
     ASSERT_EQ(p.wait(), -SIGKILL) << "ended before it could be killed";
     const size_t kept = lines();
-    // A line cut short by the kill.
+    // A line and a state cut short by the kill.
     test::write_text(journal(out), test::read_text(journal(out)) + "{\"sampler\":\"en");
+    const std::string half = dir / (out + "/.state_enas.tmp0123456789abcdef.safetensors");
+    test::write_text(half, "half");
     expect_success(test::run("gm_search", {"run", dir / (out + "/config.yaml"), "--out", dir / out,
                                            "--resume", "--device", "cpu", "--threads", "1", "--quiet"}));
+    EXPECT_FALSE(fs::exists(half));
     EXPECT_EQ(comparable(journal(out)), comparable(journal("whole")))
         << "killed with " << kept << " children";
     EXPECT_EQ(logged(out), logged("whole")) << "killed with " << kept << " children";

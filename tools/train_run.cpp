@@ -150,6 +150,7 @@ class TrainingRun {
     }
     const RunFolder folder(job_.out, job_.resume);
     const FolderLock hold = hold_run(job_.out);
+    for (const char* name : {"last.safetensors", "best.safetensors"}) remove_unfinished(folder.file(name));
     if (job_.resume) take_up();
     if (!job_.resume) write_split(folder.file("split.csv"), *data(), split_);
     if (!job_.resume || !job_.changes.empty())

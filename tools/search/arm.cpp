@@ -5,6 +5,7 @@
 #include <cmath>
 #include <filesystem>
 
+#include "engine/atomic_file.h"
 #include "kernels/common/clock.h"
 #include "kernels/common/error.h"
 
@@ -142,6 +143,7 @@ void SearchArm::save() const {
 }
 
 void SearchArm::resume() {
+  remove_unfinished(state_file());
   if (!std::filesystem::exists(state_file())) return;
   const TensorFile file = read_safetensors(state_file());
   const Metadata kept(state_file(), file.metadata, "not the state of a search");
