@@ -1,5 +1,5 @@
-// Batch norm on the GPU as every op with one inside launches it. The kernels are compiled once, in bn_forward.cu
-// and bn_backward.cu, for T = float and bf16 and all activations.
+// Batch norm on the GPU as every op with one inside launches it. The kernels are compiled once, in
+// bn_forward.cu and bn_backward.cu, for T = float and bf16 and all activations.
 #pragma once
 #include "kernels/batch_norm/bn.cuh"
 
@@ -60,7 +60,8 @@ __device__ __forceinline__ void bn_gate_and_pool(const BnGradient<T>& g, unsigne
   }
 }
 
-/// The two sums over pixels of every channel, finished in the last block. x null: only sum dz (a bias gradient).
+/// The two sums over pixels of every channel, finished in the last block. x null: only sum dz (a bias
+/// gradient).
 template <class T>
 void bn_launch_sums(Act act, const T* x, const BnGradient<T>& g, int64_t pixels, int64_t channels,
                     float* partial, const BnFinishBackward& finish, const Context& ctx);
