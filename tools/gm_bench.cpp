@@ -115,8 +115,7 @@ void bench_listed(Device& device, const Arguments& a) {
 ModelBenchOptions options_of(const Arguments& a) {
   return {.batch = a.batch,
           .training = a.mode == "train",
-          .bf16 = a.precision == "bf16",
-          .tf32 = a.precision == "tf32",
+          .precision = a.precision,
           .recompute = a.recompute,
           .seconds = a.seconds,
           .fusions = fusions_of(a)};

@@ -210,10 +210,10 @@ void go_on(const std::atomic<bool>& stop) {
   if (stop) fail("interrupted; no file was written");
 }
 
-SpeedRow time_batch(Device& device, const ModelFile& model, int64_t batch, bool half) {
-  const Timing t =
-      time_model(device, model.architecture, {.batch = batch, .training = false, .bf16 = half, .seconds = 1})
-          .step;
+SpeedRow time_batch(Device& device, const ModelFile& model, int64_t batch, const std::string& precision) {
+  const Timing t = time_model(device, model.architecture,
+                              {.batch = batch, .training = false, .precision = precision, .seconds = 1})
+                       .step;
   return {batch, t.median, t.p5, t.p95};
 }
 
@@ -242,7 +242,7 @@ void evaluate(const Arguments& args) {
   go_on(stop);
   if (args.speed)
     for (int64_t batch : kTimedBatches) {
-      e.speed.push_back(time_batch(*device, model, batch, args.precision == "bf16"));
+      e.speed.push_back(time_batch(*device, model, batch, args.precision));
       go_on(stop);
     }
   if (results.wanted()) results.scores(e);

@@ -57,11 +57,11 @@ HostBench time_from_host(Device& device, const Architecture& a, const ModelBench
   ParameterTable table;
   const NetworkGraph plain = build_network(
       a, table,
-      {.batch = o.batch, .dtype = o.bf16 ? DType::bf16 : DType::f32, .augmented = true, .loss = false});
+      {.batch = o.batch, .dtype = o.bf16() ? DType::bf16 : DType::f32, .augmented = true, .loss = false});
   Weights weights(device, table, false, false);
   weights.initialize(table, 1);
   FoldedNetwork folded(plain, o.fusions, device.backend());
-  Weights folded_weights(device, folded.table, o.bf16, false);
+  Weights folded_weights(device, folded.table, o.bf16(), false);
   folded.refresh(table, weights, folded_weights);
   const ValueId logits = folded.net.logits;
   Session session(device, folded.net.graph, folded_weights, {.keep = {logits}});

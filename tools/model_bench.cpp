@@ -43,17 +43,17 @@ std::vector<std::pair<std::string, double>> profile(Device& device, Session& ses
 
 ModelTiming time_model(Device& device, const Architecture& a, const ModelBenchOptions& o) {
   ParameterTable table;
-  const DType dtype = o.bf16 ? DType::bf16 : DType::f32;
+  const DType dtype = o.bf16() ? DType::bf16 : DType::f32;
   const NetworkGraph plain =
       build_network(a, table, {.batch = o.batch, .training = o.training, .dtype = dtype, .loss = o.training});
-  Weights weights(device, table, o.bf16, o.training);
+  Weights weights(device, table, o.bf16(), o.training);
   weights.initialize(table, 1);
   const auto pixels = noise(plain.graph.spec(plain.pixels).shape.numel());
   ModelTiming t;
   t.batch = o.batch;
   if (!o.training) {
     const FoldedNetwork folded(plain, o.fusions, device.backend());
-    Weights folded_weights(device, folded.table, o.bf16, false);
+    Weights folded_weights(device, folded.table, o.bf16(), false);
     folded.refresh(table, weights, folded_weights);
     Session session(device, folded.net.graph, folded_weights, {.keep = {folded.net.logits}});
     session.upload(folded.net.pixels, pixels.data());

@@ -12,11 +12,13 @@ namespace gm {
 
 struct ModelBenchOptions {
   int64_t batch = 64;
-  bool training = true, bf16 = false;
-  bool tf32 = false;       // set for the device too: DeviceOptions
-  bool recompute = false;  // training: PlanOptions::recompute
+  bool training = true;
+  std::string precision = "f32";  // or bf16, or tf32, which DeviceOptions must ask for
+  bool recompute = false;         // training: PlanOptions::recompute
   double seconds = 2;
   Fusions fusions = {};
+
+  bool bf16() const { return precision == "bf16"; }
 };
 
 struct ModelTiming {

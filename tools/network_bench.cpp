@@ -27,7 +27,7 @@ Graph ops_of(const Architecture& a, const ModelBenchOptions& o, Backend backend,
   const NetworkGraph plain = build_network(a, table,
                                            {.batch = o.batch,
                                             .training = o.training,
-                                            .dtype = o.bf16 ? DType::bf16 : DType::f32,
+                                            .dtype = o.bf16() ? DType::bf16 : DType::f32,
                                             .loss = o.training});
   if (o.training) return fuse_for_training(plain, o.fusions, backend).graph;
   folded = std::make_unique<FoldedNetwork>(plain, o.fusions, backend);
@@ -74,7 +74,7 @@ std::vector<TimedCase> time_network_ops(Device& device, const Architecture& a,
   ParameterTable table;
   std::unique_ptr<FoldedNetwork> folded;
   const Graph graph = ops_of(a, options, device.backend(), table, folded);
-  const DType dtype = options.bf16 ? DType::bf16 : DType::f32;
+  const DType dtype = options.bf16() ? DType::bf16 : DType::f32;
   ColdTimer timer(device, options.seconds);
   std::vector<TimedCase> timed;
   for (const NetworkCase& c : network_cases(graph)) {
@@ -97,19 +97,16 @@ std::string roofline_page(const std::string& device, const Architecture& a, cons
     for (const std::string& layer : t.what.layers) {
       const auto [it, added] = blocks.try_emplace(block_of(layer), Row{block_of(layer)});
       if (added) order.push_back(it->first);
-      it->second.add(t, options.bf16);
-      all.add(t, options.bf16);
+      it->second.add(t, options.bf16());
+      all.add(t, options.bf16());
     }
   std::sort(order.begin(), order.end());
   std::string page = fmt::format(
       "# Roofline: {}, {} px, batch {}, {}, {}\n\n{}. Measured ceilings: copy {:.1f} GB/s, matrix product "
       "f32 {:.2f} and bf16 {:.2f} TFLOP/s; the smallest kernel takes {:.1f} us.\n\n",
-      a.name, a.input_size, options.batch,
-      options.bf16   ? "bf16"
-      : options.tf32 ? "tf32"
-                     : "f32",
-      options.training ? "training" : "inference", device, ceilings.copy / 1e9, ceilings.matrix_f32 / 1e12,
-      ceilings.matrix_bf16 / 1e12, ceilings.smallest * 1e6);
+      a.name, a.input_size, options.batch, options.precision, options.training ? "training" : "inference",
+      device, ceilings.copy / 1e9, ceilings.matrix_f32 / 1e12, ceilings.matrix_bf16 / 1e12,
+      ceilings.smallest * 1e6);
   page += "| block | GB | GFLOP | ms at the ceilings | ms taken | share |";
   for (const DataSheet& card : kCards) page += fmt::format(" {}, ms |", card.name);
   page += "\n|---|---|---|---|---|---|";

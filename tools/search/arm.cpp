@@ -1,7 +1,5 @@
 #include "tools/search/arm.h"
 
-#include <fmt/format.h>
-
 #include <cmath>
 #include <filesystem>
 
@@ -138,7 +136,7 @@ void SearchArm::save() const {
   file.metadata["format"] = "galaxy-morphology-search/1";
   file.metadata["iteration"] = std::to_string(iteration_);
   file.metadata["trained"] = trained_ ? "1" : "0";
-  file.metadata["loss"] = fmt::format("{}", loss_);
+  file.metadata["loss"] = exact_text(loss_);
   write_safetensors(state_file(), file);
 }
 
