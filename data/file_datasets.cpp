@@ -182,14 +182,17 @@ std::string FileListDataset::id(int64_t i) const {
 FolderDataset::FolderDataset(const std::string& folder, const OpenOptions& options)
     : FileListDataset(folder, {}, options) {
   std::error_code ec;
+  int64_t subfolders = 0;
   for (fs::directory_iterator it(folder, ec), end; !ec && it != end; it.increment(ec))
-    // A leading dot marks temporary files and the droppings of file managers.
     // What is neither a folder nor a file, such as a link to nowhere, is for the reader to report.
-    if (std::error_code none; is_image_name(it->path().string()) &&
-                              it->path().filename().string()[0] != '.' && !it->is_directory(none))
+    if (std::error_code none; it->is_directory(none)) ++subfolders;
+    // A leading dot marks temporary files and the droppings of file managers.
+    else if (is_image_name(it->path().string()) && it->path().filename().string()[0] != '.')
       files_.push_back(it->path().string());
   if (ec) fail(folder + ": cannot list: " + ec.message());
-  if (files_.empty()) fail(folder + ": no JPEG or PNG images and no labels.csv in this folder");
+  if (files_.empty())
+    fail(folder + ": no JPEG or PNG images and no labels.csv in this folder" +
+         (subfolders ? ", and its subfolders are not searched: name them" : ""));
   std::sort(files_.begin(), files_.end());
 }
 

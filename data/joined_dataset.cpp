@@ -1,6 +1,7 @@
 #include "data/joined_dataset.h"
 
 #include <algorithm>
+#include <functional>
 
 #include "kernels/common/error.h"
 
@@ -77,6 +78,25 @@ std::string JoinedDataset::file(int64_t i) const {
 const std::string& JoinedDataset::path_of(int64_t i) const {
   const auto [set, row] = place(i);
   return sets_[set]->path_of(row);
+}
+
+SharedIds shared_ids(const Dataset& data) {
+  // Sixteen bytes an image where the ids themselves may take hundreds.
+  std::vector<std::pair<size_t, int64_t>> marks;
+  marks.reserve(static_cast<size_t>(data.size()));
+  for (int64_t row = 0; row < data.size(); ++row)
+    marks.emplace_back(std::hash<std::string>{}(data.id(row)), row);
+  std::sort(marks.begin(), marks.end());
+  SharedIds shared;
+  for (size_t k = 1, start = 0; k < marks.size(); ++k) {
+    if (marks[k].first != marks[start].first) start = k;
+    if (start == k || data.id(marks[k].second) != data.id(marks[start].second)) continue;
+    ++shared.rows;
+    if (shared.first >= 0 && shared.first < marks[k].second) continue;
+    shared.first = marks[k].second;
+    shared.earlier = marks[start].second;
+  }
+  return shared;
 }
 
 }  // namespace gm

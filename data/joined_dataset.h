@@ -39,4 +39,10 @@ class JoinedDataset : public Dataset {
   std::string path_;
 };
 
+/// Rows of a set whose id an earlier row has, and the first of them with that earlier row.
+struct SharedIds {
+  int64_t rows = 0, first = -1, earlier = -1;
+};
+SharedIds shared_ids(const Dataset& data);
+
 }  // namespace gm

@@ -248,12 +248,13 @@ TEST(DataCatalog, Errors) {
 TEST(DataOpen, FoldersFilesAndTheRest) {
   TempDir dir;
   EXPECT_ERROR(open_dataset(dir / "none"), "no such file or folder");
-  EXPECT_ERROR(open_dataset(dir.path()), "no JPEG or PNG images and no labels.csv");
+  EXPECT_ERROR(open_dataset(dir.path()), "no JPEG or PNG images and no labels.csv in this folder");
+  std::filesystem::create_directory(dir / "d.png");
+  EXPECT_ERROR(open_dataset(dir.path()), "in this folder, and its subfolders are not searched: name them");
   write_image(dir / "b.png", test::gradient(4, 4));
   write_image(dir / "a.jpg", test::gradient(4, 4));
   test::write_text(dir / "notes.txt", "x");
   std::filesystem::create_symlink("/gone/c.png", dir / "c.png");
-  std::filesystem::create_directory(dir / "d.png");
   ASSERT_EQ(mkfifo((dir / "e.png").c_str(), 0600), 0);
   auto folder = open_dataset(dir.path());
   ASSERT_EQ(folder->size(), 4) << "all that are no folders: what cannot be read is to be reported";

@@ -48,6 +48,18 @@ TEST(DataJoined, FilesAndPathsAreThoseOfTheSets) {
   EXPECT_EQ(joined.path(), dir / "a.png and 1 more");
 }
 
+TEST(DataJoined, IdsOfSeveralImagesAreCounted) {
+  auto a = std::make_shared<FakeDataset>(4, 1), b = std::make_shared<FakeDataset>(2, 1);
+  EXPECT_EQ(shared_ids(*a).rows, 0);
+  const SharedIds twice = shared_ids(JoinedDataset({b, a}));  // g0 g1 and g0 g1 g2 g3
+  EXPECT_EQ(twice.rows, 2);
+  EXPECT_EQ(twice.first, 2);
+  EXPECT_EQ(twice.earlier, 0);
+  const SharedIds thrice = shared_ids(JoinedDataset({b, a, a}));
+  EXPECT_EQ(thrice.rows, 6);
+  EXPECT_EQ(thrice.first, 2);
+}
+
 /// Counts its releases.
 struct Counting : FakeDataset {
   using FakeDataset::FakeDataset;

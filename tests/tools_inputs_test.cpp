@@ -72,6 +72,22 @@ TEST_F(Cli, GreySixteenBitAndAlphaImagesAreClassified) {
   EXPECT_EQ(p[0], p[2]);
 }
 
+TEST_F(Cli, ImagesOfOneNameAreSaidToShareIt) {
+  fs::create_directories(dir / "other");
+  for (const std::string name : {"new.png", "g3.png", "g7.png"})
+    write_image(dir / ("other/" + name), gradient(32, 32));
+  const std::vector<std::string> args{"--model", model, dir / "set/images", dir / "other"};
+  const Ran r = run("gm_infer", args);
+  expect_success(r);
+  EXPECT_NE(r.err.find("note: 2 of 23 images have an id that an earlier one has (\"g3\": " +
+                       (dir / "set/images/g3.png") + " and " + (dir / "other/g3.png") + ")"),
+            std::string::npos)
+      << r.err;
+  EXPECT_EQ(infer({dir / "set/images", dir / "other"}).err, "");
+  const Ran distinct = run("gm_infer", {"--model", model, dir / "set/images"});
+  EXPECT_EQ(distinct.err.find("note:"), std::string::npos) << distinct.err;
+}
+
 TEST_F(Cli, EmptyFolderAndUnknownData) {
   fs::create_directories(dir / "empty");
   write_text(dir / "data.xyz", "1");

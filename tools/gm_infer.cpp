@@ -70,6 +70,18 @@ std::shared_ptr<const Dataset> open_inputs(const std::vector<std::string>& paths
   return std::make_shared<JoinedDataset>(std::move(sets));
 }
 
+/// Rows that a table tells apart by their order only: images of one name in several folders, numbered rows of
+/// several files. Empty where every id stands for one image.
+std::string shared_ids_line(const Dataset& data) {
+  const SharedIds shared = shared_ids(data);
+  if (shared.rows == 0) return "";
+  auto where = [&](int64_t row) { return data.file(row).empty() ? data.path_of(row) : data.file(row); };
+  return fmt::format(
+      "note: {} of {} images have an id that an earlier one has (\"{}\": {} and {}); rows are in "
+      "the order of the inputs",
+      shared.rows, data.size(), data.id(shared.first), where(shared.earlier), where(shared.first));
+}
+
 /// Images that have a file of their own.
 int64_t count_files(const Dataset& data) {
   int64_t files = 0;
@@ -149,6 +161,7 @@ void infer(const Arguments& args) {
       args.out, class_names(model.architecture), columns,
       {.traits = traits_of(args, model, *data), .total = data->size(), .resume = args.resume});
   if (!args.quiet) say(choices_line(args, *device, jpegs.get(), no_jpegs));
+  if (const std::string line = args.quiet ? "" : shared_ids_line(*data); !line.empty()) say(line);
   if (!args.quiet && args.resume)
     say(fmt::format("resuming after {} of {} images", file.first(), data->size()));
 
