@@ -17,6 +17,9 @@ namespace {
 // Which batch of an update a step is; each kind is a graph of its own on a card. kWhole: updates of one
 // batch.
 enum StepKind : size_t { kFirst, kMiddle, kLast, kWhole, kKinds };
+
+// A loss that is not finite, for a message: x86 makes NaNs of negative sign, which says nothing.
+std::string loss_text(double loss) { return std::isnan(loss) ? "nan" : std::to_string(loss); }
 }  // namespace
 
 Trainer::Trainer(Device& device, const NetworkGraph& train, const NetworkGraph& eval, ParameterTable& table,
@@ -143,7 +146,7 @@ Trainer::Outcome Trainer::run(BatchSource& train, BatchSource& validation, const
     if (!train_epoch(train, events, stop, m)) return Outcome::interrupted;
     std::tie(m.val_loss, m.val_accuracy) = evaluate(validation);
     if (!std::isfinite(m.val_loss))
-      fail("the validation loss became " + std::to_string(m.val_loss) + " in epoch " +
+      fail("the validation loss became " + loss_text(m.val_loss) + " in epoch " +
            std::to_string(m.epoch + 1) + " (learning rate " + std::to_string(m.lr) +
            "): lower optimizer.lr; last.safetensors holds the last checkpoint before that");
     const bool best = end_epoch(m);
@@ -235,9 +238,8 @@ void Trainer::record(const std::optional<DeviceFeed::Results>& results) {
   pending_.pop_front();
   const double loss = (*results)[0][0], n = static_cast<double>(p.count);
   if (!std::isfinite(loss))
-    fail("the loss became " + std::to_string(loss) + " at step " + std::to_string(p.step) +
-         " (learning rate " + std::to_string(p.lr) +
-         "): lower optimizer.lr; last.safetensors holds the last good weights");
+    fail("the loss became " + loss_text(loss) + " at step " + std::to_string(p.step) + " (learning rate " +
+         std::to_string(p.lr) + "): lower optimizer.lr; last.safetensors holds the last good weights");
   state_.loss_sum += loss * n;
   state_.correct += (*results)[1][0];
   state_.samples += n;
