@@ -35,7 +35,7 @@ class CsvWriter : public PredictionWriter {
       whole_ = std::filesystem::file_size(pending_->name());
     }
     file_.reset(pending_ ? std::fopen(pending_->name().c_str(), begun.empty() ? "w" : "a") : stdout);
-    if (!file_) fail(path + ": cannot write: " + std::strerror(errno));
+    if (!file_) fail_writing();
     if (!begun.empty()) return;
     std::string header = columns.labels ? "id_str,label,class" : "id_str,class";
     for (const auto& c : classes) header += "," + csv_cell("p_" + c);
@@ -67,7 +67,7 @@ class CsvWriter : public PredictionWriter {
     put(text);
   }
   void finish() override {
-    if (std::fflush(file_.get()) != 0) fail(path_ + ": cannot write: " + std::strerror(errno));
+    if (std::fflush(file_.get()) != 0) fail_writing();
     if (pending_) pending_->commit();
   }
   void keep(const std::string& path) override {
@@ -80,9 +80,14 @@ class CsvWriter : public PredictionWriter {
   const std::string& flush() override { return pending_->name(); }  // put() does
 
  private:
+  [[noreturn]] void fail_writing() const {
+    const int error = errno;
+    const std::string what = pending_ ? path_ + ": cannot write" : "cannot write to standard output";
+    fail(what + ": " + std::strerror(error));
+  }
   void put(const std::string& text) {
     if (std::fwrite(text.data(), 1, text.size(), file_.get()) != text.size() || std::fflush(file_.get()) != 0)
-      fail(path_ + ": cannot write: " + std::strerror(errno));
+      fail_writing();
     whole_ += text.size();
   }
   struct Close {

@@ -82,7 +82,7 @@ TEST_F(Cli, FullDisk) {
   EXPECT_FALSE(fs::exists(dir / "p.csv"));
   expect_failure(infer({data, "--out", dir / "p.h5"}, full), 1, {dir / "p.h5"});
   EXPECT_FALSE(fs::exists(dir / "p.h5"));
-  expect_failure(infer({data}, {.out = "/dev/full"}), 1, {"cannot write"});
+  expect_failure(infer({data}, {.out = "/dev/full"}), 1, {"cannot write to standard output: No space left"});
   expect_failure(run("gm_data", {"pack", data, "--quiet", "--out", dir / "d.h5"}, roomy), 1, {dir / "d.h5"});
   EXPECT_FALSE(fs::exists(dir / "d.h5"));
   expect_failure(
