@@ -9,7 +9,7 @@
 #include "kernels/common/ceil_div.h"
 #include "kernels/common/clock.h"
 #include "kernels/common/error.h"
-#include "kernels/common/philox.h"
+#include "kernels/common/shuffle.h"
 
 namespace gm {
 
@@ -125,8 +125,7 @@ void Loader::start_epoch(int64_t epoch, int64_t first_batch) {
   order_ = rows_;
   if (config_.training) {
     PhiloxStream rng(config_.seed, RngUse::shuffle, static_cast<uint32_t>(epoch));
-    for (size_t i = order_.size(); i > 1; --i)
-      std::swap(order_[i - 1], order_[rng.below(static_cast<uint32_t>(i))]);
+    shuffle(order_, rng);
   }
   epoch_ = epoch;
   next_batch_ = first_batch;

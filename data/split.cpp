@@ -12,7 +12,7 @@
 #include "data/csv.h"
 #include "engine/atomic_file.h"
 #include "kernels/common/error.h"
-#include "kernels/common/philox.h"
+#include "kernels/common/shuffle.h"
 
 namespace gm {
 namespace {
@@ -110,8 +110,7 @@ std::map<int, std::vector<std::vector<int64_t>>> shuffled_objects(const Dataset&
   std::map<int, std::vector<std::vector<int64_t>>> objects;
   for (auto& [label, groups] : strata) {
     PhiloxStream rng(seed, RngUse::split, static_cast<uint32_t>(label));
-    for (size_t i = groups.size(); i > 1; --i)
-      std::swap(groups[i - 1], groups[rng.below(static_cast<uint32_t>(i))]);
+    shuffle(groups, rng);
     for (int64_t g : groups) objects[label].push_back(std::move(members[g]));
   }
   return objects;

@@ -6,7 +6,7 @@
 #include <string>
 
 #include "kernels/common/error.h"
-#include "kernels/common/philox.h"
+#include "kernels/common/shuffle.h"
 
 namespace gm {
 
@@ -108,8 +108,7 @@ std::vector<double> cross_fitted_temperatures(const std::vector<ScoredImage>& im
   std::vector<size_t> order(images.size());
   std::iota(order.begin(), order.end(), 0);
   PhiloxStream rng(seed, RngUse::split, 1);
-  for (size_t i = order.size(); i > 1; --i)
-    std::swap(order[i - 1], order[rng.below(static_cast<uint32_t>(i))]);
+  shuffle(order, rng);
   const size_t half = order.size() / 2;
   for (bool second : {false, true}) {
     std::vector<const ScoredImage*> others;
