@@ -234,9 +234,7 @@ std::string architecture_yaml(const Architecture& a) {
   input["scaling"]["std"] = a.std;
   root["model"] = model;
   root["input"] = input;
-  YAML::Emitter out;
-  out << root;
-  return out.c_str();
+  return yaml_text(root);
 }
 
 }  // namespace gm

@@ -327,10 +327,12 @@ YAML::Node load_config(const std::string& path, const std::vector<std::string>& 
   return root;
 }
 
-std::string config_text(const YAML::Node& config) {
+std::string yaml_text(const YAML::Node& node) {
   YAML::Emitter text;
-  text << config;
-  return std::string(text.c_str()) + "\n";
+  text << node;
+  return text.c_str();
 }
+
+std::string config_text(const YAML::Node& config) { return yaml_text(config) + "\n"; }
 
 }  // namespace gm

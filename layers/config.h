@@ -55,6 +55,9 @@ YAML::Node load_config(const std::string& path, const std::vector<std::string>& 
 /// Sets one key, given by its dotted path; `where` says in errors who asked for it.
 void set_key(YAML::Node root, const std::string& key, const YAML::Node& value, const std::string& where);
 
+/// The text of a node, without a line break at its end; parse_yaml reads it again.
+std::string yaml_text(const YAML::Node& node);
+
 /// The text of a configuration that load_config reads again; ends with a line break.
 std::string config_text(const YAML::Node& config);
 

@@ -14,9 +14,7 @@ std::string stored_conventions(const Architecture& a) {
   YAML::Node root;
   for (const auto& [section, key] : kKeys) root[section][key] = all[section][key];
   if (!a.class_names.empty()) root["model"]["class_names"] = a.class_names;
-  YAML::Emitter out;
-  out << root;
-  return out.c_str();
+  return yaml_text(root);
 }
 
 std::vector<std::string> take_conventions(Architecture& a, const std::string& stored,

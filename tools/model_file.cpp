@@ -88,9 +88,7 @@ std::string start_from(const ModelFile& model, const std::vector<std::string>& c
 std::map<std::string, std::string> model_metadata(const Architecture& a, const YAML::Node& augment) {
   YAML::Node root = parse_yaml(architecture_yaml(a), "architecture");
   if (augment) root["augment"] = augment;
-  YAML::Emitter out;
-  out << root;
-  return {{"model", out.c_str()}};
+  return {{"model", yaml_text(root)}};
 }
 
 Predictor::Predictor(Device& device, const ModelFile& model, int64_t batch, const PredictorOptions& o)
