@@ -21,9 +21,8 @@ std::shared_ptr<Dataset> open_dataset(const std::string& path, const OpenOptions
     if (fs::exists(labels, ec)) return std::make_shared<CatalogDataset>(labels.string(), options);
     return std::make_shared<FolderDataset>(path, options);
   }
-  const std::string ext = lower_extension(path);
-  if (ext == ".h5" || ext == ".hdf5") return std::make_shared<Hdf5Dataset>(path, options);
-  if (ext == ".csv") return std::make_shared<CatalogDataset>(path, options);
+  if (is_hdf5_name(path)) return std::make_shared<Hdf5Dataset>(path, options);
+  if (lower_extension(path) == ".csv") return std::make_shared<CatalogDataset>(path, options);
   if (is_image_name(path))
     return std::make_shared<FileListDataset>(path, std::vector<std::string>{path}, options);
   fail(path + ": unknown kind of data: expected .h5, .hdf5, .csv, .jpg, .png or a folder");

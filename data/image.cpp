@@ -215,4 +215,9 @@ bool is_image_name(const std::string& path) {
   return ext == ".jpg" || ext == ".jpeg" || ext == ".png";
 }
 
+bool is_hdf5_name(const std::string& path) {
+  const std::string ext = lower_extension(path);
+  return ext == ".h5" || ext == ".hdf5";
+}
+
 }  // namespace gm

@@ -40,5 +40,7 @@ void write_image(const std::string& path, const Image& image);
 std::string lower_extension(const std::string& path);
 /// True for the extensions that read_image accepts: .jpg, .jpeg, .png, in either case.
 bool is_image_name(const std::string& path);
+/// True for .h5 and .hdf5, in either case.
+bool is_hdf5_name(const std::string& path);
 
 }  // namespace gm

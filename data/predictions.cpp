@@ -177,8 +177,8 @@ class Hdf5Writer : public PredictionWriter {
 std::unique_ptr<PredictionWriter> open_predictions(const std::string& path,
                                                    const std::vector<std::string>& classes,
                                                    PredictionColumns columns, const std::string& begun) {
+  if (is_hdf5_name(path)) return std::make_unique<Hdf5Writer>(path, classes, columns, begun);
   const std::string ext = lower_extension(path);
-  if (ext == ".h5" || ext == ".hdf5") return std::make_unique<Hdf5Writer>(path, classes, columns, begun);
   if (ext == ".fits") return open_fits_predictions(path, classes, columns, begun);
   if (path != "-" && ext != ".csv") fail(path + ": predictions are written as .csv, .h5 or .fits");
   return std::make_unique<CsvWriter>(path, classes, columns, begun);

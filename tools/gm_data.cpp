@@ -29,11 +29,6 @@ struct Options {
   bool quiet = false;
 };
 
-bool is_hdf5_name(const std::string& path) {
-  const std::string ext = gm::lower_extension(path);
-  return ext == ".h5" || ext == ".hdf5";
-}
-
 void say(const Options& o, const std::string& line) {
   if (!o.quiet) fmt::print("{}\n", line);
 }
@@ -84,7 +79,7 @@ void synth(const Options& o) {
   for (const std::string& there : {o.out, (fs::path(o.out) / "labels.csv").string()})
     if (fs::is_regular_file(there)) gm::fail(there + ": is there already; choose another --out");
   gm::SyntheticDataset data(set, o.count, o.size, o.seed);
-  is_hdf5_name(o.out) ? pack(data, o) : write_folder(data, o);
+  gm::is_hdf5_name(o.out) ? pack(data, o) : write_folder(data, o);
   say(o, fmt::format("{}: {} synthetic galaxies, {} classes, {}x{} px, seed {}", o.out, o.count,
                      data.classes().size(), o.size, o.size, o.seed));
 }
@@ -187,7 +182,7 @@ std::function<bool()> declare_pack(CLI::App& app) {
   CLI::App* sub = app.add_subcommand("pack", "write any data set as one HDF5 file in the Galaxy10 layout");
   sub->add_option("DATA", o->data, ".h5, catalog .csv, folder or image")->required();
   sub->add_option("--out", o->out, "FILE.h5")->required()->check([](const std::string& path) {
-    return is_hdf5_name(path) ? std::string() : path + ": the name must end in .h5 or .hdf5";
+    return gm::is_hdf5_name(path) ? std::string() : path + ": the name must end in .h5 or .hdf5";
   });
   sub->add_option("--size", o->size, "resize to this side in px (0: keep)")->check(CLI::Range(0, 4096));
   declare_classes(*sub, *o);
