@@ -1,5 +1,7 @@
 #include "data/csv.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <charconv>
 #include <cmath>
@@ -105,11 +107,7 @@ int CsvTable::column(const std::string& name) const {
   return found;
 }
 
-std::string CsvTable::column_list() const {
-  std::string list;
-  for (const std::string& name : header_) list += (list.empty() ? "" : ", ") + name;
-  return list;
-}
+std::string CsvTable::column_list() const { return fmt::format("{}", fmt::join(header_, ", ")); }
 
 std::string csv_cell(const std::string& text) {
   auto blank = [](char c) { return c == ' ' || c == '\t'; };

@@ -1,5 +1,7 @@
 #include "data/dataset.h"
 
+#include <fmt/ranges.h>
+
 #include <cmath>
 #include <filesystem>
 #include <map>
@@ -51,9 +53,7 @@ void check_distinct(const std::string& where, const std::vector<std::string>& cl
 
 void fail_unknown_class(const std::string& where, const std::string& name,
                         const std::vector<std::string>& classes) {
-  std::string list;
-  for (const std::string& known : classes) list += (list.empty() ? "" : ", ") + known;
-  fail(where + ": class \"" + name + "\" is not one of the model's: " + list);
+  fail(fmt::format("{}: class \"{}\" is not one of the model's: {}", where, name, fmt::join(classes, ", ")));
 }
 
 const std::vector<std::string>& galaxy10_classes() {

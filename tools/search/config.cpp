@@ -114,10 +114,6 @@ ChoiceVector parse_choices(const std::string& text) {
   return choices;
 }
 
-std::string choices_text(const ChoiceVector& choices) {
-  std::string text;
-  for (int c : choices) text += (text.empty() ? "" : ",") + std::to_string(c);
-  return text;
-}
+std::string choices_text(const ChoiceVector& choices) { return fmt::format("{}", fmt::join(choices, ",")); }
 
 }  // namespace gm
