@@ -45,6 +45,9 @@ TEST_F(Cli, ARunWithItsBestWeightsAloneIsKept) {
   const std::string best = read_text(out + "/best.safetensors");
   expect_failure(train({"--data", data, "--epochs", "1", "--batch", "4"}), 1,
                  {out, "already holds a run (best.safetensors)"});
+  // Its own configuration, to be trained in its own folder: --resume was forgotten.
+  expect_failure(run("gm_train", {out + "/config.yaml", "--data", data, "--out", out}), 1,
+                 {out, "already holds a run (best.safetensors); continue it with --resume"});
   EXPECT_EQ(read_text(out + "/best.safetensors"), best);
 }
 

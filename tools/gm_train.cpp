@@ -10,6 +10,7 @@
 #include "tools/cli.h"
 #include "tools/cross_validation.h"
 #include "tools/resumed_config.h"
+#include "tools/run_folder.h"
 #include "tools/shell.h"
 #include "tools/train_run.h"
 
@@ -114,8 +115,6 @@ void train_stages(const Arguments& args, Device& device, const std::string& runs
   const size_t count = args.stages.size();
   auto begun = [&](size_t k) { return fs::exists(fmt::format("{}/stage{}/last.safetensors", args.out, k)); };
   if (args.resume && !begun(1)) fail(args.out + "/stage1: no last.safetensors to resume from");
-  if (!args.resume && fs::exists(args.out + "/stage1"))
-    fail(args.out + "/stage1 is there; continue with --resume or choose another --out");
   if (args.resume && begun(count + 1))
     fail(fmt::format("{}/stage{} has begun: give its --stage as well", args.out, count + 1));
   for (size_t k = 1; k <= count; ++k) {
@@ -155,9 +154,11 @@ void train(Arguments args) {
     args.out = "runs/" + fs::path(args.config).stem().string() + "-" + stamp;
   }
   job.out = args.out;
-  if (!args.resume)
+  if (!args.resume) {
+    expect_no_run(args.out);  // the inputs may be its own: the run is what to speak of
     for (const char* file : {"/config.yaml", "/split.csv", "/metrics.csv"})
       keep_inputs(args.out + file, {args.config, job.run.data_path});
+  }
   std::string more;
   if (!args.only.empty()) more += fmt::format(" --folds {}", fmt::join(args.only, ","));
   if (args.device != "auto") more += " --device " + args.device;

@@ -13,6 +13,14 @@ namespace gm {
 
 namespace fs = std::filesystem;
 
+void expect_no_run(const std::string& folder) {
+  std::error_code error;
+  for (const char* sign : {"last.safetensors", "best.safetensors", "folds.csv", "stage1", "journal.jsonl"})
+    if (fs::exists(folder + "/" + sign, error))
+      fail(folder + ": already holds a run (" + sign +
+           "); continue it with --resume or choose another --out");
+}
+
 RunFolder::RunFolder(const std::string& path, bool resume) : path_(path) {
   std::error_code error;
   if (resume) {
@@ -21,9 +29,7 @@ RunFolder::RunFolder(const std::string& path, bool resume) : path_(path) {
   }
   make_folder(path, "run folder");
   if (::access(path.c_str(), W_OK | X_OK) != 0) fail(path + ": cannot write there: " + std::strerror(errno));
-  for (const char* sign : {"last.safetensors", "best.safetensors", "folds.csv", "stage1", "journal.jsonl"})
-    if (fs::exists(file(sign), error))
-      fail(path + ": already holds a run (" + sign + "); continue it with --resume or choose another --out");
+  expect_no_run(path);
 }
 
 std::vector<std::string> run_files(const std::string& model) {

@@ -10,6 +10,9 @@
 
 namespace gm {
 
+/// Throws gm::Error where a run, of gm_train or gm_search, has begun in `folder`.
+void expect_no_run(const std::string& folder);
+
 /// Creates the folder, or checks that a run can be resumed from it. Throws gm::Error when it cannot be
 /// written, when a new run would overwrite another run's checkpoint, or when there is nothing to resume.
 class RunFolder {
