@@ -2,7 +2,11 @@
 // results that do not depend on the number of threads.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <utility>
+
 #include "engine/device.h"
+#include "kernels/activation/activation.h"
 #include "kernels/common/op.h"
 #include "tests/op_harness.h"
 
@@ -46,6 +50,33 @@ TEST_P(BatchNormDevice, KeepsDigitsWhenTheMeanIsLarge) {
     expect_close(got.state[1], want.state[1], 2e-6, std::string(name) + " running variance");
     expect_close(got.din[0], want.din[0], 1e-4, std::string(name) + " dx");
     expect_close(got.din[1], want.din[1], 1e-4, std::string(name) + " dgamma");
+  }
+}
+// n / (n - 1) has no value for a batch of one pixel.
+TEST_P(BatchNormDevice, ABatchOfOnePixelKeepsTheRunningVarianceFinite) {
+  auto device = open_device(GetParam());
+  const OpDef& op = find_op("batch_norm");
+  const TensorSpec vector{Shape{20}, DType::f32};
+  const OpCase c{.attrs = {{"eps", 1e-3}, {"momentum", 0.9}, {"training", 1}, {"unbiased", 1}},
+                 .in = {{{{1, 1, 1, 20}, DType::f32}}, {vector, Fill::positive}, {vector}}};
+  const CaseData data = make_data(op, c);
+  const Result got = run(*device, op, c, data, false), want = run_reference(op, c, data, false);
+  for (int k : {0, 1}) expect_close(got.state[k], want.state[k], 2e-6, "state" + std::to_string(k));
+}
+
+// Of ReLU at 0 and of ReLU6 at 0 and 6, as of the references: a channel that is constant lies at beta.
+TEST_P(BatchNormDevice, TheSlopeOfAKinkIsZero) {
+  auto device = open_device(GetParam());
+  const OpDef& op = find_op("batch_norm_act");
+  const TensorSpec vector{Shape{12}, DType::f32};
+  for (const auto& [act, beta] : {std::pair{Act::relu, 0.}, {Act::relu6, 0.}, {Act::relu6, 6.}}) {
+    const OpCase c{.attrs = {{"eps", 1e-3}, {"momentum", 0.9}, {"training", 1}, {"act", act}},
+                   .in = {{{{2, 3, 4, 12}, DType::f32}}, {vector, Fill::positive}, {vector}}};
+    CaseData data = make_data(op, c);
+    std::ranges::fill(data.in_values[0], 2.);
+    std::ranges::fill(data.in_values[2], beta);
+    const Result got = run(*device, op, c, data, false);
+    EXPECT_EQ(got.din[2], std::vector<double>(12)) << "dbeta at " << beta;
   }
 }
 INSTANTIATE_TEST_SUITE_P(Devices, BatchNormDevice, testing::Values("cpu", "simt"));
