@@ -9,6 +9,7 @@
 
 #include "engine/buffer.h"
 #include "kernels/common/cuda_results.h"
+#include "kernels/conv2d/conv2d_attrs.h"
 #include "kernels/conv2d/conv2d_chunking.h"
 #include "kernels/conv2d/conv2d_cpu.h"
 #include "kernels/conv2d/conv2d_own.h"
@@ -103,6 +104,50 @@ TEST_P(ConvChunkTest, MatchesReference) {
 INSTANTIATE_TEST_SUITE_P(Paths, ConvChunkTest, testing::Bool(), [](const auto& info) {
   return std::string(info.param ? "with_library" : "own_kernels");
 });
+
+// Weights so large that one partial gradient serves several chunks.
+TEST_P(ConvChunkTest, PartialWeightGradientsSumTheirChunks) {
+  if (GetParam() && !onednn::available()) GTEST_SKIP() << "built or run without oneDNN";
+  const OpCase c{.attrs = conv_attrs(3, 1, {1, 1, 1, 1}),
+                 .in = {{{{9, 1, 1, 324}, DType::f32}},
+                        {{{324, 3, 3, 324}, DType::f32}},
+                        {{{324}, DType::f32}},
+                        {{}, Fill::absent}}};
+  const ConvChunking chunking(conv_geometry(c.attrs, make_data(find_op("conv2d"), c).in), Pass::backward);
+  ASSERT_GT(chunking.group, 1);
+  ASSERT_GT(chunking.groups, 1);
+  check_chunks<float>(c, GetParam());
+}
+
+// The two ops that walk the chunks, with the library where there is one.
+TEST(ConvGroups, GradientsAreThoseOfAllChunks) {
+  auto device = open_device("cpu");
+  const TensorSpec vector{{324}, DType::f32};
+  const CaseInput x{{{9, 1, 1, 324}, DType::f32}}, w{{{324, 3, 3, 324}, DType::f32}, Fill::scaled};
+  const OpCase conv{.attrs = conv_attrs(3, 1, {1, 1, 1, 1}), .in = {x, w, {vector}, {{}, Fill::absent}}},
+      with_bn{.attrs = Attrs(conv.attrs).set("eps", 1e-3).set("momentum", 0.9).set("training", 1),
+              .in = {x, w, {vector, Fill::positive}, {vector}, {{}, Fill::absent}}};
+  for (const auto& [name, c] : {std::pair{"conv2d", conv}, {"conv_bn_act", with_bn}}) {
+    const OpDef& op = find_op(name);
+    const CaseData data = make_data(op, c);
+    const Result got = run(*device, op, c, data, false), want = run_reference(op, c, data, false);
+    for (int i : {0, 1, 2}) expect_close(got.din[i], want.din[i], 1e-4, name + (" din" + std::to_string(i)));
+  }
+}
+
+// Outputs that lie in the padding altogether.
+TEST_P(ConvChunkTest, PaddingMayBeAsWideAsTheKernel) {
+  if (GetParam() && !onednn::available()) GTEST_SKIP() << "built or run without oneDNN";
+  for (int64_t channels : {1, 5}) {
+    const OpCase c{.attrs = conv_attrs(3, 1, {4, 5, 3, 4}),
+                   .in = {{{{2, 3, 4, channels}, DType::f32}, Fill::integers},
+                          {{{7, 3, 3, channels}, DType::f32}, Fill::integers},
+                          {{}, Fill::absent},
+                          {{}, Fill::absent}},
+                   .exact = true};
+    check_chunks<float>(c, GetParam());
+  }
+}
 
 TEST(ConvEpilogue, AppliesBiasAndActivation) {
   const OpDef& op = find_op("conv2d");
@@ -225,6 +270,39 @@ TEST(ConvVerdict, ATransposedResultIsWrongAndARoundedOneIsNot) {
   EXPECT_GT(relative_difference(rounded, want), 1e300);  // an element that was not written
   EXPECT_EQ(relative_difference(want, rounded), 0);      // nothing to hold it against
   EXPECT_GT(relative_difference(want, std::vector<float>(240)), 1);
+}
+
+// What bf16 asks for where the processor multiplies it: the gradient of a 1x1 convolution as a convolution.
+TEST(ConvLibrary, TurnedFiltersGiveTheGradientOfAPointwiseConvolution) {
+  if (!onednn::available()) GTEST_SKIP() << "built or run without oneDNN";
+  constexpr int kPixels = 5, kFilters = 24, kChannels = 16;
+  const onednn::ConvShape shape{.n = 1,
+                                .h = kPixels,
+                                .w = 1,
+                                .c = kFilters,
+                                .k = kChannels,
+                                .r = 1,
+                                .s = 1,
+                                .oh = kPixels,
+                                .ow = 1,
+                                .stride = 1,
+                                .pad_top = 0,
+                                .pad_left = 0,
+                                .dtype = DType::f32};
+  const size_t bytes = onednn::packed_bytes(onednn::ConvPass::forward, shape);
+  if (!bytes) GTEST_SKIP() << "the library has no kernel for it here";
+  std::vector<float> w(kFilters * kChannels), dy(kPixels * kFilters), dx(kPixels * kChannels);
+  for (size_t i = 0; i < w.size(); ++i) w[i] = static_cast<float>(i % 7) - 3;
+  for (size_t i = 0; i < dy.size(); ++i) dy[i] = static_cast<float>(i % 5) - 2;
+  std::vector<char> packed(bytes);
+  onednn::pack_weights(onednn::ConvPass::forward, shape, w.data(), packed.data(), true);
+  onednn::conv_forward(shape, shape, dy.data(), packed.data(), dx.data());
+  for (int p = 0; p < kPixels; ++p)
+    for (int c = 0; c < kChannels; ++c) {
+      float want = 0;
+      for (int k = 0; k < kFilters; ++k) want += dy[p * kFilters + k] * w[k * kChannels + c];
+      EXPECT_EQ(dx[p * kChannels + c], want) << "pixel " << p << ", channel " << c;
+    }
 }
 
 TEST(ConvThreads, GradientsAreTheSameBitsForAnyNumberOfThreads) {
