@@ -8,12 +8,15 @@
 
 #include "kernels/common/philox.h"
 #include "kernels/common/simt_control.h"
+#include "tests/op_direct.h"
 #include "tests/op_harness.h"
 #include "tests/require_cuda.h"
 
 namespace gm::test {
 
 namespace {
+
+constexpr int64_t kMost = 2500;  // elements of a case in which more add time and no path
 
 struct Param {
   const OpDef* op;
@@ -106,7 +109,6 @@ TEST_P(OpGradients, AreTheSameAlone) {
   if (std::getenv("GM_SMALL_CASES")) GTEST_SKIP() << "the same kernels as in MatchesReference";
   Device* device = device_for(GetParam().backend);
   if (!device) GTEST_SKIP() << "no GPU: " << no_cuda_reason();
-  constexpr int64_t kMost = 2500;  // elements: more add time and no path
   int compared = 0;
   bool accumulate = false;  // every other case
   for (const OpCase& c : op.cases()) {
@@ -132,6 +134,141 @@ std::vector<Param> params_of_several_gradients() {
   return list;
 }
 INSTANTIATE_TEST_SUITE_P(Ops, OpGradients, testing::ValuesIn(params_of_several_gradients()), param_name);
+
+// An output that nothing further reads has no gradient: a pooled head's map, the last state of a controller.
+class OpMissingGradient : public testing::TestWithParam<Param> {};
+
+TEST_P(OpMissingGradient, CountsAsZero) {
+  const OpDef& op = *GetParam().op;
+  Device* device = device_for(GetParam().backend);
+  if (!device) GTEST_SKIP() << "no GPU: " << no_cuda_reason();
+  int compared = 0;
+  for (const OpCase& c : op.cases()) {
+    if (c.large || c.in[0].spec.shape.numel() > kMost) continue;
+    SCOPED_TRACE(case_name(op, c));
+    const CaseData data = make_data(op, c);
+    for (size_t i = 0; data.out.size() > 1 && i < data.out.size(); ++i) {
+      CaseData missing = data, zero = data;
+      missing.dout_values[i].clear();
+      std::ranges::fill(zero.dout_values[i], 0.);
+      const bool accumulate = ++compared % 2;
+      const Result got = run(*device, op, c, missing, accumulate),
+                   want = run(*device, op, c, zero, accumulate);
+      for (int k : op.differentiable)
+        if (!want.din[k].empty())
+          expect_close(got.din[k], want.din[k], tolerance_of(c),
+                       "din" + std::to_string(k) + " without the gradient of out" + std::to_string(i));
+    }
+    if (HasFailure()) break;
+  }
+  EXPECT_GT(compared, 0);
+}
+std::vector<Param> params_of_several_outputs() {
+  std::vector<Param> list = params();
+  std::erase_if(list, [](const Param& p) {
+    const OpDef& op = *p.op;
+    // Of the loss's outputs only one is differentiable.
+    if (op.differentiable.empty() || op.name == "softmax_xent") return true;
+    const auto cases = op.cases();
+    return std::ranges::none_of(cases, [&](const OpCase& c) {
+      Specs in;
+      for (const CaseInput& i : c.in) in.push_back(i.spec);
+      return op.infer(c.attrs, in).size() > 1;
+    });
+  });
+  return list;
+}
+INSTANTIATE_TEST_SUITE_P(Ops, OpMissingGradient, testing::ValuesIn(params_of_several_outputs()), param_name);
+
+// The planner lets an output take the memory of an input, and a gradient that of the output's.
+class OpInPlace : public testing::TestWithParam<Param> {};
+
+TEST_P(OpInPlace, GivesTheSameBits) {
+  const OpDef& op = *GetParam().op;
+  const char* name = op.name.data();
+  if (!device_for(GetParam().backend)) GTEST_SKIP() << "no GPU: " << no_cuda_reason();
+  int compared = 0;
+  for (const OpCase& c : op.cases()) {
+    if (c.large || c.in[0].spec.shape.numel() > kMost) continue;
+    SCOPED_TRACE(case_name(op, c));
+    const CaseData data = make_data(op, c);
+    Direct d(GetParam().backend);
+    d.set_step(data.seed, 3);
+    auto place = [&](const TensorSpec& spec, const std::vector<double>& values) {
+      std::vector<float> f(values.begin(), values.end());
+      if (spec.dtype == DType::f32) return d.put(f, spec.shape);
+      std::vector<bf16> half;
+      for (float v : f) half.push_back(to_bf16(v));
+      return d.put(half, spec.shape);
+    };
+    auto read = [&](const View& view) {
+      std::vector<double> values;
+      if (view.dtype() == DType::f32)
+        for (float v : d.get<float>(view)) values.push_back(v);
+      else
+        for (bf16 v : d.get<bf16>(view)) values.push_back(to_float(v));
+      return values;
+    };
+    auto given = [&](int i) { return c.in[i].fill != Fill::absent; };
+    auto null = [](const Specs& specs) {
+      std::vector<View> views;
+      for (const TensorSpec& spec : specs) views.push_back({nullptr, spec});
+      return views;
+    };
+    // Forward with the result in the memory of input `shared` (-1: in its own); saved as they are given.
+    std::vector<View> in, saved;
+    auto forward = [&](int shared) {
+      in = null(data.in);
+      for (size_t i = 0; i < in.size(); ++i)
+        if (given(static_cast<int>(i))) in[i] = place(data.in[i], data.in_values[i]);
+      std::vector<View> out, state;
+      for (const TensorSpec& spec : data.out) out.push_back(d.space(spec));
+      if (shared >= 0) out[0].data = in[shared].data;
+      for (size_t i = 0; i < data.state.size(); ++i)
+        state.push_back(place(data.state[i], data.state_values[i]));
+      d.forward(name, c.attrs, in, out, saved, state);
+      return read(out[0]);
+    };
+    auto backward = [&](int shared) {
+      std::vector<View> dout;
+      for (size_t i = 0; i < data.out.size(); ++i) dout.push_back(place(data.out[i], data.dout_values[i]));
+      std::vector<GradView> din(in.size());
+      for (int i : op.differentiable) {
+        if (i >= static_cast<int>(in.size()) || !given(i)) continue;
+        TensorSpec spec = data.in[i];
+        if (std::ranges::count(op.parameters, i)) spec.dtype = DType::f32;
+        din[i] = {i == shared ? View{dout[0].data, spec} : d.space(spec), GradMode::overwrite};
+      }
+      d.backward(name, c.attrs, in, saved, dout, din);
+      std::vector<std::vector<double>> values;
+      for (const GradView& g : din)
+        if (g) values.push_back(read(g.view));
+      return values;
+    };
+    if (op.forward_inplace >= 0) {
+      saved = null(data.saved);
+      EXPECT_EQ(forward(op.forward_inplace), forward(-1));
+      ++compared;
+    }
+    saved.clear();
+    for (const TensorSpec& spec : data.saved) saved.push_back(d.space(spec));
+    forward(-1);
+    for (int k : op.backward_inplace) {
+      if (k >= static_cast<int>(in.size()) || !given(k)) continue;
+      EXPECT_EQ(backward(k), backward(-1)) << "din" << k << " over the gradient of the output";
+      ++compared;
+    }
+    if (HasFailure()) break;
+  }
+  EXPECT_GT(compared, 0);
+}
+std::vector<Param> params_in_place() {
+  std::vector<Param> list = params();
+  std::erase_if(list,
+                [](const Param& p) { return p.op->forward_inplace < 0 && p.op->backward_inplace.empty(); });
+  return list;
+}
+INSTANTIATE_TEST_SUITE_P(Ops, OpInPlace, testing::ValuesIn(params_in_place()), param_name);
 
 using Ops = std::vector<const OpDef*>;
 Ops ops_where(bool (*keep)(const OpDef&)) {

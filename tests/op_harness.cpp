@@ -157,7 +157,7 @@ Result execute(Device& device, Backend backend, const OpDef& op, const OpCase& c
     std::vector<Guarded> g;
     g.reserve(specs.size());
     for (size_t i = 0; i < specs.size(); ++i)
-      g.emplace_back(device, specs[i], values ? &(*values)[i] : nullptr);
+      g.emplace_back(device, specs[i], values && !(*values)[i].empty() ? &(*values)[i] : nullptr);
     return g;
   };
   auto views = [](const std::vector<Guarded>& g) {
@@ -175,6 +175,8 @@ Result execute(Device& device, Backend backend, const OpDef& op, const OpCase& c
                     dout_v = views(dout);
   for (size_t i = 0; i < c.in.size(); ++i)
     if (c.in[i].fill == Fill::absent) in_v[i] = View{nullptr, in_specs[i]};
+  for (size_t i = 0; i < dout_v.size(); ++i)
+    if (data.dout_values[i].empty()) dout_v[i].data = nullptr;
 
   auto scratch = [&](Pass pass) {
     const size_t bytes = !is_ref && op.workspace ? op.workspace(backend, pass, c.attrs, data.in) : 0;

@@ -15,7 +15,8 @@ struct Result {
   std::vector<std::vector<double>> out, saved, state, din;
 };
 
-/// Inputs of a case, drawn from a seed that is a hash of the case's name: the same on every run.
+/// Inputs of a case, drawn from a seed that is a hash of the case's name: the same on every run. Without
+/// values a gradient of an output is null.
 struct CaseData {
   Specs in, out, saved, state;
   std::vector<std::vector<double>> in_values, state_values, dout_values, din_start;
