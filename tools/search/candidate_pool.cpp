@@ -13,6 +13,7 @@
 
 #include "data/csv.h"
 #include "engine/atomic_file.h"
+#include "engine/safetensors.h"
 #include "kernels/common/backends.h"
 #include "kernels/common/error.h"
 #include "kernels/common/parallel.h"
@@ -63,6 +64,16 @@ int64_t epochs_done(const std::string& folder) {
   return std::max<int64_t>(0, std::count(text.begin(), text.end(), '\n') - 1);
 }
 
+// Whether early stopping has ended a run: its last checkpoint counts the epochs without a lower loss.
+bool out_of_patience(const RunConfig& run, const std::string& folder) {
+  if (run.train.patience == 0) return false;
+  const TensorReader last(folder + "/last.safetensors");
+  const auto counted = last.metadata().find("epochs_without_gain");
+  int64_t epochs = 0;
+  return counted != last.metadata().end() && parse_int(counted->second, epochs) &&
+         epochs >= run.train.patience;
+}
+
 // What a finished run says of itself. Throws gm::Error when its files do not hold it.
 CandidateResult collect(const Candidate& c, const std::string& folder, double seconds) {
   const RunConfig run = read_run_config(c.config, c.name);
@@ -70,7 +81,7 @@ CandidateResult collect(const Candidate& c, const std::string& folder, double se
   CandidateResult r;
   r.epochs = metrics.rows();
   // gm_train also ends well when a signal stops it.
-  if (r.epochs == 0 || (r.epochs < run.train.epochs && run.train.patience == 0))
+  if (r.epochs == 0 || (r.epochs < run.train.epochs && !out_of_patience(run, folder)))
     fail(fmt::format("stopped after {} of {} epochs", r.epochs, run.train.epochs));
   auto last = [&](const char* name, double& value) {
     const int column = metrics.column(name);
@@ -193,9 +204,9 @@ class Pool {
     const std::string dir = folder(r.index);
     const double seconds = earlier_seconds(dir) + r.process->seconds();
     const std::string failure = r.process->failure();
-    // A process that was told to stop may have been at its end; the next call finds out.
-    if (stopping || !failure.empty())
-      write_file_atomic(dir + "/seconds.txt", fmt::format("{:.1f}\n", seconds));
+    // For the call that goes on, should there be no result: a process that ended well may have been stopped.
+    write_file_atomic(dir + "/seconds.txt", fmt::format("{:.1f}\n", seconds));
+    // One that was told to stop may have been at its end; the next call finds out.
     if (stopping) return;
     if (!failure.empty()) fail(failure);
     results_[r.index] = collect(candidates_[r.index], dir, seconds);
