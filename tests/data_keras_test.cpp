@@ -80,6 +80,31 @@ TEST(Import, ForeignAndTruncatedFilesAreOneLine) {
                {"not a safetensors file"});
 }
 
+/// A file of Keras 3 with one number for each path of a variable; paths that end in "/" are groups.
+void write_objects(const std::string& path, const std::map<std::string, float>& variables) {
+  h5::Lock lock;
+  h5::Handle file(H5Fcreate(path.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT), H5Fclose);
+  h5::Handle parents(H5Pcreate(H5P_LINK_CREATE), H5Pclose), one(H5Screate(H5S_SCALAR), H5Sclose);
+  H5Pset_create_intermediate_group(parents, 1);
+  for (const auto& [name, value] : variables) {
+    if (name.ends_with("/")) {
+      h5::Handle group(H5Gcreate2(file, name.c_str(), parents, H5P_DEFAULT, H5P_DEFAULT), H5Gclose);
+      ASSERT_TRUE(group.ok()) << name;
+      continue;
+    }
+    h5::Handle data(H5Dcreate2(file, name.c_str(), H5T_IEEE_F32LE, one, parents, H5P_DEFAULT, H5P_DEFAULT),
+                    H5Dclose);
+    ASSERT_GE(H5Dwrite(data, H5T_NATIVE_FLOAT, H5S_ALL, H5S_ALL, H5P_DEFAULT, &value), 0) << name;
+  }
+}
+
+/// The numbers by the names that they are read under.
+std::map<std::string, float> numbers_of(const std::string& path) {
+  std::map<std::string, float> numbers;
+  for (const auto& [name, t] : read_keras_weights(path).tensors) numbers[name] = t.floats()[0];
+  return numbers;
+}
+
 // A file as Keras before 3.6 writes it: class and number, anew in each model. The value tells a layer.
 TEST(Import, LayersOfInnerModelsAreNumberedFirst) {
   test::TempDir dir;
@@ -97,24 +122,93 @@ TEST(Import, LayersOfInnerModelsAreNumberedFirst) {
                                             {"optimizer", 9},
                                             {"metrics/mean", 9},
                                             {"_layer_checkpoint_dependencies/conv2d", 10}};
-  {
-    h5::Lock lock;
-    h5::Handle file(H5Fcreate(path.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT), H5Fclose);
-    h5::Handle parents(H5Pcreate(H5P_LINK_CREATE), H5Pclose), one(H5Screate(H5S_SCALAR), H5Sclose);
-    H5Pset_create_intermediate_group(parents, 1);
-    for (const auto& [layer, value] : layers) {
-      h5::Handle data(H5Dcreate2(file, (layer + "/vars/0").c_str(), H5T_IEEE_F32LE, one, parents, H5P_DEFAULT,
-                                 H5P_DEFAULT),
-                      H5Dclose);
-      ASSERT_GE(H5Dwrite(data, H5T_NATIVE_FLOAT, H5S_ALL, H5S_ALL, H5P_DEFAULT, &value), 0) << layer;
-    }
-  }
-  std::map<std::string, float> got;
-  for (const auto& [name, t] : read_keras_weights(path).tensors) got[name] = t.floats()[0];
+  std::map<std::string, float> variables;
+  for (const auto& [layer, value] : layers) variables[layer + "/vars/0"] = value;
+  write_objects(path, variables);
   const std::map<std::string, float> want{
       {"dense/0", 0},   {"dense_1/0", 1}, {"dense_2/0", 2},  {"dense_3/0", 3}, {"dense_4/0", 4},
       {"dense_5/0", 5}, {"conv2d/0", 10}, {"conv2d_7/0", 6}, {"fc1/0", 8},     {"cbam.fc1/0", 7}};
-  EXPECT_EQ(got, want);
+  EXPECT_EQ(numbers_of(path), want);
+}
+
+// Layers may be called like the groups at the root that hold none; some versions wrote "layers\x", one name.
+TEST(Import, GroupsAreLayersByTheirPlace) {
+  test::TempDir dir;
+  const std::string path = dir / "a.weights.h5";
+  write_objects(path, {{"layers/metrics/vars/0", 1},
+                       {"layers/optimizer/vars/0", 2},
+                       {"layers\\stem_conv/vars/0", 3},
+                       {"metrics/mean/vars/0", 4}});
+  EXPECT_EQ(numbers_of(path),
+            (std::map<std::string, float>{{"metrics/0", 1}, {"optimizer/0", 2}, {"stem_conv/0", 3}}));
+}
+
+void put_text(hid_t object, const char* attribute, const std::string& text) {
+  h5::Handle type(H5Tcopy(H5T_C_S1), H5Tclose), one(H5Screate(H5S_SCALAR), H5Sclose);
+  H5Tset_size(type, text.size());
+  h5::Handle a(H5Acreate2(object, attribute, type, one, H5P_DEFAULT, H5P_DEFAULT), H5Aclose);
+  ASSERT_GE(H5Awrite(a, type, text.data()), 0);
+}
+
+TEST(Import, ANotedNameIsThatOfItsLayerAlone) {
+  test::TempDir dir;
+  const std::string path = dir / "a.weights.h5";
+  write_objects(path, {{"layers/conv2d/vars/0", 1}, {"layers/dense/0", 2}});
+  {
+    h5::Lock lock;
+    h5::Handle file(H5Fopen(path.c_str(), H5F_ACC_RDWR, H5P_DEFAULT), H5Fclose),
+        vars(H5Gopen2(file, "layers/conv2d/vars", H5P_DEFAULT), H5Gclose);
+    put_text(vars, "name", "stem_conv");
+  }
+  EXPECT_EQ(numbers_of(path), (std::map<std::string, float>{{"stem_conv/0", 1}, {"dense/0", 2}}));
+}
+
+TEST(Import, TextsAreNoWeightsAndNoWeightIsThereTwice) {
+  test::TempDir dir;
+  const std::string path = dir / "a.weights.h5", twice = dir / "b.weights.h5";
+  write_objects(path, {{"layers/conv2d/vars/0", 1}, {"layers/string_lookup/vars/", 0}});
+  {
+    h5::Lock lock;
+    h5::Handle file(H5Fopen(path.c_str(), H5F_ACC_RDWR, H5P_DEFAULT), H5Fclose),
+        type(H5Tcopy(H5T_C_S1), H5Tclose), one(H5Screate(H5S_SCALAR), H5Sclose),
+        text(
+            H5Dcreate2(file, "layers/string_lookup/vars/0", type, one, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT),
+            H5Dclose);
+    ASSERT_TRUE(text.ok());
+  }
+  EXPECT_EQ(numbers_of(path), (std::map<std::string, float>{{"conv2d/0", 1}}));
+  write_objects(twice, {{"layers/conv2d/vars/0", 1}, {"_layer_checkpoint_dependencies/conv2d/vars/0", 2}});
+  expect_parts(one_line_error([&] { read_keras_weights(twice); }), {twice, "'conv2d/0' occurs twice"});
+}
+
+TEST(Import, GroupsWithoutEndAreRefused) {
+  test::TempDir dir;
+  const std::string path = dir / "deep.weights.h5";
+  std::string name = "layers/";
+  for (int k = 0; k < 2 * kKerasDepth; ++k) name += "a/";
+  write_objects(path, {{name + "vars/0", 1}});
+  expect_parts(one_line_error([&] { read_keras_weights(path); }), {path, "nested too deeply"});
+}
+
+// One rescaling, one normalization and a rescaling beside it are those of Keras's own networks.
+TEST(Import, LayersThatScaleBesideTheBackbonesOwnAreNoted) {
+  test::TempDir dir;
+  const std::string path = dir / "a.weights.h5";
+  auto noted = [&](const std::vector<std::string>& scalers, const std::string& backbone = "layers/") {
+    std::map<std::string, float> variables;
+    for (const char* layer : {"conv2d", "conv2d_1", "dense"}) variables[backbone + layer + "/vars/0"] = 1;
+    for (const std::string& s : scalers) variables["layers/" + s + "/"] = 0;
+    write_objects(path, variables);
+    const TensorFile file = read_keras_weights(path);
+    const auto it = file.metadata.find(kKerasScalers);
+    return it == file.metadata.end() ? "" : it->second;
+  };
+  EXPECT_EQ(noted({"rescaling"}), "");
+  EXPECT_EQ(noted({"normalization", "rescaling", "rescaling_1"}), "");
+  EXPECT_EQ(noted({"rescaling", "rescaling_1"}), "'rescaling_1'");
+  EXPECT_EQ(noted({"normalization", "normalization_1"}), "'normalization_1'");
+  EXPECT_EQ(noted({"true_divide"}), "'true_divide'");
+  EXPECT_EQ(noted({"rescaling"}, "layers/functional/layers/"), "'rescaling'");
 }
 
 // 2^80 elements, of which none is stored: 0 in 64 bits.
@@ -204,6 +298,58 @@ void write_legacy(const std::string& path, const TensorFile& tensors, const Lega
   } else {
     put_names(root, "layer_names", layers);
   }
+}
+
+/// Layers in the order of the list, each with the weights that it lists, one number each.
+void write_listed(const std::string& path,
+                  const std::vector<std::pair<std::string, std::map<std::string, float>>>& layers) {
+  std::map<std::string, float> variables;
+  for (const auto& [layer, weights] : layers) {
+    variables[layer + "/"] = 0;
+    for (const auto& [weight, value] : weights) variables[layer + "/" + weight] = value;
+  }
+  write_objects(path, variables);
+  h5::Lock lock;
+  h5::Handle file(H5Fopen(path.c_str(), H5F_ACC_RDWR, H5P_DEFAULT), H5Fclose);
+  std::vector<std::string> names;
+  for (const auto& [layer, weights] : layers) {
+    names.push_back(layer);
+    std::vector<std::string> listed;
+    for (const auto& [weight, _] : weights) listed.push_back(weight);
+    const h5::Handle group(H5Gopen2(file, layer.c_str(), H5P_DEFAULT), H5Gclose);
+    if (!listed.empty()) put_names(group, "weight_names", listed);
+  }
+  put_names(file, "layer_names", names);
+}
+
+TEST(Import, LayersOfOneNameAreNumberedInTheOrderOfTheList) {
+  test::TempDir dir;
+  const std::string path = dir / "a.h5";
+  write_listed(path, {{"model_b", {{"conv2d/kernel:0", 1}, {"cell/fc/kernel:0", 4}}},
+                      {"model_a", {{"conv2d/kernel:0", 2}, {"cell/fc/kernel:0", 5}}},
+                      {"dropout", {{"seed_generator/state:0", 9}}}});
+  EXPECT_EQ(numbers_of(path), (std::map<std::string, float>{{"conv2d/kernel", 1},
+                                                            {"conv2d_1/kernel", 2},
+                                                            {"model_b.cell.fc/kernel", 4},
+                                                            {"model_a.cell.fc/kernel", 5}}));
+}
+
+TEST(Import, ListedLayersOfUnknownEffectInFrontAreNoted) {
+  test::TempDir dir;
+  const std::string path = dir / "a.h5";
+  auto noted = [&](const std::vector<std::string>& front, const std::string& behind) {
+    std::vector<std::pair<std::string, std::map<std::string, float>>> layers;
+    for (const std::string& layer : front) layers.push_back({layer, {}});
+    layers.push_back({"conv2d", {{"conv2d/kernel:0", 1}}});
+    layers.push_back({behind, {}});
+    write_listed(path, layers);
+    const TensorFile file = read_keras_weights(path);
+    const auto it = file.metadata.find(kKerasScalers);
+    return it == file.metadata.end() ? "" : it->second;
+  };
+  EXPECT_EQ(noted({"input_1", "tf.cast"}, "lambda"), "");
+  EXPECT_EQ(noted({"tf.math.truediv"}, "tf.nn.relu"), "'tf.math.truediv'");
+  EXPECT_EQ(noted({"lambda_1"}, "flatten"), "'lambda_1'");
 }
 
 TEST(Import, OlderKerasLayouts) {

@@ -118,28 +118,31 @@ TEST(Import, LayersThatKerasNumberedAreTakenInOrder) {
   for (const auto& [name, t] : want.tensors.tensors) EXPECT_EQ(got.tensors.at(name).bytes, t.bytes) << name;
 }
 
+/// A model whose backbone begins with a rescaling to 2 x + 1, behind `layers`.
+TensorFile model(const std::string& layers) {
+  TensorFile file;
+  file.path = "model.h5";
+  file.metadata[kKerasConfig] =
+      R"({"class_name": "Functional", "config": {"layers": [{"class_name": "InputLayer", "config": {}},)" +
+      layers +
+      R"(, {"class_name": "Functional", "config": {"name": "backbone", "layers": [)"
+      R"({"class_name": "Rescaling", "config": {"name": "own", "scale": 2, "offset": 1}},)"
+      R"({"class_name": "Conv2D", "config": {"name": "stem_conv"}}]}},)"
+      R"({"class_name": "Lambda", "config": {"name": "behind"}}]}})";
+  return file;
+}
+
+/// Of a channel, before the backbone's own.
+void expect(const std::string& layers, double scale, double offset) {
+  TensorFile file = model(layers);
+  const auto s = take_pixel_scaling(file);
+  ASSERT_TRUE(s) << layers;
+  EXPECT_NEAR(s->std[1], 1 / (2 * scale), 1e-12) << layers;
+  EXPECT_NEAR(s->mean[1], -(2 * offset + 1) / (2 * scale), 1e-12) << layers;
+}
+
 // What stands before the first convolution, in the words of both versions of Keras.
 TEST(Import, LayersBeforeTheFirstConvolutionScale) {
-  auto model = [](const std::string& layers) {
-    TensorFile file;
-    file.path = "model.h5";
-    file.metadata[kKerasConfig] =
-        R"({"class_name": "Functional", "config": {"layers": [{"class_name": "InputLayer", "config": {}},)" +
-        layers +
-        R"(, {"class_name": "Functional", "config": {"name": "backbone", "layers": [)"
-        R"({"class_name": "Rescaling", "config": {"name": "own", "scale": 2, "offset": 1}},)"
-        R"({"class_name": "Conv2D", "config": {"name": "stem_conv"}}]}},)"
-        R"({"class_name": "Lambda", "config": {"name": "behind"}}]}})";
-    return file;
-  };
-  auto expect = [&](const std::string& layers, double scale,
-                    double offset) {  // of a channel, before the own one
-    TensorFile file = model(layers);
-    const auto s = take_pixel_scaling(file);
-    ASSERT_TRUE(s) << layers;
-    EXPECT_NEAR(s->std[1], 1 / (2 * scale), 1e-12) << layers;
-    EXPECT_NEAR(s->mean[1], -(2 * offset + 1) / (2 * scale), 1e-12) << layers;
-  };
   expect(R"({"class_name": "RandomFlip", "config": {}}, {"class_name": "Resizing", "config": {}})", 1, 0);
   expect(R"({"class_name": "Rescaling", "config": {"scale": 0.25}})", 0.25, 0);
   expect(R"({"class_name": "Rescaling", "config": {"scale": [9, 0.5, 9], "offset": [0, 3, 0]}})", 0.5, 3);
@@ -178,6 +181,71 @@ TEST(Import, LayersBeforeTheFirstConvolutionScale) {
   expect_parts(one_line_error([&] { take_pixel_scaling(broken); }), {"model.h5", "not JSON"});
   TensorFile nothing = model(R"({"class_name": "Rescaling", "config": {"scale": 0}})");
   expect_parts(one_line_error([&] { take_pixel_scaling(nothing); }), {"model.h5", "nothing of the pixels"});
+}
+
+TEST(Import, EveryWordForArithmeticIsKnown) {
+  for (const auto& [words, scale, offset] : {std::tuple{std::pair{"math.truediv", "TrueDivide"}, 0.25, 0.},
+                                             {std::pair{"math.divide", "Divide"}, 0.25, 0.},
+                                             {std::pair{"math.multiply", "Multiply"}, 4., 0.},
+                                             {std::pair{"math.subtract", "Subtract"}, 1., -4.},
+                                             {std::pair{"math.add", "Add"}, 1., 4.},
+                                             {std::pair{"__operators__.add", "Add"}, 1., 4.}}) {
+    expect(std::string(R"({"class_name": "TFOpLambda", "config": {"function": ")") + words.first +
+               R"("}, "inbound_nodes": [["x", 0, 0, {"y": 4.0}]]})",
+           scale, offset);
+    expect(std::string(R"({"class_name": ")") + words.second +
+               R"(", "config": {}, "inbound_nodes": [{"args": [{}, 4.0]}]})",
+           scale, offset);
+  }
+  expect(
+      R"({"class_name": "TFOpLambda", "config": {"function": "cast"}}, {"class_name": "Cast", "config": {}})",
+      1, 0);
+}
+
+TEST(Import, OddLayersBeforeTheFirstConvolutionAreRefused) {
+  for (
+      const char* unknown :
+      {R"({"class_name": "Normalization", "config": {"name": "odd", "mean": 1, "variance": 4, "invert": 1}})",
+       R"({"class_name": "Rescaling", "config": {"name": "odd", "scale": [1, 2]}})",
+       R"({"class_name": "Multiply", "config": {"name": "odd"},
+            "inbound_nodes": [{"args": [{}, 4.0]}, {"args": [{}, 4.0]}]})"}) {
+    TensorFile file = model(unknown);
+    expect_parts(one_line_error([&] { take_pixel_scaling(file); }), {"model.h5", "'odd'", "input.scaling"});
+  }
+  TensorFile endless = model(R"({"class_name": "Rescaling", "config": {"scale": 1e308}})");
+  expect_parts(one_line_error([&] { take_pixel_scaling(endless); }), {"model.h5", "nothing of the pixels"});
+  std::string deep = R"({"class_name": "Flatten", "config": {}})";
+  for (int k = 0; k < 2 * kKerasDepth; ++k)
+    deep = R"({"class_name": "Functional", "config": {"layers": [)" + deep + "]}}";
+  TensorFile nested = model(deep);
+  expect_parts(one_line_error([&] { take_pixel_scaling(nested); }), {"model.h5", "nested too deeply"});
+}
+
+// Keras divides by no less than 1e-7, also where a channel is constant.
+TEST(Import, ConstantChannelsAreNotDividedByZero) {
+  expect(R"({"class_name": "Normalization", "config": {"mean": 0, "variance": [1, 0, 1]}})", 1e7, 0);
+}
+
+TEST(Import, AdaptedStatisticsMayBeNumbered) {
+  TensorFile file = model(R"({"class_name": "Normalization", "config": {"name": "n"}})");
+  file.tensors["n/0"] = StoredTensor::of(Shape{3}, {1, 2, 3});
+  file.tensors["n/1"] = StoredTensor::of(Shape{3}, {4, 16, 4});
+  file.tensors["n/2"] = StoredTensor::of(Shape{}, {0});
+  const auto s = take_pixel_scaling(file);
+  ASSERT_TRUE(s);
+  EXPECT_NEAR(s->std[1], 2, 1e-12);
+  EXPECT_TRUE(file.tensors.empty()) << "all three are the layer's";
+}
+
+TEST(Import, ALayerTakenByItsNumberSaysHowToKeepNames) {
+  Architecture a = narrow_v2();
+  TensorFile source = read_keras_weights(kImportFolder + "keras_v2.h5"), numbered;
+  numbered.path = "numbered.h5";
+  for (const auto& [name, t] : source.tensors)
+    numbered.tensors[name.starts_with("predictions/") ? "dense_4" + name.substr(11) : name] = t;
+  numbered.tensors["dense_4/kernel"] = StoredTensor::of(Shape{7, 5}, std::vector<float>(35));
+  expect_parts(one_line_error([&] { import_weights(numbered, Framework::keras, a, false); }),
+               {"numbered.h5", "'predictions/kernel' has shape (7,5)", "numbers layers", "model.keras"});
 }
 
 }  // namespace

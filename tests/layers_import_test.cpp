@@ -114,10 +114,11 @@ TEST(Import, TimmsNamesDecideTheScaling) {
     adopt_conventions(a, Framework::timm, name);
     return a.mean == std::vector<double>(3, 127.5) && a.std == a.mean;
   };
-  for (const char* name : {"tf_efficientnetv2_m", "tf_efficientnetv2_xl.in21k", "tf_efficientnetv2_b3",
-                           "tf_efficientnetv2_b3.in21k_ft_in1k", "tf_efficientnet_b0.ap_in1k",
-                           "efficientnet_b0.ra4_e3600_r224_in1k", "efficientnet_b1",
-                           "efficientnet_b2_pruned.in1k", "tf_efficientnet_lite0.in1k", "tf_efficientnet_es"})
+  for (const char* name :
+       {"tf_efficientnetv2_m", "tf_efficientnetv2_xl.in21k", "tf_efficientnetv2_b3",
+        "tf_efficientnetv2_b3.in21k_ft_in1k", "tf_efficientnet_b0.ap_in1k",
+        "efficientnet_b0.ra4_e3600_r224_in1k", "efficientnet_b1", "efficientnet_b2_pruned.in1k",
+        "tf_efficientnet_lite0.in1k", "tf_efficientnet_es", "tf_efficientnet_b8"})
     EXPECT_TRUE(halves(name)) << name;
   for (const char* name :
        {"tf_efficientnetv2_b3.in1k", "tf_efficientnetv2_b0", "efficientnet_b0", "efficientnet_b0.ra_in1k",
@@ -224,6 +225,209 @@ TEST(Import, MobileNetHasNamesOfItsOwn) {
     EXPECT_EQ(file.tensors.size(), model.tensors.size());
     EXPECT_TRUE(import_weights(file, from, b, false).unused.empty());
   }
+}
+
+Architecture shipped(const std::string& name, const std::vector<std::string>& sets = {}) {
+  const std::string file = std::string(GM_SOURCE_DIR) + "/models/" + name + ".yaml";
+  return read_architecture(load_config(file, sets), file);
+}
+
+/// Every parameter of the network, each element another number.
+TensorFile counted(const Architecture& a) {
+  ParameterTable table;
+  build_network(a, table, {.loss = false});
+  TensorFile model;
+  float x = 0;
+  for (const Parameter& p : table) {
+    std::vector<float> values(static_cast<size_t>(p.shape.numel()));
+    for (float& v : values) v = x++;
+    model.tensors[p.name] = StoredTensor::of(p.shape, values);
+  }
+  return model;
+}
+
+// keras.applications, and what PyTorch calls momentum is one minus ours.
+TEST(Import, BatchNormFollowsTheSource) {
+  struct Norm {
+    double momentum, epsilon;
+    bool unbiased;
+    bool operator==(const Norm&) const = default;
+  };
+  auto adopted = [](Architecture a, Framework f) {
+    a.bn_momentum = 0.5, a.bn_epsilon = 0.5, a.bn_unbiased = f == Framework::keras;
+    adopt_conventions(a, f, "");
+    return Norm{a.bn_momentum, a.bn_epsilon, a.bn_unbiased};
+  };
+  const Architecture v2 = shipped("effv2s"), b0 = shipped("efficientnet_b0"), mobile = shipped("mobilenetv2");
+  EXPECT_EQ(adopted(v2, Framework::keras), (Norm{0.9, 1e-3, false}));
+  EXPECT_EQ(adopted(b0, Framework::keras), (Norm{0.99, 1e-3, false}));
+  EXPECT_EQ(adopted(mobile, Framework::keras), (Norm{0.999, 1e-3, false}));
+  EXPECT_EQ(adopted(v2, Framework::torchvision), (Norm{0.9, 1e-3, true}));
+  EXPECT_EQ(adopted(b0, Framework::torchvision), (Norm{0.9, 1e-5, true}));
+  EXPECT_EQ(adopted(mobile, Framework::torchvision), (Norm{0.9, 1e-5, true}));
+  EXPECT_EQ(adopted(v2, Framework::timm), (Norm{0.9, 1e-3, true}));
+}
+
+TEST(Import, BookkeepingOfTheFrameworksIsNoLeftover) {
+  const Architecture a = narrow_v2();
+  TensorFile file = export_weights(counted(a), a, Framework::timm);
+  file.tensors["bn1.num_batches_tracked"] = StoredTensor::of(Shape{}, {7});
+  file.tensors["seed_generator_3/seed_generator_state"] = StoredTensor::of(Shape{2}, {1, 2});
+  file.tensors["odd"] = StoredTensor::of(Shape{}, {7});
+  Architecture b = a;
+  EXPECT_EQ(import_weights(file, Framework::timm, b, false).unused, std::vector<std::string>{"odd"});
+}
+
+TEST(Import, ClassesAreTheFilesWithinReason) {
+  auto imported = [](int classes) {
+    Architecture theirs = narrow_v2(), ours = theirs;
+    theirs.classes = classes;
+    ours.class_names = {"a", "b", "c", "d", "e"};
+    ours.classes = 5;
+    TensorFile file = export_weights(counted(theirs), theirs, Framework::keras);
+    file.path = "theirs.h5";
+    import_weights(file, Framework::keras, ours, false);
+    return std::pair{ours.classes, ours.class_names.size()};
+  };
+  EXPECT_EQ(imported(5), std::pair(5, size_t{5}));
+  EXPECT_EQ(imported(4), std::pair(4, size_t{0})) << "names of other classes are none";
+  for (const int impossible : {1, 10001})
+    expect_parts(one_line_error([&] { imported(impossible); }),
+                 {"theirs.h5", "'predictions/bias': " + std::to_string(impossible) + " classes"});
+}
+
+TEST(Import, WholeNumbersAreNoWeights) {
+  Architecture a = narrow_v2();
+  TensorFile file = export_weights(counted(a), a, Framework::timm);
+  file.tensors["bn1.weight"].spec.dtype = DType::i32;
+  expect_parts(one_line_error([&] { import_weights(file, Framework::timm, a, false); }),
+               {"'bn1.weight' holds no floating-point numbers"});
+}
+
+TEST(Import, OnlyTheNetworksOwnWeightsAreExported) {
+  const Architecture a = narrow_v2();
+  TensorFile file = counted(a);
+  file.path = "model.safetensors";
+  file.tensors["stem_bn/gamma"] = StoredTensor::of(Shape{3}, {1, 2, 3});
+  expect_parts(one_line_error([&] { export_weights(file, a, Framework::timm); }),
+               {"model.safetensors", "'stem_bn/gamma' has shape (3)", "the network needs (8)"});
+}
+
+TEST(Import, FreshLayersFollowTheSeed) {
+  const Architecture a = narrow_v2();
+  TensorFile file = export_weights(counted(a), a, Framework::timm);
+  file.tensors.erase("classifier.weight");
+  auto fresh = [&](uint64_t seed) {
+    Architecture b = a;
+    return import_weights(file, Framework::timm, b, true, seed).tensors.at("predictions/kernel").bytes;
+  };
+  EXPECT_EQ(fresh(3), fresh(3));
+  EXPECT_NE(fresh(3), fresh(4));
+}
+
+// Squeeze-and-excitation of dense layers, as networks of the frameworks' users have it.
+TEST(Import, SqueezeMayBeDense) {
+  const Architecture a = rich();
+  const TensorFile model = counted(a);
+  for (const Framework f : {Framework::keras, Framework::timm}) {
+    TensorFile file = export_weights(model, a, f);
+    int flattened = 0;
+    for (auto& [name, t] : file.tensors) {
+      Shape& s = t.spec.shape;
+      if ((name.find("se_") == std::string::npos && name.find("se.") == std::string::npos) || s.rank != 4)
+        continue;
+      s = f == Framework::keras ? Shape{s[2], s[3]} : Shape{s[0], s[1]};
+      ++flattened;
+    }
+    EXPECT_GT(flattened, 0);
+    Architecture b = a;
+    const Imported back = import_weights(file, f, b, false);
+    for (const auto& [name, t] : model.tensors) EXPECT_EQ(back.tensors.at(name).bytes, t.bytes) << name;
+  }
+}
+
+TEST(Import, AttentionMayBeOfConvolutions) {
+  const Architecture a = rich();
+  const TensorFile model = counted(a);
+  TensorFile file = export_weights(model, a, Framework::keras);
+  int widened = 0;
+  for (auto& [name, t] : file.tensors)
+    if (Shape& s = t.spec.shape; name.starts_with("cbam_") && name.ends_with("kernel") && s.rank == 2)
+      s = Shape{1, 1, s[0], s[1]}, ++widened;
+  EXPECT_GT(widened, 0);
+  Architecture b = a;
+  const Imported back = import_weights(file, Framework::keras, b, false);
+  for (const auto& [name, t] : model.tensors) EXPECT_EQ(back.tensors.at(name).bytes, t.bytes) << name;
+}
+
+TEST(Import, StagesMayHaveTwoDigits) {
+  std::string stages;
+  for (int s = 0; s < 11; ++s) stages += "    - {expand: " + std::to_string(1 + s % 2) + ", filters: 8}\n";
+  const Architecture a =
+      read_architecture(parse_yaml("model:\n  classes: 3\n  stem: {filters: 8}\n  stages:\n" + stages +
+                                       "  head: {filters: 8}\ninput: {size: 32}\n",
+                                   "deep"),
+                        "deep");
+  const TensorFile model = counted(a), timm = export_weights(model, a, Framework::timm);
+  EXPECT_EQ(timm.tensors.size(), model.tensors.size());
+  EXPECT_EQ(timm.at("blocks.10.0.conv_dw.weight").spec.shape, (Shape{8, 1, 3, 3}));
+  EXPECT_EQ(timm.at("blocks.9.0.conv_pw.weight").spec.shape, (Shape{16, 8, 1, 1}));
+}
+
+// Names of other networks are taken for a family's only where all of the network is.
+TEST(Import, NamesOfAFamilyAreForItsNetworksAlone) {
+  auto first = [](const std::vector<std::string>& sets) {
+    const Architecture a = shipped("efficientnet_b0", sets);
+    return export_keras_weights(counted(a), a).order.at(0);
+  };
+  EXPECT_EQ(first({}), "normalization/mean");
+  EXPECT_EQ(first({"model.se=0"}), "stem_conv/kernel");
+  EXPECT_EQ(first({"model.activation=relu"}), "stem_conv/kernel");
+  Architecture fused = rich();
+  fused.act = Act::relu6;
+  EXPECT_TRUE(export_weights(counted(fused), fused, Framework::keras).tensors.contains("stem_conv/kernel"));
+}
+
+TEST(Import, TheLayerThatScalesHoldsEveryChannel) {
+  const Architecture a = shipped("efficientnet_b0", {"input.scaling={mean: [1, 2, 3], std: [4, 5, 6]}"});
+  const OrderedTensors out = export_keras_weights(counted(a), a);
+  Architecture b = a;
+  b.mean = b.std = {9, 9, 9};
+  import_weights(out.file, Framework::keras, b, false);
+  for (int c = 0; c < 3; ++c) {
+    EXPECT_NEAR(b.mean[c], a.mean[c], 1e-4);
+    EXPECT_NEAR(b.std[c], a.std[c], 1e-4);
+  }
+}
+
+// Of Keras the layers are told, of all others the tensors.
+TEST(Import, WhatHasNoPlaceIsToldWithWhatIsMissing) {
+  Architecture a = narrow_v2();
+  TensorFile file = export_weights(counted(a), a, Framework::keras);
+  file.tensors.erase("stem_bn/gamma");
+  auto error = [&](int others) {
+    TensorFile with = file;
+    for (int k = 0; k < others; ++k)
+      with.tensors["layer" + std::to_string(k) + "/kernel"] = StoredTensor::of(Shape{}, {0});
+    Architecture b = a;
+    return one_line_error([&] { import_weights(with, Framework::keras, b, false); });
+  };
+  EXPECT_TRUE(error(0).ends_with("'stem_bn/gamma' is missing")) << error(0);
+  expect_parts(error(1), {"is missing, while 'layer0' has no place"});
+  expect_parts(error(5), {"'layer3', 'layer4' have no place"});
+  expect_parts(error(6), {"'layer3', 'layer4' and others have no place"});
+}
+
+// An odd number of channels, or none, is no normalization of pixels.
+TEST(Import, OtherNormalizationsAreLeftAlone) {
+  Architecture a = narrow_v2();
+  TensorFile file = export_weights(counted(a), a, Framework::keras);
+  file.tensors["normalization/mean"] = StoredTensor::of(Shape{3}, {1, 2, 3});
+  file.tensors["normalization/variance"] = StoredTensor::of(Shape{1}, {4});
+  const std::vector<double> mean = a.mean;
+  EXPECT_EQ(import_weights(file, Framework::keras, a, false).unused,
+            (std::vector<std::string>{"normalization/mean", "normalization/variance"}));
+  EXPECT_EQ(a.mean, mean);
 }
 
 }  // namespace
