@@ -309,5 +309,50 @@ TEST(DataOpen, RealImages) {
   }
 }
 
+TEST(DataCsv, LinesMayEndAsOnOldMacs) {
+  test::TempDir dir;
+  test::write_text(dir / "a.csv", "a,b\r1,2\r\r3,\"4\"\r");
+  const CsvTable table(dir / "a.csv");
+  ASSERT_EQ(table.rows(), 2);
+  EXPECT_EQ(table.cell(0, 1) + table.cell(1, 1), "24");
+  EXPECT_NE(table.where(1).find("a.csv:4"), std::string::npos);
+}
+
+TEST(DataCsv, CellsThatAreWrittenAreReadAgain) {
+  test::TempDir dir;
+  for (const std::string text :
+       {"plain", "a\nb", "a\rb", " front", "back ", "\"quoted\"", "x,y", "it\"s", ""}) {
+    test::write_text(dir / "a.csv", "x,y\n" + csv_cell(text) + ",1\n");
+    EXPECT_EQ(CsvTable(dir / "a.csv").cell(0, 0), text);
+  }
+}
+
+TEST(DataCsv, BlanksAroundQuotesAndQuotesWithinCells) {
+  test::TempDir dir;
+  test::write_text(dir / "a.csv", "a,b\n \"x \" ,5\"\n");
+  const CsvTable table(dir / "a.csv");
+  EXPECT_EQ(table.cell(0, 0), "x ");
+  EXPECT_EQ(table.cell(0, 1), "5\"");
+}
+
+TEST(DataCsv, AnEmptyFirstCellIsNoBlankLine) {
+  test::TempDir dir;
+  test::write_text(dir / "a.csv", ",b\n,1\n");
+  EXPECT_EQ(CsvTable(dir / "a.csv").rows(), 1);
+}
+
+TEST(DataCsv, NumbersAreWholeCells) {
+  double value = 0;
+  int64_t whole = 0;
+  EXPECT_TRUE(parse_double("+12.5", value));
+  EXPECT_EQ(value, 12.5);
+  EXPECT_TRUE(parse_int("+3", whole));
+  EXPECT_EQ(whole, 3);
+  for (const char* none : {"+-5", "5x", "", "+", "nan", "inf", "1e999"}) {
+    EXPECT_FALSE(parse_double(none, value)) << none;
+    EXPECT_FALSE(parse_int(none, whole)) << none;
+  }
+}
+
 }  // namespace
 }  // namespace gm

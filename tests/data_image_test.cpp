@@ -162,5 +162,48 @@ TEST(DataImage, FlippedBytesOfAPngNeverCrash) {
   EXPECT_TRUE(found.count("a.png: corrupt image: bad dist")) << "no flipped byte was unpacked";
 }
 
+// FF bytes may stand before any marker, and other segments before the frame.
+TEST(DataImage, JpegsWithFillBytesAndTablesInFront) {
+  TempDir dir;
+  const Image image = test::gradient(40, 24);
+  write_image(dir / "a.jpeg", image);
+  const std::string bytes = test::read_text(dir / "a.jpeg");
+  const size_t frame = bytes.find("\xFF\xC0"), tables = bytes.find("\xFF\xC4"), scan = bytes.find("\xFF\xDA");
+  ASSERT_LT(frame, tables);
+  ASSERT_LT(tables, scan);
+  const std::string filled = bytes.substr(0, frame) + "\xFF\xFF" + bytes.substr(frame, scan - frame) +
+                             "\xFF" + bytes.substr(scan),
+                    turned = bytes.substr(0, frame) + bytes.substr(tables, scan - tables) +
+                             bytes.substr(frame, tables - frame) + bytes.substr(scan);
+  for (const std::string& other : {filled, turned}) {
+    test::write_text(dir / "b.jpg", other);
+    EXPECT_EQ(read_image(dir / "b.jpg").rgb, read_image(dir / "a.jpeg").rgb);
+  }
+}
+
+TEST(DataImage, BothSidesMustReachTheLeast) {
+  TempDir dir;
+  test::write_text(dir / "flat.png", test::png_bytes(5, 1, 8, 0, "12345"));
+  EXPECT_ERROR(read_image(dir / "flat.png"), "flat.png: image too small: 5x1 px");
+}
+
+TEST(DataImage, PixelsMustFillTheirSides) {
+  Image image = test::gradient(4, 4);
+  image.rgb.pop_back();
+  EXPECT_ERROR(encode_png(image), "pixel buffer does not match 4x4x3");
+}
+
+TEST(DataImage, FilesBeyondTheLimitAreNotRead) {
+  TempDir dir;
+  test::write_text(dir / "a.png", "");
+  std::filesystem::resize_file(dir / "a.png", (512u << 20) + 1);  // takes no room
+  EXPECT_ERROR(read_image(dir / "a.png"), "a.png: larger than 512 MiB");
+}
+
+TEST(DataImage, NamesOfImages) {
+  for (const char* name : {"a.jpg", "a.JPEG", "a.jpeg", "x/a.Png"}) EXPECT_TRUE(is_image_name(name)) << name;
+  for (const char* name : {"a.gif", "jpg", "a.jpg.txt"}) EXPECT_FALSE(is_image_name(name)) << name;
+}
+
 }  // namespace
 }  // namespace gm

@@ -98,5 +98,28 @@ TEST(DataJoined, BatchesReachOverTheSets) {
   EXPECT_EQ(counts, (std::vector<int64_t>{8, 8, 5}));
 }
 
+struct Sized : FakeDataset {
+  Sized(size_t image, size_t buffer) : FakeDataset(1, 1), image(image), buffer(buffer) {}
+  size_t image_bytes() const override { return image; }
+  size_t buffer_bytes() const override { return buffer; }
+  size_t image, buffer;
+};
+
+TEST(DataJoined, MemoryIsThatOfAllSets) {
+  auto joined = [](size_t first, size_t second) {
+    return JoinedDataset({std::make_shared<Sized>(first, 3), std::make_shared<Sized>(second, 4)});
+  };
+  EXPECT_EQ(joined(12, 12).image_bytes(), 12u);
+  EXPECT_EQ(joined(12, 27).image_bytes(), 0u) << "not known where they differ";
+  EXPECT_EQ(joined(12, 27).buffer_bytes(), 7u);
+}
+
+TEST(DataJoined, AllSetsAreReleasedTogether) {
+  auto a = std::make_shared<Counting>(3, 1), b = std::make_shared<Counting>(2, 1);
+  JoinedDataset({a, b}).release();
+  EXPECT_EQ(a->releases, 1);
+  EXPECT_EQ(b->releases, 1);
+}
+
 }  // namespace
 }  // namespace gm
