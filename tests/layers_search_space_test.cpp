@@ -147,5 +147,46 @@ TEST(SearchSpace, ProposesNothingAboveTheCap) {
   EXPECT_THROW(space.first_allowed([&] { return larger; }), Error);
 }
 
+TEST(SearchSpace, OptionsEndAtTheirLimits) {
+  EXPECT_NE(refusal("kernel: [3, 13]").find("in [1, 11]"), std::string::npos);
+  EXPECT_NE(refusal("residual: [true, true]").find("twice"), std::string::npos);
+  EXPECT_EQ(refusal("residual: [false, true]"), "accepted");
+}
+
+TEST(SearchSpace, OtherStemsAndHeadsAreNotInIt) {
+  const SearchSpace space(g0(), {});
+  auto known = [&](auto&& change) {
+    Architecture a = g0();
+    change(a);
+    return space.choices_of(a).has_value();
+  };
+  EXPECT_TRUE(known([](Architecture& a) { a.input_size = 96; }));
+  EXPECT_FALSE(known([](Architecture& a) { a.stem_filters = 24; }));
+  EXPECT_FALSE(known([](Architecture& a) { a.stem_kernel = 3; }));
+  EXPECT_FALSE(known([](Architecture& a) { a.stem_stride = 1; }));
+  EXPECT_FALSE(known([](Architecture& a) { a.head_filters += 8; }));
+  EXPECT_FALSE(known([](Architecture& a) { a.stages.pop_back(); }));
+  EXPECT_FALSE(known([](Architecture& a) { a.stages[0].stride = 2; }));
+}
+
+TEST(SearchSpace, SqueezeIsInTheText) {
+  const SearchSpace space(g0(), {});
+  ChoiceVector c = kG0;
+  c[kChoiceKinds + 4] = 1;
+  EXPECT_EQ(SearchSpace::text(space.network(c)),
+            "k3 e1 w16 n1, k3 e6 w24 n2 se0.25, k5 e6 w40 n2, k3 e6 w80 n3");
+}
+
+TEST(SearchSpace, ABaseOfOtherBlocksIsRefused) {
+  Architecture a = g0();
+  a.stages[1].block = BlockType::fused_mbconv;
+  try {
+    const SearchSpace space(a, {});
+    ADD_FAILURE() << "accepted";
+  } catch (const Error& e) {
+    EXPECT_NE(std::string(e.what()).find("stage 2"), std::string::npos) << e.what();
+  }
+}
+
 }  // namespace
 }  // namespace gm

@@ -178,5 +178,35 @@ TEST_F(Scale, ImpossibleSettingsAreOneLine) {
   expect_failure(run("gm_search", {"finalists", dir / "none"}), 1, {"none/config.yaml"});
 }
 
+TEST(CompoundScaling, SizesAreRounded) {
+  EXPECT_EQ(scaled_size(64, {1.2, 1.1, 1.15}, 1), 74);  // 73.6
+  EXPECT_EQ(scaled_size(64, {1.2, 1.1, 1.15}, 2), 85);  // 84.64
+  EXPECT_EQ(scaled_size(64, {1.2, 1.1, 1.15}, 0), 64);
+}
+
+TEST(CompoundScaling, FactorsComeIntoTheConfiguration) {
+  const YAML::Node base = parse_yaml(test::tiny_config(), "tiny");
+  const YAML::Node scaled = scaled_config(base, {1.2, 1.1, 1.15}, 3, 48, "tiny");
+  EXPECT_EQ(scaled["model"]["scaling"]["alpha"].Scalar(), "1.2");
+  EXPECT_EQ(scaled["model"]["scaling"]["beta"].Scalar(), "1.1");
+  EXPECT_EQ(scaled["model"]["scaling"]["phi"].Scalar(), "3");
+  EXPECT_EQ(scaled["input"]["size"].as<int>(), 48);
+  EXPECT_FALSE(base["model"]["scaling"]) << "the base stays as it is";
+  try {
+    scaled_config(scaled, {1.2, 1.1, 1.15}, 1, 48, "scaled.yaml");
+    ADD_FAILURE() << "scaled twice";
+  } catch (const Error& e) {
+    EXPECT_NE(std::string(e.what()).find("scaled.yaml: model.scaling.phi is 3"), std::string::npos)
+        << e.what();
+  }
+}
+
+TEST(CompoundScaling, ToleranceReachesItsOwnEdge) {
+  // 1 * 1.5^2 = 2.25 and 1.5 * 1 * 1 = 1.5 are 0.25 and 0.5 from 2.
+  const auto grid = scaling_grid(0.5, 0.25), wide = scaling_grid(0.5, 0.5);
+  EXPECT_EQ(grid.size(), 3u);  // 2,1,1; 1,1.5,1; 1,1,1.5
+  EXPECT_EQ(wide.size(), 5u);  // and 1.5,1,1; 2.5,1,1
+}
+
 }  // namespace
 }  // namespace gm

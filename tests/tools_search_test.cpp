@@ -366,5 +366,60 @@ TEST_F(Search, SharedWeightsTrainWithoutAccumulationAndAverages) {
   test::expect_same_tensors(dir / "a/state_enas.safetensors", dir / "b/state_enas.safetensors");
 }
 
+TEST(SearchFinalists, AreReadAsTheyWereWritten) {
+  TempDir dir;
+  const Finalist f{"enas-1", "enas", {1, 0, 2}, "k3 e1 w8 n1", 11, 12, 0.5, 0.75};
+  write_finalists(dir.path(), {f});
+  const Finalist read = read_finalists(dir.path()).at(0);
+  EXPECT_EQ(read.name, f.name);
+  EXPECT_EQ(read.sampler, f.sampler);
+  EXPECT_EQ(read.choices, f.choices);
+  EXPECT_EQ(read.network, f.network);
+  EXPECT_EQ(read.macs, f.macs);
+  EXPECT_EQ(read.parameters, f.parameters);
+  EXPECT_EQ(read.score, f.score);
+  EXPECT_EQ(read.reward, f.reward);
+  write_finalists(dir.path(), {});
+  try {
+    read_finalists(dir.path());
+    ADD_FAILURE() << "no network is a search that is not finished";
+  } catch (const Error& e) {
+    EXPECT_NE(std::string(e.what()).find("holds no network"), std::string::npos) << e.what();
+  }
+}
+
+// Trained by a script that gives each finalist the accuracy that the test wants.
+TEST_F(Search, OfEquallyAccurateFinalistsTheCheapestIsFound) {
+  const SearchConfig c = read_search_config(load_config(config, {"data.path=" + data}), config);
+  const SearchSpace space(c.run.architecture, c.space);
+  const ChoiceVector cheap = *space.choices_of(space.smallest()), dear = *space.choices_of(space.largest());
+  auto finalist = [&](const std::string& name, const ChoiceVector& choices) {
+    const Architecture a = space.network(choices);
+    const NetworkSize size = network_size(a);
+    return Finalist{name, "enas", choices, SearchSpace::text(a), size.macs, size.parameters};
+  };
+  test::write_text(dir / "trainer", R"(#!/bin/sh
+case "$3" in *enas-1|*enas-2) accuracy=0.5;; *enas-3) accuracy=0.25;; *) accuracy=0.75;; esac
+printf "epoch,val_loss,val_accuracy\n1,1,0\n2,1,$accuracy\n" > "$3/metrics.csv"
+printf 'id_str,split\na,val\n' > "$3/split.csv"
+)");
+  fs::permissions(dir / "trainer", fs::perms::owner_all);
+  fs::create_directory(dir / "a");
+  write_finalists(dir / "a", {{"base", "", {}, SearchSpace::text(space.base())},
+                              finalist("enas-1", dear),
+                              finalist("enas-2", cheap),
+                              finalist("enas-3", dear)});
+  const std::atomic<bool> never = false;
+  const CandidateOptions options{.device = "cpu", .quiet = true, .trainer = dir / "trainer"};
+  train_finalists(c, space, Journal(dir / "journal.jsonl"), dir / "a", options, never);
+  const std::string found = test::read_text(dir / "a/found_a.yaml");
+  const NetworkSize size = network_size(space.smallest());
+  EXPECT_NE(found.find(SearchSpace::text(space.smallest()) + "; " + std::to_string(size.parameters) +
+                       " parameters, " + std::to_string(size.macs) + " MACs, validation accuracy 0.5000"),
+            std::string::npos)
+      << found;
+  EXPECT_NE(found.find("name: tiny-found"), std::string::npos) << found;
+}
+
 }  // namespace
 }  // namespace gm
