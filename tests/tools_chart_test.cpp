@@ -149,5 +149,96 @@ TEST(Markup, EscapesAndRepairs) {
   EXPECT_EQ(markup_text("\xED\xA0\x80"), bad + bad + bad);  // a surrogate
 }
 
+/// The numbers of all attributes `name` of elements that begin with `element`.
+std::vector<double> numbers(const std::string& svg, const std::string& element, const std::string& name) {
+  std::vector<double> list;
+  for (const std::string& text : all(svg, element + "[^>]* " + name + "=\"([-0-9.]+)\""))
+    list.push_back(std::stod(text));
+  return list;
+}
+
+TEST(Chart, BarsStandBesideEachOtherOnZero) {
+  const std::string svg = chart_svg({.x = {.categories = {"a", "b"}},
+                                     .series = {{.mark = Mark::bars, .x = {0, 1}, .y = {4, 2}},
+                                                {.mark = Mark::bars, .x = {0, 1}, .y = {3, 1}}}});
+  const auto x = numbers(svg, "<rect fill", "x"), width = numbers(svg, "<rect fill", "width"),
+             y = numbers(svg, "<rect fill", "y"), height = numbers(svg, "<rect fill", "height");
+  ASSERT_EQ(x.size(), 4u);  // the first series, then the second
+  EXPECT_GE(x[2], x[0] + width[0]);
+  EXPECT_GE(x[1], x[2] + width[2]);
+  for (int k = 0; k < 4; ++k) EXPECT_NEAR(y[k] + height[k], y[0] + height[0], 0.02) << "one foot";
+  EXPECT_NEAR(height[0], 4 * height[3], 0.05);
+  EXPECT_NEAR(height[2], 3 * height[3], 0.05);
+}
+
+TEST(Chart, BandsReachFromLowToHighAndWhiskersToo) {
+  const Chart chart{.y = {.low = 0, .high = 1},
+                    .series = {{.x = {0, 1}, .y = {.5, .5}, .low = {.25, .25}, .high = {.75, 1}}}};
+  const std::string band = all(chart_svg(chart), "<polygon [^>]*points=\"([^\"]*)\"").at(0);
+  const auto y = all(band, ",([0-9.]+)");
+  ASSERT_EQ(y.size(), 4u);  // along the top and back along the bottom
+  EXPECT_EQ(y[2], y[3]);
+  EXPECT_GT(std::stod(y[2]), std::stod(y[0]));
+  EXPECT_NEAR(std::stod(y[2]) - std::stod(y[1]), 1.5 * (std::stod(y[2]) - std::stod(y[0])), 0.03);
+  Chart points = chart;
+  points.series[0].mark = Mark::points;
+  const auto whiskers = all(chart_svg(points), "d=\"(M[^\"]*h8M[^\"]*h8)\"");
+  ASSERT_EQ(whiskers.size(), 2u);
+  EXPECT_EQ(all(whiskers[0], "M[0-9.]+ ([0-9.]+)V").at(0), y[2]);
+  EXPECT_EQ(all(whiskers[1], "V([0-9.]+)M").at(0), y[1]);
+}
+
+TEST(Chart, StepsGoAcrossAndThenUp) {
+  const std::string svg = chart_svg({.series = {{.mark = Mark::steps, .x = {0, 1, 2}, .y = {0, 1, 3}}}});
+  const std::string path = all(svg, "<path fill=\"none\"[^>]* d=\"([^\"]*)\"").at(0);
+  EXPECT_EQ(all(path, "(H[0-9.]+V[0-9.]+)").size(), 2u) << path;
+}
+
+TEST(Chart, DashesAreThoseAskedFor) {
+  EXPECT_EQ(chart_svg({.series = {{.x = {0, 1}, .y = {0, 1}}}}).find("stroke-dasharray"), std::string::npos);
+  EXPECT_NE(chart_svg({.series = {{.x = {0, 1}, .y = {0, 1}, .dashed = true}}}).find("stroke-dasharray"),
+            std::string::npos);
+}
+
+TEST(Chart, LongNamesNeitherOverlapNorLeaveThePicture) {
+  Chart chart{.x = {.categories = std::vector<std::string>(12, "a rather long name of a class")}};
+  for (int s = 0; s < 5; ++s)
+    chart.series.push_back(
+        {.name = "a rather long name of a series", .mark = Mark::bars, .x = {0}, .y = {1}});
+  const std::string svg = chart_svg(chart);
+  EXPECT_NE(svg.find("rotate(-30"), std::string::npos) << "categories are slanted";
+  for (const double x : numbers(svg, "<rect fill", "x"))
+    EXPECT_LT(x + 30 + 6 * 30, chart.width) << "in lines";
+  chart.x.categories = {"a", "b"};
+  EXPECT_EQ(chart_svg(chart).find("rotate(-30"), std::string::npos);
+  chart.x.categories = std::vector<std::string>(200, "x");
+  EXPECT_LE(all(chart_svg(chart), "(>x<)").size(), 40u);
+}
+
+TEST(Chart, ValuesOutOfRangeStayInside) {
+  const std::string svg = chart_svg({.y = {.low = 0, .high = 1},
+                                     .series = {{.mark = Mark::points,
+                                                 .x = {0, 1, 2},
+                                                 .y = {.5, 5, .5},
+                                                 .low = {kNan, 1, .25},
+                                                 .high = {.75, 9, .75}}}});
+  expect_well_formed(svg);
+  EXPECT_EQ(svg.find("nan"), std::string::npos);
+  const auto y = numbers(svg, "<circle", "cy");
+  ASSERT_EQ(y.size(), 3u);
+  EXPECT_GT(y[1], 0);
+}
+
+TEST(Chart, AConstantHasAnAxisAroundIt) {
+  const std::string svg = chart_svg({.series = {{.mark = Mark::points, .x = {1, 2}, .y = {5, 5}}}});
+  const auto labels = all(svg, "text-anchor=\"end\" font-size=\"12\">([^<]*)<");
+  ASSERT_GE(labels.size(), 2u);
+  EXPECT_LE(std::stod(labels.front()), 4);
+  EXPECT_GE(std::stod(labels.back()), 6);
+  const auto tiny = all(chart_svg({.y = {.low = 0, .high = 4e-4}, .series = {{.x = {1}, .y = {0}}}}),
+                        "text-anchor=\"end\" font-size=\"12\">([^<]*)<");
+  EXPECT_EQ(tiny.back(), "0.0004");
+}
+
 }  // namespace
 }  // namespace gm

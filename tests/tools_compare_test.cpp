@@ -126,5 +126,84 @@ TEST(Comparison, TellsNetworksApart) {
   EXPECT_EQ(names, "G0, 96 px; G1; G0, 32 px; G0, 32 px (2); G1 (2); ");
 }
 
+/// No two of its numbers are alike.
+ComparedNetwork network(const std::string& name) {
+  ComparedNetwork n;
+  n.name = name;
+  n.data = "set";
+  n.split = "val";
+  n.classes = {"a", "b"};
+  n.input = 32;
+  n.n = 1000;
+  n.params_total = 2'500'000;
+  n.macs = 7'100'000;
+  n.flops_eq13 = 14'300'000;
+  n.accuracy = 0.8;
+  n.accuracy_interval = {0.771, 0.823};
+  n.macro_precision = 0.61;
+  n.macro_recall = 0.52;
+  n.weighted_f1 = 0.43;
+  return n;
+}
+
+TEST(Comparison, EveryNumberStandsInItsColumn) {
+  ComparedNetwork timed = network("a|b");
+  timed.latency_ms = 1.25;
+  timed.images_per_second = 3456;
+  EXPECT_EQ(
+      comparison_csv({network("x, y"), timed}),
+      "model,input,n,accuracy,accuracy_low,accuracy_high,macro_precision,macro_recall,weighted_f1,"
+      "params_total,macs,flops_eq13,latency_ms,images_per_second\n"
+      "\"x, y\",32,1000,0.800000,0.771000,0.823000,0.610000,0.520000,0.430000,2500000,7100000,14300000,,\n"
+      "a|b,32,1000,0.800000,0.771000,0.823000,0.610000,0.520000,0.430000,2500000,7100000,14300000,1.2500,"
+      "3456.0\n");
+  const std::string table = comparison_markdown({network("x"), timed}),
+                    numbers = " | 32 | 80.0 | 77.1 to 82.3 | 61.0 | 52.0 | 43.0 | 2.50 M | 7.1 M | 14.3 M | ";
+  EXPECT_NE(table.find("\n| x" + numbers + " |  |\n| a\\|b" + numbers + "1.25 | 3456 |\n"), std::string::npos)
+      << table;
+}
+
+TEST(Comparison, ChartsSetAccuracyAgainstTheirCost) {
+  for (const auto& [chart, cost] :
+       {std::pair{macs_chart({network("x")}), 7.1e6}, {parameters_chart({network("x")}), 2.5e6}}) {
+    const Series& s = chart.series.at(0);
+    EXPECT_EQ(s.x, std::vector<double>{cost});
+    EXPECT_EQ(s.y, std::vector<double>{0.8});
+    EXPECT_EQ(s.low, std::vector<double>{0.771});
+    EXPECT_EQ(s.high, std::vector<double>{0.823});
+  }
+}
+
+TEST(Comparison, WhateverTellsImagesApartIsTold) {
+  auto differs = [](auto&& change) {
+    ComparedNetwork other = network("y");
+    change(other);
+    return !different_data({network("x"), other}).empty();
+  };
+  EXPECT_FALSE(differs([](ComparedNetwork& n) { n.data = "./set/"; }));
+  EXPECT_FALSE(differs([](ComparedNetwork& n) { n.data = "set/labels.csv"; }));
+  EXPECT_TRUE(differs([](ComparedNetwork& n) { n.data = "other"; }));
+  EXPECT_TRUE(differs([](ComparedNetwork& n) { n.n = 999; }));
+  EXPECT_TRUE(differs([](ComparedNetwork& n) { n.split = "test"; }));
+  EXPECT_TRUE(differs([](ComparedNetwork& n) { n.classes = {"b", "a"}; }));
+}
+
+// Latency is that of one image, the speed the highest of all batches; older files name the weights "model".
+TEST_F(Compare, ReadsTimesOfSeveralBatches) {
+  auto j = nlohmann::json::parse(test::read_text(evaluated("a", dir / "set", {"--speed"}) + "/metrics.json"));
+  j["speed"] = nlohmann::json::array();
+  for (const auto& [batch, ms, speed] : {std::tuple{8, 4., 2000.}, {1, 2., 500.}, {64, 50., 1280.}})
+    j["speed"].push_back({{"batch", batch}, {"median_ms", ms}, {"images_per_second", speed}});
+  j.erase("weights");
+  j["model"] = dir / "run/best.safetensors";
+  test::write_text(dir / "a/metrics.json", j.dump());
+  const ComparedNetwork n = read_evaluation(dir / "a");
+  EXPECT_EQ(n.latency_ms, 2.);
+  EXPECT_EQ(n.images_per_second, 2000.);
+  ASSERT_TRUE(n.record);
+  EXPECT_EQ(n.record->epoch.size(), 3u);
+  EXPECT_EQ(n.accuracy_interval.high, j["accuracy_ci95"][1].get<double>());
+}
+
 }  // namespace
 }  // namespace gm

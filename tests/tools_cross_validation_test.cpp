@@ -224,5 +224,44 @@ TEST_F(CrossValidation, TableOfTheReadmeIsTheScripts) {
   EXPECT_NE(test::read_text(out).find("only 2 of 5 folds"), std::string::npos) << test::read_text(out);
 }
 
+// The rest of what the table of accuracies is made from.
+TEST_F(CrossValidation, TheSummaryRepeatsTheRecipe) {
+  test::write_text(config, test::tiny_config() + "recipe: sane\nrecipes: {sane: {}}\n");
+  expect_success(
+      run("gm_train", arguments("cv", {"--epochs", "3", "--batch", "10", "--seed", "5", "--quiet"})));
+  const json s = read_json(dir / "cv/summary.json");
+  EXPECT_EQ(s["network"], "tiny");
+  EXPECT_EQ(s["data"], data);
+  EXPECT_EQ(s["recipe"], "sane");
+  EXPECT_EQ(s["epochs"], 3);
+  EXPECT_EQ(s["batch"], 10);
+  EXPECT_EQ(s["seed"], 5);
+  EXPECT_LT(s["params_trainable"], s["params_total"]);
+  // Scores of all images together, from the sum of the folds' counts.
+  std::vector<double> truth(5), predicted(5), right(5);
+  for (const json& f : s["fold_scores"]) {
+    for (int t = 0; t < 5; ++t)
+      for (int p = 0; p < 5; ++p) {
+        const double n = f["confusion"][t][p];
+        truth[t] += n, predicted[p] += n;
+        if (t == p) right[t] += n;
+      }
+    // A fold's speed is the median of its epochs.
+    const CsvTable metrics(dir / fmt::format("cv/fold{}/metrics.csv", f["fold"].get<int>()));
+    std::vector<double> rates;
+    for (int64_t r = 0; r < 3; ++r)
+      rates.push_back(std::stod(metrics.cell(r, metrics.column("images_per_second"))));
+    std::sort(rates.begin(), rates.end());
+    EXPECT_EQ(f["images_per_second"], rates[1]);
+  }
+  double precision = 0, recall = 0;
+  for (int c = 0; c < 5; ++c) {
+    precision += predicted[c] > 0 ? right[c] / predicted[c] / 5 : 0;
+    recall += truth[c] > 0 ? right[c] / truth[c] / 5 : 0;
+  }
+  EXPECT_NEAR(s["pooled"]["macro_precision"].get<double>(), precision, 1e-12);
+  EXPECT_NEAR(s["pooled"]["macro_recall"].get<double>(), recall, 1e-12);
+}
+
 }  // namespace
 }  // namespace gm

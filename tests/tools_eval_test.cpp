@@ -9,6 +9,7 @@
 #include "data/predictions.h"
 #include "engine/calibration.h"
 #include "tests/tools_test_util.h"
+#include "tools/pictures/canvas.h"
 #include "tools/pictures/confusion_picture.h"
 
 namespace gm {
@@ -235,6 +236,61 @@ TEST_F(EvalInput, PredictionsCarryLabelsInHdf5Too) {
   ASSERT_GE(H5Dread(set, H5T_NATIVE_INT32, H5S_ALL, H5S_ALL, H5P_DEFAULT, labels), 0);
   EXPECT_EQ(labels[0], 0);
   EXPECT_EQ(labels[1], -1);
+}
+
+// Rows are the true classes, shaded by their shares.
+TEST(ConfusionPicture, RowsAreTrueClasses) {
+  const int n = 65;  // without text: cells and nothing else
+  ConfusionMatrix m(n);
+  m.add(0, 1, 3);
+  m.add(0, 2, 1);
+  m.add(2, 1, 9);
+  const Image image = confusion_picture(m, std::vector<std::string>(n, "x"));
+  const int cell = 2048 / n, left = 16 + 24, top = 16 + 24 + 24 + 8;
+  auto red = [&](int t, int p) {
+    return image.rgb[((top + t * cell + cell / 2) * image.width + left + p * cell + cell / 2) * 3];
+  };
+  EXPECT_EQ(red(1, 0), 255);
+  EXPECT_EQ(red(0, 0), 255);
+  EXPECT_NEAR(red(0, 1), 255 - 0.75 * (255 - 8), 1);
+  EXPECT_NEAR(red(0, 2), 255 - 0.25 * (255 - 8), 1);
+  EXPECT_EQ(red(2, 1), 8) << "all of this row";
+}
+
+TEST(ConfusionPicture, NamesStandBesideTheirNumbers) {
+  const std::string name(20, 'x');
+  const int around = confusion_picture(ConfusionMatrix(2), {"0", "1"}).height - Canvas::text_width("0", 2);
+  EXPECT_EQ(confusion_picture(ConfusionMatrix(2), {name, "b"}).height,
+            around + Canvas::text_width("0 " + name, 2));
+}
+
+TEST(Canvas, TextIsShortenedTurnedAndClipped) {
+  EXPECT_EQ(Canvas::shortened("galaxy", 6), "galaxy");
+  EXPECT_EQ(Canvas::shortened("galaxies", 6), "gala..");
+  EXPECT_EQ(Canvas::shortened("éééé", 3), "é..");
+  EXPECT_EQ(Canvas::text_width("éL", 1), 11);
+  const Colour white{255, 255, 255}, black{0, 0, 0};
+  Canvas across(16, 16, white), upwards(16, 16, white), accented(16, 16, white), unknown(16, 16, white);
+  across.text(2, 3, 1, black, "L");
+  upwards.text_upwards(3, 14, 1, black, "L");
+  auto dark = [](const Canvas& c, int x, int y) { return c.image().rgb[(y * 16 + x) * 3] == 0; };
+  for (int y = 0; y < 16; ++y)
+    for (int x = 0; x < 16; ++x) {
+      const bool stem = x == 2 && y >= 3 && y < 10, foot = y == 9 && x >= 2 && x < 7;
+      EXPECT_EQ(dark(across, x, y), stem || foot) << x << " " << y;
+      EXPECT_EQ(dark(upwards, x, y), (y == 13 && x >= 3 && x < 10) || (x == 9 && y >= 9 && y < 14))
+          << x << " " << y;
+    }
+  accented.text(0, 0, 1, black, "éL");  // a box and a letter
+  unknown.text(0, 0, 1, black, "L");
+  EXPECT_EQ(accented.image().rgb, unknown.image().rgb);
+}
+
+// Above scale 1 letters are strokes: a column of font pixels has no gaps.
+TEST(Canvas, LargeLettersAreJoined) {
+  Canvas canvas(40, 50, {255, 255, 255});
+  canvas.text(0, 0, 6, {0, 0, 0}, "L");
+  for (int y = 3; y < 39; ++y) EXPECT_LT(canvas.image().rgb[(y * 40 + 3) * 3], 60) << y;
 }
 
 // Any number of classes and any names give a picture of a sane size.

@@ -1,8 +1,13 @@
 // gm_explain: arrays against the library, which images and classes are explained, input that does not fit.
+#include <cmath>
+#include <set>
+
 #include "data/hdf5_util.h"
 #include "layers/attribution.h"
 #include "tests/tools_test_util.h"
 #include "tests/vectors.h"
+#include "tools/explainer.h"
+#include "tools/pictures/canvas.h"
 #include "tools/pictures/explain_picture.h"
 
 namespace gm {
@@ -208,6 +213,74 @@ TEST(EnlargeMap, KeepsCentresAndEdges) {
   EXPECT_TRUE(std::equal(last.begin(), last.end(), wide.end() - 4));
   EXPECT_FLOAT_EQ(wide[4], 2);
   EXPECT_EQ(enlarge_map(map, 1, 1, 3), std::vector<float>(9, 1.f));
+}
+
+/// An image of 32 px with two maps that grow from left to right.
+Explanation explanation() {
+  Explanation e;
+  e.id = "g";
+  e.image = test::gradient(32, 32);
+  e.label = 1, e.predicted = 0, e.explained = 0;
+  e.probability = 0.75;
+  for (int i = 0; i < 32 * 32; ++i) e.saliency.push_back(static_cast<float>(i % 32) / 31);
+  e.cam = e.saliency;
+  return e;
+}
+
+TEST(ExplainPicture, SaysAllThatIsKnownOfTheImage) {
+  auto picture = [](const Explanation& e) { return explain_picture({&e, 1}, {"a", "b", "c"}, "top").rgb; };
+  const Explanation e = explanation();
+  Explanation unlabelled = e, another = e, of_another = e;
+  unlabelled.label = -1;
+  another.explained = 1;
+  of_another.explained = 2;
+  const std::set<std::vector<uint8_t>> all{picture(e), picture(unlabelled), picture(another),
+                                           picture(of_another)};
+  EXPECT_EQ(all.size(), 4u);
+  EXPECT_NE(explain_picture({&e, 1}, {"a", "b", "c"}, "other").rgb, picture(e)) << "the layer of Grad-CAM";
+}
+
+// From cold, which shows the picture in grey, to hot; all above the 99th percentile is as hot as it.
+TEST(ExplainPicture, MapsLieOverTheGreyPicture) {
+  Explanation e = explanation();
+  e.cam.clear();
+  e.image = Image{32, 32, std::vector<uint8_t>(32 * 32 * 3, 100)};
+  for (float& v : e.saliency) v = std::min(v, 0.5f);
+  e.saliency[0] = 1000;  // a single pixel
+  const Image picture = explain_picture({&e, 1}, {"a", "b", "c"}, "top");
+  auto at = [&](int x, int y) {  // of the second panel
+    const auto p = picture.rgb.begin() + ((16 + 34 + 24 + y) * picture.width + 16 + 224 + 10 + x) * 3;
+    return std::vector<int>(p, p + 3);
+  };
+  EXPECT_EQ(at(3, 112), (std::vector<int>{100, 100, 100})) << "cold";
+  const std::vector<int> hot = at(200, 112);
+  EXPECT_GT(hot[0], 200);
+  EXPECT_GT(hot[1], 200);
+  EXPECT_GT(hot[0] + hot[1], 2 * hot[2] + 100) << "pale yellow";
+}
+
+TEST_F(Explain, ScoresAreThoseOfTheClassesTheyStandFor) {
+  const ModelFile m = read_model(model);
+  const auto device = open_device("cpu", {.threads = 1});
+  Explainer explainer(*device, m, 1, {.saliency = false, .smooth = false});
+  EXPECT_EQ(explainer.layer_text(), "top_activation (8 x 8 x 16)");
+  const auto set = open_dataset(data, {.classes = gz5_classes()});
+  HostBatch batch;
+  batch.count = 1;
+  batch.rows = {0};
+  batch.pixels.assign(images[0].rgb.begin(), images[0].rgb.end());
+  for (float& v : batch.pixels) v = std::min(255.f, v + 0.75f);
+  Attribution net(*device, m.architecture, m.tensors, 1);
+  const auto z = net.logits(batch.pixels);
+  const Explanation e =
+      explainer.explain(*set, batch, [](int, int predicted) { return (predicted + 1) % 5; })[0];
+  EXPECT_EQ(e.explained, (e.predicted + 1) % 5);
+  EXPECT_NEAR(e.logit, z[e.explained], 1e-5);
+  double sum = 0;
+  for (const float v : z) sum += std::exp(v - z[e.predicted]);
+  EXPECT_NEAR(e.probability, 1 / sum, 1e-6);
+  EXPECT_EQ(e.image.rgb[0], std::min(255, images[0].rgb[0] + 1)) << "rounded";
+  EXPECT_GT(*std::max_element(e.cam_map.begin(), e.cam_map.end()), 0) << "without saliency, too";
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 #include "tests/tools_test_util.h"
 #include "tools/pictures/augmented_picture.h"
 #include "tools/pictures/tensorboard.h"
+#include "tools/training_board.h"
 
 namespace gm {
 namespace {
@@ -116,6 +117,83 @@ for event in EventFileLoader(glob.glob(run + "/events.out.tfevents.*")[0]).Load(
     EXPECT_TRUE(std::equal(first.rgb.begin() + y * 96, first.rgb.begin() + (y + 1) * 96,
                            samples.rgb.begin() + y * 3 * samples.width))
         << y;
+}
+
+/// What a board of `images` training images leaves; read as bytes, where no TensorBoard is.
+std::string board_file(int images, uint64_t seed, bool frozen) {
+  test::TempDir dir;
+  const auto device = open_device("cpu", {.threads = 1});
+  ParameterTable table;
+  BuildOptions build{.training = true};
+  if (frozen) build.freeze.layers = {"stem_conv"};
+  build_network(read_architecture(parse_yaml(test::tiny_config(), "tiny"), "tiny"), table, build);
+  Weights weights(*device, table, false, true);
+  weights.initialize(table, 3);
+  ImageCache cache(std::make_shared<test::FakeDataset>(images, 5, 32), 1 << 20);
+  std::vector<int64_t> rows(static_cast<size_t>(images));
+  for (int i = 0; i < images; ++i) rows[i] = i;
+  TrainingBoard board(dir.path(), 1,
+                      {.device = *device,
+                       .table = table,
+                       .weights = weights,
+                       .images = cache,
+                       .classes = gz5_classes(),
+                       .training = Transform(TransformConfig::gz(32), true),
+                       .rows = rows,
+                       .seed = seed});
+  EpochMetrics m;
+  m.train_loss = 0.5, m.val_loss = 0.25, m.train_accuracy = 0.75, m.val_accuracy = 0.125;
+  board.epoch(m, ConfusionMatrix(5));
+  return test::read_text(std::filesystem::directory_iterator(dir.path())->path());
+}
+
+/// The pictures in it, in their order.
+std::vector<Image> pictures_in(const std::string& file) {
+  std::vector<Image> pictures;
+  const std::string begin = "\x89PNG\r\n\x1a\n", end = "IEND";
+  for (size_t at = 0; (at = file.find(begin, at)) != std::string::npos;) {
+    const size_t next = file.find(end, at) + 8;
+    pictures.push_back(
+        decode_image(reinterpret_cast<const uint8_t*>(file.data()) + at, next - at, "picture"));
+    at = next;
+  }
+  return pictures;
+}
+
+TEST(TrainingBoard, ShowsImagesFromAllOverTheTrainingSet) {
+  const uint64_t seed = 9;
+  const std::vector<Image> pictures = pictures_in(board_file(160, seed, false));
+  ASSERT_EQ(pictures.size(), 2u);
+  const test::FakeDataset data(160, 5, 32);
+  const Transform transform(TransformConfig::gz(32), true);
+  for (const int shown : {0, 1, 8, 15}) {
+    const auto row = static_cast<uint32_t>(shown * 10);
+    const Image want = augmented_image(transform, data.read(row), seed, 0, row);
+    const int left = shown % 8 * 34, top = shown / 8 * 34;
+    for (int y = 0; y < 32; ++y)
+      EXPECT_TRUE(std::equal(want.rgb.begin() + y * 96, want.rgb.begin() + (y + 1) * 96,
+                             pictures[0].rgb.begin() + ((top + y) * pictures[0].width + left) * 3))
+          << shown << " " << y;
+  }
+}
+
+TEST(TrainingBoard, EveryScalarHasItsOwnNumber) {
+  const std::string file = board_file(8, 0, false);
+  for (const auto& [tag, value] : {std::pair{"loss/train", 0.5f},
+                                   {"loss/val", 0.25f},
+                                   {"accuracy/train", 0.75f},
+                                   {"accuracy/val", 0.125f}})
+    EXPECT_NE(file.find(tag + std::string("\x15") + std::string(reinterpret_cast<const char*>(&value), 4)),
+              std::string::npos)
+        << tag;
+}
+
+TEST(TrainingBoard, FrozenLayersHaveNoHistograms) {
+  const std::string file = board_file(8, 0, true);
+  EXPECT_EQ(file.find("weights/stem_conv"), std::string::npos);
+  EXPECT_EQ(file.find("gradients/stem_conv"), std::string::npos);
+  EXPECT_NE(file.find("weights/top_conv"), std::string::npos);
+  EXPECT_NE(board_file(8, 0, false).find("weights/stem_conv"), std::string::npos);
 }
 
 }  // namespace
