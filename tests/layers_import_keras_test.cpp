@@ -155,7 +155,8 @@ TEST(Import, LayersBeforeTheFirstConvolutionScale) {
          0.25, -1);
   expect(
       R"({"class_name": "TrueDivide", "config": {}, "inbound_nodes": [{"args": [{"class_name": "t"}, 4.0]}]},
-            {"class_name": "Subtract", "config": {}, "inbound_nodes": [{"args": [{"class_name": "t"}, 1.0]}]})",
+            {"class_name": "Subtract", "config": {},
+             "inbound_nodes": [{"args": [{"class_name": "t"}, 1.0]}]})",
       0.25, -1);
 
   TensorFile adapted = model(R"({"class_name": "Normalization", "config": {"name": "n", "mean": null}})");

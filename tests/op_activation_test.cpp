@@ -1,5 +1,5 @@
-// Activations far from zero, and how exact they are on a card: f32 tensors by expf and a division, bf16 ones by
-// the approximating units.
+// Activations far from zero, and how exact they are on a card: f32 tensors by expf and a division, bf16 ones
+// by the approximating units.
 #include <gtest/gtest.h>
 
 #include <algorithm>
