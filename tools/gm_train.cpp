@@ -155,7 +155,8 @@ void train(Arguments args) {
   }
   job.out = args.out;
   if (!args.resume) {
-    expect_no_run(args.out);  // the inputs may be its own: the run is what to speak of
+    // The inputs may be the run's own: the run is what to speak of. Folds are spoken of by cross_validate.
+    if (!args.folds) expect_no_run(args.out);
     for (const char* file : {"/config.yaml", "/split.csv", "/metrics.csv"})
       keep_inputs(args.out + file, {args.config, job.run.data_path});
   }
