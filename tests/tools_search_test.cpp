@@ -1,6 +1,7 @@
 // gm_search run: a search of seconds that can be repeated, killed and resumed; its counts are gm_model's;
 // impossible settings are one line.
 #include <array>
+#include <cmath>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -287,7 +288,53 @@ TEST_F(Search, InterruptedItSaysHowToResume) {
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
   p.send(SIGINT);
   EXPECT_EQ(p.wait(), 0) << p.err();
-  EXPECT_NE(test::read_text(dir / "a/log.txt").find("--resume"), std::string::npos);
+  EXPECT_NE(test::read_text(dir / "a/log.txt").find("--resume --device cpu"), std::string::npos);
+}
+
+// What tells the finalists apart is no single batch of those that the children were scored on.
+TEST_F(Search, ScoresItsFinalistsOnAllWholeBatches) {
+  expect_success(test::run(
+      "gm_search", arguments("a", {"--set", "search.finalists=4", "--set", "search.score_batches=1"})));
+  bool thirds = false;
+  for (const Finalist& f : read_finalists(dir / "a")) {
+    const double of_24 = 24 * f.score;  // 25 images in batches of 8
+    EXPECT_NEAR(of_24, std::round(of_24), 1e-9);
+    thirds = thirds || std::lround(of_24) % 3 != 0;
+  }
+  EXPECT_TRUE(thirds) << "every score is one of 8 images";
+  const Journal read(journal("a"));
+  for (const JournalEntry& e : read.entries()) EXPECT_EQ(8 * e.score, std::round(8 * e.score));
+}
+
+TEST_F(Search, SettingsOfTheRecipeReachTheSharedWeights) {
+  auto state = [&](const std::string& out, std::vector<std::string> more) {
+    more.insert(more.end(), {"--set", "search.iterations=1", "--set", "search.samplers=[random]"});
+    expect_success(test::run("gm_search", arguments(out, more)));
+    return test::read_text(dir / (out + "/state_random.safetensors"));
+  };
+  const std::string plain = state("plain", {});
+  // Files of numbers: not to be printed.
+  EXPECT_TRUE(state("again", {}) == plain);
+  EXPECT_FALSE(state("smooth", {"--set", "train.label_smoothing=0.3"}) == plain);
+  EXPECT_FALSE(state("bf16", {"--set", "train.precision=bf16"}) == plain);
+  const std::string seeded = state("seeded", {"--seed", "3"});
+  EXPECT_FALSE(seeded == plain);
+  EXPECT_TRUE(state("set", {"--set", "train.seed=3"}) == seeded);
+}
+
+// The same images, which now lie at known places of the sky: some of them together.
+TEST_F(Search, ResumedItMustMakeTheSameSplit) {
+  expect_success(test::run("gm_search", arguments("a", {"--set", "search.iterations=1"})));
+  const CsvTable table(data + "/labels.csv");
+  std::string placed = "id_str,file_loc,label,class,ra,dec\n";
+  for (int64_t r = 0; r < table.rows(); ++r) {
+    for (const char* column : {"id_str", "file_loc", "label", "class"})
+      placed += table.cell(r, table.column(column)) + ",";
+    placed += std::to_string(r / 8) + ",5\n";
+  }
+  test::write_text(data + "/labels.csv", placed);
+  expect_failure(test::run("gm_search", arguments("a", {"--set", "search.iterations=1", "--resume"})), 1,
+                 {"a/split.csv: not the split that this search would make", data + " has changed"});
 }
 
 // Two classes, 6 and 4 images, 5 and 1 of them right.
@@ -344,6 +391,8 @@ TEST_F(Search, ImpossibleSettingsAreOneLine) {
                  {"file/a", "cannot create the run folder"});
   expect_failure(test::run("gm_search", {"run", config, "--data", data, "--out", dir / "none", "--resume"}),
                  1, {"no search to resume"});
+  expect_failure(test::run("gm_search", {"run", config, "--out", dir / "refused"}), 1,
+                 {"no data: give --data PATH or data.path in " + config});
   expect_failure(test::run("gm_search", {"run", config, "--data", data}), 2, {"--out"});
   expect_failure(test::run("gm_search", {}), 2, {"subcommand"});
   expect_failure(test::run("gm_search", {"rnu"}), 2, {"'rnu' is not a subcommand; there are run, "});

@@ -146,6 +146,17 @@ TEST_F(Train, SharesOfVotesAreLearnt) {
   EXPECT_NE(info.out.find("soft       200 images"), std::string::npos) << info.out;
 }
 
+TEST_F(Train, SettingsOfTheRecipeReachTheRun) {
+  auto weights = [&](const std::string& out, std::vector<std::string> more) {
+    more.insert(more.end(), {"--epochs", "1"});
+    train(out, more);
+    return read_safetensors(last(out)).at("predictions/kernel").bytes;
+  };
+  const auto plain = weights("plain", {});
+  for (const std::string set : {"train.mixup=0.4", "train.cutmix=1", "train.label_smoothing=0.2"})
+    EXPECT_FALSE(weights(set.substr(6, 3), {"--set", set}) == plain) << set;
+}
+
 TEST_F(Train, Tf32IsF32OnAProcessor) {
   train("f32", {"--epochs", "1"});
   train("tf32", {"--epochs", "1", "--set", "train.precision=tf32", "--set", "train.deterministic=false"});
