@@ -48,17 +48,23 @@ input: {size: 32}
                            "rich");
 }
 
-TEST(Import, ExportIsTheInverse) {
-  const Architecture a = rich();
+/// Every parameter of the network, each element another number.
+TensorFile counted(const Architecture& a) {
   ParameterTable table;
   build_network(a, table, {.loss = false});
   TensorFile model;
   float x = 0;
   for (const Parameter& p : table) {
     std::vector<float> values(static_cast<size_t>(p.shape.numel()));
-    for (float& v : values) v = x++;  // every element is different
+    for (float& v : values) v = x++;
     model.tensors[p.name] = StoredTensor::of(p.shape, values);
   }
+  return model;
+}
+
+TEST(Import, ExportIsTheInverse) {
+  const Architecture a = rich();
+  const TensorFile model = counted(a);
   for (Framework f : {Framework::keras, Framework::timm, Framework::torchvision}) {
     const TensorFile out = export_weights(model, a, f);
     EXPECT_EQ(out.tensors.size(), model.tensors.size());  // no two layers share a name
@@ -230,20 +236,6 @@ TEST(Import, MobileNetHasNamesOfItsOwn) {
 Architecture shipped(const std::string& name, const std::vector<std::string>& sets = {}) {
   const std::string file = std::string(GM_SOURCE_DIR) + "/models/" + name + ".yaml";
   return read_architecture(load_config(file, sets), file);
-}
-
-/// Every parameter of the network, each element another number.
-TensorFile counted(const Architecture& a) {
-  ParameterTable table;
-  build_network(a, table, {.loss = false});
-  TensorFile model;
-  float x = 0;
-  for (const Parameter& p : table) {
-    std::vector<float> values(static_cast<size_t>(p.shape.numel()));
-    for (float& v : values) v = x++;
-    model.tensors[p.name] = StoredTensor::of(p.shape, values);
-  }
-  return model;
 }
 
 // keras.applications, and what PyTorch calls momentum is one minus ours.

@@ -192,13 +192,8 @@ TEST(CompoundScaling, FactorsComeIntoTheConfiguration) {
   EXPECT_EQ(scaled["model"]["scaling"]["phi"].Scalar(), "3");
   EXPECT_EQ(scaled["input"]["size"].as<int>(), 48);
   EXPECT_FALSE(base["model"]["scaling"]) << "the base stays as it is";
-  try {
-    scaled_config(scaled, {1.2, 1.1, 1.15}, 1, 48, "scaled.yaml");
-    ADD_FAILURE() << "scaled twice";
-  } catch (const Error& e) {
-    EXPECT_NE(std::string(e.what()).find("scaled.yaml: model.scaling.phi is 3"), std::string::npos)
-        << e.what();
-  }
+  EXPECT_ERROR(scaled_config(scaled, {1.2, 1.1, 1.15}, 1, 48, "scaled.yaml"),
+               "scaled.yaml: model.scaling.phi is 3");
 }
 
 TEST(CompoundScaling, ToleranceReachesItsOwnEdge) {
