@@ -44,13 +44,14 @@ class PredictionWriter {
 
 /// By the extension of `path`: CSV (columns id_str, [label,] class, p_<class>... and, if asked for,
 /// z_<class>..., ra, dec, entropy, mutual_information; label and class are names, the label of an unlabelled
-/// row is empty, and so is an unknown position), .fits (the same columns, see predictions_fits.h), or
+/// row is empty, and so is an unknown position), .fits (the same columns, see predictions_formats.h), or
 /// .h5/.hdf5 (datasets id_str (N), class (N) int32, probabilities (N, C) f32 and, if asked for, label (N)
 /// int32, logits (N, C) f32, ra, dec (N) f64, NaN where unknown, entropy, mutual_information (N) f32;
 /// attribute class_names). "-" is CSV on standard output. Throws gm::Error when it cannot be written.
 /// `begun`: a file of the same extension, classes and columns, with a copy of whose rows this one begins.
 std::unique_ptr<PredictionWriter> open_predictions(const std::string& path,
                                                    const std::vector<std::string>& classes,
-                                                   PredictionColumns columns, const std::string& begun = "");
+                                                   const PredictionColumns& columns,
+                                                   const std::string& begun = "");
 
 }  // namespace gm

@@ -1,5 +1,5 @@
-#include "data/predictions_fits.h"
-
+// Predictions as a FITS binary table, through CFITSIO.
+#include "data/predictions_formats.h"
 #include "kernels/common/error.h"
 
 #ifdef GM_WITH_CFITSIO
@@ -24,31 +24,28 @@ std::string ascii(std::string text) {
 
 class FitsWriter : public PredictionWriter {
  public:
-  FitsWriter(const std::string& path, const std::vector<std::string>& classes, PredictionColumns columns,
-             const std::string& begun)
-      : path_(path), pending_(path), columns_(columns) {
+  FitsWriter(const std::string& path, const std::vector<std::string>& classes,
+             const PredictionColumns& columns, const std::string& begun)
+      : path_(path),
+        pending_(path),
+        columns_(table_columns(columns)),
+        id_bytes_(std::max<size_t>(1, columns.id_bytes)) {
     size_t class_bytes = 1;
     for (const auto& c : classes) {
       classes_.push_back(ascii(c));
       class_bytes = std::max(class_bytes, c.size());
     }
-    const std::string name_form = std::to_string(class_bytes) + "A";
-    id_bytes_ = std::max<size_t>(1, columns.id_bytes);
-    declare("id_str", std::to_string(id_bytes_) + "A", "", "meta.id;meta.main");
-    if (columns.labels) declare("label", name_form, "", "src.morph.type");
-    declare("class", name_form, "", "src.morph.type");
-    for (const auto& c : classes_) declare("p_" + c, "1E", "", "stat.probability");
-    if (columns.logits)
-      for (const auto& c : classes_) declare("z_" + c, "1E");
-    if (columns.sky) {
-      declare("ra", "1D", "deg", "pos.eq.ra;meta.main");
-      declare("dec", "1D", "deg", "pos.eq.dec;meta.main");
+    for (const TableColumn& c : columns_) {
+      const std::string form = c.kind == TableColumn::text          ? std::to_string(id_bytes_) + "A"
+                               : c.kind == TableColumn::class_index ? std::to_string(class_bytes) + "A"
+                               : c.f64                              ? "1D"
+                                                                    : "1E";
+      if (c.per_class.empty())
+        declare(c.name, form, c);
+      else
+        for (const std::string& name : classes_) declare(c.per_class + name, form, c);
     }
-    if (columns.uncertainty) {
-      declare("entropy", "1E");
-      declare("mutual_information", "1E");
-    }
-    begun.empty() ? create() : go_on(begun);
+    begun.empty() ? create(columns.sky) : go_on(begun);
   }
   ~FitsWriter() override {
     int status = 0;
@@ -60,26 +57,24 @@ class FitsWriter : public PredictionWriter {
     if (n == 0) return;
     whole_ = false;
     int column = 0;
-    texts(++column, n, [&](size_t i) {
-      if (rows[i].id.size() > id_bytes_) fail(path_ + ": id '" + rows[i].id + "' is longer than expected");
-      return ascii(rows[i].id);
-    });
-    if (columns_.labels)
-      texts(++column, n, [&](size_t i) { return rows[i].label < 0 ? "" : classes_[rows[i].label]; });
-    texts(++column, n, [&](size_t i) { return classes_[predicted_class(rows[i])]; });
-    for (size_t c = 0; c < classes_.size(); ++c)
-      numbers(++column, n, [&](size_t i) { return rows[i].probabilities[c]; });
-    if (columns_.logits)
-      for (size_t c = 0; c < classes_.size(); ++c)
-        numbers(++column, n, [&](size_t i) { return rows[i].logits[c]; });
-    if (columns_.sky) {
-      numbers(++column, n, [&](size_t i) { return rows[i].ra; });
-      numbers(++column, n, [&](size_t i) { return rows[i].dec; });
-    }
-    if (columns_.uncertainty) {
-      numbers(++column, n, [&](size_t i) { return rows[i].entropy; });
-      numbers(++column, n, [&](size_t i) { return rows[i].mutual_information; });
-    }
+    for (const TableColumn& c : columns_) switch (c.kind) {
+        case TableColumn::text:
+          texts(++column, n, [&](size_t i) {
+            const std::string text = c.text_of(rows[i]);
+            if (text.size() > id_bytes_) fail(path_ + ": id '" + text + "' is longer than expected");
+            return ascii(text);
+          });
+          break;
+        case TableColumn::class_index:
+          texts(++column, n, [&](size_t i) {
+            const int k = c.class_of(rows[i]);
+            return k < 0 ? "" : classes_[k];
+          });
+          break;
+        case TableColumn::number:
+          for (size_t k = 0; k < c.width(classes_.size()); ++k)
+            numbers(++column, n, [&](size_t i) { return c.number_of(rows[i], k); });
+      }
     done_ += static_cast<LONGLONG>(n);
     whole_ = true;
   }
@@ -110,19 +105,18 @@ class FitsWriter : public PredictionWriter {
     check();
   }
 
-  void declare(const std::string& name, const std::string& form, const std::string& unit = "",
-               const std::string& ucd = "") {
+  void declare(const std::string& name, const std::string& form, const TableColumn& column) {
     std::string key = name;
     std::transform(key.begin(), key.end(), key.begin(), [](unsigned char c) { return std::tolower(c); });
     if (!keys_.insert(key).second)
       fail(path_ + ": two columns would be called '" + name + "' (FITS ignores case and accents)");
     names_.push_back(name);
     forms_.push_back(form);
-    units_.push_back(unit);
-    ucds_.push_back(ucd);
+    units_.push_back(column.unit);
+    ucds_.push_back(column.ucd);
   }
 
-  void create() {
+  void create(bool sky) {
     auto pointers = [](std::vector<std::string>& list) {
       std::vector<char*> p;
       for (auto& s : list) p.push_back(s.data());
@@ -136,7 +130,7 @@ class FitsWriter : public PredictionWriter {
     for (size_t i = 0; i < ucds_.size(); ++i)
       if (!ucds_[i].empty())
         fits_update_key_str(file_, ("TUCD" + std::to_string(i + 1)).c_str(), ucds_[i].c_str(), "", &status_);
-    if (columns_.sky) fits_update_key_str(file_, "RADESYS", "ICRS", "ra and dec as in the catalog", &status_);
+    if (sky) fits_update_key_str(file_, "RADESYS", "ICRS", "ra and dec as in the catalog", &status_);
     fits_write_date(file_, &status_);
     check();
   }
@@ -176,8 +170,8 @@ class FitsWriter : public PredictionWriter {
 
   std::string path_;
   PendingFile pending_;
-  PredictionColumns columns_;
-  size_t id_bytes_ = 1;
+  std::vector<TableColumn> columns_;
+  size_t id_bytes_;
   std::vector<std::string> classes_, names_, forms_, units_, ucds_;
   std::set<std::string> keys_;
   fitsfile* file_ = nullptr;
@@ -190,7 +184,8 @@ class FitsWriter : public PredictionWriter {
 
 std::unique_ptr<PredictionWriter> open_fits_predictions(const std::string& path,
                                                         const std::vector<std::string>& classes,
-                                                        PredictionColumns columns, const std::string& begun) {
+                                                        const PredictionColumns& columns,
+                                                        const std::string& begun) {
   return std::make_unique<FitsWriter>(path, classes, columns, begun);
 }
 
@@ -201,8 +196,8 @@ std::unique_ptr<PredictionWriter> open_fits_predictions(const std::string& path,
 namespace gm {
 
 std::unique_ptr<PredictionWriter> open_fits_predictions(const std::string& path,
-                                                        const std::vector<std::string>&, PredictionColumns,
-                                                        const std::string&) {
+                                                        const std::vector<std::string>&,
+                                                        const PredictionColumns&, const std::string&) {
   fail(path + ": this program was built without CFITSIO; install libcfitsio-dev and build again");
 }
 
