@@ -7,6 +7,7 @@
 #include <map>
 
 #include "data/file_datasets.h"
+#include "data/file_names.h"
 #include "data/hdf5_dataset.h"
 #include "kernels/common/error.h"
 

@@ -7,6 +7,7 @@
 #include <map>
 
 #include "data/csv.h"
+#include "data/file_names.h"
 #include "data/utf8.h"
 #include "kernels/common/error.h"
 

@@ -36,11 +36,4 @@ std::vector<uint8_t> encode_png(const Image& image);
 /// Writes PNG or JPEG (quality 95) by the extension of `path` (.png, .jpg, .jpeg), atomically.
 void write_image(const std::string& path, const Image& image);
 
-/// ".jpg" of "a/B.JPG".
-std::string lower_extension(const std::string& path);
-/// True for the extensions that read_image accepts: .jpg, .jpeg, .png, in either case.
-bool is_image_name(const std::string& path);
-/// True for .h5 and .hdf5, in either case.
-bool is_hdf5_name(const std::string& path);
-
 }  // namespace gm

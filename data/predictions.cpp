@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "data/image.h"
+#include "data/file_names.h"
 #include "data/predictions_formats.h"
 #include "kernels/common/error.h"
 

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <filesystem>
 
+#include "data/file_names.h"
 #include "data/transform.h"
 #include "engine/buffer.h"
 #include "kernels/common/op.h"

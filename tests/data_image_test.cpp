@@ -1,3 +1,4 @@
+#include "data/file_names.h"
 #include "data/image.h"
 
 #include <algorithm>

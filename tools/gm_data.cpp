@@ -8,6 +8,7 @@
 #include <memory>
 
 #include "data/csv.h"
+#include "data/file_names.h"
 #include "data/pack.h"
 #include "data/parallel.h"
 #include "data/synthetic.h"

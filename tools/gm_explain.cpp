@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <set>
 
+#include "data/file_names.h"
 #include "tools/cli.h"
 #include "tools/explainer.h"
 #include "tools/pictures/explain_picture.h"
