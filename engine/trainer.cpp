@@ -6,6 +6,7 @@
 #include <tuple>
 
 #include "engine/atomic_file.h"
+#include "engine/image_pool.h"
 #include "engine/safetensors.h"
 #include "engine/weight_file.h"
 #include "kernels/common/clock.h"
@@ -14,9 +15,8 @@
 namespace gm {
 
 namespace {
-// Which batch of an update a step is; each kind is a graph of its own on a card. kWhole: updates of one
-// batch.
-enum StepKind : size_t { kFirst, kMiddle, kLast, kWhole, kKinds };
+// Which batch of an update a step is, the first or the last, both or neither: a kind of step (Feed::Config).
+constexpr size_t kFirst = 1, kLast = 2, kKinds = 4;
 
 // A loss that is not finite, for a message: x86 makes NaNs of negative sign, which says nothing.
 std::string loss_text(double loss) { return std::isnan(loss) ? "nan" : std::to_string(loss); }
@@ -39,32 +39,23 @@ Trainer::Trainer(Device& device, const NetworkGraph& train, const NetworkGraph& 
       eval_(device, eval.graph, eval_weights, evaluation_options(eval), 0, &train_),
       optimizer_(device, optimizer, table, weights),
       confusion_(static_cast<int>(eval.graph.spec(eval.logits).shape[1])) {
-  if (!config.images) return;
-  std::vector<std::function<void(const View&)>> kinds(kKinds);
-  kinds[kFirst] = [this](const View&) { add_gradients(true); };
-  kinds[kMiddle] = [this](const View&) { add_gradients(false); };
-  kinds[kLast] = [this](const View& hyper) {
-    add_gradients(false);
-    optimizer_.apply(hyper);
-  };
-  kinds[kWhole] = [this](const View& hyper) {
-    add_gradients(true);
-    optimizer_.apply(hyper);
-  };
-  feed_ = std::make_unique<DeviceFeed>(device, train_, *config.images,
-                                       DeviceFeed::Config{.pixels = train.pixels,
-                                                          .labels = train.labels,
-                                                          .augment = train.augment,
-                                                          .results = {train.loss, train.correct},
-                                                          .hyper = Optimizer::kHyper,
-                                                          .work = kinds});
-  eval_feed_ =
-      std::make_unique<DeviceFeed>(device, eval_, *config.images,
-                                   DeviceFeed::Config{.pixels = eval.pixels,
-                                                      .labels = eval.labels,
-                                                      .augment = eval.augment,
-                                                      .results = {eval.loss, eval.correct, eval.logits},
-                                                      .work = {[this](const View&) { eval_.forward(); }}});
+  Feed::Config steps{.pixels = train.pixels,
+                     .labels = train.labels,
+                     .augment = train.augment,
+                     .results = {train.loss, train.correct},
+                     .hyper = Optimizer::kHyper};
+  for (size_t kind = 0; kind < kKinds; ++kind)
+    steps.work.push_back([this, kind](const View& hyper) {
+      add_gradients(kind & kFirst);
+      if (kind & kLast) optimizer_.apply(hyper);
+    });
+  feed_ = make_feed(device, train_, config.images, std::move(steps));
+  eval_feed_ = make_feed(device, eval_, config.images,
+                         {.pixels = eval.pixels,
+                          .labels = eval.labels,
+                          .augment = eval.augment,
+                          .results = {eval.loss, eval.correct, eval.logits},
+                          .work = {[this](const View&) { eval_.forward(); }}});
 }
 
 MemoryBudget Trainer::budget() const {
@@ -76,28 +67,19 @@ MemoryBudget Trainer::budget() const {
                                     .threads = pool ? pool->threads() : 1,
                                     .libraries = pool ? 0 : device_.overhead_bytes(),
                                     .optimizer = optimizer_.config()});
-  if (feed_) {
+  if (config_.images) {
     b.add("images", config_.images->bytes(), "as files hold them");
     b.add("steps in flight", feed_->bytes() + eval_feed_->bytes());
   }
   return b;
 }
 
-namespace {
-void upload_targets(Session& session, ValueId labels, const HostBatch& batch) {
-  const TensorSpec& spec = session.graph().spec(labels);
-  std::vector<char> targets(spec.bytes());
-  write_targets(batch, spec, targets.data());
-  session.upload(labels, targets.data());
-}
-}  // namespace
-
 std::pair<double, double> Trainer::evaluate(BatchSource& source) {
   optimizer_.with_average(refresh_eval_);
   double loss = 0, correct = 0, count = 0;
   confusion_ = ConfusionMatrix(confusion_.classes());
   std::deque<std::vector<int32_t>> labels;  // of the batches whose results are still to come
-  auto add = [&](const DeviceFeed::Results& r) {
+  auto add = [&](const Feed::Results& r) {
     const auto n = static_cast<double>(labels.front().size());
     loss += static_cast<double>(r[0][0]) * n;
     correct += r[1][0];
@@ -109,17 +91,9 @@ std::pair<double, double> Trainer::evaluate(BatchSource& source) {
   source.start_epoch(0, 0);
   while (source.next(batch)) {
     labels.emplace_back(batch.labels.begin(), batch.labels.begin() + batch.count);
-    if (eval_feed_) {
-      if (const auto results = eval_feed_->push(batch)) add(*results);
-      continue;
-    }
-    eval_.upload(eval_ids_.pixels, batch.pixels.data());
-    upload_targets(eval_, eval_ids_.labels, batch);
-    eval_.forward();
-    add({eval_.download(eval_ids_.loss), eval_.download(eval_ids_.correct),
-         eval_.download(eval_ids_.logits)});
+    if (const auto results = eval_feed_->push(batch)) add(*results);
   }
-  while (!labels.empty()) add(*eval_feed_->pop());
+  while (const auto results = eval_feed_->pop()) add(*results);
   return {loss / count, correct / count};
 }
 
@@ -215,24 +189,15 @@ void Trainer::add_gradients(bool first) {
 void Trainer::train_step(const HostBatch& batch, double lr) {
   pending_.push_back({state_.step, batch.count, lr});
   const int64_t each = optimizer_.config().accumulate, update = state_.step / each;
-  const bool first = state_.step % each == 0, last = state_.step % each == each - 1;
+  const size_t first = state_.step % each == 0 ? kFirst : 0,
+               last = state_.step % each == each - 1 ? kLast : 0;
   const uint64_t step = static_cast<uint64_t>(state_.step++);
   ++state_.batch;
-  if (feed_) {
-    const StepKind kind = first && last ? kWhole : first ? kFirst : last ? kLast : kMiddle;
-    record(feed_->push(batch, {config_.seed, step}, optimizer_.hyper(lr, update), kind));
-    return;
-  }
-  train_.upload(train_ids_.pixels, batch.pixels.data());
-  upload_targets(train_, train_ids_.labels, batch);
-  train_.set_step(step);
-  add_gradients(first);
-  if (last) optimizer_.update(lr, update);
-  record(DeviceFeed::Results{train_.download(train_ids_.loss), train_.download(train_ids_.correct)});
+  record(feed_->push(batch, {config_.seed, step}, optimizer_.hyper(lr, update), first | last));
 }
 
 // Adds the oldest step whose results are still to come to the sums of the epoch.
-void Trainer::record(const std::optional<DeviceFeed::Results>& results) {
+void Trainer::record(const std::optional<Feed::Results>& results) {
   if (!results) return;
   const Pending p = pending_.front();
   pending_.pop_front();

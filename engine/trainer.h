@@ -9,7 +9,7 @@
 
 #include "engine/batch_source.h"
 #include "engine/budget.h"
-#include "engine/device_feed.h"
+#include "engine/feed.h"
 #include "engine/metrics.h"
 #include "engine/network_graph.h"
 
@@ -82,8 +82,8 @@ class Trainer {
   const ConfusionMatrix& confusion() const { return confusion_; }
   /// What this trainer holds on the device.
   MemoryBudget budget() const;
-  /// With TrainerConfig::images, after a few steps: whether they are one CUDA graph, else why not.
-  const DeviceFeed* feed() const { return feed_.get(); }
+  /// After a few steps: whether they are one CUDA graph, else why not.
+  const Feed& feed() const { return *feed_; }
 
  private:
   struct State {
@@ -99,7 +99,7 @@ class Trainer {
                    EpochMetrics& m);
   void train_step(const HostBatch& batch, double lr);
   void add_gradients(bool first);
-  void record(const std::optional<DeviceFeed::Results>& results);
+  void record(const std::optional<Feed::Results>& results);
   void settle();
   bool end_epoch(const EpochMetrics& m);
   void save(const std::string& file, bool full);
@@ -116,7 +116,7 @@ class Trainer {
   Optimizer optimizer_;
   State state_;
   ConfusionMatrix confusion_;
-  std::unique_ptr<DeviceFeed> feed_, eval_feed_;
+  std::unique_ptr<Feed> feed_, eval_feed_;
   struct Pending {
     int64_t step, count;
     double lr;

@@ -155,8 +155,8 @@ TEST(EngineFeed, LaggingDevicesTrainBitForBitLikeTheCpu) {
         EXPECT_EQ(run.train(), Trainer::Outcome::finished);
         EXPECT_EQ(test::comparable_metrics(dir / "run/metrics.csv"), reference.metrics());
         test::expect_same_tensors(dir / "run/last.safetensors", reference.file());
-        EXPECT_EQ(run.trainer->feed()->captured(), capture);
-        EXPECT_EQ(run.trainer->feed()->capture_error(), capture ? "" : "told to refuse");
+        EXPECT_EQ(run.trainer->feed().captured(), capture);
+        EXPECT_EQ(run.trainer->feed().capture_error(), capture ? "" : "told to refuse");
         const int64_t steps = kEpochs * (kSteps + kValidation);
         EXPECT_EQ(device.replays, capture ? steps - 4 : 0) << "all but each slot's first";
         if (capture && staying == all) {
@@ -263,7 +263,7 @@ TEST(EngineFeed, AccumulatedGradientsOfMixedImagesTrainBitForBitLikeTheCpu) {
     Training run(device, &pool, dir / "run", options);
     run.trainer->resume();
     EXPECT_EQ(run.train(), Trainer::Outcome::finished);
-    EXPECT_EQ(run.trainer->feed()->captured(), capture);
+    EXPECT_EQ(run.trainer->feed().captured(), capture);
     EXPECT_EQ(test::comparable_metrics(dir / "run/metrics.csv"), reference.metrics());
     test::expect_same_tensors(dir / "run/last.safetensors", reference.file());
     std::filesystem::remove_all(dir / "run");
@@ -356,7 +356,7 @@ TEST(EngineFeed, CudaTrainsLikeTheCpuInOneGraph) {
     const std::string folder = dir / std::to_string(staying);
     Training run(*device, &pool, folder);
     EXPECT_EQ(run.train(), Trainer::Outcome::finished);
-    EXPECT_TRUE(run.trainer->feed()->captured()) << run.trainer->feed()->capture_error();
+    EXPECT_TRUE(run.trainer->feed().captured()) << run.trainer->feed().capture_error();
     if (first.empty()) first = folder;
     test::expect_same_tensors(folder + "/last.safetensors", first + "/last.safetensors");
   }

@@ -290,9 +290,9 @@ class TrainingRun {
   }
 
   void log_end(Log& log, Trainer::Outcome outcome, size_t budget, const RunFolder& folder) const {
-    if (const DeviceFeed* feed = trainer_->feed(); feed && !feed->captured())
+    if (const Feed& feed = trainer_->feed(); images_ && !feed.captured())
       log.line("steps were started kernel by kernel, not as one CUDA graph: " +
-               (feed->capture_error().empty() ? "there were too few of them" : feed->capture_error()));
+               (feed.capture_error().empty() ? "there were too few of them" : feed.capture_error()));
     if (const size_t peak = device_.peak_bytes())
       log.line(fmt::format("peak memory {} MiB, budget {} MiB", mib_text(peak), mib_text(budget)));
     if (outcome == Trainer::Outcome::interrupted) {
