@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <cstdlib>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <set>
 
@@ -196,6 +197,66 @@ TEST_F(CrossValidation, OneProcessAtATimeInAFolder) {
         run("gm_train", arguments("x", {"--epochs", "1", "--seed", a_code ? "2" : "1", "--resume"})), 1,
         {"another process"});
   }
+}
+
+// With --folds several processes share the folder, each at its own folds.
+TEST_F(CrossValidation, TwoProcessesShareTheFolds) {
+  auto fold = [&](const std::string& k, std::vector<std::string> more) {
+    more.insert(more.end(),
+                {"--folds", k, "--epochs", "2000", "--set", "train.checkpoint_steps=2", "--quiet"});
+    return arguments("x", more);
+  };
+  test::Process first("gm_train", fold("1", {}), {});
+  ASSERT_TRUE(test::wait_for_mid_epoch(first, dir / "x/fold1/last.safetensors")) << first.err();
+  const std::string note = test::read_text(dir / "x/config.yaml") + "# a note of the user's\n";
+  test::write_text(dir / "x/config.yaml", note);
+  {
+    test::Process other("gm_train", fold("2", {"--resume"}), {});
+    ASSERT_TRUE(test::wait_for_mid_epoch(other, dir / "x/fold2/last.safetensors")) << other.err();
+    other.send(SIGTERM);
+    EXPECT_EQ(other.wait(), 0);
+  }
+  EXPECT_TRUE(first.running());
+  first.send(SIGTERM);
+  EXPECT_EQ(first.wait(), 0);
+  // Nothing had changed.
+  EXPECT_EQ(test::read_text(dir / "x/config.yaml"), note);
+}
+
+TEST_F(CrossValidation, FoldsKeepObjectsTogetherAndScoreInTheRunsPrecision) {
+  // Pairs of images of one object, half an arcsecond apart.
+  const CsvTable labels(data + "/labels.csv");
+  std::string catalog = "id_str,label,class,ra,dec\n";
+  std::map<std::string, int64_t> object;
+  for (int64_t r = 0; r < labels.rows(); ++r) {
+    object[labels.cell(r, labels.column("id_str"))] = r / 2;
+    catalog += fmt::format("{},{},{},{},{:.6f}\n", labels.cell(r, labels.column("id_str")),
+                           labels.cell(r, labels.column("label")), labels.cell(r, labels.column("class")),
+                           10 + static_cast<double>(r / 2), r % 2 ? 0.5 / 3600 : 0);
+  }
+  test::write_text(data + "/labels.csv", catalog);
+  expect_success(run("gm_train", arguments("x", {"--epochs", "1", "--set", "train.precision=bf16", "--folds",
+                                                 "1", "--quiet"})));
+  const CsvTable folds(dir / "x/folds.csv");
+  std::map<int64_t, std::set<std::string>> of_object;
+  for (int64_t r = 0; r < folds.rows(); ++r) of_object[object.at(folds.cell(r, 0))].insert(folds.cell(r, 3));
+  EXPECT_EQ(of_object.size(), 45u);
+  for (const auto& [name, in] : of_object) EXPECT_EQ(in.size(), 1u) << name;
+
+  auto scores_of = [&](const std::string& precision) {
+    const std::string out = dir / (precision + ".csv");
+    expect_success(run("gm_infer", {"--model", dir / "x/fold1/last.safetensors", data, "--out", out,
+                                    "--device", "cpu", "--precision", precision, "--quiet"}));
+    std::map<std::string, std::string> rows;
+    const CsvTable t(out);
+    for (int64_t r = 0; r < t.rows(); ++r) rows[t.cell(r, 0)] = t.cell(r, t.column("p_spiral"));
+    return rows;
+  };
+  const auto bf16 = scores_of("bf16"), f32 = scores_of("f32");
+  EXPECT_NE(bf16, f32);
+  const CsvTable predictions(dir / "x/fold1/predictions.csv");
+  for (int64_t r = 0; r < predictions.rows(); ++r)
+    EXPECT_EQ(predictions.cell(r, predictions.column("p_spiral")), bf16.at(predictions.cell(r, 0)));
 }
 
 // tools/accuracy_table.py on the tree's own files gives the README's table, and on a fresh summary its
