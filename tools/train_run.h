@@ -7,7 +7,7 @@
 #include "data/loader.h"
 #include "engine/trainer.h"
 #include "tools/model_file.h"
-#include "tools/run_config.h"
+#include "tools/training_data.h"
 
 namespace gm {
 
@@ -25,18 +25,10 @@ struct TrainJob {
   bool learns_otherwise = false;  // some of the changes act on steps to come
 };
 
-/// The labelled data of a configuration. Names that model.class_names gives are met by name, or name the
-/// classes of data that only number them. Throws gm::Error when there are no labels, one class only, which
-/// `one_class` says, other classes than the model's, or files of labelled images that do not exist.
-std::shared_ptr<Dataset> open_training_data(
-    const RunConfig& run, const std::string& one_class = "has one class; there is nothing to learn");
-
 /// Throws gm::Error when the network of the configuration cannot be built or trained as it says.
 void check_network(const RunConfig& run);
 
-/// The parts of the data that a configuration trains and validates on: a fold where data.folds asks for one.
-Split split_of(const RunConfig& run, const Dataset& data);
-/// The same, or what the run to be resumed has recorded.
+/// The parts of the data as the configuration says, or as the run to be resumed has recorded them.
 Split split_of(const TrainJob& job, const Dataset& data);
 
 /// Throws gm::Error when a part is too small to train or validate on.
