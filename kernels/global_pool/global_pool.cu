@@ -54,7 +54,7 @@ __global__ void pool_maximum_kernel(const T* x, float* out, int* argmax, int64_t
   const int64_t n = blockIdx.x, c = tile_channel<V>();
   Peak peak[V];
 #pragma unroll
-  for (int k = 0; k < V; ++k) peak[k] = {-INFINITY, static_cast<int>(hw)};
+  for (int k = 0; k < V; ++k) peak[k] = {-INFINITY, 0};  // NaN alone has its place in the image too
   if (c < channels) {
     using Held = RawLanes<T, V>;
     for_tile_pixels<Held>(

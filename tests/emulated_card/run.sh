@@ -27,7 +27,7 @@ expect() { # WHAT COMMAND...
 counted "$bin/gm_emulated_card_tests" --gtest_brief=1
 # Our kernels in all their places; the networks below have them beside cuBLASLt.
 GM_SMALL_CASES=1 GM_OWN_KERNELS=1 GM_PLAN_CACHE=off counted on_card tests/sharded.sh "$bin/gm_kernel_tests" --gtest_brief=1 \
-  --gtest_filter='Ops/OpConformance*_cuda:*Cuda*:ConvNarrow.An*:*.Results*:Expand*:OpDropout*:OpMix*:OpOptimizer*:OpSoftmaxXent*'
+  --gtest_filter='Ops/OpConformance*_cuda:*Cuda*:ConvNarrow.An*:*.Results*:Expand*:OpDropout*:OpMix*:OpOptimizer*:OpPool*:OpSoftmaxXent*'
 
 # Every block of the families, a training step and inference, beside the CPU.
 check() { expect "gm_check $*" on_card "$bin/gm_check" "$@" --device cuda; }

@@ -219,7 +219,7 @@ jpegs() {
 # twice.
 ops_tests() { # PROCESSES [TOOL]
   local processes=$1 tool=${2:-} i each=()
-  local run="$bin/gm_kernel_tests --gtest_filter='*cuda*:*Cuda*:ConvNarrow.An*:OpCards*:*.Results*:Expand*:OpDropout*:OpMix*:OpOptimizer*:OpSoftmaxXent*'"
+  local run="$bin/gm_kernel_tests --gtest_filter='*cuda*:*Cuda*:ConvNarrow.An*:OpCards*:*.Results*:Expand*:OpDropout*:OpMix*:OpOptimizer*:OpPool*:OpSoftmaxXent*'"
   [ -z "$tool" ] || run="GM_SMALL_CASES=1 GM_OWN_KERNELS=1 compute-sanitizer --tool $tool --error-exitcode 9 $run"
   for ((i = 0; i < processes; ++i)); do
     each+=("GM_PLAN_CACHE=off GTEST_TOTAL_SHARDS=$processes GTEST_SHARD_INDEX=$i $run")
