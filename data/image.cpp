@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <memory>
@@ -16,6 +17,10 @@
 #define STBI_ONLY_JPEG
 #define STBI_ONLY_PNG
 #define STBI_MAX_DIMENSIONS 16384
+// Zeros: what a broken file leaves out is the same in every run.
+#define STBI_MALLOC(size) std::calloc(1, size)
+#define STBI_REALLOC(p, size) std::realloc(p, size)
+#define STBI_FREE(p) std::free(p)
 #define STB_IMAGE_IMPLEMENTATION
 #include <stb/stb_image.h>
 #define STB_IMAGE_WRITE_IMPLEMENTATION
@@ -45,23 +50,17 @@ void check_image(const Image& image, const std::string& name) {
          std::to_string(image.height) + "x3");
 }
 
-Image decode_image(const uint8_t* bytes, size_t size, const std::string& name, JpegDecoder* card) {
-  if (size == 0) fail(name + ": empty file");
-  // The header is read here: stb's own reader refuses large pictures without saying how large they are.
-  const ImageHeader header = read_image_header(bytes, size);
-  if (header.kind == ImageHeader::unknown) fail(name + ": not a JPEG or PNG image");
-  if (static_cast<int64_t>(size) > kMaxFileBytes) fail(name + ": larger than 512 MiB");
-  int width = header.width, height = header.height;
-  if (width >= 0) check_sides(width, height, name);
-  if (!header.complete) fail(name + ": truncated image");
-  if (!header.intact) fail(name + ": corrupt image: a check sum is wrong");
-  if (card && header.jfif && width > 0) {
-    Image image{width, height, std::vector<uint8_t>(static_cast<size_t>(width) * height * 3)};
-    if (card->decode({bytes, size}, width, height, image.rgb)) return image;
-  }
-  int channels = 0;
+namespace {
+
+/// By stb. A colour that the palette of a PNG lacks is transparent in the filled one.
+Image decode_pixels(const uint8_t* bytes, size_t size, const ImageHeader& header, const std::string& name) {
+  const std::vector<uint8_t> filled = header.palette ? fill_palette(bytes, size) : std::vector<uint8_t>();
+  if (header.palette) bytes = filled.data(), size = filled.size();
+  int width = header.width, height = header.height, channels = 0;
   std::unique_ptr<uint8_t, void (*)(void*)> pixels(
-      stbi_load_from_memory(bytes, static_cast<int>(size), &width, &height, &channels, 3), stbi_image_free);
+      stbi_load_from_memory(bytes, static_cast<int>(size), &width, &height, &channels,
+                            header.palette ? 4 : 3),
+      stbi_image_free);
   if (!pixels) {
     const char* reason = stbi_failure_reason();
     if (reason && std::strcmp(reason, "outofmem") == 0)
@@ -71,8 +70,32 @@ Image decode_image(const uint8_t* bytes, size_t size, const std::string& name, J
   }
   check_sides(width, height, name);
   Image image{width, height, {}};
-  image.rgb.assign(pixels.get(), pixels.get() + static_cast<size_t>(width) * height * 3);
+  const size_t count = static_cast<size_t>(width) * height;
+  const uint8_t* p = pixels.get();
+  if (!header.palette) image.rgb.assign(p, p + count * 3);
+  for (size_t i = 0; header.palette && i < count; ++i, p += 4) {
+    if (p[3] == 0) fail(name + ": corrupt image: a pixel's colour is not in the palette");
+    image.rgb.insert(image.rgb.end(), p, p + 3);
+  }
   return image;
+}
+
+}  // namespace
+
+Image decode_image(const uint8_t* bytes, size_t size, const std::string& name, JpegDecoder* card) {
+  if (size == 0) fail(name + ": empty file");
+  // The header is read here: stb's own reader refuses large pictures without saying how large they are.
+  const ImageHeader header = read_image_header(bytes, size);
+  if (header.kind == ImageHeader::unknown) fail(name + ": not a JPEG or PNG image");
+  if (static_cast<int64_t>(size) > kMaxFileBytes) fail(name + ": larger than 512 MiB");
+  const int width = header.width, height = header.height;
+  if (width >= 0) check_sides(width, height, name);
+  if (!header.fault.empty()) fail(name + ": " + header.fault);
+  if (card && header.jfif && width > 0) {
+    Image image{width, height, std::vector<uint8_t>(static_cast<size_t>(width) * height * 3)};
+    if (card->decode({bytes, size}, width, height, image.rgb)) return image;
+  }
+  return decode_pixels(bytes, size, header, name);
 }
 
 Image read_image(const std::string& path, JpegDecoder* card) {

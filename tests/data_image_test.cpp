@@ -90,9 +90,9 @@ TEST(DataImage, EveryTruncationIsFound) {
   }
 }
 
-TEST(DataImage, RestartMarkersAreNotTheEnd) {
-  // Made with Pillow 12: a 24x16 grey picture of min(255, 10 x + 4 y), saved with quality=40, optimize=True,
-  // restart_marker_blocks=1.
+/// Made with Pillow 12: a 24x16 grey picture of min(255, 10 x + 4 y), saved with quality=40, optimize=True,
+/// restart_marker_blocks=1.
+std::vector<uint8_t> restart_jpeg() {
   const std::string hex =
       "ffd8ffe000104a46494600010100000100010000ffdb004300140e0f120f0d14121012171514181e32211e1c1c1e3d2c2e24"
       "3249404c4b47404645505a736250556d5645466488656d777b8182814e608d978c7d96737e817cffc0000b08001000180101"
@@ -102,11 +102,74 @@ TEST(DataImage, RestartMarkersAreNotTheEnd) {
   std::vector<uint8_t> bytes;
   for (size_t i = 0; i < hex.size(); i += 2)
     bytes.push_back(static_cast<uint8_t>(std::stoi(hex.substr(i, 2), nullptr, 16)));
+  return bytes;
+}
+
+TEST(DataImage, RestartMarkersAreNotTheEnd) {
+  const std::vector<uint8_t> bytes = restart_jpeg();
   Image image = decode_image(bytes.data(), bytes.size(), "restart.jpg");
   ASSERT_EQ(image.width, 24);
   for (int y = 0; y < 16; ++y)
     for (int x = 0; x < 24; ++x)
       ASSERT_NEAR(image.rgb[(y * 24 + x) * 3], std::min(255, 10 * x + 4 * y), 16) << x << "," << y;
+}
+
+// The decoder leaves the blocks behind a missing restart marker as they are.
+TEST(DataImage, WhatIsMissingIsTheSameInEveryRun) {
+  std::vector<uint8_t> bytes = restart_jpeg();
+  bytes.resize(bytes.size() - 20);  // the last blocks
+  bytes.insert(bytes.end(), {0xFF, 0xD9});
+  std::set<std::vector<uint8_t>> pictures;
+  for (const uint8_t old : {0x00, 0x55, 0xAA}) {
+    for (size_t n = 64; n < 4096; n += 16) std::vector<uint8_t>(n, old);  // is what memory holds then
+    pictures.insert(decode_image(bytes.data(), bytes.size(), "a.jpg").rgb);
+  }
+  EXPECT_EQ(pictures.size(), 1u);
+}
+
+/// A JPEG without its first segment of this marker.
+std::string without_segment(std::string bytes, char marker) {
+  const size_t at = bytes.find(std::string{'\xFF', marker});
+  const auto byte = [&](size_t i) { return static_cast<size_t>(static_cast<uint8_t>(bytes[i])); };
+  size_t end = at + 2 + 256 * byte(at + 2) + byte(at + 3);
+  while (marker == '\xDA' && end + 1 < bytes.size() && (byte(end) != 0xFF || byte(end + 1) != 0xD9)) ++end;
+  return bytes.erase(at, end - at);
+}
+
+Image decode(const std::string& bytes, const std::string& name) {
+  return decode_image(reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size(), name);
+}
+
+// The decoder takes them all and reads memory that nothing was written to.
+TEST(DataImage, JpegsWithoutATableOrAScanAreCorrupt) {
+  TempDir dir;
+  write_image(dir / "a.jpg", test::gradient(40, 24));
+  const std::string bytes = test::read_text(dir / "a.jpg");
+  EXPECT_ERROR(decode(without_segment(bytes, '\xDB'), "a.jpg"),
+               "a.jpg: corrupt image: a scan without its quantization table");
+  EXPECT_ERROR(decode(without_segment(bytes, '\xC4'), "a.jpg"),
+               "a.jpg: corrupt image: a scan without its Huffman table");
+  EXPECT_ERROR(decode(without_segment(bytes, '\xDA'), "a.jpg"),
+               "a.jpg: corrupt image: no scan for a colour component");
+  // A scan of the first component alone: the others have none.
+  std::string grey = bytes;
+  grey.replace(bytes.find("\xFF\xDA"), 14, std::string("\xFF\xDA\0\x08\1\1\0\0\x3F\0", 10));
+  EXPECT_ERROR(decode(grey, "a.jpg"), "a.jpg: corrupt image: no scan for a colour component");
+}
+
+TEST(DataImage, PngsWithoutTheColourOfAPixelAreCorrupt) {
+  using namespace std::string_literals;
+  const auto palette_png = [](const std::string& samples) {
+    const std::string colours = "PLTE\1\2\3\4\5\6"s, opacity = "tRNS\0"s;  // alpha is dropped
+    std::string bytes = test::png_bytes(2, 2, 8, 3, samples);
+    return bytes.insert(bytes.find("IDAT") - 4, test::big_endian(6) + colours + test::png_check_sum(colours) +
+                                                    test::big_endian(1) + opacity +
+                                                    test::png_check_sum(opacity));
+  };
+  EXPECT_EQ(decode(palette_png("\0\1\1\0"s), "a.png").rgb,
+            (std::vector<uint8_t>{1, 2, 3, 4, 5, 6, 4, 5, 6, 1, 2, 3}));
+  EXPECT_ERROR(decode(palette_png("\0\1\2\0"s), "a.png"),
+               "a.png: corrupt image: a pixel's colour is not in the palette");
 }
 
 TEST(DataImage, FlippedBitsOfAPngAreFound) {
