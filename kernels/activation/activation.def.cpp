@@ -1,8 +1,14 @@
 #include "kernels/activation/activation.h"
 
 #include "kernels/common/op.h"
+#include "kernels/common/op_checks.h"
 
 namespace gm {
+
+void check_act(const std::string& op, const Attrs& attrs) {
+  const int act = attrs.geti("act", 0);
+  if (act < 0 || act > 4) fail(op + ": unknown activation " + std::to_string(act));
+}
 
 namespace {
 std::vector<OpCase> cases() {
@@ -22,7 +28,12 @@ const OpDef& activation_def() {
   static const OpDef def{
       .name = "activation",
       .summary = "elementwise SiLU, ReLU, ReLU6 or sigmoid",
-      .infer = [](const Attrs&, std::span<const TensorSpec> in) { return Specs{in[0]}; },
+      .infer =
+          [](const Attrs& attrs, std::span<const TensorSpec> in) {
+            check_act("activation", attrs);
+            check_float("activation", "x", in[0]);
+            return Specs{in[0]};
+          },
       .cost =
           [](Pass pass, const Attrs&, std::span<const TensorSpec> in) {
             const double passes = pass == Pass::forward ? 2 : 3;

@@ -8,7 +8,8 @@ namespace {
 
 Specs infer(const Attrs& attrs, std::span<const TensorSpec> in) {
   GM_CHECK(in[0].dtype == DType::f32, "adam: gradients are f32, got " + in[0].str());
-  GM_CHECK((in[1].shape == Shape{8}), "adam: eight hyper-parameters, got " + in[1].str());
+  GM_CHECK((in[1].shape == Shape{8}) && in[1].dtype == DType::f32,
+           "adam: eight f32 hyper-parameters, got " + in[1].str());
   if (in.size() > 2 && in[2].shape.rank > 0)
     GM_CHECK(in[2].dtype == DType::u8 && in[2].shape == in[0].shape,
              "adam: decay mask " + in[2].str() + " does not fit gradients " + in[0].str());

@@ -1,5 +1,7 @@
 #include "kernels/add/add.h"
 
+#include "kernels/common/op_checks.h"
+
 namespace gm {
 
 namespace {
@@ -29,6 +31,7 @@ const OpDef& add_def() {
           [](const Attrs&, std::span<const TensorSpec> in) {
             GM_CHECK(in[0].shape == in[1].shape && in[0].dtype == in[1].dtype,
                      "add: " + in[0].str() + " and " + in[1].str() + " differ");
+            check_float("add", "x", in[0]);
             return Specs{in[0]};
           },
       .cost =

@@ -5,6 +5,7 @@
 
 #include "kernels/augment/augment_gpu.h"
 #include "kernels/common/op.h"
+#include "kernels/common/op_checks.h"
 
 namespace gm {
 
@@ -59,8 +60,7 @@ Specs infer(const Attrs& attrs, std::span<const TensorSpec> in) {
            "augment: samples are u8 (N, " + std::to_string(sizeof(AugmentSample)) + "), not " + in[1].str());
   const int64_t size = attrs.geti("size");
   GM_CHECK(size >= 1 && size <= 4096, "augment: size " + std::to_string(size) + " is not in 1..4096");
-  for (int c = 0; c < 3; ++c)
-    GM_CHECK(attrs.get("std" + std::to_string(c), 1) > 0, "augment: std must be positive");
+  for (int c = 0; c < 3; ++c) check_positive("augment", attrs, "std" + std::to_string(c));
   return {{{in[1].shape[0], size, size, 3}, attrs.geti("bf16", 0) ? DType::bf16 : DType::f32}};
 }
 

@@ -2,6 +2,7 @@
 
 #include "kernels/batch_norm/bn_workspace.h"
 #include "kernels/common/op.h"
+#include "kernels/common/op_checks.h"
 
 namespace gm {
 
@@ -9,11 +10,11 @@ void check_batch_norm(const char* op, const Attrs& attrs, int64_t channels, cons
                       const TensorSpec& beta) {
   const std::string name = op;
   const BatchNormAttrs a(attrs);
-  GM_CHECK(a.eps > 0, name + ": eps must be positive");
-  GM_CHECK(a.momentum >= 0 && a.momentum <= 1, name + ": momentum must be in [0, 1]");
-  for (const TensorSpec& v : {gamma, beta})
-    GM_CHECK(v.dtype == DType::f32 && v.shape == Shape{channels},
-             name + ": gamma and beta must be f32(" + std::to_string(channels) + "), not " + v.str());
+  GM_CHECK(a.eps > 0, name + ": eps must be positive, not " + number_text(a.eps));
+  GM_CHECK(a.momentum >= 0 && a.momentum <= 1,
+           name + ": momentum must be in [0, 1], not " + number_text(a.momentum));
+  check_f32(name, "gamma", gamma, {channels});
+  check_f32(name, "beta", beta, {channels});
 }
 Specs two_vectors(int64_t channels) { return {{Shape{channels}, DType::f32}, {Shape{channels}, DType::f32}}; }
 
@@ -51,6 +52,7 @@ const OpDef& batch_norm_def() {
       .summary = "batch normalisation: batch or running statistics, scale and shift",
       .infer =
           [](const Attrs& a, std::span<const TensorSpec> in) {
+            check_normalised("batch_norm", in[0]);
             check_batch_norm("batch_norm", a, in[0].shape.channels(), in[1], in[2]);
             return Specs{in[0]};
           },

@@ -1,5 +1,6 @@
 #include "kernels/batch_norm/bn_workspace.h"
 #include "kernels/batch_norm_act/bn_act_def.h"
+#include "kernels/common/op_checks.h"
 #include "kernels/conv2d/conv2d_attrs.h"
 #include "kernels/global_pool/global_pool.h"
 
@@ -7,9 +8,8 @@ namespace gm {
 
 Specs bn_act_outputs(const char* op, const Attrs& attrs, const TensorSpec& y, const TensorSpec* residual) {
   const std::string name = op;
-  const int act = attrs.geti("act", 0);
   const double rate = attrs.get("rate", 0);
-  GM_CHECK(act >= 0 && act <= 4, name + ": unknown activation " + std::to_string(act));
+  check_act(name, attrs);
   GM_CHECK(rate >= 0 && rate < 1, name + ": rate " + std::to_string(rate) + " is not in [0, 1)");
   if (residual)
     GM_CHECK(residual->shape == y.shape && residual->dtype == y.dtype,
@@ -136,6 +136,7 @@ const OpDef& batch_norm_act_def() {
       .summary = "batch normalisation + activation (+ stochastic depth, residual or global average pool)",
       .infer =
           [](const Attrs& a, std::span<const TensorSpec> in) {
+            check_normalised("batch_norm_act", in[0]);
             check_batch_norm("batch_norm_act", a, in[0].shape.channels(), in[1], in[2]);
             return bn_act_outputs("batch_norm_act", a, in[0], bn_act_residual(in, 3));
           },

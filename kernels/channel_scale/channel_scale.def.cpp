@@ -2,6 +2,7 @@
 
 #include "kernels/common/channel_tiles.h"
 #include "kernels/common/op.h"
+#include "kernels/common/op_checks.h"
 
 namespace gm {
 
@@ -10,7 +11,8 @@ namespace {
 Specs infer(const Attrs&, std::span<const TensorSpec> in) {
   const TensorSpec &x = in[0], &s = in[1];
   GM_CHECK(x.shape.rank == 4, "channel_scale: x must be (N, H, W, C), got " + x.str());
-  GM_CHECK((s.shape == Shape{x.shape[0], x.shape[3]}) && s.dtype != DType::bf16,
+  check_float("channel_scale", "x", x);
+  GM_CHECK((s.shape == Shape{x.shape[0], x.shape[3]}) && s.dtype == DType::f32,
            "channel_scale: s must be f32 (N, C) of x " + x.str() + ", got " + s.str());
   return {x};
 }

@@ -1,6 +1,7 @@
 #include "kernels/channel_scale_conv2d/channel_scale_conv2d.h"
 
 #include "kernels/common/op.h"
+#include "kernels/common/op_checks.h"
 #include "kernels/conv2d/conv2d.h"
 
 namespace gm {
@@ -26,6 +27,7 @@ void check_spec(const char* what, const TensorSpec& got, const TensorSpec& want)
 Specs infer(const Attrs& attrs, std::span<const TensorSpec> in) {
   const ConvGeometry g = scaled_conv_geometry(attrs, in);
   const TensorSpec y{{g.n, g.oh, g.ow, g.k}, g.dtype};
+  check_act("channel_scale_conv2d", attrs);
   check_spec("s", in[1], {{g.n, g.c}, DType::f32});
   if (given(in, 3)) check_spec("bias", in[3], {{g.k}, DType::f32});
   if (given(in, 4)) check_spec("residual", in[4], y);

@@ -1,6 +1,7 @@
 #include "kernels/clip_norm/clip_norm.h"
 
 #include "kernels/common/op.h"
+#include "kernels/common/op_checks.h"
 #include "kernels/common/squares.h"
 
 namespace gm {
@@ -9,7 +10,8 @@ namespace {
 
 Specs infer(const Attrs& attrs, std::span<const TensorSpec> in) {
   GM_CHECK(in[0].dtype == DType::f32, "clip_norm: gradients are f32, got " + in[0].str());
-  GM_CHECK(attrs.get("limit") > 0, "clip_norm: the limit must be positive");
+  GM_CHECK(attrs.get("limit") > 0,
+           "clip_norm: the limit must be positive, not " + number_text(attrs.get("limit")));
   return {{{1}, DType::f32}};
 }
 

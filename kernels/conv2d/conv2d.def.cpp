@@ -2,6 +2,7 @@
 #include <array>
 
 #include "kernels/common/op.h"
+#include "kernels/common/op_checks.h"
 #include "kernels/conv2d/conv2d.h"
 #include "kernels/conv2d/conv2d_attrs.h"
 #include "kernels/conv2d/conv2d_chunking.h"
@@ -24,8 +25,9 @@ ConvGeometry conv_geometry(const Attrs& attrs, std::span<const TensorSpec> in) {
   g.dtype = in[0].dtype;
   if (w[1] != g.kernel || w[2] != g.kernel || w[3] != g.c) refuse("weights do not fit kernel and channels");
   if (in[1].dtype != in[0].dtype) refuse("x and w differ in dtype");
-  if (g.stride < 1 || std::min({g.pad_top, g.pad_left, g.pad_bottom, g.pad_right}) < 0)
-    refuse("stride must be positive and paddings not negative");
+  if (g.dtype == DType::i32 || g.dtype == DType::u8) refuse("x and w must be f32 or bf16");
+  if (g.kernel < 1 || g.stride < 1 || std::min({g.pad_top, g.pad_left, g.pad_bottom, g.pad_right}) < 0)
+    refuse("kernel and stride must be positive and paddings not negative");
   if (g.h + g.pad_top + g.pad_bottom < g.kernel || g.w + g.pad_left + g.pad_right < g.kernel)
     refuse("the kernel is larger than the padded image");
   g.oh = conv_out(g.h, g.kernel, g.stride, g.pad_top, g.pad_bottom);
@@ -155,6 +157,8 @@ const OpDef& conv2d_def() {
           [](const Attrs& attrs, std::span<const TensorSpec> in) {
             const ConvGeometry g = conv_geometry(attrs, in);
             const TensorSpec y{{g.n, g.oh, g.ow, g.k}, g.dtype};
+            check_act("conv2d", attrs);
+            check_optional_f32("conv2d", "bias", in, 2, {g.k});
             if (has_residual(in) && (in[3].shape != y.shape || in[3].dtype != y.dtype))
               fail("conv2d: the residual is " + in[3].str() + ", the result " + y.str());
             return Specs{y};

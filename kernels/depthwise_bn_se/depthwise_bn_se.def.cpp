@@ -16,7 +16,6 @@ Specs infer(const Attrs& a, std::span<const TensorSpec> in) {
   const int64_t channels = yc.shape[3];
   check_batch_norm("depthwise_bn_se", a, channels, in[2], in[3]);
   GM_CHECK(a.get("rate", 0) == 0 && !pool_of(a), "depthwise_bn_se: no stochastic depth and no pooled output");
-  bn_act_outputs("depthwise_bn_se", a, yc);
   check_se_layers("depthwise_bn_se", in, 4, channels);
   return {yc};
 }

@@ -1,5 +1,6 @@
 #include "kernels/depthwise_bn_se/se_layers.h"
 
+#include "kernels/common/op_checks.h"
 #include "kernels/global_pool/global_pool.h"
 
 namespace gm {
@@ -7,12 +8,11 @@ namespace gm {
 void check_se_layers(const char* op, std::span<const TensorSpec> in, size_t first, int64_t channels) {
   const int64_t squeeze = in[first].shape[0];
   const Shape shapes[] = {{squeeze, channels}, {squeeze}, {channels, squeeze}, {channels}};
+  const char* names[] = {"w_squeeze", "b_squeeze", "w_excite", "b_excite"};
   for (size_t i = 0; i < 4; ++i) {
     const TensorSpec& s = in[first + i];
     if (i % 2 && s.shape.rank == 0) continue;
-    GM_CHECK(s.shape == shapes[i] && s.dtype == DType::f32, std::string(op) + ": input " +
-                                                                std::to_string(first + i) + " must be f32 " +
-                                                                shapes[i].str() + ", not " + s.str());
+    check_f32(op, names[i], s, shapes[i]);
   }
 }
 

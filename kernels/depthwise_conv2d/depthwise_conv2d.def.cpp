@@ -2,24 +2,36 @@
 
 #include "kernels/batch_norm/bn_workspace.h"
 #include "kernels/common/op.h"
+#include "kernels/common/op_checks.h"
 #include "kernels/conv2d/conv2d_attrs.h"
 #include "kernels/depthwise_conv2d/depthwise_gpu.h"
 
 namespace gm {
 
+void check_depthwise_attrs(const char* op, const Attrs& attrs) {
+  const std::string name = op;
+  const int kernel = attrs.geti("kernel"), stride = attrs.geti("stride", 1);
+  GM_CHECK(kernel > 0 && kernel % 2 == 1, name + ": kernel must be odd, not " + std::to_string(kernel));
+  GM_CHECK(stride == 1 || stride == 2, name + ": stride must be 1 or 2, not " + std::to_string(stride));
+  for (const char* pad : {"pad_top", "pad_left", "pad_bottom", "pad_right"}) {
+    const int size = attrs.geti(pad, 0);
+    GM_CHECK(size >= 0 && size < kernel,
+             name + ": " + pad + " must be in [0, kernel), not " + std::to_string(size));
+  }
+  check_act(name, attrs);
+}
+
 TensorSpec check_depthwise(const char* op, const Attrs& attrs, const TensorSpec& x, const TensorSpec& w) {
   const std::string name = op;
   GM_CHECK(x.shape.rank == 4 && (x.dtype == DType::f32 || x.dtype == DType::bf16),
            name + ": x must be f32 or bf16 (N,H,W,C), not " + x.str());
+  check_depthwise_attrs(op, attrs);  // before the shape, which divides by the stride
   const DepthwiseShape d(attrs, x.shape);
-  GM_CHECK(d.kernel > 0 && d.kernel % 2 == 1, name + ": kernel must be odd");
-  GM_CHECK(d.stride == 1 || d.stride == 2, name + ": stride must be 1 or 2");
-  for (const char* pad : {"pad_top", "pad_left", "pad_bottom", "pad_right"})
-    GM_CHECK(attrs.geti(pad, 0) >= 0 && attrs.geti(pad, 0) < d.kernel,
-             name + ": " + pad + " must be in [0, kernel)");
-  GM_CHECK(d.out_height > 0 && d.out_width > 0, name + ": kernel larger than the padded image " + x.str());
+  GM_CHECK(d.height + d.pad_top + attrs.geti("pad_bottom", 0) >= d.kernel &&
+               d.width + d.pad_left + attrs.geti("pad_right", 0) >= d.kernel,
+           name + ": kernel larger than the padded image " + x.str());
   GM_CHECK(w.dtype == x.dtype && w.shape == Shape({d.kernel, d.kernel, d.channels}),
-           name + ": w must be (kernel, kernel, C) like x, not " + w.str());
+           name + ": w must be (kernel, kernel, C) like x " + x.str() + ", not " + w.str());
   return {d.output(), x.dtype};
 }
 
@@ -105,9 +117,7 @@ const OpDef& depthwise_conv2d_def() {
       .infer =
           [](const Attrs& a, std::span<const TensorSpec> in) {
             const TensorSpec y = check_depthwise("depthwise_conv2d", a, in[0], in[1]);
-            if (in.size() > 2 && in[2].shape.rank > 0)
-              GM_CHECK(in[2].dtype == DType::f32 && in[2].shape == Shape{y.shape[3]},
-                       "depthwise_conv2d: bias must be f32 (C), not " + in[2].str());
+            check_optional_f32("depthwise_conv2d", "bias", in, 2, {y.shape[3]});
             return Specs{y};
           },
       .workspace = workspace,

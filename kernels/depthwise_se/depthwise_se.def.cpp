@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <array>
 
+#include "kernels/common/op_checks.h"
 #include "kernels/conv2d/conv2d_attrs.h"
 #include "kernels/depthwise_bn_se/se_layers.h"
 #include "kernels/depthwise_conv2d/depthwise_gpu.h"
@@ -45,9 +46,7 @@ namespace {
 Specs infer(const Attrs& a, std::span<const TensorSpec> in) {
   const TensorSpec y = check_depthwise("depthwise_se", a, in[0], in[1]);
   const int64_t channels = y.shape[3];
-  if (in[2].shape.rank > 0)
-    GM_CHECK(in[2].dtype == DType::f32 && in[2].shape == Shape{channels},
-             "depthwise_se: bias must be f32 (C), not " + in[2].str());
+  check_optional_f32("depthwise_se", "bias", in, 2, {channels});
   check_se_layers("depthwise_se", in, 3, channels);
   if (gate_apart(a)) return {y, {{y.shape[0], channels}, DType::f32}};
   return {y};

@@ -1,6 +1,7 @@
 #include "kernels/dropout/dropout.h"
 
 #include "kernels/common/op.h"
+#include "kernels/common/op_checks.h"
 
 namespace gm {
 
@@ -40,6 +41,7 @@ const OpDef& dropout_def() {
             GM_CHECK(rate >= 0 && rate < 1, "dropout: rate " + std::to_string(rate) + " is not in [0, 1)");
             GM_CHECK(!attrs.geti("shared", 0) || !attrs.geti("per_sample", 0),
                      "dropout: a draw per sample cannot be shared by all samples");
+            check_float("dropout", "x", in[0]);
             return Specs{in[0]};
           },
       .cost =

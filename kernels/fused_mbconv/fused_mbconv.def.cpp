@@ -3,6 +3,7 @@
 #include <array>
 
 #include "kernels/common/op.h"
+#include "kernels/common/op_checks.h"
 #include "kernels/conv2d/conv2d.h"
 #include "kernels/conv2d/conv2d_attrs.h"
 #include "kernels/fused_mbconv/fused_mbconv_steps.h"
@@ -11,17 +12,13 @@ namespace gm {
 
 FusedMbconvShape fused_mbconv_shape(const Attrs& attrs, std::span<const TensorSpec> in) {
   auto refuse = [&](const std::string& why) { fail("fused_mbconv: " + why + "; " + attrs.str()); };
-  if (in.size() != 5) refuse("5 inputs are wanted");
+  if (in.size() != 5) refuse("5 inputs are wanted, not " + std::to_string(in.size()));
   FusedMbconvShape s{.residual = attrs.geti("residual", 0) != 0, .act = act_of(attrs)};
+  check_act("fused_mbconv", attrs);
   s.expand = conv_geometry(attrs, in.first(2));
   const ConvGeometry& g = s.expand;
   const TensorSpec expanded{{g.n, g.oh, g.ow, g.k}, g.dtype}, projection[] = {expanded, in[3]};
   s.project = conv_geometry(fused_mbconv_projection(), projection);
-  auto expect = [&](size_t i, const char* name, const Shape& want) {
-    if (in[i].shape != want) refuse(std::string(name) + " must be " + want.str() + ", not " + in[i].str());
-  };
-  expect(2, "b_expand", {g.k});
-  expect(4, "b_project", {s.project.k});
   if (s.residual && Shape{g.n, g.oh, g.ow, s.project.k} != in[0].shape)
     refuse("the residual x " + in[0].str() + " has not the shape of y");
   return s;
@@ -40,8 +37,8 @@ size_t fused_mbconv_expanded_bytes(const FusedMbconvShape& s) {
 namespace {
 Specs infer(const Attrs& attrs, std::span<const TensorSpec> in) {
   const FusedMbconvShape s = fused_mbconv_shape(attrs, in);
-  for (size_t i : {2, 4})
-    if (in[i].dtype != DType::f32) fail("fused_mbconv: a bias must be f32, not " + in[i].str());
+  check_f32("fused_mbconv", "b_expand", in[2], {s.expand.k});
+  check_f32("fused_mbconv", "b_project", in[4], {s.project.k});
   return {{{s.expand.n, s.expand.oh, s.expand.ow, s.project.k}, s.expand.dtype}};
 }
 

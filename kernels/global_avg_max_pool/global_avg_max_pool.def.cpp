@@ -2,6 +2,7 @@
 
 #include "kernels/common/channel_tiles.h"
 #include "kernels/common/op.h"
+#include "kernels/common/op_checks.h"
 #include "kernels/global_pool/global_pool.h"
 
 namespace gm {
@@ -10,6 +11,7 @@ namespace {
 
 Specs infer(const Attrs&, std::span<const TensorSpec> in) {
   GM_CHECK(in[0].shape.rank == 4, "global_avg_max_pool: x must be (N, H, W, C), got " + in[0].str());
+  check_float("global_avg_max_pool", "x", in[0]);
   const TensorSpec pooled{{in[0].shape[0], in[0].shape[3]}, DType::f32};
   return {pooled, pooled};
 }

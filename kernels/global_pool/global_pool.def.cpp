@@ -2,13 +2,17 @@
 
 #include "kernels/common/channel_tiles.h"
 #include "kernels/common/op.h"
+#include "kernels/common/op_checks.h"
 
 namespace gm {
 
 namespace {
 
-Specs infer(const Attrs&, std::span<const TensorSpec> in) {
+Specs infer(const Attrs& attrs, std::span<const TensorSpec> in) {
   GM_CHECK(in[0].shape.rank == 4, "global_pool: x must be (N, H, W, C), got " + in[0].str());
+  check_float("global_pool", "x", in[0]);
+  const int kind = attrs.geti("kind", 0);
+  if (kind != 0 && kind != 1) fail("global_pool: unknown kind " + std::to_string(kind));
   return {{{in[0].shape[0], in[0].shape[3]}, DType::f32}};
 }
 Specs saved(const Attrs& attrs, std::span<const TensorSpec> in) {

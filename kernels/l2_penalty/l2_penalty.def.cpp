@@ -1,6 +1,7 @@
 #include "kernels/l2_penalty/l2_penalty.h"
 
 #include "kernels/common/op.h"
+#include "kernels/common/op_checks.h"
 #include "kernels/common/squares.h"
 
 namespace gm {
@@ -34,7 +35,8 @@ const OpDef& l2_penalty_def() {
       .summary = "adds factor * sum w^2 to a loss",
       .infer =
           [](const Attrs&, std::span<const TensorSpec> in) {
-            GM_CHECK(in[0].shape == Shape{1}, "l2_penalty: the loss must be (1), got " + in[0].str());
+            check_f32("l2_penalty", "the loss", in[0], {1});
+            check_float("l2_penalty", "w", in[1]);
             return Specs{in[0]};
           },
       .workspace =

@@ -1,6 +1,7 @@
 #include "kernels/linear/linear.h"
 
 #include "kernels/common/op.h"
+#include "kernels/common/op_checks.h"
 
 namespace gm {
 
@@ -47,6 +48,8 @@ const OpDef& linear_def() {
       .infer =
           [](const Attrs&, std::span<const TensorSpec> in) {
             const LinearShape s = linear_shape(in);
+            check_float("linear", "x", in[0]);
+            check_optional_f32("linear", "bias", in, 2, {s.out});
             return Specs{{{s.n, s.out}, s.dtype}};
           },
       .workspace = [](Backend backend, Pass pass, const Attrs&, std::span<const TensorSpec> in) -> size_t {

@@ -13,8 +13,10 @@ MbconvShape mbconv_shape(const Attrs& attrs, std::span<const TensorSpec> in) {
   auto refuse = [&](const std::string& why) { fail("mbconv: " + why + "; " + attrs.str()); };
   auto given = [&](size_t i) { return i < in.size() && in[i].shape.rank > 0; };
   const Shape& x = in[0].shape;
-  if (in.size() < 7 || x.rank != 4 || in[3].shape.rank != 3)
-    refuse("x must be (N,H,W,C), not " + in[0].str());
+  if (in.size() < 7 || in.size() > 11) refuse("7 to 11 inputs are wanted, not " + std::to_string(in.size()));
+  if (x.rank != 4) refuse("x must be (N,H,W,C), not " + in[0].str());
+  if (in[3].shape.rank != 3) refuse("w_depthwise must be (kernel,kernel,E), not " + in[3].str());
+  check_depthwise_attrs("mbconv", attrs);
   const int64_t e = in[3].shape[2];
   const MbconvShape s{.d = DepthwiseShape(attrs, {x[0], x[1], x[2], e}),
                       .in_channels = x[3],
@@ -44,6 +46,7 @@ MbconvShape mbconv_shape(const Attrs& attrs, std::span<const TensorSpec> in) {
     expect(9, "w_excite", {e, s.squeeze});
     if (given(10)) expect(10, "b_excite", {e});
   }
+  if (!s.squeeze && given(9)) refuse("w_excite without w_squeeze");
   if (s.residual && s.output() != x) refuse("the residual x " + in[0].str() + " has not the shape of y");
   return s;
 }
@@ -60,9 +63,12 @@ Specs infer(const Attrs& attrs, std::span<const TensorSpec> in) {
   TensorSpec expanded = in[0];
   expanded.shape = {s.images(), s.d.height, s.d.width, s.d.channels};
   check_depthwise("mbconv", attrs, expanded, in[3]);
-  for (size_t i = 1; i < in.size(); ++i)
-    if (in[i].shape.rank && in[i].dtype != (i == 1 || i == 3 || i == 5 ? s.dtype : DType::f32))
-      fail("mbconv: input " + std::to_string(i) + " has the wrong type: " + in[i].str());
+  for (size_t i = 1; i < in.size(); ++i) {
+    const DType want = i == 1 || i == 3 || i == 5 ? s.dtype : DType::f32;
+    if (in[i].shape.rank && in[i].dtype != want)
+      fail("mbconv: input " + std::to_string(i) + " has the wrong type: " + in[i].str() + ", not " +
+           dtype_name(want));
+  }
   return {{s.output(), s.dtype}};
 }
 

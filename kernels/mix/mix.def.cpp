@@ -1,6 +1,7 @@
 #include "kernels/mix/mix.h"
 
 #include "kernels/common/op.h"
+#include "kernels/common/op_checks.h"
 
 namespace gm {
 
@@ -9,14 +10,17 @@ namespace {
 Specs infer(const Attrs& attrs, std::span<const TensorSpec> in) {
   const TensorSpec &x = in[0], &labels = in[1];
   GM_CHECK(x.shape.rank == 4, "mix: images must be (N, H, W, C), got " + x.str());
+  check_float("mix", "images", x);
   const int64_t classes = attrs.geti("classes");
+  GM_CHECK(classes > 0, "mix: classes must be positive, not " + std::to_string(classes));
   const bool hard = labels.dtype == DType::i32 && labels.shape == Shape{x.shape[0]};
   GM_CHECK(hard || (labels.dtype == DType::f32 && labels.shape == Shape{x.shape[0], classes}),
            "mix: labels must be i32 (N) or f32 (N, " + std::to_string(classes) + ") of " + x.str() +
                ", got " + labels.str());
   for (const char* key : {"mixup", "cutmix"}) {
     const double alpha = attrs.get(key, 0);
-    GM_CHECK(alpha >= 0 && alpha <= 1, std::string("mix: ") + key + " must lie in [0, 1]");
+    GM_CHECK(alpha >= 0 && alpha <= 1,
+             std::string("mix: ") + key + " must lie in [0, 1], not " + number_text(alpha));
   }
   return {x, {{x.shape[0], classes}, DType::f32}};
 }

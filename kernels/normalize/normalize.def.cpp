@@ -1,6 +1,7 @@
 #include "kernels/normalize/normalize.h"
 
 #include "kernels/common/op.h"
+#include "kernels/common/op_checks.h"
 
 namespace gm {
 
@@ -10,9 +11,8 @@ Specs infer(const Attrs& attrs, std::span<const TensorSpec> in) {
   const TensorSpec& x = in[0];
   GM_CHECK(x.dtype == DType::f32 || x.dtype == DType::u8, "normalize: pixels are f32 or u8, not " + x.str());
   GM_CHECK(x.shape.rank > 0 && x.shape.channels() <= kMaxPixelChannels,
-           "normalize: at most 4 channels, got " + x.str());
-  for (int c = 0; c < x.shape.channels(); ++c)
-    GM_CHECK(attrs.get("std" + std::to_string(c), 1) > 0, "normalize: std must be positive");
+           "normalize: 1 to 4 channels, got " + x.str());
+  for (int c = 0; c < x.shape.channels(); ++c) check_positive("normalize", attrs, "std" + std::to_string(c));
   return {{x.shape, attrs.geti("bf16", 0) ? DType::bf16 : DType::f32}};
 }
 

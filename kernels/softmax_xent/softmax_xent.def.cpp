@@ -1,6 +1,7 @@
 #include "kernels/softmax_xent/softmax_xent.h"
 
 #include "kernels/common/op.h"
+#include "kernels/common/op_checks.h"
 
 namespace gm {
 
@@ -11,12 +12,13 @@ constexpr size_t kMaxBlocks = 1024;  // of the CUDA forward; each leaves three p
 Specs infer(const Attrs& attrs, std::span<const TensorSpec> in) {
   const TensorSpec &z = in[0], &t = in[1];
   GM_CHECK(z.shape.rank == 2, "softmax_xent: logits must be (N, C), got " + z.str());
+  check_float("softmax_xent", "logits", z);
   const bool labels = t.dtype == DType::i32 && t.shape == Shape{z.shape[0]};
   GM_CHECK(labels || (t.dtype == DType::f32 && t.shape == z.shape),
            "softmax_xent: targets must be i32 (N) or f32 (N, C) of logits " + z.str() + ", got " + t.str());
   if (in.size() > 2 && in[2].shape.rank > 0)
-    GM_CHECK(in[2].shape == Shape{z.shape[1]},
-             "softmax_xent: one weight per class of " + z.str() + ", got " + in[2].str());
+    GM_CHECK(in[2].shape == Shape{z.shape[1]} && in[2].dtype == DType::f32,
+             "softmax_xent: one f32 weight per class of " + z.str() + ", got " + in[2].str());
   const double smoothing = attrs.get("smoothing", 0);
   GM_CHECK(smoothing >= 0 && smoothing <= 1,
            "softmax_xent: smoothing " + std::to_string(smoothing) + " is not in [0, 1]");

@@ -1,6 +1,7 @@
 #include "kernels/spatial_pool/spatial_pool.h"
 
 #include "kernels/common/op.h"
+#include "kernels/common/op_checks.h"
 
 namespace gm {
 
@@ -39,6 +40,7 @@ const OpDef& spatial_pool_def() {
       .infer =
           [](const Attrs&, std::span<const TensorSpec> in) {
             GM_CHECK(in[0].shape.rank == 4, "spatial_pool: x must be (N, H, W, C), got " + in[0].str());
+            check_float("spatial_pool", "x", in[0]);
             return Specs{channel_pool_spec(in[0])};
           },
       .saved = [](const Attrs&, std::span<const TensorSpec> in) { return Specs{channel_argmax_spec(in[0])}; },

@@ -1,6 +1,7 @@
 #include "kernels/spatial_scale/spatial_scale.h"
 
 #include "kernels/common/op.h"
+#include "kernels/common/op_checks.h"
 
 namespace gm {
 
@@ -9,7 +10,8 @@ namespace {
 Specs infer(const Attrs&, std::span<const TensorSpec> in) {
   const TensorSpec &x = in[0], &m = in[1];
   GM_CHECK(x.shape.rank == 4, "spatial_scale: x must be (N, H, W, C), got " + x.str());
-  GM_CHECK((m.shape == Shape{x.shape[0], x.shape[1], x.shape[2], 1}) && m.dtype != DType::bf16,
+  check_float("spatial_scale", "x", x);
+  GM_CHECK((m.shape == Shape{x.shape[0], x.shape[1], x.shape[2], 1}) && m.dtype == DType::f32,
            "spatial_scale: m must be f32 (N, H, W, 1) of x " + x.str() + ", got " + m.str());
   return {x};
 }
