@@ -272,6 +272,21 @@ TEST(ConvVerdict, ATransposedResultIsWrongAndARoundedOneIsNot) {
   EXPECT_GT(relative_difference(want, std::vector<float>(240)), 1);
 }
 
+TEST(ConvLibrary, TheGradientOfAPointwiseConvolutionSwapsItsChannels) {
+  for (int kernel : {1, 3}) {
+    const int pad = kernel / 2;
+    const Specs in{{{2, 4, 5, 16}, DType::bf16}, {{24, kernel, kernel, 16}, DType::bf16}};
+    const ConvChunking chunking(conv_geometry(conv_attrs(kernel, 1, {pad, pad, pad, pad}), in),
+                                Pass::backward);
+    const auto pass = onednn::ConvPass::backward_data;
+    const onednn::ConvShape shape = chunking.library_shape(pass, 0);
+    const bool turned = kernel == 1;
+    EXPECT_EQ(chunking.library_pass(pass), turned ? onednn::ConvPass::forward : pass);
+    EXPECT_EQ(shape.c, turned ? 24 : 16);
+    EXPECT_EQ(shape.k, turned ? 16 : 24);
+  }
+}
+
 // What bf16 asks for where the processor multiplies it: the gradient of a 1x1 convolution as a convolution.
 TEST(ConvLibrary, TurnedFiltersGiveTheGradientOfAPointwiseConvolution) {
   if (!onednn::available()) GTEST_SKIP() << "built or run without oneDNN";
