@@ -184,5 +184,32 @@ TEST(Contender, NamesThatTheFileCouldNotHoldAreRefused) {
   EXPECT_EQ(choices.size(), 0u);
 }
 
+TEST(PlanChoices, AnotherCandidateOfAForgottenProblemIsTaken) {
+  PlanChoices mine, earlier;
+  mine.choose("conv 1", "engine 1");
+  mine.forget("conv 1");
+  mine.choose("conv 2", "engine 3");
+  earlier.choose("conv 1", "engine 2");
+  earlier.choose("conv 2", "engine 3");
+  EXPECT_EQ(mine.add_earlier(earlier), 0u) << "neither is another one than chosen here";
+  ASSERT_TRUE(mine.find("conv 1"));
+  EXPECT_EQ(*mine.find("conv 1"), "engine 2");
+}
+
+TEST(PlanChoices, ALineWithoutAProblemOrACandidateIsRefused) {
+  PlanChoices one;
+  one.choose("conv 1", "engine 1");
+  for (const std::string part : {"conv 1", "engine 1"}) {
+    std::string text = one.text(kOrigin);
+    text.erase(text.find(part), part.size());
+    try {
+      PlanChoices::parse(text, kOrigin);
+      ADD_FAILURE() << text;
+    } catch (const Error& e) {
+      EXPECT_STREQ(e.what(), "line 3 names no plan");
+    }
+  }
+}
+
 }  // namespace
 }  // namespace gm
