@@ -287,6 +287,56 @@ TEST(ConvLibrary, TheGradientOfAPointwiseConvolutionSwapsItsChannels) {
   }
 }
 
+// A chunk for which the library wants another layout than the weights were packed in: they are converted, and
+// so is its gradient. 1x1 filters of stride 2 at odd and even heights are such on some processors.
+TEST(ConvLibrary, WeightsInTheLayoutOfAnotherShapeAreConverted) {
+  if (!onednn::available()) GTEST_SKIP() << "built or run without oneDNN";
+  auto integers = [](int64_t count, int period) {
+    std::vector<float> v;
+    for (int64_t i = 0; i < count; ++i) v.push_back(static_cast<float>(i % period - period / 2));
+    return v;
+  };
+  for (const auto& [c, k] : {std::pair<int64_t, int64_t>{3, 8}, {20, 8}, {3, 20}, {16, 8}}) {
+    SCOPED_TRACE(testing::Message() << c << " channels, " << k << " filters");
+    auto shape_of = [&](int64_t h) {
+      return onednn::ConvShape{1, h, 28, c, k, 1, 1, (h + 1) / 2, 14, 2, 0, 0, DType::f32};
+    };
+    const onednn::ConvShape shape = shape_of(7), layout = shape_of(28);
+    const std::vector<float> x = integers(shape.h * shape.w * c, 7), w = integers(k * c, 5),
+                             dy = integers(shape.oh * shape.ow * k, 3);
+    std::vector<float> y(dy.size()), dx(x.size()), dw(w.size()), want_y(dy.size()), want_dx(x.size()),
+        want_dw(w.size());
+    for (int64_t oy = 0; oy < shape.oh; ++oy)
+      for (int64_t ox = 0; ox < shape.ow; ++ox)
+        for (int64_t j = 0; j < k; ++j)
+          for (int64_t i = 0; i < c; ++i) {
+            const int64_t out = (oy * shape.ow + ox) * k + j, in = (2 * oy * shape.w + 2 * ox) * c + i;
+            want_y[out] += x[in] * w[j * c + i];
+            want_dx[in] += dy[out] * w[j * c + i];
+            want_dw[j * c + i] += dy[out] * x[in];
+          }
+    auto packed = [&](onednn::ConvPass pass) {
+      const bool both = onednn::packed_bytes(pass, shape) && onednn::packed_bytes(pass, layout);
+      return std::vector<float>(both ? onednn::packed_bytes(pass, layout) / sizeof(float) : 0);
+    };
+    if (auto p = packed(onednn::ConvPass::forward); !p.empty()) {
+      onednn::pack_weights(onednn::ConvPass::forward, layout, w.data(), p.data());
+      onednn::conv_forward(shape, layout, x.data(), p.data(), y.data());
+      EXPECT_EQ(y, want_y);
+    }
+    if (auto p = packed(onednn::ConvPass::backward_data); !p.empty()) {
+      onednn::pack_weights(onednn::ConvPass::backward_data, layout, w.data(), p.data());
+      onednn::conv_backward_data(shape, layout, dy.data(), p.data(), dx.data());
+      EXPECT_EQ(dx, want_dx);
+    }
+    if (auto p = packed(onednn::ConvPass::backward_weights); !p.empty()) {
+      onednn::conv_backward_weights(shape, layout, x.data(), dy.data(), p.data());
+      onednn::unpack_gradient(layout, p.data(), dw.data());
+      EXPECT_EQ(dw, want_dw);
+    }
+  }
+}
+
 // What bf16 asks for where the processor multiplies it: the gradient of a 1x1 convolution as a convolution.
 TEST(ConvLibrary, TurnedFiltersGiveTheGradientOfAPointwiseConvolution) {
   if (!onednn::available()) GTEST_SKIP() << "built or run without oneDNN";
