@@ -210,6 +210,15 @@ TensorReader::TensorReader(const std::string& path)
   } catch (const json::exception&) {
     fail(path + ": malformed safetensors header");
   }
+  std::vector<const decltype(entries_)::value_type*> placed;
+  for (const auto& item : entries_)
+    if (item.second.begin < item.second.end) placed.push_back(&item);
+  std::stable_sort(placed.begin(), placed.end(),
+                   [](auto a, auto b) { return a->second.begin < b->second.begin; });
+  for (size_t i = 1; i < placed.size(); ++i)
+    if (placed[i]->second.begin < placed[i - 1]->second.end)
+      fail(path + ": tensors '" + placed[i - 1]->first + "' and '" + placed[i]->first +
+           "' have bytes in common");
 }
 
 const TensorReader::Entry& TensorReader::entry(const std::string& name) const {

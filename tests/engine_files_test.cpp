@@ -146,6 +146,13 @@ TEST(EngineFiles, ForeignFilesAreRefused) {
   EXPECT_NE(with_header(R"({"t":{"dtype":"Q7","shape":[2],"data_offsets":[0,8]}})").find("Q7"),
             std::string::npos);
   EXPECT_NE(with_header(R"({"t":5})").find("malformed"), std::string::npos);
+  // The same bytes for two tensors; one without elements takes none.
+  EXPECT_EQ(with_header(R"({"t":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},)"
+                        R"("u":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}})"),
+            (dir / "b") + ": tensors 't' and 'u' have bytes in common");
+  EXPECT_EQ(with_header(R"({"t":{"dtype":"F32","shape":[0],"data_offsets":[4,4]},)"
+                        R"("u":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}})"),
+            "");
   // 2^80 elements are 0 in 64 bits.
   for (const char* dims :
        {"1099511627776,1099511627776", "0,1099511627776,1099511627776", "8589934593", "-1"})
