@@ -66,6 +66,9 @@ Image decode_pixels(const uint8_t* bytes, size_t size, const ImageHeader& header
     if (reason && std::strcmp(reason, "outofmem") == 0)
       throw MachineError(name + ": not enough memory to decode " + std::to_string(width) + "x" +
                          std::to_string(height) + " px");
+    // stb tries PNG first; of some segments of a JPEG it only says that they are not what it expects.
+    if (header.kind == ImageHeader::jpeg && reason && std::strcmp(reason, "bad png sig") == 0)
+      reason = "malformed segment";
     fail(name + ": corrupt image: " + (reason ? reason : "unknown reason"));
   }
   check_sides(width, height, name);

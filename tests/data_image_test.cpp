@@ -157,6 +157,17 @@ TEST(DataImage, JpegsWithoutATableOrAScanAreCorrupt) {
   EXPECT_ERROR(decode(grey, "a.jpg"), "a.jpg: corrupt image: no scan for a colour component");
 }
 
+// The decoder gives no reason, so that the one stands that it is no PNG.
+TEST(DataImage, JpegsWithAMalformedSegmentAreNoBadPngs) {
+  TempDir dir;
+  write_image(dir / "a.jpg", test::gradient(40, 24));
+  std::string bytes = test::read_text(dir / "a.jpg");
+  const size_t tables = bytes.find("\xFF\xDB");
+  bytes.insert(tables + 2 + static_cast<size_t>(static_cast<uint8_t>(bytes[tables + 3])), 1, '\1');
+  ++bytes[tables + 3];  // a byte more than two quantization tables
+  EXPECT_ERROR(decode(bytes, "a.jpg"), "a.jpg: corrupt image: malformed segment");
+}
+
 TEST(DataImage, PngsWithoutTheColourOfAPixelAreCorrupt) {
   using namespace std::string_literals;
   const auto palette_png = [](const std::string& samples) {
