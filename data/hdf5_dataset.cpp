@@ -67,6 +67,25 @@ void check_utf8(const std::string& path, const std::string& name, const std::vec
            "\", which is not UTF-8 text; write " + name + " anew as UTF-8");
 }
 
+/// Whether pixels were never written, as by a program that ended early, and so have no place in the file.
+bool any_unwritten(hid_t images, hid_t layout, const std::vector<hsize_t>& shape) {
+  if (H5Pget_layout(layout) == H5D_CONTIGUOUS)
+    return H5Pget_external_count(layout) == 0 && H5Dget_storage_size(images) == 0;
+  if (H5Pget_layout(layout) != H5D_CHUNKED) return false;
+  hsize_t chunk[4] = {1, 1, 1, 1}, written = 0, all = 1;
+  H5Pget_chunk(layout, 4, chunk);
+  for (size_t k = 0; k < 4; ++k) all *= ceil_div(shape[k], chunk[k]);
+  return H5Dget_num_chunks(images, h5::space_of(images), &written) >= 0 && written < all;
+}
+
+/// Whether the chunk with this pixel has a place in the file; takes a walk over all chunks.
+bool is_written(hid_t images, const hsize_t* at) {
+  unsigned filters = 0;
+  haddr_t address = HADDR_UNDEF;
+  hsize_t bytes = 0;
+  return H5Dget_chunk_info_by_coord(images, at, &filters, &address, &bytes) >= 0 && address != HADDR_UNDEF;
+}
+
 }  // namespace
 
 /// The scratch file, by its descriptor.
@@ -100,6 +119,7 @@ Hdf5Dataset::Hdf5Dataset(const std::string& path, const OpenOptions& options) : 
     block_rows_ = static_cast<int64_t>(std::min(chunk[0], shape_[0]));
     block_lines_ = static_cast<int64_t>(std::min(chunk[1], shape_[1]));
   }
+  unwritten_ = any_unwritten(images_, layout, shape_);
   if (options.labels)
     read_labels(options);
   else
@@ -277,13 +297,14 @@ void Hdf5Dataset::read_pixels(int64_t row, int64_t rows, int64_t y, int64_t line
   hsize_t count[4] = {hsize_t(rows), hsize_t(lines), shape_[2], 3};
   h5::Handle from = h5::space_of(images_);
   h5::Handle to(H5Screate_simple(4, count, nullptr), H5Sclose);
-  if (H5Sselect_hyperslab(from, H5S_SELECT_SET, start, nullptr, count, nullptr) < 0 ||
+  const bool written = !unwritten_ || is_written(images_, start);
+  if (!written || H5Sselect_hyperslab(from, H5S_SELECT_SET, start, nullptr, count, nullptr) < 0 ||
       H5Dread(images_, H5T_NATIVE_UINT8, to, from, H5P_DEFAULT, out) < 0)
     fail(path_ + ": cannot read image" +
          (rows > 1 ? "s " + std::to_string(row) + " to " + std::to_string(row + rows - 1) +
                          ", one block of the file"
                    : " " + std::to_string(row)) +
-         ": " + h5::reason());
+         ": " + (written ? h5::reason() : "never written"));
 }
 
 Hdf5Dataset::Pixels Hdf5Dataset::block(int64_t index) const {

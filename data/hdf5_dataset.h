@@ -76,6 +76,7 @@ class Hdf5Dataset : public Dataset {
   mutable h5::Handle file_, images_;          // guarded by h5::Lock
   std::vector<hsize_t> shape_;                // (N, H, W, 3)
   int64_t block_rows_ = 1, block_lines_ = 1;  // a chunk's extent in images and in image lines
+  bool unwritten_ = false;                    // some pixels were never written: HDF5 reads them as zeros
   std::vector<std::string> classes_, ids_;
   std::vector<int> labels_;
   SoftLabels soft_;

@@ -91,6 +91,32 @@ TEST(DataHdf5, VirtualDatasetsWhoseFilesAreGoneAreRefused) {
                "a.h5: cannot open the dataset \"images\": it is kept in source.h5, which is not there");
 }
 
+// HDF5 reads what a program that ended early did not write as zeros: black galaxies.
+TEST(DataHdf5, ImagesThatWereNeverWrittenCannotBeRead) {
+  for (const hsize_t rows : {0, 1, 2, 16}) {  // of a chunk: contiguous, and the three ways of reading
+    TempDir dir;
+    const hsize_t n = 40, some = 32;
+    {
+      Handle file = create(dir / "a.h5");
+      put(file, "ans", H5T_NATIVE_INT16, {n}, std::vector<int16_t>(n, 0));
+      const hsize_t all[] = {n, 6, 8, 3}, first[] = {some, 6, 8, 3}, none[] = {0, 0, 0, 0},
+                    chunk[] = {rows, 3, 8, 3};
+      Handle layout(H5Pcreate(H5P_DATASET_CREATE), H5Pclose),
+          space(H5Screate_simple(4, all, nullptr), H5Sclose),
+          memory(H5Screate_simple(4, first, nullptr), H5Sclose);
+      if (rows) H5Pset_chunk(layout, 4, chunk);
+      Handle data(H5Dcreate2(file, "images", H5T_NATIVE_UINT8, space, H5P_DEFAULT, layout, H5P_DEFAULT),
+                  H5Dclose);
+      H5Sselect_hyperslab(space, H5S_SELECT_SET, none, nullptr, first, nullptr);
+      if (rows) H5Dwrite(data, H5T_NATIVE_UINT8, memory, space, H5P_DEFAULT, pixels(some).data());
+    }
+    const auto data = open_dataset(dir / "a.h5");
+    if (rows) EXPECT_EQ(data->read(some - 1).rgb.front(), pixels(some)[(some - 1) * 6 * 8 * 3]);
+    EXPECT_ERROR(data->read(some), "a.h5: cannot read image");
+    EXPECT_ERROR(data->read(some), ": never written");
+  }
+}
+
 TEST(DataHdf5, ReleasedFilesAreOpenedAnew) {
   TempDir dir;
   const std::vector<uint8_t> all = pixels(23);

@@ -141,6 +141,8 @@ TEST(DataPack, FullDiskForTheScratchFileIsExplained) {
         flat(H5Screate_simple(1, &n, nullptr), H5Sclose);
     h5::Handle images(H5Dcreate2(file, "images", H5T_STD_U8LE, space, H5P_DEFAULT, layout, H5P_DEFAULT),
                       H5Dclose);
+    const std::vector<uint8_t> black(40 * 32 * 32 * 3);
+    ASSERT_GE(H5Dwrite(images, H5T_NATIVE_UINT8, H5S_ALL, H5S_ALL, H5P_DEFAULT, black.data()), 0);
     h5::Handle ans(H5Dcreate2(file, "ans", H5T_STD_I32LE, flat, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT),
                    H5Dclose);
   }
