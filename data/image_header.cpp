@@ -44,7 +44,8 @@ Walk each_segment(const uint8_t* p, size_t n, F&& f) {
   return Walk::cut;
 }
 
-/// The size of a JPEG, and the tables and scans of one of the kinds that stb decodes (baseline, extended and progressive Huffman).
+/// The size of a JPEG, and the tables and scans of one of the kinds that stb decodes (baseline, extended and
+/// progressive Huffman).
 class JpegParts {
  public:
   void segment(uint8_t marker, const uint8_t* p, size_t n) {

@@ -1,6 +1,6 @@
-// What the bytes of a JPEG or PNG say before a pixel is decoded: its size, and what is wrong with it that stb
-// decodes without a word. Where something is missing, stb reads memory that nothing was written to, or fills in
-// grey.
+// What the bytes of a JPEG or PNG say before a pixel is decoded: its size, and what is wrong with it that
+// stb decodes without a word. Where something is missing, stb reads memory that nothing was written to, or
+// fills in grey.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -14,8 +14,8 @@ struct ImageHeader {
   bool jfif = false;            // the kind of JPEG whose three components are YCbCr for certain
   bool palette = false;         // a PNG whose pixels are indices of a palette
   int width = -1, height = -1;  // -1: not found
-  /// Why it is not to be decoded: it ends early, a check sum is wrong, or a JPEG lacks tables or scans that it
-  /// needs. "" where nothing of the kind is found.
+  /// Why it is not to be decoded: it ends early, a check sum is wrong, or a JPEG lacks tables or scans that
+  /// it needs. "" where nothing of the kind is found.
   std::string fault;
 };
 
