@@ -41,14 +41,12 @@ std::vector<TableColumn> table_columns(const PredictionColumns& columns) {
     all.push_back({.name = "ra",
                    .digits = 10,
                    .f64 = true,
-                   .optional = true,
                    .unit = "deg",
                    .ucd = "pos.eq.ra;meta.main",
                    .number_of = [](const P& p, size_t) { return p.ra; }});
     all.push_back({.name = "dec",
                    .digits = 10,
                    .f64 = true,
-                   .optional = true,
                    .unit = "deg",
                    .ucd = "pos.eq.dec;meta.main",
                    .number_of = [](const P& p, size_t) { return p.dec; }});

@@ -77,7 +77,7 @@ class CsvWriter : public PredictionWriter {
         for (size_t k = 0; k < c.width(classes_.size()); ++k) {
           const double value = c.number_of(row, k);
           char number[32];
-          if (!(c.optional && std::isnan(value)))
+          if (!std::isnan(value))
             text.append(number, std::snprintf(number, sizeof number, "%.*g", c.digits, value));
           text += ",";
         }

@@ -18,9 +18,9 @@ struct TableColumn {
   std::string per_class;  // what the names of the columns of the classes begin with; empty: one column
   int digits = 7;         // significant ones in CSV
   bool f64 = false;       // f32 otherwise
-  bool optional = false;  // NaN is unknown: an empty cell of CSV
   std::string unit, ucd;  // of FITS
-  // By kind. A class index below 0 is unknown; `number` is asked for class `c` where there is one for each.
+  // By kind. A class index below 0 and a number that is NaN are unknown; `number_of` is asked for class `c`
+  // where there is one for each.
   std::function<std::string(const Prediction&)> text_of;
   std::function<int(const Prediction&)> class_of;
   std::function<double(const Prediction&, size_t c)> number_of;

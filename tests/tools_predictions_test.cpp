@@ -1,4 +1,5 @@
 // What gm_infer writes: FITS judged by astropy, sky positions, averages over symmetries and dropout masks.
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <numeric>
@@ -63,6 +64,47 @@ TEST_F(Predictions, CarryPositionsWhereKnown) {
   ASSERT_GE(H5Dread(set, H5T_NATIVE_DOUBLE, H5S_ALL, H5S_ALL, H5P_DEFAULT, ra), 0);
   EXPECT_EQ(ra[3], 13.125);
   EXPECT_TRUE(std::isnan(ra[4]));
+}
+
+// A position that f32 held would be off by an arcsecond and more.
+TEST_F(Predictions, KeepTheDigitsOfPositionsAndLogits) {
+  const Prediction row{.id = "g",
+                       .probabilities = {0.25, 0.75},
+                       .logits = {1.23456788f, 2},
+                       .ra = 123.4567891,
+                       .dec = -0.123456789};
+  auto write = [&](const std::string& name) {
+    const auto writer = open_predictions(dir / name, {"a", "b"}, {.logits = true, .sky = true});
+    writer->write({row});
+    writer->finish();
+  };
+  write("p.csv");
+  EXPECT_EQ(test::read_text(dir / "p.csv"),
+            "id_str,class,p_a,p_b,z_a,z_b,ra,dec\ng,b,0.25,0.75,1.23456788,2,123.4567891,-0.123456789\n");
+  write("p.h5");
+  h5::Lock lock;
+  const h5::Handle f = h5::open_file(dir / "p.h5");
+  for (const auto& [name, want] : {std::pair{"ra", row.ra}, {"dec", row.dec}}) {
+    double got = 0;
+    ASSERT_GE(H5Dread(h5::open_dataset(f, name), H5T_NATIVE_DOUBLE, H5S_ALL, H5S_ALL, H5P_DEFAULT, &got), 0);
+    EXPECT_EQ(got, want) << name;
+  }
+  float logits[2];
+  ASSERT_GE(H5Dread(h5::open_dataset(f, "logits"), H5T_NATIVE_FLOAT, H5S_ALL, H5S_ALL, H5P_DEFAULT, logits),
+            0);
+  EXPECT_EQ(logits[0], row.logits[0]);
+  try {
+    write("p.fits");
+  } catch (const Error& e) {
+    ASSERT_NE(std::string(e.what()).find("without CFITSIO"), std::string::npos) << e.what();
+    return;
+  }
+  const std::string fits = test::read_text(dir / "p.fits");
+  for (double value : {row.ra, row.dec}) {
+    std::string bytes(reinterpret_cast<const char*>(&value), sizeof value);
+    std::ranges::reverse(bytes);  // FITS is big-endian
+    EXPECT_NE(fits.find(bytes), std::string::npos) << value;
+  }
 }
 
 TEST_F(Predictions, AstropyReadsFits) {

@@ -238,7 +238,10 @@ TEST_F(Train, ARunAtItsEndKeepsItsConfiguration) {
   }
   train("a", {"--resume", "--set", "data.workers=1"});  // acts on no step
   ASSERT_EQ(begun.find("seed:"), std::string::npos);
+  const std::string noted = test::read_text(dir / "a/config.yaml") + "# a note of the user's\n";
+  test::write_text(dir / "a/config.yaml", noted);
   train("a", {"--resume", "--seed", "0", "--batch", "8"});  // as it was begun
+  EXPECT_EQ(test::read_text(dir / "a/config.yaml"), noted);
   train("a", {"--resume", "--epochs", "3", "--set", "optimizer.lr=0.5"});
   EXPECT_NE(test::read_text(dir / "a/config.yaml"), begun);
   EXPECT_EQ(CsvTable(dir / "a/metrics.csv").rows(), 3);
