@@ -247,7 +247,7 @@ right() {
   report
   # Where plans are kept kernels of ours compete with the libraries' steps: either choice has to be right.
   # Not OpGradients: all gradients and one alone may be won by different kernels, which round differently.
-  GM_PLAN_CACHE=$work/plans-ops phase plans 90 "$bin/gm_kernel_tests" \
+  GM_PLAN_CACHE=$work/plans-ops phase plans 120 "$bin/gm_kernel_tests" \
     --gtest_filter='Ops/OpConformance*/conv_bn_act_cuda:*/fused_mbconv_cuda:*/channel_scale_conv2d_cuda' &
   group=($!)
   phase feed 60 "$bin/gm_unit_tests" --gtest_filter='DataAugment*:EngineFeed*:ToolsFeed*' &
@@ -312,7 +312,7 @@ if [ -n "$peers" ]; then
   export prepared
   phase prepare 60 bash -c quiet
 fi
-phase models 130 bash -c models  # half of it makes plans and times them
+phase models 170 bash -c models  # most of it makes plans, up to six compiled ones for a larger filter, and times them
 lines models models
 report
 if [ -n "$peers" ]; then
