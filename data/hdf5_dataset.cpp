@@ -78,12 +78,18 @@ bool any_unwritten(hid_t images, hid_t layout, const std::vector<hsize_t>& shape
   return H5Dget_num_chunks(images, h5::space_of(images), &written) >= 0 && written < all;
 }
 
-/// Whether the chunk with this pixel has a place in the file; takes a walk over all chunks.
-bool is_written(hid_t images, const hsize_t* at) {
-  unsigned filters = 0;
-  haddr_t address = HADDR_UNDEF;
-  hsize_t bytes = 0;
-  return H5Dget_chunk_info_by_coord(images, at, &filters, &address, &bytes) >= 0 && address != HADDR_UNDEF;
+/// Whether all chunks with these pixels have a place in a file that lacks some.
+bool is_written(hid_t images, const hsize_t* start, const hsize_t* count) {
+  const h5::Handle layout(H5Dget_create_plist(images), H5Pclose);
+  hsize_t chunk[4], at[4], bytes = 0;
+  if (H5Pget_layout(layout) != H5D_CHUNKED || H5Pget_chunk(layout, 4, chunk) != 4) return false;
+  auto all_along = [&](auto& self, int k) -> bool {  // the dimensions from k on
+    if (k == 4) return H5Dget_chunk_storage_size(images, at, &bytes) >= 0 && bytes > 0;
+    for (at[k] = start[k] / chunk[k] * chunk[k]; at[k] < start[k] + count[k]; at[k] += chunk[k])
+      if (!self(self, k + 1)) return false;
+    return true;
+  };
+  return all_along(all_along, 0);
 }
 
 }  // namespace
@@ -297,7 +303,7 @@ void Hdf5Dataset::read_pixels(int64_t row, int64_t rows, int64_t y, int64_t line
   hsize_t count[4] = {hsize_t(rows), hsize_t(lines), shape_[2], 3};
   h5::Handle from = h5::space_of(images_);
   h5::Handle to(H5Screate_simple(4, count, nullptr), H5Sclose);
-  const bool written = !unwritten_ || is_written(images_, start);
+  const bool written = !unwritten_ || is_written(images_, start, count);
   if (!written || H5Sselect_hyperslab(from, H5S_SELECT_SET, start, nullptr, count, nullptr) < 0 ||
       H5Dread(images_, H5T_NATIVE_UINT8, to, from, H5P_DEFAULT, out) < 0)
     fail(path_ + ": cannot read image" +
