@@ -14,8 +14,8 @@ class DeviceFeed : public Feed {
   /// emptied with pop() before another is pushed to.
   DeviceFeed(Device& device, Session& session, ImagePool& pool, Config config);
 
-  /// Queues a step. Rows past batch.count are of the first image again. Returns the results of the oldest step
-  /// when it had to make room, else nothing.
+  /// Queues a step. Rows past batch.count are of the first image again. Returns the results of the oldest
+  /// step when it had to make room, else nothing.
   std::optional<Results> push(const HostBatch& batch, const StepState& state = {},
                               std::span<const float> hyper = {}, size_t kind = 0) override;
   std::optional<Results> pop() override;
