@@ -1,6 +1,7 @@
 #include "data/predictions.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "data/file_names.h"
 #include "data/predictions_formats.h"
@@ -37,25 +38,18 @@ std::vector<TableColumn> table_columns(const PredictionColumns& columns) {
     all.push_back({.name = "logits", .per_class = "z_", .digits = 9, .number_of = [](const P& p, size_t c) {
                      return p.logits[c];
                    }});
-  if (columns.sky) {
-    all.push_back({.name = "ra",
-                   .digits = 10,
-                   .f64 = true,
-                   .unit = "deg",
-                   .ucd = "pos.eq.ra;meta.main",
-                   .number_of = [](const P& p, size_t) { return p.ra; }});
-    all.push_back({.name = "dec",
-                   .digits = 10,
-                   .f64 = true,
-                   .unit = "deg",
-                   .ucd = "pos.eq.dec;meta.main",
-                   .number_of = [](const P& p, size_t) { return p.dec; }});
-  }
-  if (columns.uncertainty) {
-    all.push_back({.name = "entropy", .number_of = [](const P& p, size_t) { return p.entropy; }});
-    all.push_back(
-        {.name = "mutual_information", .number_of = [](const P& p, size_t) { return p.mutual_information; }});
-  }
+  if (columns.sky)
+    for (const auto& [name, degrees] : {std::pair{"ra", &P::ra}, {"dec", &P::dec}})
+      all.push_back({.name = name,
+                     .digits = 10,
+                     .f64 = true,
+                     .unit = "deg",
+                     .ucd = std::string("pos.eq.") + name + ";meta.main",
+                     .number_of = [degrees](const P& p, size_t) { return p.*degrees; }});
+  if (columns.uncertainty)
+    for (const auto& [name, nats] :
+         {std::pair{"entropy", &P::entropy}, {"mutual_information", &P::mutual_information}})
+      all.push_back({.name = name, .number_of = [nats](const P& p, size_t) { return p.*nats; }});
   return all;
 }
 

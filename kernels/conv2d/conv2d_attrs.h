@@ -16,7 +16,5 @@ inline Attrs conv_attrs(const ConvGeometry& g) {
                     {static_cast<int>(g.pad_top), static_cast<int>(g.pad_left),
                      static_cast<int>(g.pad_bottom), static_cast<int>(g.pad_right)});
 }
-/// Throws unless the attributes are those of a depthwise convolution.
-void check_depthwise_attrs(const char* op, const Attrs& attrs);
 
 }  // namespace gm

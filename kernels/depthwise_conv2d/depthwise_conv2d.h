@@ -47,6 +47,9 @@ struct DepthwiseShape {
   double macs() const { return static_cast<double>(images * out_image()) * taps(); }
 };
 
+/// Throws unless the attributes are those of a depthwise convolution: before DepthwiseShape, which divides by
+/// the stride.
+void check_depthwise_attrs(const char* op, const Attrs& attrs);
 /// Throws unless x is (N, H, W, C) f32 or bf16, w fits it and the attributes are in range; returns the
 /// output's spec.
 TensorSpec check_depthwise(const char* op, const Attrs& attrs, const TensorSpec& x, const TensorSpec& w);

@@ -12,8 +12,8 @@ namespace gm {
 MbconvShape mbconv_shape(const Attrs& attrs, std::span<const TensorSpec> in) {
   auto refuse = [&](const std::string& why) { fail("mbconv: " + why + "; " + attrs.str()); };
   auto given = [&](size_t i) { return i < in.size() && in[i].shape.rank > 0; };
-  const Shape& x = in[0].shape;
   if (in.size() < 7 || in.size() > 11) refuse("7 to 11 inputs are wanted, not " + std::to_string(in.size()));
+  const Shape& x = in[0].shape;
   if (x.rank != 4) refuse("x must be (N,H,W,C), not " + in[0].str());
   if (in[3].shape.rank != 3) refuse("w_depthwise must be (kernel,kernel,E), not " + in[3].str());
   check_depthwise_attrs("mbconv", attrs);
