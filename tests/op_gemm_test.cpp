@@ -1,19 +1,29 @@
 // The CPU's own matrix products, called with shapes on both sides of every tile and with no more scratch than
 // they ask for: the pool's scratch is larger and hides what is written behind it.
-#define GM_CPU_NS cpu_of_this_test
-#include "kernels/linear/gemm_cpu.h"
-
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <string>
 #include <vector>
 
-namespace gm {
+#include "kernels/common/backends.h"
+#include "tests/gemm_functions.h"
+
+namespace gm::test {
+
 namespace {
 
-using namespace cpu_of_this_test;
-
 constexpr float kGuard = -12345;
-constexpr int64_t kGuards = 2 * kPanelWidth;
+constexpr int64_t kGuards = 2 * 48;  // two panels of the widest kind
+
+const GemmFunctions& functions_of(const std::string& set) {
+#ifdef GM_CPU_X86_VARIANTS
+  if (set == "avx512") return cpu_avx512::gemm_functions();
+  if (set == "avx2") return cpu_avx2::gemm_functions();
+#endif
+  EXPECT_EQ(set, "baseline");
+  return cpu_baseline::gemm_functions();
+}
 
 /// Small integers: sums are exact.
 template <class T>
@@ -43,7 +53,7 @@ std::vector<float> product(int64_t m, int64_t n, int64_t depth, const std::vecto
 }
 
 template <class T>
-void check(int64_t m, int64_t n, int64_t depth) {
+void check(const GemmFunctions& f, const GemmFunctionsOf<T>& of, int64_t m, int64_t n, int64_t depth) {
   SCOPED_TRACE(testing::Message() << m << " x " << n << " x " << depth << ", bytes " << sizeof(T));
   const std::vector<float> a = integers<float>(m * depth, 1);
   const std::vector<T> b = integers<T>(depth * n, 2), at = integers<T>(m * depth, 3);
@@ -52,41 +62,50 @@ void check(int64_t m, int64_t n, int64_t depth) {
     c.resize(want.size());
     EXPECT_EQ(c, want) << what;
   };
-  std::vector<float> c = guarded(m * n), scratch = guarded(gemm_scratch(n));
-  gemm(m, n, depth, a.data(), depth, 1, b.data(), n, c.data(), n, false, scratch.data());
+  std::vector<float> c = guarded(m * n), scratch = guarded(f.gemm_scratch(n));
+  of.gemm(m, n, depth, a.data(), depth, 1, b.data(), n, c.data(), n, false, scratch.data());
   expect(c, product(m, n, depth, a, depth, 1, b, n, 1, 0), "gemm");
   expect_guards(scratch, "the scratch of gemm");
 
   // B^T, read by columns.
-  std::vector<float> packed = guarded(packed_b_floats(depth, n));
-  pack_b(depth, n, b.data(), 1, depth, packed.data());
+  std::vector<float> packed = guarded(f.packed_b_floats(depth, n));
+  of.pack_b(depth, n, b.data(), 1, depth, packed.data());
   expect_guards(packed, "packed");
   c = guarded(m * n);
-  gemm_packed(m, n, depth, a.data(), depth, 1, packed.data(), c.data(), n, false);
+  f.gemm_packed(m, n, depth, a.data(), depth, 1, packed.data(), c.data(), n, false);
   expect(c, product(m, n, depth, a, depth, 1, b, 1, depth, 0), "gemm_packed");
 
   c = guarded(m * n);
   std::fill_n(c.begin(), m * n, 3.f);
-  scratch = guarded(gemm_tn_scratch(m, n));
-  gemm_tn(m, n, depth, at.data(), m, b.data(), n, c.data(), n, scratch.data());
+  scratch = guarded(f.gemm_tn_scratch(m, n));
+  of.gemm_tn(m, n, depth, at.data(), m, b.data(), n, c.data(), n, scratch.data());
   expect(c, product(m, n, depth, at, 1, m, b, n, 1, 3), "gemm_tn");
   expect_guards(scratch, "the scratch of gemm_tn");
 
   c = guarded(m * n);
-  gemm_nt(m, n, depth, a.data(), depth, b.data(), depth, c.data(), n);
+  of.gemm_nt(m, n, depth, a.data(), depth, b.data(), depth, c.data(), n);
   expect(c, product(m, n, depth, a, depth, 1, b, 1, depth, 0), "gemm_nt");
 }
 
-TEST(Gemm, EveryTileAndNoMoreScratchThanAskedFor) {
-  for (int64_t m : {1, 4, 7, 15})
-    for (int64_t n : {1, kLanes - 1, kLanes, kPanelWidth, kPanelWidth + 1, 2 * kPanelWidth + kLanes + 2})
-      for (int64_t depth : {1, kLanes + 1, 256, 300}) {
-        check<float>(m, n, depth);
-        check<bf16>(m, n, depth);
+}  // namespace
+
+class Gemm : public testing::TestWithParam<std::string> {};
+
+TEST_P(Gemm, EveryTileAndNoMoreScratchThanAskedFor) {
+  const GemmFunctions& f = functions_of(GetParam());
+  const int64_t lanes = f.lanes, panel = f.panel_width;
+  ASSERT_LE(2 * panel, kGuards);
+  for (int64_t m : {1, 4, 7, 15, 29})
+    for (int64_t n : {int64_t{1}, lanes - 1, lanes, panel, panel + 1, 2 * panel + lanes + 2})
+      for (int64_t depth : {int64_t{1}, lanes + 1, int64_t{256}, int64_t{300}}) {
+        check<float>(f, f.f32, m, n, depth);
+        check<bf16>(f, f.half, m, n, depth);
         if (HasFatalFailure() || HasNonfatalFailure()) return;
       }
-  check<float>(200, 5, 9);  // more rows than a block has
+  check<float>(f, f.f32, 200, 5, 9);  // more rows than a block has
 }
 
-}  // namespace
-}  // namespace gm
+INSTANTIATE_TEST_SUITE_P(InstructionSets, Gemm, testing::ValuesIn(cpu_kernels_names()),
+                         [](const auto& info) { return info.param; });
+
+}  // namespace gm::test

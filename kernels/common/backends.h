@@ -1,12 +1,20 @@
 // The libraries that carry kernels. Each call installs one backend's table; calling twice is harmless.
 #pragma once
 
+#include <string>
+#include <string_view>
+#include <vector>
+
 namespace gm {
 
-/// Picks the widest instruction set this CPU has (x86-64 baseline, AVX2, AVX-512) and installs its kernels.
+/// Installs the kernels of the widest instruction set that this processor has.
 void install_cpu_kernels();
-/// "avx512", "avx2" or "baseline": what install_cpu_kernels chose.
+/// Its name: "avx512", "avx2" or "baseline" (x86-64, and other processors).
 const char* cpu_kernels_name();
+
+/// For tests: all that this processor has, widest first, and the kernels of one of them.
+std::vector<std::string> cpu_kernels_names();
+void install_cpu_kernels(std::string_view name);
 
 /// Dull double-precision kernels: the oracle of tests and gm_check.
 void install_reference_kernels();
