@@ -20,10 +20,11 @@ __global__ void add_forward_kernel(const T* a, const T* b, T* y, int64_t n) {
 }
 
 // Both gradients in one pass, so that dy is read once. A null pointer: that gradient is not wanted or is dy,
-// and none accumulates there. Eight blocks a multiprocessor are what flat_grid launches.
+// and none accumulates there.
 template <class T>
-__global__ __launch_bounds__(kFlatThreads, 8) void add_backward_kernel(const T* dy, T* da, bool accumulate_a,
-                                                                       T* db, bool accumulate_b, int64_t n) {
+__global__ __launch_bounds__(kFlatThreads,
+                             kFlatBlocks) void add_backward_kernel(const T* dy, T* da, bool accumulate_a,
+                                                                   T* db, bool accumulate_b, int64_t n) {
   await_launch_before();
   for_lanes<kVecLanes<T>>(n, [&](int64_t i, auto lanes) {
     constexpr int V = decltype(lanes)::value;

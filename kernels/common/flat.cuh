@@ -43,6 +43,12 @@ inline unsigned grid_for(int64_t n, int threads, const Context& ctx) {
 }
 
 constexpr int kFlatThreads = 256;
+/// Blocks of so many threads that a multiprocessor holds, for launch bounds.
+#if defined(__CUDA_ARCH__) && (__CUDA_ARCH__ == 860 || __CUDA_ARCH__ == 890)
+constexpr int kFlatBlocks = 6;
+#else
+constexpr int kFlatBlocks = 8;
+#endif
 /// Grid of a flat kernel over n elements in vectors of `lanes`.
 inline unsigned flat_grid(int64_t n, int lanes, const Context& ctx) {
   return grid_for(ceil_div(n, lanes), kFlatThreads, ctx);
