@@ -139,20 +139,53 @@ void each_score(const Metrics& m, MetricIntervals& intervals, F f) {
   for (size_t c = 0; c < m.per_class.size(); ++c) three(m.per_class[c], intervals.per_class[c]);
 }
 
+/// How many of n draws hit, each with probability p. By inversion where few do, else by transformed rejection
+/// (W. Hoermann 1993, The generation of binomial random variates, algorithm BTRS).
+int64_t binomial(int64_t n, double p, PhiloxStream& rng) {
+  if (p > 0.5) return n - binomial(n, 1 - p, rng);
+  if (n == 0 || p <= 0) return 0;
+  const double trials = static_cast<double>(n), odds = p / (1 - p);
+  if (trials * p < 10) {
+    double u = rng.uniform(), share = std::exp(trials * std::log1p(-p));
+    int64_t k = 0;
+    for (; u > share && k < n;
+         share *= odds * (trials - static_cast<double>(k)) / static_cast<double>(k + 1), ++k)
+      u -= share;
+    return k;
+  }
+  const double deviation = std::sqrt(trials * p * (1 - p)), b = 1.15 + 2.53 * deviation,
+               a = -0.0873 + 0.0248 * b + 0.01 * p, alpha = (2.83 + 5.1 / b) * deviation;
+  auto log_share = [&](double k) {  // without what does not depend on k
+    return k * std::log(odds) - std::lgamma(k + 1) - std::lgamma(trials - k + 1);
+  };
+  const double mode = log_share(std::floor((trials + 1) * p));
+  while (true) {
+    const double u = rng.uniform() - 0.5, v = rng.uniform(), edge = 0.5 - std::abs(u),
+                 k = std::floor((2 * a / edge + b) * u + trials * p + 0.5);
+    if (!(k >= 0 && k <= trials)) continue;
+    if ((edge >= 0.07 && v <= 0.92 - 4.2 / b) ||
+        std::log(v * alpha / (a / (edge * edge) + b)) <= log_share(k) - mode)
+      return static_cast<int64_t>(k);
+  }
+}
+
 }  // namespace
 
 MetricIntervals bootstrap_metrics(const ConfusionMatrix& confusion, uint64_t seed, int resamples,
                                   double level) {
-  const int64_t n = confusion.total();
-  if (n >= int64_t{1} << 32 || resamples < 1 || !(level > 0 && level < 1))
-    fail("bootstrap: argument out of range");
+  if (resamples < 1 || !(level > 0 && level < 1)) fail("bootstrap: argument out of range");
   const int classes = confusion.classes();
   MetricIntervals result;
   result.per_class.resize(classes);
-  if (n == 0) return result;
-  std::vector<std::pair<int, int>> images;  // (truth, predicted)
+  if (confusion.total() == 0) return result;
+  struct Cell {
+    int truth, predicted;
+    int64_t images;
+  };
+  std::vector<Cell> cells;  // that are not empty
   for (int t = 0; t < classes; ++t)
-    for (int p = 0; p < classes; ++p) images.insert(images.end(), confusion.at(t, p), {t, p});
+    for (int p = 0; p < classes; ++p)
+      if (const int64_t n = confusion.at(t, p)) cells.push_back({t, p, n});
 
   std::map<Interval*, std::vector<double>> samples;  // of the score whose interval it is
   std::vector<ClassCounts> counts;
@@ -160,11 +193,15 @@ MetricIntervals bootstrap_metrics(const ConfusionMatrix& confusion, uint64_t see
   for (int r = 0; r < resamples; ++r) {
     PhiloxStream rng(seed, RngUse::sample, static_cast<uint32_t>(r));
     counts.assign(classes, {});
-    for (int64_t i = 0; i < n; ++i) {
-      const auto [t, p] = images[rng.below(static_cast<uint32_t>(n))];
-      ++counts[t].row;
-      ++counts[p].column;
-      counts[t].hits += t == p;
+    // A multinomial draw, cell by cell: of the draws left, those that fall on this cell and not on a later one.
+    int64_t draws = confusion.total(), images = draws;
+    for (const Cell& c : cells) {
+      const int64_t drawn = binomial(draws, static_cast<double>(c.images) / static_cast<double>(images), rng);
+      draws -= drawn;
+      images -= c.images;
+      counts[c.truth].row += drawn;
+      counts[c.predicted].column += drawn;
+      if (c.truth == c.predicted) counts[c.truth].hits += drawn;
     }
     score(counts, m);
     each_score(m, result, [&](double value, Interval& interval) { samples[&interval].push_back(value); });

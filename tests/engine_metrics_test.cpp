@@ -155,6 +155,29 @@ TEST(Metrics, BootstrapOfTheAccuracy) {
   EXPECT_THROW(interval(3, 5, 0, 1), Error);
 }
 
+// Its time does not grow with the number of images.
+TEST(Metrics, BootstrapOfBillionsOfImages) {
+  const auto accuracy = [](int64_t right, int64_t wrong) {
+    ConfusionMatrix m(2);
+    m.add(0, 0, right - right / 2);
+    m.add(0, 1, wrong);
+    m.add(1, 1, right / 2);
+    return bootstrap_metrics(m, 7).accuracy;
+  };
+  // A mean of 0.8 with the standard deviation sqrt(.8 * .2 / n) = 5.66e-6.
+  const Interval many = accuracy(4'000'000'000, 1'000'000'000);
+  EXPECT_NEAR(many.low, 0.8 - 1.96 * 5.66e-6, 1e-6);
+  EXPECT_NEAR(many.high, 0.8 + 1.96 * 5.66e-6, 1e-6);
+  // Three wrong: Poisson's 95 % lie from 0 to 7.
+  const Interval rare = accuracy(4'999'999'997, 3);
+  EXPECT_NEAR(rare.low, 1 - 7 / 5e9, 1e-11);
+  EXPECT_EQ(rare.high, 1);
+  // Twelve wrong: from 6 (2.0 % are below) to 19 (97.9 % are not above), or one beside them.
+  const Interval few = accuracy(4'999'999'988, 12);
+  EXPECT_NEAR(few.low, 1 - 19 / 5e9, 1.1 / 5e9);
+  EXPECT_NEAR(few.high, 1 - 6 / 5e9, 1.1 / 5e9);
+}
+
 TEST(Metrics, BootstrapOfAllScores) {
   const auto confusion = matrix({{180, 20, 0}, {30, 150, 20}, {0, 0, 0}});
   const Metrics m = metrics_of(confusion);
