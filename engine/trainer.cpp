@@ -75,6 +75,12 @@ MemoryBudget Trainer::budget() const {
 }
 
 std::pair<double, double> Trainer::evaluate(BatchSource& source) {
+  return *validate(source, std::atomic<bool>(false));
+}
+
+// Nothing when `stop` cut it short.
+std::optional<std::pair<double, double>> Trainer::validate(BatchSource& source,
+                                                           const std::atomic<bool>& stop) {
   optimizer_.with_average(refresh_eval_);
   double loss = 0, correct = 0, count = 0;
   confusion_ = ConfusionMatrix(confusion_.classes());
@@ -92,9 +98,11 @@ std::pair<double, double> Trainer::evaluate(BatchSource& source) {
   while (source.next(batch)) {
     labels.emplace_back(batch.labels.begin(), batch.labels.begin() + batch.count);
     if (const auto results = eval_feed_->push(batch)) add(*results);
+    if (stop.load()) break;
   }
   while (const auto results = eval_feed_->pop()) add(*results);
-  return {loss / count, correct / count};
+  if (static_cast<int64_t>(count) < source.samples()) return {};
+  return std::pair(loss / count, correct / count);
 }
 
 Trainer::Outcome Trainer::run(BatchSource& train, BatchSource& validation, const TrainerEvents& events,
@@ -118,7 +126,12 @@ Trainer::Outcome Trainer::run(BatchSource& train, BatchSource& validation, const
   while (state_.epoch < config_.epochs) {
     EpochMetrics m;
     if (!train_epoch(train, events, stop, m)) return Outcome::interrupted;
-    std::tie(m.val_loss, m.val_accuracy) = evaluate(validation);
+    const auto validated = validate(validation, stop);
+    if (!validated) {  // resumed with the validation of this epoch
+      save("last.safetensors", true);
+      return Outcome::interrupted;
+    }
+    std::tie(m.val_loss, m.val_accuracy) = *validated;
     if (!std::isfinite(m.val_loss))
       fail("the validation loss became " + loss_text(m.val_loss) + " in epoch " +
            std::to_string(m.epoch + 1) + " (learning rate " + std::to_string(m.lr) +
@@ -140,6 +153,9 @@ bool Trainer::train_epoch(BatchSource& train, const TrainerEvents& events, const
            "an epoch of " + std::to_string(batches) + " batches is no whole number of updates");
   const int64_t warmup =
       std::llround(schedule_.warmup_epochs * static_cast<double>(batches) / static_cast<double>(each));
+  const auto rate_at = [&](int64_t step) {
+    return learning_rate(schedule_, optimizer_.config().lr, step / each, warmup, total / each);
+  };
   const double start = seconds_now();
   double seen = 0;
   HostBatch batch;
@@ -148,8 +164,7 @@ bool Trainer::train_epoch(BatchSource& train, const TrainerEvents& events, const
     train_.upload(train_ids_.class_weights, config_.class_weights.data());
   train.start_epoch(state_.epoch, state_.batch);
   while (train.next(batch)) {
-    m.lr = learning_rate(schedule_, optimizer_.config().lr, state_.step / each, warmup, total / each);
-    train_step(batch, m.lr);
+    train_step(batch, rate_at(state_.step));
     seen += static_cast<double>(batch.count);
     const bool due = config_.checkpoint_steps > 0 && state_.step % (config_.checkpoint_steps * each) == 0;
     if (due) settle();
@@ -171,6 +186,7 @@ bool Trainer::train_epoch(BatchSource& train, const TrainerEvents& events, const
   settle();
   const double seconds = seconds_now() - start;
   m.epoch = state_.epoch;
+  m.lr = rate_at(state_.step - 1);
   m.train_loss = state_.loss_sum / state_.samples;
   m.train_accuracy = state_.correct / state_.samples;
   m.images_per_second = seen / seconds;

@@ -5,7 +5,10 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "engine/batch_source.h"
 #include "engine/budget.h"
@@ -60,9 +63,10 @@ class Trainer {
   void resume();
 
   enum class Outcome { finished, interrupted, stopped_early };
-  /// Runs to the last epoch. `stop` is polled after each update: when set, a checkpoint is written and
-  /// `interrupted` returned. Throws gm::Error when an epoch ends between two batches of one update, for an
-  /// image that cannot be read, and when a loss or a weight is not finite: the last checkpoint before stays.
+  /// Runs to the last epoch. `stop` is polled after each update and each batch of the validation: when set, a
+  /// checkpoint is written and `interrupted` returned. Throws gm::Error when an epoch ends between two
+  /// batches of one update, for an image that cannot be read, and when a loss or a weight is not finite: the
+  /// last checkpoint before stays.
   Outcome run(BatchSource& train, BatchSource& validation, const TrainerEvents& events,
               const std::atomic<bool>& stop);
 
@@ -95,6 +99,7 @@ class Trainer {
   bool out_of_patience() const {
     return config_.patience > 0 && state_.epochs_without_gain >= config_.patience;
   }
+  std::optional<std::pair<double, double>> validate(BatchSource& source, const std::atomic<bool>& stop);
   bool train_epoch(BatchSource& train, const TrainerEvents& events, const std::atomic<bool>& stop,
                    EpochMetrics& m);
   void train_step(const HostBatch& batch, double lr);

@@ -45,6 +45,31 @@ class OneBatch : public BatchSource {
   bool done_ = false;
 };
 
+/// Four batches an epoch, other images in each; `stop` is set with batch `last` of an epoch.
+class FourBatches : public BatchSource {
+ public:
+  explicit FourBatches(std::atomic<bool>* stop = nullptr, int64_t last = 0) : stop_(stop), last_(last) {}
+  int64_t samples() const override { return 4 * kBatch; }
+  int64_t batches() const override { return 4; }
+  void start_epoch(int64_t, int64_t first_batch) override { next_ = first_batch; }
+  bool next(HostBatch& batch) override {
+    if (next_ == 4) return false;
+    batch = {.count = kBatch, .pixels = std::vector<float>(kBatch * 8 * 8 * 3)};
+    for (size_t i = 0; i < batch.pixels.size(); ++i)
+      batch.pixels[i] = static_cast<float>((i + static_cast<size_t>(next_)) * 37 % 256);
+    batch.labels.assign(kBatch, static_cast<int>(next_ % kClasses));
+    if (stop_ && next_ == last_) *stop_ = true;
+    ++next_, ++given;
+    return true;
+  }
+  double wait_seconds() const override { return 0; }
+  int64_t given = 0;
+
+ private:
+  std::atomic<bool>* stop_;
+  int64_t last_, next_ = 0;
+};
+
 struct Training {
   Training(const std::string& folder, double lr, const TrainerConfig& of) : device(open_device("cpu", {})) {
     Architecture a;
@@ -77,6 +102,11 @@ struct Training {
     std::ranges::sort(classes, {}, [&](int c) { return loss[static_cast<size_t>(c)]; });
     return classes;
   }
+  Trainer::Outcome operator()(BatchSource& train, BatchSource& validation, const std::atomic<bool>& stop) {
+    TrainerEvents events;
+    events.on_epoch = [&](const EpochMetrics& m, bool) { rates.push_back(m.lr); };
+    return trainer->run(train, validation, events, stop);
+  }
   Trainer::Outcome operator()(std::vector<int> validation_labels) {
     OneBatch train({ranked()[0]}), validation(std::move(validation_labels));
     TrainerEvents events;
@@ -93,6 +123,7 @@ struct Training {
   std::unique_ptr<Trainer> trainer;
   std::string gains;                            // of the epochs of run()
   std::set<std::pair<double, double>> trained;  // loss and accuracy
+  std::vector<double> rates;                    // of the epochs, learning rates
 };
 
 TEST(EngineTrainer, PatienceCountsTheEpochsSinceTheLastGain) {
@@ -136,6 +167,40 @@ TEST(EngineTrainer, AnAverageIsRestoredToo) {
   const TensorFile best = read_safetensors(dir / "run/best.safetensors"),
                    last = read_safetensors(dir / "run/last.safetensors");
   for (const auto& [name, tensor] : best.tensors) EXPECT_EQ(last.at(name).bytes, tensor.bytes) << name;
+}
+
+// The validation of a large set takes minutes.
+TEST(EngineTrainer, AValidationThatIsInterruptedIsRepeatedOnResume) {
+  TempDir dir;
+  const std::atomic<bool> never = false;
+  Training whole(dir / "whole", 1e-3, {.epochs = 2});
+  FourBatches images;
+  EXPECT_EQ(whole(images, images, never), Trainer::Outcome::finished);
+
+  std::atomic<bool> stop = false;
+  FourBatches left(&stop, 1);
+  Training first(dir / "run", 1e-3, {.epochs = 2});
+  EXPECT_EQ(first(images, left, stop), Trainer::Outcome::interrupted);
+  EXPECT_EQ(left.given, 2);
+  EXPECT_TRUE(first.rates.empty());
+  EXPECT_FALSE(std::filesystem::exists(dir / "run/metrics.csv"));
+  Training second(dir / "run", 1e-3, {.epochs = 2});
+  second.trainer->resume();
+  EXPECT_FALSE(second.trainer->ended());
+  EXPECT_EQ(second(images, images, never), Trainer::Outcome::finished);
+  EXPECT_EQ(second.rates, whole.rates);
+  for (const char* name : {"/best.safetensors", "/last.safetensors"}) {
+    const TensorFile a = read_safetensors(dir / (std::string("whole") + name)),
+                     b = read_safetensors(dir / (std::string("run") + name));
+    EXPECT_EQ(a.metadata, b.metadata) << name;
+    for (const auto& [tensor, value] : a.tensors) EXPECT_EQ(value.bytes, b.at(tensor).bytes) << tensor;
+  }
+
+  // When all images have been seen there is nothing to repeat.
+  stop = false;
+  FourBatches all(&stop, 3);
+  Training last(dir / "last", 1e-3, {.epochs = 1});
+  EXPECT_EQ(last(images, all, stop), Trainer::Outcome::finished);
 }
 
 // Otherwise the run would be resumed after an epoch whose weights, the best, are nowhere.
