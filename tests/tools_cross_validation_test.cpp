@@ -146,6 +146,29 @@ TEST_F(CrossValidation, ResumesInTheFoldThatWasInterrupted) {
   EXPECT_EQ(scores(dir / "whole/summary.json"), scores(dir / "parts/summary.json"));
 }
 
+// The images of a large fold take minutes.
+TEST_F(CrossValidation, AnInterruptedScoringIsRepeatedOnResume) {
+  expect_success(run("gm_train", arguments("whole", {"--epochs", "1", "--quiet"})));
+  fs::copy(dir / "whole", dir / "cut", fs::copy_options::recursive);
+  for (const char* file : {"cut/fold2/scores.json", "cut/fold2/predictions.csv", "cut/summary.json"})
+    fs::remove(dir / file);
+  {
+    test::AwaitedFile split(dir / "cut/fold2/split.csv");
+    test::Process p("gm_train", arguments("cut", {"--epochs", "1", "--resume"}), {});
+    ASSERT_TRUE(split.reached_by(p)) << p.err();
+    p.send(SIGINT);
+    split.give();
+    EXPECT_EQ(p.wait(), 0) << p.err();
+    EXPECT_NE(p.out().find("before fold 2 was scored. Resume with: gm_train "), std::string::npos) << p.out();
+  }
+  for (const char* file : {"cut/fold2/scores.json", "cut/fold2/predictions.csv", "cut/summary.json"})
+    EXPECT_FALSE(fs::exists(dir / file)) << file;
+  fs::remove(dir / "cut/fold2/split.csv");
+  fs::copy_file(dir / "whole/fold2/split.csv", dir / "cut/fold2/split.csv");
+  expect_success(run("gm_train", arguments("cut", {"--epochs", "1", "--quiet", "--resume"})));
+  EXPECT_EQ(scores(dir / "whole/summary.json"), scores(dir / "cut/summary.json"));
+}
+
 TEST_F(CrossValidation, RefusesWhatWouldMislead) {
   auto refused = [&](const std::vector<std::string>& more, const std::vector<std::string>& parts) {
     expect_failure(run("gm_train", arguments("x", more)), 1, parts);

@@ -57,6 +57,18 @@ TEST_F(Train, TerminatedOrKilledRunsResumeBitForBit) {
   }
 }
 
+// Reading and splitting a million rows takes many seconds.
+TEST_F(Train, BeforeItsFirstFileARunIsInterruptedAtOnce) {
+  train("a", {"--epochs", "1"});
+  test::AwaitedFile split(dir / "a/split.csv");
+  Process p("gm_train", arguments("a", {"--resume", "--epochs", "2"}), {});
+  ASSERT_TRUE(split.reached_by(p)) << p.err();
+  p.send(SIGINT);
+  for (int k = 0; k < 1000 && p.running(); ++k) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  split.close();
+  EXPECT_EQ(p.wait(), -SIGINT) << p.err();
+}
+
 TEST_F(Train, AveragedWeightsAreWhatIsEvaluatedAndResumeBitForBit) {
   const std::vector<std::string> averaged{"--set", "optimizer.average=0.9", "--set",
                                           "optimizer.clip_norm=0.5"};

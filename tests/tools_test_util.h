@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -153,6 +154,36 @@ inline bool wait_for_mid_epoch(Process& p, const std::string& checkpoint) {
       return true;
   return false;
 }
+
+/// A file that a tool has to wait for: a pipe takes its place.
+class AwaitedFile {
+ public:
+  explicit AwaitedFile(const std::string& path) : path_(path), text_(read_text(path)) {
+    std::filesystem::remove(path);
+    EXPECT_EQ(::mkfifo(path.c_str(), 0600), 0);
+  }
+  ~AwaitedFile() { close(); }
+  AwaitedFile(const AwaitedFile&) = delete;
+  AwaitedFile& operator=(const AwaitedFile&) = delete;
+  /// True once the tool has come to it.
+  bool reached_by(Process& p) {
+    for (; p.running(); std::this_thread::sleep_for(std::chrono::milliseconds(1)))
+      if ((fd_ = ::open(path_.c_str(), O_WRONLY | O_NONBLOCK | O_CLOEXEC)) >= 0) return true;
+    return false;
+  }
+  void give() {
+    EXPECT_EQ(::write(fd_, text_.data(), text_.size()), static_cast<ssize_t>(text_.size()));
+    close();
+  }
+  void close() {
+    if (fd_ >= 0) ::close(fd_);
+    fd_ = -1;
+  }
+
+ private:
+  std::string path_, text_;
+  int fd_ = -1;
+};
 
 /// A network that has every kind of layer and trains in milliseconds. 5 classes.
 inline std::string tiny_config() {

@@ -15,6 +15,7 @@
 #include "engine/metrics.h"
 #include "layers/count.h"
 #include "tools/classify.h"
+#include "tools/cli.h"
 #include "tools/resumed_config.h"
 #include "tools/run_folder.h"
 
@@ -52,9 +53,9 @@ double images_per_second(const std::string& metrics) {
 }
 
 // The last epoch's weights on the fold's own images: predictions.csv, then scores.json, which says that the
-// fold is finished.
-void score_fold(const TrainJob& job, Device& device, const std::shared_ptr<const Dataset>& data,
-                const std::vector<int64_t>& rows) {
+// fold is finished. False when `stop` came first.
+bool score_fold(const TrainJob& job, Device& device, const std::shared_ptr<const Dataset>& data,
+                const std::vector<int64_t>& rows, const std::atomic<bool>& stop) {
   const ModelFile model = read_model(job.out + "/last.safetensors");
   const int64_t total = static_cast<int64_t>(rows.size());
   Predictor predictor(device, model, std::min<int64_t>(64, total),
@@ -69,13 +70,19 @@ void score_fold(const TrainJob& job, Device& device, const std::shared_ptr<const
   const auto writer =
       open_predictions(job.out + "/predictions.csv", class_names(model.architecture), {.labels = true});
   ConfusionMatrix confusion(model.architecture.classes);
-  classifier.run(data, rows, [&](const std::vector<int64_t>& at, std::vector<Prediction>& batch) {
-    for (size_t i = 0; i < batch.size(); ++i) {
-      batch[i].label = data->label(at[i]);
-      confusion.add(batch[i].label, predicted_class(batch[i]));
-    }
-    writer->write(batch);
-  });
+  struct Stopped {};
+  try {
+    classifier.run(data, rows, [&](const std::vector<int64_t>& at, std::vector<Prediction>& batch) {
+      if (stop) throw Stopped();
+      for (size_t i = 0; i < batch.size(); ++i) {
+        batch[i].label = data->label(at[i]);
+        confusion.add(batch[i].label, predicted_class(batch[i]));
+      }
+      writer->write(batch);
+    });
+  } catch (const Stopped&) {
+    return false;
+  }
   writer->finish();
   Json j{{"fold", job.run.fold}, {"n", confusion.total()}};
   j.update(scores_json(metrics_of(confusion)));
@@ -83,6 +90,7 @@ void score_fold(const TrainJob& job, Device& device, const std::shared_ptr<const
   j["confusion"] = Json::array();
   for (int t = 0; t < confusion.classes(); ++t) j["confusion"].push_back(confusion.row(t));
   write_file_atomic(job.out + "/scores.json", text_of(j));
+  return true;
 }
 
 // Mean and sample standard deviation over folds of every number, or list of numbers, that all of them have.
@@ -186,11 +194,11 @@ std::optional<FolderLock> begin(const CrossValidation& cv, const std::string& ta
 
 }  // namespace
 
-void cross_validate(const CrossValidation& cv, Device& device, const std::shared_ptr<ImageCache>& cache,
-                    const std::atomic<bool>& stop) {
+void cross_validate(const CrossValidation& cv, Device& device, const std::shared_ptr<ImageCache>& cache) {
   const std::string& out = cv.job.out;
   const auto& data = cache->data();
   const std::vector<int> folds = checked_folds(cv, *data);
+  const std::atomic<bool>& stop = stop_on_signals();  // before the first file
   const std::optional<FolderLock> hold = begin(cv, folds_csv(*data, folds));
   auto say = [&](const std::string& line) {
     if (!cv.job.quiet) fmt::print("{}\n", line), std::fflush(stdout);
@@ -217,7 +225,10 @@ void cross_validate(const CrossValidation& cv, Device& device, const std::shared
     if (train_run(std::move(job), device, cv.device_line, cache, split, stop) ==
         Trainer::Outcome::interrupted)
       return;
-    score_fold(scored, device, data, split.val);
+    if (!score_fold(scored, device, data, split.val, stop)) {
+      say(fmt::format("stopped before fold {} was scored. Resume with: {}", k, cv.job.resume_with));
+      return;
+    }
   }
   std::vector<Json> scores;
   for (int k = 1; k <= cv.folds; ++k)

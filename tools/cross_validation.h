@@ -21,9 +21,8 @@ struct CrossValidation {
 /// predictions.csv and scores.json. OUT/folds.csv says where each image is, OUT/summary.json holds the scores
 /// of all finished folds with their mean and standard deviation. Scored are the weights of the last epoch:
 /// the best epoch of a fold would be chosen by the images it is scored on. Finished folds are kept when
-/// resumed. Throws gm::Error: early stopping is on (it chooses an epoch), a class has fewer objects than
-/// folds, the folder holds other folds.
-void cross_validate(const CrossValidation& cv, Device& device, const std::shared_ptr<ImageCache>& cache,
-                    const std::atomic<bool>& stop);
+/// resumed. Ends early, and says how to resume, on the signals of stop_on_signals(). Throws gm::Error: early
+/// stopping is on (it chooses an epoch), a class has fewer objects than folds, the folder holds other folds.
+void cross_validate(const CrossValidation& cv, Device& device, const std::shared_ptr<ImageCache>& cache);
 
 }  // namespace gm

@@ -111,7 +111,7 @@ Arguments stage_arguments(const Arguments& args, size_t k) {
 }
 
 void train_stages(const Arguments& args, Device& device, const std::string& runs_on,
-                  const std::shared_ptr<ImageCache>& cache, const std::atomic<bool>& stop) {
+                  const std::shared_ptr<ImageCache>& cache) {
   const size_t count = args.stages.size();
   auto begun = [&](size_t k) { return fs::exists(fmt::format("{}/stage{}/last.safetensors", args.out, k)); };
   if (args.resume && !begun(1)) fail(args.out + "/stage1: no last.safetensors to resume from");
@@ -129,6 +129,7 @@ void train_stages(const Arguments& args, Device& device, const std::string& runs
     check_split(job, split_of(job, *cache->data()));
     check_network(job.run);
   }
+  const std::atomic<bool>& stop = stop_on_signals();  // before the first file
   for (size_t k = 1; k <= count; ++k) {
     if (k < count && begun(k + 1)) continue;
     const Arguments a = stage_arguments(args, k);
@@ -178,7 +179,6 @@ void train(Arguments args) {
   const auto data = open_training_data(job.run);
   job.run.architecture.class_names = data->classes();
   const auto cache = std::make_shared<ImageCache>(data, job.run.cache_bytes);
-  const std::atomic<bool>& stop = stop_on_signals();
   if (args.folds) {
     job.init.reset();  // each fold reads it
     cross_validate({.job = std::move(job),
@@ -186,15 +186,15 @@ void train(Arguments args) {
                     .folds = args.folds,
                     .only = args.only,
                     .device_line = runs_on},
-                   *device, cache, stop);
+                   *device, cache);
     return;
   }
   if (!args.stages.empty()) {
-    train_stages(args, *device, runs_on, cache, stop);
+    train_stages(args, *device, runs_on, cache);
     return;
   }
   const Split split = split_of(job, *data);
-  train_run(std::move(job), *device, runs_on, cache, split, stop);
+  train_run(std::move(job), *device, runs_on, cache, split, stop_on_signals());  // before the first file
 }
 
 }  // namespace
