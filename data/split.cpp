@@ -33,9 +33,9 @@ struct CellHash {
   }
 };
 
-/// The positions in one eighth of a cell: nearer to each other than the radius, so one object.
+/// The positions in a cube whose side is half the radius: nearer to each other than that, so one object.
 struct Crowd {
-  Cell eighth;
+  Cell cube;
   int64_t row;  // any of theirs
   std::vector<Vector> positions;
 };
@@ -56,7 +56,9 @@ std::vector<int64_t> sky_groups(const Dataset& data, double arcsec) {
             [](const Place& a, const Place& b) { return std::tie(a.ra, a.dec) < std::tie(b.ra, b.dec); });
   // Unit vectors have no seam at 0h and no poles; within an arcsecond, chord = angle.
   const double degree = std::numbers::pi / 180, chord = arcsec / 3600 * degree;
-  std::unordered_map<Cell, std::vector<Crowd>, CellHash> cells;  // side = chord
+  // Cells of 16^3 cubes: whoever is within the radius lies two cubes away at most, mostly in the same cell.
+  constexpr int kShift = 4, kReach = 2;
+  std::unordered_map<Cell, std::vector<Crowd>, CellHash> cells;
   for (size_t i = 0; i < places.size(); ++i) {
     const auto [ra, dec, row] = places[i];
     if (i > 0 && ra == places[i - 1].ra && dec == places[i - 1].dec) {
@@ -65,25 +67,37 @@ std::vector<int64_t> sky_groups(const Dataset& data, double arcsec) {
     }
     const Vector p = {std::cos(dec * degree) * std::cos(ra * degree),
                       std::cos(dec * degree) * std::sin(ra * degree), std::sin(dec * degree)};
-    Cell eighth, cell;
-    for (int k = 0; k < 3; ++k) eighth[k] = std::floor(p[k] / (chord / 2)), cell[k] = eighth[k] >> 1;
+    Cell cube, cell, first, last;
+    for (int k = 0; k < 3; ++k) {
+      cube[k] = static_cast<int64_t>(std::floor(p[k] / (chord / 2)));
+      cell[k] = cube[k] >> kShift;
+      first[k] = (cube[k] - kReach) >> kShift;
+      last[k] = (cube[k] + kReach) >> kShift;
+    }
     auto& crowds = cells[cell];
-    auto mine =
-        std::find_if(crowds.begin(), crowds.end(), [&](const Crowd& c) { return c.eighth == eighth; });
-    if (mine == crowds.end()) mine = crowds.insert(mine, {eighth, row, {}});
+    auto mine = std::find_if(crowds.begin(), crowds.end(), [&](const Crowd& c) { return c.cube == cube; });
+    if (mine == crowds.end()) mine = crowds.insert(mine, {cube, row, {}});
     mine->positions.push_back(p);
     parent[find_root(parent, row)] = find_root(parent, mine->row);
     auto near_row = [&](const Vector& q) {
       return std::hypot(p[0] - q[0], p[1] - q[1], p[2] - q[2]) <= chord;
     };
-    for (int k = 0; k < 27; ++k) {
-      const auto near = cells.find({cell[0] + k % 3 - 1, cell[1] + k / 3 % 3 - 1, cell[2] + k / 9 - 1});
-      if (near == cells.end()) continue;
-      for (const Crowd& crowd : near->second)
-        if (const int64_t a = find_root(parent, row), b = find_root(parent, crowd.row);
-            a != b && std::any_of(crowd.positions.begin(), crowd.positions.end(), near_row))
-          parent[a] = b;
-    }
+    auto reached = [&](const Cell& other) {
+      for (int k = 0; k < 3; ++k)
+        if (std::abs(other[k] - cube[k]) > kReach) return false;
+      return true;
+    };
+    auto join = [&](const std::vector<Crowd>& with) {
+      for (const Crowd& crowd : with)
+        if (reached(crowd.cube))
+          if (const int64_t a = find_root(parent, row), b = find_root(parent, crowd.row);
+              a != b && std::any_of(crowd.positions.begin(), crowd.positions.end(), near_row))
+            parent[a] = b;
+    };
+    for (Cell at = first; at[0] <= last[0]; ++at[0])
+      for (at[1] = first[1]; at[1] <= last[1]; ++at[1])
+        for (at[2] = first[2]; at[2] <= last[2]; ++at[2])
+          if (const auto near = cells.find(at); near != cells.end()) join(near->second);
   }
   std::vector<int64_t> group(data.size()), number(data.size(), -1);
   int64_t next = 0;
@@ -98,7 +112,7 @@ std::vector<int64_t> sky_groups(const Dataset& data, double arcsec) {
 std::map<int, std::vector<std::vector<int64_t>>> shuffled_objects(const Dataset& data, uint64_t seed,
                                                                   double same_sky_arcsec) {
   const std::vector<int64_t> group = sky_groups(data, same_sky_arcsec);
-  std::map<int64_t, std::vector<int64_t>> members;
+  std::vector<std::vector<int64_t>> members(group.size());
   std::map<int, std::vector<int64_t>> strata;
   for (int64_t row = 0; row < data.size(); ++row) {
     if (data.label(row) < 0) continue;
@@ -165,14 +179,15 @@ Split make_split(const Dataset& data, const SplitConfig& config) {
 }
 
 void write_split(const std::string& path, const Dataset& data, const Split& split) {
-  std::map<int64_t, const char*> rows;
-  for (int64_t row : split.train) rows[row] = "train";
-  for (int64_t row : split.val) rows[row] = "val";
-  for (int64_t row : split.test) rows[row] = "test";
+  std::vector<const char*> parts(data.size(), nullptr);
+  for (int64_t row : split.train) parts[row] = "train";
+  for (int64_t row : split.val) parts[row] = "val";
+  for (int64_t row : split.test) parts[row] = "test";
   std::string text = "id_str,row,label,split\n";
-  for (auto [row, part] : rows)
-    text += csv_cell(data.id(row)) + "," + std::to_string(row) + "," + std::to_string(data.label(row)) + "," +
-            part + "\n";
+  for (int64_t row = 0; row < data.size(); ++row)
+    if (parts[row])
+      text += csv_cell(data.id(row)) + "," + std::to_string(row) + "," + std::to_string(data.label(row)) +
+              "," + parts[row] + "\n";
   write_file_atomic(path, text);
 }
 
