@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
@@ -177,11 +178,12 @@ void make_folder(const std::string& path, const std::string& what) {
 }
 
 void keep_inputs(const std::string& out, const std::vector<std::string>& inputs) {
-  std::error_code none;
-  if (!std::filesystem::exists(out, none)) return;
+  struct stat there {
+  }, file{};
+  if (::stat(out.c_str(), &there) != 0) return;
   for (const std::string& input : inputs)
-    for (const std::string& file : {input, input + "/labels.csv"})
-      if (std::filesystem::equivalent(out, file, none))
+    for (const std::string& name : {input, input + "/labels.csv"})
+      if (::stat(name.c_str(), &file) == 0 && file.st_dev == there.st_dev && file.st_ino == there.st_ino)
         fail(out + ": is an input, which --out would replace; choose another name");
 }
 

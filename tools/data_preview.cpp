@@ -51,7 +51,9 @@ void preview_augmentation(const PreviewOptions& o) {
   const TransformConfig config = read_run_config(yaml, o.config).transform;
   const auto data = open_dataset(o.data);
   if (data->size() == 0) fail(o.data + ": holds no image");
-  for (int64_t row = 0; row < data->size(); ++row) keep_inputs(o.out, {data->file(row)});
+  std::vector<std::string> files;
+  for (int64_t row = 0; row < data->size(); ++row) files.push_back(data->file(row));
+  keep_inputs(o.out, files);
   const Transform evaluation(config, false), training(config, true);
   const std::vector<int64_t> rows = choose_rows(*data, o.rows);
   const int columns = 2 + o.columns;
