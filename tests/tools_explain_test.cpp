@@ -259,6 +259,29 @@ TEST(ExplainPicture, MapsLieOverTheGreyPicture) {
   EXPECT_GT(hot[0] + hot[1], 2 * hot[2] + 100) << "pale yellow";
 }
 
+TEST(ExplainPicture, SaysTheRangeOfAMapAndItsUnit) {
+  Explanation e = explanation();
+  std::fill(e.saliency.begin(), e.saliency.end(), 1.2e-5f);
+  const Image picture = explain_picture({&e, 1}, {"a", "b", "c"}, "top");
+  constexpr int kSide = 224, kHeight = 20;
+  auto drawn_at = [&](double scale) {
+    const std::string text = "0 to 1.2e-05 per grey level";
+    Canvas line(kSide, kHeight, {255, 255, 255});
+    line.text((kSide - Canvas::text_width(text, scale)) / 2, 5, scale, {90, 90, 90}, text);
+    for (int y = 0; y < kHeight; ++y) {  // below the second panel
+      const auto row =
+          picture.rgb.begin() + ((16 + 34 + 24 + kSide + y) * picture.width + 16 + kSide + 10) * 3;
+      if (!std::equal(row, row + kSide * 3, line.image().rgb.begin() + y * kSide * 3,
+                      [](int a, int b) { return std::abs(a - b) < 3; }))
+        return false;
+    }
+    return true;
+  };
+  bool drawn = false;
+  for (int scale = 100; scale <= 200; scale += 5) drawn |= drawn_at(scale / 100.);
+  EXPECT_TRUE(drawn);
+}
+
 TEST_F(Explain, ScoresAreThoseOfTheClassesTheyStandFor) {
   const ModelFile m = read_model(model);
   const auto device = open_device("cpu", {.threads = 1});

@@ -12,7 +12,7 @@ namespace gm {
 namespace {
 
 constexpr Colour kWhite{255, 255, 255}, kBlack{20, 20, 20}, kGrey{90, 90, 90}, kBlue{8, 48, 107};
-constexpr double kText = 2, kNote = 1.5;                                        // scales of text
+constexpr double kText = 2, kNote = 1.35;  // scales of text; of notes 27 letters fit below a panel
 constexpr int kMargin = 16, kGap = 10, kHeading = 34, kLine = 24, kSmall = 20;  // heights of its lines
 constexpr int kLeastPanel = 224;
 
