@@ -58,4 +58,30 @@ Difference compare_maxima(const Graph& graph, const MaximaPlace& place, const Ma
   return d;
 }
 
+MaximaExchange::MaximaExchange(const Graph& graph, std::vector<Maxima>& found,
+                               const std::vector<Maxima>* given, std::vector<Difference>& compared)
+    : graph_(graph), places_(maxima_places(graph)), found_(found), given_(given), compared_(compared) {
+  found_.resize(places_.size());
+}
+
+void MaximaExchange::take_values(const std::function<std::vector<float>(ValueId)>& read) {
+  for (size_t i = 0; i < places_.size(); ++i) found_[i].values = read(places_[i].pooled);
+}
+
+void MaximaExchange::exchange(Device& device, const std::function<View(const MaximaPlace&)>& saved,
+                              const std::string& side) {
+  for (size_t i = 0; i < places_.size(); ++i) {
+    const View v = saved(places_[i]);
+    found_[i].at.resize(static_cast<size_t>(v.numel()));
+    device.download(found_[i].at.data(), v.data, v.spec.bytes());
+    if (given_) {
+      compared_.push_back(compare_maxima(graph_, places_[i], found_[i], (*given_)[i]));
+      device.upload(v.data, (*given_)[i].at.data(), v.spec.bytes());
+    } else if (!lie_inside(graph_, places_[i], found_[i].at)) {
+      fail(side + ": a maximum of layer '" + graph_.nodes()[places_[i].node].name +
+           "' lies outside its tensor");
+    }
+  }
+}
+
 }  // namespace gm

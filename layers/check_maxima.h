@@ -5,8 +5,11 @@
 // backward from the same ones.
 #pragma once
 #include <cstdint>
+#include <functional>
+#include <string>
 #include <vector>
 
+#include "engine/device.h"
 #include "engine/graph.h"
 #include "layers/model_check.h"
 
@@ -37,5 +40,28 @@ bool lie_inside(const Graph& graph, const MaximaPlace& place, const std::vector<
 /// that each of our positions is right by our own values, and anything else that it is not.
 Difference compare_maxima(const Graph& graph, const MaximaPlace& place, const Maxima& ours,
                           const Maxima& theirs);
+
+/// The maxima of one side's training step. The graph must outlive it, and so must the lists.
+class MaximaExchange {
+ public:
+  /// found: receives this side's maxima, by place. given: those of the other side, from which backward starts;
+  /// null for the side that runs first. compared: receives how the two differ.
+  MaximaExchange(const Graph& graph, std::vector<Maxima>& found, const std::vector<Maxima>* given,
+                 std::vector<Difference>& compared);
+
+  /// After the forward pass: what was pooled.
+  void take_values(const std::function<std::vector<float>(ValueId)>& read);
+  /// Between the forward pass and backward, after take_values(): positions as the device saved them. Throws
+  /// gm::Error, which begins with `side`, where the first side's lie outside their tensor.
+  void exchange(Device& device, const std::function<View(const MaximaPlace&)>& saved,
+                const std::string& side);
+
+ private:
+  const Graph& graph_;
+  const std::vector<MaximaPlace> places_;
+  std::vector<Maxima>& found_;
+  const std::vector<Maxima>* given_;
+  std::vector<Difference>& compared_;
+};
 
 }  // namespace gm

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 
 #include "engine/batch_source.h"
 #include "engine/reference_run.h"
@@ -70,77 +71,80 @@ Backend plan_backend(const CheckSide& side, const CheckSide& other) {
   return Backend::cpu;
 }
 
-// found: the maxima of this side, by place. given: those of the other side, from which backward starts; of
-// the first side to run, null. compared receives how the two differ.
-void training_step(const CheckSide& side, const CheckProblem& p, Backend backend, const Sink& sink,
-                   std::vector<Maxima>& found, const std::vector<Maxima>* given,
-                   std::vector<Difference>& compared) {
+// The network that one side trains, on its device.
+struct TrainingSide {
+  // backend: whose plan; of the device unless both sides are to run the same nodes.
+  TrainingSide(const CheckSide& s, const CheckProblem& p, std::optional<Backend> backend = {})
+      : side(s),
+        problem(p),
+        device(open(s, p)),
+        graph(fuse_for_training(build_network(p.architecture, table,
+                                              {.batch = p.batch,
+                                               .training = true,
+                                               .dtype = dtype_of(s),
+                                               .label_smoothing = p.label_smoothing}),
+                                p.fusions, backend.value_or(device->backend()))) {}
+  Weights fresh_weights() const { return make_weights(*device, table, side, problem, true); }
+
+  const CheckSide& side;
+  const CheckProblem& problem;
+  std::unique_ptr<Device> device;
   ParameterTable table;
-  const NetworkGraph g = fuse_for_training(build_network(p.architecture, table,
-                                                         {.batch = p.batch,
-                                                          .training = true,
-                                                          .dtype = dtype_of(side),
-                                                          .label_smoothing = p.label_smoothing}),
-                                           p.fusions, backend);
-  auto device = open(side, p);
-  const std::vector<MaximaPlace> places = maxima_places(g.graph);
-  found.resize(places.size());
-  // Between forward and backward. view(place): the saved positions.
-  auto exchange_maxima = [&](const auto& view) {
-    for (size_t i = 0; i < places.size(); ++i) {
-      const View v = view(places[i]);
-      found[i].at.resize(static_cast<size_t>(v.numel()));
-      device->download(found[i].at.data(), v.data, v.spec.bytes());
-      if (given) {
-        compared.push_back(compare_maxima(g.graph, places[i], found[i], (*given)[i]));
-        device->upload(v.data, (*given)[i].at.data(), v.spec.bytes());
-      } else if (!lie_inside(g.graph, places[i], found[i].at)) {
-        fail(side.str() + ": a maximum of layer '" + g.graph.nodes()[places[i].node].name +
-             "' lies outside its tensor");
-      }
-    }
-  };
-  auto keep_pooled = [&](const auto& read) {
-    for (size_t i = 0; i < places.size(); ++i) found[i].values = read(places[i].pooled);
-  };
-  auto give_parameters = [&](const auto& gradient, const auto& value) {
-    for (int i = 0; i < table.size(); ++i)
-      table[i].trainable ? sink({Difference::gradient, table[i].name, gradient(i)})
-                         : sink({Difference::statistics, table[i].name, value(i)});
-  };
-  if (device->backend() == Backend::ref) {
-    ReferenceRun run(g.graph, make_weights(*device, table, side, p, true));
-    feed(run, g, p);
-    run.forward(p.seed, 0);
-    give_layers(g.graph, sink, [&](ValueId id) { return run.value(id); });
-    keep_pooled([&](ValueId id) { return run.value(id); });
-    exchange_maxima([&](const MaximaPlace& m) { return run.saved(m.node, m.saved); });
-    run.backward(g.loss);
-    sink({Difference::logits, "logits", run.value(g.logits)});
-    sink({Difference::loss, "loss", run.value(g.loss)});
-    return give_parameters([&](int i) { return run.gradient(i); }, [&](int i) { return run.parameter(i); });
-  }
+  NetworkGraph graph;
+};
+
+// Gradients and running statistics, by their place in the table.
+void give_parameters(const ParameterTable& table, const Sink& sink,
+                     const std::function<std::vector<float>(int)>& gradient,
+                     const std::function<std::vector<float>(int)>& value) {
+  for (int i = 0; i < table.size(); ++i)
+    table[i].trainable ? sink({Difference::gradient, table[i].name, gradient(i)})
+                       : sink({Difference::statistics, table[i].name, value(i)});
+}
+
+void reference_step(const TrainingSide& t, const Sink& sink, MaximaExchange& maxima) {
+  const NetworkGraph& g = t.graph;
+  ReferenceRun run(g.graph, t.fresh_weights());
+  const auto value = [&](ValueId id) { return run.value(id); };
+  feed(run, g, t.problem);
+  run.forward(t.problem.seed, 0);
+  give_layers(g.graph, sink, value);
+  maxima.take_values(value);
+  maxima.exchange(
+      *t.device, [&](const MaximaPlace& m) { return run.saved(m.node, m.saved); }, t.side.str());
+  run.backward(g.loss);
+  sink({Difference::logits, "logits", run.value(g.logits)});
+  sink({Difference::loss, "loss", run.value(g.loss)});
+  give_parameters(
+      t.table, sink, [&](int i) { return run.gradient(i); }, [&](int i) { return run.parameter(i); });
+}
+
+void planned_step(const TrainingSide& t, const Sink& sink, MaximaExchange& maxima) {
+  const NetworkGraph& g = t.graph;
   {
-    Weights w = make_weights(*device, table, side, p, true);
+    Weights w = t.fresh_weights();
     PlanOptions keep_all{.training = true, .loss = g.loss, .keep = outputs(g.graph)};
-    Session s(*device, g.graph, w, keep_all, p.seed);
-    feed(s, g, p);
+    Session s(*t.device, g.graph, w, keep_all, t.problem.seed);
+    const auto value = [&](ValueId id) { return s.download(id); };
+    feed(s, g, t.problem);
     s.forward();
-    give_layers(g.graph, sink, [&](ValueId id) { return s.download(id); });
-    keep_pooled([&](ValueId id) { return s.download(id); });
+    give_layers(g.graph, sink, value);
+    maxima.take_values(value);
   }
-  Weights w = make_weights(*device, table, side, p, true);
+  Weights w = t.fresh_weights();
   PlanOptions planned = training_options(g, false);
   planned.keep.push_back(g.logits);
-  Session s(*device, g.graph, w, planned, p.seed);
-  feed(s, g, p);
+  Session s(*t.device, g.graph, w, planned, t.problem.seed);
+  feed(s, g, t.problem);
   s.forward();
-  exchange_maxima([&](const MaximaPlace& m) { return s.saved(m.node, m.saved); });
+  maxima.exchange(
+      *t.device, [&](const MaximaPlace& m) { return s.saved(m.node, m.saved); }, t.side.str());
   s.backward();
   sink({Difference::logits, "logits", s.download(g.logits)});
   sink({Difference::loss, "loss", s.download(g.loss)});
-  give_parameters([&](int i) { return to_host(*device, w.gradient(table[i])); },
-                  [&](int i) { return w.download(table[i]); });
+  give_parameters(
+      t.table, sink, [&](int i) { return to_host(*t.device, w.gradient(t.table[i])); },
+      [&](int i) { return w.download(t.table[i]); });
 }
 
 void inference(const CheckSide& side, const CheckProblem& p, Backend backend, const Sink& sink) {
@@ -215,16 +219,10 @@ std::vector<Difference> both(const CheckSide& side, const CheckSide& other, cons
 }
 
 // One side of a training run.
-struct Trainee {
-  Trainee(const CheckSide& side, const CheckProblem& p, const OptimizerConfig& config)
-      : device(open(side, p)),
-        graph(fuse_for_training(build_network(p.architecture, table,
-                                              {.batch = p.batch,
-                                               .training = true,
-                                               .dtype = dtype_of(side),
-                                               .label_smoothing = p.label_smoothing}),
-                                p.fusions, device->backend())),
-        weights(make_weights(*device, table, side, p, true)),
+struct Trainee : TrainingSide {
+  Trainee(const CheckSide& s, const CheckProblem& p, const OptimizerConfig& config)
+      : TrainingSide(s, p),
+        weights(fresh_weights()),
         session(*device, graph.graph, weights, training_options(graph, false), p.seed),
         optimizer(*device, config, table, weights) {}
 
@@ -238,9 +236,6 @@ struct Trainee {
     return session.download(graph.loss)[0];
   }
 
-  std::unique_ptr<Device> device;
-  ParameterTable table;
-  NetworkGraph graph;
   Weights weights;
   Session session;
   Optimizer optimizer;
@@ -263,7 +258,10 @@ std::vector<Difference> check_training_step(const CheckSide& side, const CheckSi
   std::vector<Difference> all =
       both(side, other, problem, [&](const CheckSide& s, const CheckProblem& p, const Sink& sink) {
         const bool first = &s == &other;
-        training_step(s, p, backend, sink, first ? theirs : ours, first ? nullptr : &theirs, maxima);
+        const TrainingSide t(s, p, backend);
+        MaximaExchange exchange(t.graph.graph, first ? theirs : ours, first ? nullptr : &theirs, maxima);
+        t.device->backend() == Backend::ref ? reference_step(t, sink, exchange)
+                                            : planned_step(t, sink, exchange);
       });
   all.insert(all.end(), maxima.begin(), maxima.end());
   return all;
