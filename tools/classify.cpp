@@ -111,16 +111,60 @@ Classifier::Classifier(Predictor& predictor, const TransformConfig& transform,
               }()),
       passes_(predictor.feed() ? Passes{.symmetries = passes.symmetries} : passes) {}
 
-void Classifier::classify(const HostBatch& batch, std::vector<Prediction>& out) {
+int Classifier::passes() const { return passes_.views() * std::max(1, passes_.dropout); }
+
+// `sums`: of all passes, an image of `rows` each.
+void Classifier::give(const Dataset& data, const std::vector<int64_t>& rows, std::vector<Prediction>& sums,
+                      const Sink& sink) const {
+  for (size_t i = 0; i < sums.size(); ++i) {
+    finish_passes(passes(), sums[i]);
+    sums[i].id = data.id(rows[i]);
+    if (!std::isfinite(sums[i].probabilities[0]))
+      fail(data.path_of(rows[i]) + ": " + sums[i].id + ": the network's scores are not finite");
+    data.sky(rows[i], sums[i].ra, sums[i].dec);
+  }
+  sink(rows, sums);
+}
+
+void Classifier::run(const std::shared_ptr<const Dataset>& data, const std::vector<int64_t>& rows,
+                     const Sink& sink) {
+  if (predictor_.feed()) return run_ahead(data, rows, sink);
+  reader_.run(data, rows, [&](const HostBatch& batch) {
+    std::vector<Prediction> sums = classify(batch);
+    give(*data, batch.rows, sums, sink);
+  });
+}
+
+std::vector<Prediction> Classifier::classify(const HostBatch& batch) {
   const int classes = predictor_.architecture().classes;
-  const int samples = std::max(1, passes_.dropout), count = passes_.views() * samples;
+  std::vector<Prediction> sums(static_cast<size_t>(batch.count));
   for (int view = 0; view < passes_.views(); ++view) {
     predictor_.logits(view == 0 ? batch.pixels
                                 : symmetric_view(batch.pixels, predictor_.architecture().input_size, view));
-    for (int k = 0; k < samples; ++k)
+    for (int k = 0; k < std::max(1, passes_.dropout); ++k)
       add_pass((passes_.dropout ? predictor_.sample_logits(k) : predictor_.last_logits()).data(), classes,
-               classes, count, out);
+               classes, passes(), sums);
   }
+  return sums;
+}
+
+// With a feed: results come when the device has long gone on to later batches.
+void Classifier::run_ahead(const std::shared_ptr<const Dataset>& data, const std::vector<int64_t>& rows,
+                           const Sink& sink) {
+  const int classes = predictor_.architecture().classes, views = passes_.views();
+  std::deque<std::vector<int64_t>> waiting;
+  auto take = [&](const DeviceFeed::Results& results) {
+    std::vector<Prediction> sums(waiting.front().size());
+    for (int view = 0; view < views; ++view)
+      add_pass(results[0].data() + view * classes, views * classes, classes, passes(), sums);
+    give(*data, waiting.front(), sums, sink);
+    waiting.pop_front();
+  };
+  reader_.run(data, rows, [&](const HostBatch& batch) {
+    waiting.emplace_back(batch.rows.begin(), batch.rows.begin() + batch.count);
+    if (const auto results = push(batch)) take(*results);
+  });
+  while (!waiting.empty()) take(*predictor_.feed()->pop());
 }
 
 // All views of an image are rows of one batch.
@@ -136,44 +180,6 @@ std::optional<DeviceFeed::Results> Classifier::push(const HostBatch& batch) {
       all.rows.push_back(batch.rows[i]);
     }
   return predictor_.feed()->push(all);
-}
-
-void Classifier::run(const std::shared_ptr<const Dataset>& data, const std::vector<int64_t>& rows,
-                     const Sink& sink) {
-  const int count = passes_.views() * std::max(1, passes_.dropout);
-  auto finish = [&](const std::vector<int64_t>& of, std::vector<Prediction>& out) {
-    for (size_t i = 0; i < out.size(); ++i) {
-      finish_passes(count, out[i]);
-      out[i].id = data->id(of[i]);
-      if (!std::isfinite(out[i].probabilities[0]))
-        fail(data->path_of(of[i]) + ": " + out[i].id + ": the network's scores are not finite");
-      data->sky(of[i], out[i].ra, out[i].dec);
-    }
-    sink(of, out);
-  };
-  std::vector<Prediction> out;
-  DeviceFeed* feed = predictor_.feed();
-  if (!feed)
-    return reader_.run(data, rows, [&](const HostBatch& batch) {
-      out.assign(static_cast<size_t>(batch.count), {});
-      classify(batch, out);
-      finish(batch.rows, out);
-    });
-  // Results come when the device has long gone on to later batches.
-  std::deque<std::vector<int64_t>> waiting;
-  auto take = [&](const DeviceFeed::Results& results) {
-    out.assign(waiting.front().size(), {});
-    const int classes = predictor_.architecture().classes;
-    for (int view = 0; view < passes_.views(); ++view)
-      add_pass(results[0].data() + view * classes, passes_.views() * classes, classes, passes_.views(), out);
-    finish(waiting.front(), out);
-    waiting.pop_front();
-  };
-  reader_.run(data, rows, [&](const HostBatch& batch) {
-    waiting.emplace_back(batch.rows.begin(), batch.rows.begin() + batch.count);
-    if (const auto results = push(batch)) take(*results);
-  });
-  while (!waiting.empty()) take(*feed->pop());
 }
 
 }  // namespace gm

@@ -51,8 +51,13 @@ class Classifier {
   const ImageReader& reader() const { return reader_; }
 
  private:
-  void classify(const HostBatch& batch, std::vector<Prediction>& out);
+  std::vector<Prediction> classify(const HostBatch& batch);
+  void run_ahead(const std::shared_ptr<const Dataset>& data, const std::vector<int64_t>& rows,
+                 const Sink& sink);
   std::optional<DeviceFeed::Results> push(const HostBatch& batch);
+  int passes() const;
+  void give(const Dataset& data, const std::vector<int64_t>& rows, std::vector<Prediction>& sums,
+            const Sink& sink) const;
 
   Predictor& predictor_;
   ImageReader reader_;
