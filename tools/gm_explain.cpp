@@ -81,6 +81,25 @@ std::shared_ptr<Dataset> open_input(const std::string& path, const std::vector<s
   }
 }
 
+struct Inputs {
+  std::vector<Input> sets;
+  int64_t images = 0, unlabelled = 0;  // to be explained; left out
+};
+
+Inputs open_inputs(const Arguments& args, const std::vector<std::string>& classes) {
+  const bool by_label = args.target == "label";
+  Inputs all;
+  for (const auto& path : args.inputs) {
+    Input in{open_input(path, classes, by_label), {}};
+    for (int64_t row = 0; row < in.data->size(); ++row)
+      by_label&& in.data->label(row) < 0 ? void(++all.unlabelled) : in.rows.push_back(row);
+    if (in.rows.empty()) fail(path + ": has no labels (a column label or class)");
+    all.images += static_cast<int64_t>(in.rows.size());
+    all.sets.push_back(std::move(in));
+  }
+  return all;
+}
+
 /// File names from identifiers: harmless characters, no name twice.
 class Names {
  public:
@@ -110,36 +129,54 @@ void keep_pictures(const std::string& out, const Dataset& data) {
       fail(out + ": holds images of " + data.path() + ", which --out could replace; choose another folder");
 }
 
+std::string file_in(const std::string& folder, const std::string& name) {
+  return (fs::path(folder) / name).string();
+}
+
+/// A row of the arrays and a picture for every image; sheet.png of the first ones.
+void write_explanations(const std::string& out, const Inputs& inputs, const std::vector<std::string>& classes,
+                        const Explainer::Choice& choice, Explainer& explainer, ImageReader& reader,
+                        AttributionFile& arrays) {
+  Names names;
+  std::vector<Explanation> sheet;
+  for (const Input& in : inputs.sets) {
+    reader.run(in.data, in.rows, [&](const HostBatch& batch) {
+      auto rows = explainer.explain(*in.data, batch, choice);
+      arrays.write(rows);
+      for (Explanation& e : rows) {
+        write_image(file_in(out, names(e.id) + ".png"), explain_picture({&e, 1}, classes, explainer.layer()));
+        if (sheet.size() < kSheetRows) sheet.push_back(std::move(e));
+      }
+    });
+  }
+  reader.expect_some();
+  arrays.finish();
+  write_image(file_in(out, "sheet.png"), explain_picture(sheet, classes, explainer.layer()));
+}
+
 void explain(const Arguments& args) {
   const ModelFile model = read_model(args.model);
   const auto classes = class_names(model.architecture);
   const int fixed = fixed_class(args.target, classes);
-  const bool by_label = args.target == "label";
-  std::vector<Input> inputs;
-  int64_t total = 0, unlabelled = 0;
-  for (const auto& path : args.inputs) {
-    Input in{open_input(path, classes, by_label), {}};
-    for (int64_t row = 0; row < in.data->size(); ++row)
-      by_label&& in.data->label(row) < 0 ? void(++unlabelled) : in.rows.push_back(row);
-    if (in.rows.empty()) fail(path + ": has no labels (a column label or class)");
-    total += static_cast<int64_t>(in.rows.size());
-    inputs.push_back(std::move(in));
-  }
+  const Explainer::Choice choice = [&](int label, int predicted) {
+    return args.target == "label" ? label : fixed >= 0 ? fixed : predicted;
+  };
+  const Inputs inputs = open_inputs(args, classes);
 
   auto wanted = [&](const char* method) { return args.method == "all" || args.method == method; };
   auto device = open_device(args.device, {.threads = args.threads});
-  Explainer explainer(*device, model, std::min(args.batch, total),
+  Explainer explainer(*device, model, std::min(args.batch, inputs.images),
                       {.saliency = wanted("saliency"),
                        .smooth = wanted("smoothgrad"),
                        .cam = wanted("gradcam"),
                        .layer = args.layer,
                        .smooth_grad = {args.samples, args.noise, static_cast<uint64_t>(args.seed)}});
   make_folder(args.out);
-  auto file = [&](const std::string& name) { return (fs::path(args.out) / name).string(); };
-  keep_inputs(file("explain.h5"), args.inputs);
-  for (const Input& in : inputs) keep_pictures(args.out, *in.data);
+  const std::string file = file_in(args.out, "explain.h5");
+  keep_inputs(file, args.inputs);
+  for (const Input& in : inputs.sets) keep_pictures(args.out, *in.data);
   const std::atomic<bool>& stop = stop_on_signals();  // before the first file
-  AttributionFile arrays(file("explain.h5"), classes, explainer.shape(),
+  AttributionFile arrays(file, classes, explainer.shape(),
                          {{"model", model.path},
                           {"class", args.target},
                           {"layer", explainer.layer()},
@@ -148,7 +185,7 @@ void explain(const Arguments& args) {
                           {"smoothgrad_seed", std::to_string(args.seed)}});
   if (!args.quiet) {
     say(device_line(*device, args.device));
-    if (unlabelled) say(fmt::format("{} images without a label left out", unlabelled));
+    if (inputs.unlabelled) say(fmt::format("{} images without a label left out", inputs.unlabelled));
     if (wanted("gradcam")) say(fmt::format("Grad-CAM of {}", explainer.layer_text()));
   }
 
@@ -156,27 +193,12 @@ void explain(const Arguments& args) {
                      {.tool = "gm_explain",
                       .doing = "explaining",
                       .done = "explained",
-                      .total = total,
+                      .total = inputs.images,
                       .strict = args.strict,
                       .quiet = args.quiet,
                       .stop = &stop,
                       .lost = "explain.h5 was not written"});
-  Names names;
-  std::vector<Explanation> sheet;
-  auto choice = [&](int label, int predicted) { return by_label ? label : fixed >= 0 ? fixed : predicted; };
-  for (const Input& in : inputs) {
-    reader.run(in.data, in.rows, [&](const HostBatch& batch) {
-      auto rows = explainer.explain(*in.data, batch, choice);
-      arrays.write(rows);
-      for (Explanation& e : rows) {
-        write_image(file(names(e.id) + ".png"), explain_picture({&e, 1}, classes, explainer.layer()));
-        if (sheet.size() < kSheetRows) sheet.push_back(std::move(e));
-      }
-    });
-  }
-  reader.expect_some();
-  arrays.finish();
-  write_image(file("sheet.png"), explain_picture(sheet, classes, explainer.layer()));
+  write_explanations(args.out, inputs, classes, choice, explainer, reader, arrays);
   if (!args.quiet) say(fmt::format("{}: {}", reader.summary(), args.out));
 }
 
