@@ -84,7 +84,7 @@ Labels integer_labels(const CsvTable& table, int column, int class_column,
     labels.index[r] = static_cast<int>(value);
     if (!given.empty() || value < 0) continue;
     for (size_t k = labels.names.size(); k <= static_cast<size_t>(value); ++k) labels.names.emplace_back();
-    if (class_column < 0 || table.cell(r, class_column).empty()) continue;
+    if (class_column < 0 || missing(table.cell(r, class_column))) continue;
     std::string& name = labels.names[value];
     if (name.empty()) name = table.cell(r, class_column);
     if (name != table.cell(r, class_column))

@@ -158,6 +158,12 @@ TEST(DataCatalog, MissingLabelsAsDatabasesAndAstropyWriteThem) {
       EXPECT_EQ(data->label(0), -1) << none;
       EXPECT_EQ(data->label(2), 1) << none;
     }
+  // The name of an index may be missing in some rows, or in all.
+  for (const char* none : {"", "nan", "NaN", "null", "NULL", "--"}) {
+    const std::string rows = std::string("id_str,label,class\na,0,") + none + "\nb,1," + none + "\n";
+    EXPECT_EQ(Catalog(rows).open()->classes(), (Names{"0", "1"})) << none;
+    EXPECT_EQ(Catalog(rows + "a,1,spiral\n").open()->classes(), (Names{"0", "spiral"})) << none;
+  }
 }
 
 TEST(DataCatalog, NamesAsLabelsAndModelsOwnOrder) {
