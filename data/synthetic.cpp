@@ -1,9 +1,11 @@
 #include "data/synthetic.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <numbers>
 
+#include "data/synthetic_render.h"
 #include "kernels/common/error.h"
 #include "kernels/common/philox.h"
 
@@ -228,8 +230,8 @@ const std::vector<std::string>& names_of(SyntheticSet set) {
   return set == SyntheticSet::galaxy10 ? galaxy10_classes() : gz5_classes();
 }
 
-}  // namespace
-
+// What stands on the picture of galaxy `index` of class `label`: the galaxy with random size, brightness,
+// colour and orientation, neighbours, foreground stars, seeing and noise.
 Scene draw_scene(SyntheticSet set, int label, uint64_t seed, uint32_t index) {
   GM_CHECK(label >= 0 && label < static_cast<int>(names_of(set).size()), "no such synthetic class");
   Painter painter{PhiloxStream(seed, RngUse::synth, static_cast<uint32_t>(set), index), {}};
@@ -244,6 +246,8 @@ Scene draw_scene(SyntheticSet set, int label, uint64_t seed, uint32_t index) {
   painter.surroundings();
   return painter.scene;
 }
+
+}  // namespace
 
 SyntheticDataset::SyntheticDataset(SyntheticSet set, int64_t count, int size, uint64_t seed)
     : set_(set), count_(count), px_(size), seed_(seed) {

@@ -5,19 +5,15 @@
 #include <string>
 
 #include "data/dataset.h"
-#include "data/synthetic_render.h"
 
 namespace gm {
 
 /// Which classes are drawn: the ten of Galaxy10 DECals or the five clean ones of S2.
 enum class SyntheticSet { galaxy10, gz5 };
 
-/// What stands on the picture of galaxy `index` of class `label`: the galaxy with random size, brightness,
-/// colour and orientation, neighbours, foreground stars, seeing and noise.
-Scene draw_scene(SyntheticSet set, int label, uint64_t seed, uint32_t index);
-
 /// `count` galaxies of `size` px, rendered when read. Labels go round: row i has label i mod classes. Pixels
-/// depend on (set, seed, row, size) alone. Throws gm::Error for count < 1 or size outside 8..4096 px.
+/// depend on (set, seed, row, size) alone. Throws gm::Error for count outside 1..2^31 or size outside 8..4096
+/// px.
 class SyntheticDataset : public Dataset {
  public:
   SyntheticDataset(SyntheticSet set, int64_t count, int size, uint64_t seed);

@@ -36,8 +36,7 @@ class Normal {
   bool kept_ = false;
 };
 
-}  // namespace
-
+// Layers with a feature map (N, h, w, C) for output, in the order in which they run.
 std::vector<std::string> feature_layers(const Graph& graph) {
   std::vector<std::string> names;
   for (const Node& n : graph.nodes())
@@ -49,6 +48,8 @@ std::string last_feature_layer(const Graph& graph) {
   const Node& pool = graph.nodes()[graph.value(graph.output_of("avg_pool")).producer];
   return graph.nodes()[graph.value(pool.in[0]).producer].name;
 }
+
+}  // namespace
 
 Attribution::Attribution(Device& device, const Architecture& a, const TensorFile& weights, int64_t batch,
                          const std::string& layer)

@@ -17,11 +17,6 @@
 
 namespace gm {
 
-/// Layers with a feature map (N, h, w, C) for output, in the order in which they run.
-std::vector<std::string> feature_layers(const Graph& graph);
-/// The one that global pooling reads: behind the attention where there is one (CBAM: cbam_spatial_scale).
-std::string last_feature_layer(const Graph& graph);
-
 struct SmoothGradConfig {
   int samples = 50;
   double noise = 0.15;  // standard deviation as a share of the image's own range of values
@@ -31,8 +26,9 @@ struct SmoothGradConfig {
 /// The unfused inference network, differentiated with respect to its input: f32, any device.
 class Attribution {
  public:
-  /// layer: whose feature map Grad-CAM weighs; "": last_feature_layer(). Throws gm::Error listing the layers
-  /// there are, nearest first, when there is none of that name, and when `weights` does not fit.
+  /// layer: whose feature map Grad-CAM weighs; "": the one that global pooling reads, behind the attention
+  /// where there is one (CBAM: cbam_spatial_scale). Throws gm::Error listing the layers there are, nearest
+  /// first, when there is none of that name, and when `weights` does not fit.
   Attribution(Device& device, const Architecture& a, const TensorFile& weights, int64_t batch,
               const std::string& layer = "");
 

@@ -5,14 +5,15 @@
 #include <sstream>
 
 #include "layers/count.h"
-#include "layers/network.h"
 
 namespace gm {
 
+namespace {
 const char* choice_name(ChoiceKind kind) {
   constexpr const char* kNames[kChoiceKinds]{"kernel", "expand", "width", "layers", "se", "residual"};
   return kNames[static_cast<int>(kind)];
 }
+}  // namespace
 
 SpaceOptions read_space_options(Section s) {
   SpaceOptions o;

@@ -18,7 +18,6 @@ using ChoiceVector = std::vector<int>;
 
 enum class ChoiceKind : int { kernel, expand, width, layers, se, residual };
 constexpr int kChoiceKinds = 6;
-const char* choice_name(ChoiceKind kind);
 
 /// What a stage may be. A kind with one option is no choice.
 struct SpaceOptions {
