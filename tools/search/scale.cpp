@@ -107,33 +107,45 @@ std::vector<ScalingFactors> factors_of(const Arguments& a, const YAML::Node& bas
   return grid;
 }
 
-// Trains the network itself and, at phi = 1, all of the grid; the place of the best in the grid, none when
-// some are still to be trained.
-std::optional<size_t> compare(Arguments& a, const std::vector<ScalingFactors>& grid) {
+// The network itself and, at phi = 1, all of the grid. place: of each of these among the candidates, where
+// factors that round to the same network share one.
+struct Compared {
+  std::vector<Candidate> candidates;
+  std::vector<size_t> place;
+};
+Compared candidates_of(const Arguments& a, const YAML::Node& base, int base_size,
+                       const std::vector<ScalingFactors>& grid) {
   const std::string& path = a.configs[0];
-  const YAML::Node base = training_config(a, path);
-  const int base_size = read_run_config(base, path).architecture.input_size;
-  std::vector<Candidate> candidates{{"base", base}};
-  std::map<std::string, size_t> known;  // networks: factors that round to the same one share its training
-  std::vector<size_t> place{0};         // of a row's network among the candidates
+  Compared c{{{"base", base}}, {0}};
+  std::map<std::string, size_t> known;
   for (const ScalingFactors& f : grid) {
     const YAML::Node config = scaled_config(base, f, 1, scaled_size(base_size, f, 1), path);
     const auto [entry, fresh] =
-        known.emplace(architecture_yaml(read_run_config(config, path).architecture), candidates.size());
-    if (fresh) candidates.push_back({fmt::format("a{:g}_b{:g}_g{:g}", f.alpha, f.beta, f.gamma), config});
-    place.push_back(entry->second);
+        known.emplace(architecture_yaml(read_run_config(config, path).architecture), c.candidates.size());
+    if (fresh) c.candidates.push_back({fmt::format("a{:g}_b{:g}_g{:g}", f.alpha, f.beta, f.gamma), config});
+    c.place.push_back(entry->second);
   }
-  const std::vector<CandidateResult> trained = train_all(candidates, a);
-  if (trained.empty()) return std::nullopt;
-  std::vector<CandidateResult> results;
-  for (const size_t p : place) results.push_back(trained[p]);
-  std::vector<ReportRow> rows;
+  return c;
+}
+
+// Of the grid's results, which stand behind the network's own: of equals the one with the fewest MACs.
+size_t most_accurate(const std::vector<CandidateResult>& results) {
   size_t winner = 1;
+  for (size_t i = 2; i < results.size(); ++i) {
+    const CandidateResult &r = results[i], &w = results[winner];
+    if (r.val_accuracy > w.val_accuracy || (r.val_accuracy == w.val_accuracy && r.macs < w.macs)) winner = i;
+  }
+  return winner;
+}
+
+void report_comparison(const Arguments& a, int base_size, const std::vector<ScalingFactors>& grid,
+                       const std::vector<CandidateResult>& results, size_t winner) {
+  std::vector<ReportRow> rows;
   Series plain{.name = "the network itself", .mark = Series::Mark::points, .colour = Series::kGrey},
       scaled{.name = "phi 1", .mark = Series::Mark::points, .colour = 0};
   for (size_t i = 0; i < results.size(); ++i) {
     const ScalingFactors f = i ? grid[i - 1] : ScalingFactors{};
-    const CandidateResult &r = results[i], &w = results[winner];
+    const CandidateResult& r = results[i];
     rows.push_back({{{"alpha", fmt::format("{:g}", f.alpha)},
                      {"beta", fmt::format("{:g}", f.beta)},
                      {"gamma", fmt::format("{:g}", f.gamma)},
@@ -145,15 +157,13 @@ std::optional<size_t> compare(Arguments& a, const std::vector<ScalingFactors>& g
     points.low.push_back(interval.low), points.high.push_back(interval.high);
     points.notes.push_back(i ? fmt::format("alpha {:g}, beta {:g}, gamma {:g}", f.alpha, f.beta, f.gamma)
                              : "base");
-    if (i > 1 && (r.val_accuracy > w.val_accuracy || (r.val_accuracy == w.val_accuracy && r.macs < w.macs)))
-      winner = i;
   }
   const ScalingFactors& best = grid[winner - 1];
   const Interval first = results[winner].accuracy_interval();
   const auto close = std::count_if(results.begin() + 1, results.end(),
                                    [&](const CandidateResult& r) { return r.val_accuracy >= first.low; });
   write_report(
-      a.out, "Compound scaling of " + stem_of(path),
+      a.out, "Compound scaling of " + stem_of(a.configs[0]),
       fmt::format("All combinations in steps of {:g} with alpha · beta² · gamma² = 2 ± {:g} at phi = 1, {} "
                   "epochs each, beside the network itself: accuracy of the last epoch on {} validation "
                   "images, 95 % intervals (Wilson). Most accurate: alpha {:g}, beta {:g}, gamma {:g}; the "
@@ -166,6 +176,20 @@ std::optional<size_t> compare(Arguments& a, const std::vector<ScalingFactors>& g
        .y = {.label = "validation accuracy"},
        .series = {plain, scaled}},
       a.options.quiet);
+}
+
+// Trains and reports; the place of the best in the grid, none when some are still to be trained.
+std::optional<size_t> compare(Arguments& a, const std::vector<ScalingFactors>& grid) {
+  const std::string& path = a.configs[0];
+  const YAML::Node base = training_config(a, path);
+  const int base_size = read_run_config(base, path).architecture.input_size;
+  const Compared compared = candidates_of(a, base, base_size, grid);
+  const std::vector<CandidateResult> trained = train_all(compared.candidates, a);
+  if (trained.empty()) return std::nullopt;
+  std::vector<CandidateResult> results;
+  for (const size_t p : compared.place) results.push_back(trained[p]);
+  const size_t winner = most_accurate(results);
+  report_comparison(a, base_size, grid, results, winner);
   return winner - 1;
 }
 
