@@ -6,7 +6,6 @@
 #include <cmath>
 #include <cstdio>
 #include <cstring>
-#include <fstream>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
@@ -282,8 +281,8 @@ void write_safetensors(const std::string& path, const std::map<std::string, std:
 void write_safetensors(const std::string& path, const TensorFile& file) {
   std::map<std::string, TensorSource> sources;
   for (const auto& [name, t] : file.tensors)
-    sources[name] = {t.spec, [&t](char* to, size_t offset, size_t bytes) {
-                       std::memcpy(to, t.bytes.data() + offset, bytes);
+    sources[name] = {t.spec, [from = t.bytes.data()](char* to, size_t offset, size_t bytes) {
+                       std::memcpy(to, from + offset, bytes);
                      }};
   write_safetensors(path, file.metadata, sources);
 }
