@@ -1,6 +1,5 @@
 // Explanations on their way to disk: an HDF5 file with one row per image.
 #pragma once
-#include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>

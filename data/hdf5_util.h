@@ -2,7 +2,6 @@
 #pragma once
 #include <hdf5.h>
 
-#include <cstdint>
 #include <mutex>
 #include <string>
 #include <vector>

@@ -3,7 +3,6 @@
 #include <minizip/unzip.h>
 
 #include <algorithm>
-#include <cstdint>
 #include <fstream>
 #include <memory>
 

@@ -4,7 +4,6 @@
 #include <cmath>
 
 #include "kernels/common/error.h"
-#include "layers/architecture.h"
 
 namespace gm {
 

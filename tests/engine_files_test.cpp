@@ -11,7 +11,6 @@
 #include <set>
 
 #include "engine/atomic_file.h"
-#include "engine/network_graph.h"
 #include "engine/optimizer.h"
 #include "engine/safetensors.h"
 #include "engine/weight_file.h"

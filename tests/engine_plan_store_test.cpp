@@ -1,6 +1,5 @@
 // Which plan of a library a problem gets, and the file that keeps it: all of it but the timing itself.
 #include <gtest/gtest.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cstdlib>

@@ -2,7 +2,6 @@
 // written by torchvision (golden/make_torchvision_golden.py), one by Keras (golden/make_keras_golden.py).
 #include "layers/import.h"
 
-#include "data/keras_weights.h"
 #include "tests/data_test_util.h"
 #include "tests/imported_networks.h"
 

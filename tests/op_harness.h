@@ -1,7 +1,6 @@
 // Runs one op case on one backend with guard bands round every buffer, against the double-precision
 // reference.
 #pragma once
-#include <map>
 #include <string>
 #include <vector>
 

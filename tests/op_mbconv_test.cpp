@@ -2,7 +2,6 @@
 // result.
 #include <gtest/gtest.h>
 
-#include "kernels/common/philox.h"
 #include "kernels/conv2d/conv2d_attrs.h"
 #include "kernels/mbconv/mbconv_gpu.h"
 #include "tests/op_harness.h"

@@ -5,7 +5,6 @@
 #include <nlohmann/json.hpp>
 
 #include "tests/tools_test_util.h"
-#include "tools/run_config.h"
 
 namespace gm {
 namespace {

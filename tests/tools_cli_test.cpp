@@ -2,7 +2,6 @@
 #include <filesystem>
 #include <iterator>
 
-#include "data/image.h"
 #include "tests/cli_fixture.h"
 
 namespace gm {

@@ -1,6 +1,5 @@
 // Outputs are whole or absent, and replace nothing that was an input.
 #include "data/csv.h"
-#include "data/image.h"
 #include "tests/cli_fixture.h"
 
 namespace gm {

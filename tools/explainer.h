@@ -1,7 +1,6 @@
 // A trained model's explanations of batches of images: what gm_explain and the report of gm_eval share.
 #pragma once
 #include <functional>
-#include <memory>
 #include <string>
 #include <vector>
 

@@ -1,6 +1,5 @@
 // The folder of one training run and its log.
 #pragma once
-#include <cstdio>
 #include <fstream>
 #include <string>
 #include <string_view>

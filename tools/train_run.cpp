@@ -6,7 +6,6 @@
 #include <filesystem>
 
 #include "engine/atomic_file.h"
-#include "layers/import.h"
 #include "tools/training_run.h"
 
 namespace gm {

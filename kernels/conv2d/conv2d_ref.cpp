@@ -1,4 +1,3 @@
-#include <vector>
 
 #include "kernels/activation/activation_ref.h"
 #include "kernels/add/add.h"

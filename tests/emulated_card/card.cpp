@@ -5,8 +5,6 @@
 #include <cstdlib>
 #include <cstring>
 #include <exception>
-#include <new>
-#include <stdexcept>
 
 namespace gm::emulated {
 

@@ -1,5 +1,4 @@
 #include <cstdio>
-#include <cstring>
 
 #include "tests/emulated_card/ptx_program.h"
 

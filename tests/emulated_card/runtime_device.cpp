@@ -1,5 +1,4 @@
 // The card's properties, errors and memory, as the CUDA runtime's functions tell them.
-#include <algorithm>
 #include <cstring>
 #include <stdexcept>
 #include <vector>
