@@ -6,6 +6,8 @@
 #include <cstring>
 #include <exception>
 
+#include "tests/emulated_card/fat_binary.h"
+
 namespace gm::emulated {
 
 namespace {
@@ -15,10 +17,14 @@ constexpr size_t kAlignment = 256;
 constexpr size_t kGap = 4096;
 
 thread_local bool in_function = false;
+thread_local int selected_card = 0;
 
-size_t number(const char* variable, size_t otherwise) {
+/// Of numbers with commas between them the one at `place`, or the last.
+size_t number(const char* variable, size_t otherwise, int place = 0) {
   const char* text = std::getenv(variable);
-  return text && *text ? std::strtoull(text, nullptr, 10) : otherwise;
+  if (!text || !*text) return otherwise;
+  for (const char* comma; place-- > 0 && (comma = std::strchr(text, ','));) text = comma + 1;
+  return std::strtoull(text, nullptr, 10);
 }
 
 void add_once(std::vector<size_t>& to, const std::vector<size_t>& from) {
@@ -35,19 +41,33 @@ cudaError_t complain(cudaError_t status, const std::string& what) {
   return status;
 }
 
-Card::Card()
-    : memory_bytes_(number("GM_EMULATED_MEMORY", 4096) << 20),
-      page_locked_bytes_(number("GM_EMULATED_PAGE_LOCKED", 4096) << 20),
-      processors_(static_cast<int>(number("GM_EMULATED_PROCESSORS", 4))),
-      legacy_(std::make_shared<CUstream_st>()) {
+void Card::read_environment() {
+  boards_.resize(number("GM_EMULATED_CARDS", 1));
+  for (int i = 0; i < count(); ++i) {
+    Board& board = boards_[static_cast<size_t>(i)];
+    board.capability = static_cast<int>(number("GM_EMULATED_CAPABILITY", 80, i));
+    board.memory_bytes = number("GM_EMULATED_MEMORY", 4096, i) << 20;
+    board.legacy = std::make_shared<CUstream_st>();
+    board.legacy->card = i;
+  }
+  page_locked_bytes_ = number("GM_EMULATED_PAGE_LOCKED", 4096) << 20;
+  processors_ = static_cast<int>(number("GM_EMULATED_PROCESSORS", 4));
   const char* order = std::getenv("GM_EMULATED_ORDER");
   others_first_ = order && std::strcmp(order, "others") == 0;
   refuses_capture_ = number("GM_EMULATED_CAPTURE", 1) == 0;
+  const char* refused = std::getenv("GM_EMULATED_REFUSE");
+  const std::string text = refused ? refused : "";
+  refused_ = text.substr(0, text.find(':'));
+  refused_call_ = refused_ == text ? 1 : std::strtoll(text.c_str() + refused_.size() + 1, nullptr, 10);
+  failing_kernel_ = static_cast<int64_t>(number("GM_EMULATED_FAILING_KERNEL", 0));
 }
 
-bool Card::present() {
-  static const bool is = number("GM_EMULATED_CARDS", 1) > 0;
-  return is;
+int Card::selected() const { return selected_card; }
+
+bool Card::select(int card) {
+  if (card < 0 || card >= count()) return false;
+  selected_card = card;
+  return true;
 }
 
 // Never destroyed: programs free memory in destructors of static objects.
@@ -59,26 +79,37 @@ Card& Card::instance() {
 // ---- memory
 
 void* Card::allocate(size_t bytes) {
-  if (bytes > memory_bytes_ - used_) return nullptr;
+  if (bytes > memory_bytes() - used_bytes()) return nullptr;
   const size_t whole = (bytes + kAlignment - 1) / kAlignment * kAlignment + 2 * kGap;
   auto* const start = static_cast<char*>(std::aligned_alloc(kGap, (whole + kGap - 1) / kGap * kGap));
   if (!start) return nullptr;
   void* const data = start + kGap;
   std::memset(data, 0xFF, bytes);  // NaN
-  global_.add(data, bytes);
+  board().global.add(data, bytes);
   starts_[data] = start;
-  used_ += bytes;
+  board().used += bytes;
   return data;
 }
 
 bool Card::release(void* data) {
   const auto found = starts_.find(data);
   if (found == starts_.end()) return false;
-  used_ -= global_.size(data);
-  global_.remove(data);
+  Board& on = boards_[static_cast<size_t>(card_of(data))];
+  on.used -= on.global.size(data);
+  on.global.remove(data);
   std::free(found->second);
   starts_.erase(found);
   return true;
+}
+
+bool Card::holds(uintptr_t address, size_t bytes) const {
+  return std::ranges::any_of(boards_, [&](const Board& b) { return b.global.holds(address, bytes); });
+}
+
+int Card::card_of(const void* data) const {
+  for (int i = 0; i < count(); ++i)
+    if (global(i).holds(reinterpret_cast<uintptr_t>(data), 1)) return i;
+  return -1;
 }
 
 void* Card::lock_pages(size_t bytes) {
@@ -103,12 +134,13 @@ bool Card::unlock_pages(void* data) {
 
 cudaStream_t Card::make_stream(bool blocking) {
   streams_.push_back(std::make_shared<CUstream_st>());
+  streams_.back()->card = selected();
   streams_.back()->blocking = blocking;
   return streams_.back().get();
 }
 
 std::shared_ptr<CUstream_st> Card::find(cudaStream_t handle) const {
-  if (!handle || handle == cudaStreamLegacy) return legacy_;
+  if (!handle || handle == cudaStreamLegacy) return board().legacy;
   for (const auto& stream : streams_)
     if (stream.get() == handle) return stream;
   return nullptr;
@@ -124,6 +156,7 @@ void Card::forget(cudaStream_t handle) {
 
 cudaEvent_t Card::make_event(bool timing) {
   auto event = std::make_unique<CUevent_st>();
+  event->card = selected();
   event->timing = timing;
   const cudaEvent_t handle = event.get();
   events_[handle] = std::move(event);
@@ -148,17 +181,18 @@ cudaError_t Card::submit(cudaStream_t handle, std::function<void()> act) {
     stream->after = {capture->nodes.size() - 1};
     return cudaSuccess;
   }
-  if (stream == legacy_) {
+  const std::shared_ptr<CUstream_st>& legacy = boards_[static_cast<size_t>(stream->card)].legacy;
+  if (stream == legacy) {
     for (const auto& other : streams_) {
-      if (!other->blocking) continue;
+      if (!other->blocking || other->card != stream->card) continue;
       if (other->capture) {
         other->capture->invalid = true;
         return cudaErrorStreamCaptureImplicit;
       }
       if (!other->queue.empty()) stream->queue.push_back({nullptr, mark(other), nullptr});
     }
-  } else if (stream->blocking && !legacy_->queue.empty()) {
-    stream->queue.push_back({nullptr, mark(legacy_), nullptr});
+  } else if (stream->blocking && !legacy->queue.empty()) {
+    stream->queue.push_back({nullptr, mark(legacy), nullptr});
   }
   stream->queue.push_back({std::move(act), nullptr, nullptr});
   return cudaSuccess;
@@ -166,7 +200,8 @@ cudaError_t Card::submit(cudaStream_t handle, std::function<void()> act) {
 
 cudaError_t Card::record(cudaEvent_t event, cudaStream_t handle) {
   const std::shared_ptr<CUstream_st> stream = find(handle);
-  if (!stream || !known(event)) return complain(cudaErrorInvalidResourceHandle, "recording of an event");
+  if (!stream || !known(event) || event->card != stream->card)
+    return complain(cudaErrorInvalidResourceHandle, "recording of an event");
   if (stream->capture) {
     if (stream->capture->invalid) return cudaErrorStreamCaptureInvalidated;
     event->capture = stream->capture;
@@ -205,13 +240,13 @@ cudaError_t Card::wait(cudaStream_t handle, cudaEvent_t event) {
   return cudaSuccess;
 }
 
-void Card::act(const std::function<void()>& what) {
-  if (broken_ != cudaSuccess || !what) return;
+void Card::act(const std::function<void()>& what, Board& on) {
+  if (on.broken != cudaSuccess || !what) return;
   in_function = true;
   try {
     what();
   } catch (const std::exception& e) {
-    broken_ = cudaErrorIllegalAddress;
+    on.broken = cudaErrorIllegalAddress;
     std::fprintf(stderr, "emulated card: %s\n", e.what());
   }
   in_function = false;
@@ -222,7 +257,7 @@ void Card::run(CUstream_st& stream, const Mark* until) {
     const Work work = std::move(stream.queue.front());
     stream.queue.pop_front();
     if (work.wait && !work.wait->reached) run(*work.wait->stream, work.wait.get());
-    act(work.act);
+    act(work.act, boards_[static_cast<size_t>(stream.card)]);
     if (!work.reach) continue;
     work.reach->reached = true;
     work.reach->when = std::chrono::steady_clock::now();
@@ -240,26 +275,31 @@ cudaError_t Card::finish(const std::shared_ptr<CUstream_st>& stream) {
     stream->capture->invalid = true;
     return cudaErrorStreamCaptureUnsupported;
   }
-  if (stream == legacy_ && stream->queue.empty())  // waits for the blocking ones all the same
+  const Board& on = boards_[static_cast<size_t>(stream->card)];
+  if (stream == on.legacy && stream->queue.empty())  // waits for the blocking ones all the same
     for (const auto& other : streams_)
-      if (other->blocking && !other->capture) run(*other, nullptr);
+      if (other->card == stream->card && other->blocking && !other->capture) run(*other, nullptr);
   if (others_first_) run_others(*stream);
   run(*stream, nullptr);
-  return broken_;
+  return on.broken;
 }
 
 cudaError_t Card::finish(const std::shared_ptr<Mark>& mark) {
   if (others_first_ && !mark->reached) run_others(*mark->stream);
   if (!mark->reached) run(*mark->stream, mark.get());
-  return broken_;
+  return boards_[static_cast<size_t>(mark->stream->card)].broken;
 }
 
-cudaError_t Card::finish_all() {
-  run_others(*legacy_);
-  run(*legacy_, nullptr);
-  for (const auto& stream : closed_) run(*stream, nullptr);
-  closed_.clear();
-  return broken_;
+cudaError_t Card::finish_all(int card) {
+  const Board& on = boards_[static_cast<size_t>(card)];
+  const auto all = streams_;
+  for (auto stream = all.rbegin(); stream != all.rend(); ++stream)
+    if ((*stream)->card == card) run(**stream, nullptr);
+  run(*on.legacy, nullptr);
+  for (const auto& stream : closed_)
+    if (stream->card == card) run(*stream, nullptr);
+  std::erase_if(closed_, [&](const auto& stream) { return stream->card == card; });
+  return on.broken;
 }
 
 // ---- captures
@@ -267,7 +307,8 @@ cudaError_t Card::finish_all() {
 cudaError_t Card::begin_capture(cudaStream_t handle, cudaStreamCaptureMode mode) {
   const std::shared_ptr<CUstream_st> stream = find(handle);
   if (!stream) return complain(cudaErrorInvalidResourceHandle, "capture of a stream that is not there");
-  if (stream == legacy_ || refuses_capture_) return cudaErrorStreamCaptureUnsupported;
+  if (stream == boards_[static_cast<size_t>(stream->card)].legacy || refuses_capture_)
+    return cudaErrorStreamCaptureUnsupported;
   if (stream->capture) return cudaErrorIllegalState;
   auto capture = std::make_shared<Capture>();
   capture->origin = stream.get();
@@ -334,6 +375,62 @@ cudaError_t Card::forbidden_in_any_capture() {
       status = cudaErrorStreamCaptureUnsupported;
     }
   return status;
+}
+
+// ---- faults
+
+void Card::restart() {
+  for (const auto& [data, start] : starts_) std::free(start);
+  for (void* data : page_locked_.starts()) std::free(data);
+  boards_.clear(), starts_.clear(), page_locked_ = {};
+  streams_.clear(), closed_.clear(), events_.clear(), captures_.clear(), calls_.clear();
+  graphs_ = 0;
+  kernels_ = 0;
+  selected_card = 0;
+  forget_modules();
+  read_environment();
+}
+
+Held Card::held() const {
+  Held all{.page_locked = page_locked_.starts().size(),
+           .streams = streams_.size(),
+           .events = events_.size(),
+           .graphs = graphs_};
+  for (const Board& board : boards_) all.bytes += board.global.starts().size();
+  for (const auto& capture : captures_) all.captures += !capture.expired();
+  return all;
+}
+
+int64_t Card::calls(const std::string& function) const {
+  if (function == "kernels") return kernels_;
+  const auto found = calls_.find(function);
+  return found == calls_.end() ? 0 : found->second;
+}
+
+cudaError_t Card::called(const char* function) {
+  const int64_t call = ++calls_[function];
+  if (function != refused_ || call != refused_call_) return cudaSuccess;
+  return refused_.starts_with("cudaMalloc") ? cudaErrorMemoryAllocation : cudaErrorUnknown;
+}
+
+void Card::kernel_runs() {
+  if (++kernels_ == failing_kernel_) throw std::runtime_error("the kernel that was to fail");
+}
+
+Held held() {
+  Card& card = Card::instance();
+  std::lock_guard<std::mutex> lock(card.mutex());
+  return card.held();
+}
+int64_t calls(const std::string& function) {
+  Card& card = Card::instance();
+  std::lock_guard<std::mutex> lock(card.mutex());
+  return card.calls(function);
+}
+void restart() {
+  Card& card = Card::instance();
+  std::lock_guard<std::mutex> lock(card.mutex());
+  card.restart();
 }
 
 }  // namespace gm::emulated

@@ -274,9 +274,10 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t description
   for (const void* data : {a, b, static_cast<const void*>(d)})
     if (reinterpret_cast<uintptr_t>(data) % 16) return CUBLAS_STATUS_NOT_SUPPORTED;  // as was preferred
   const cudaError_t status = with_card([&](Card& card) {
-    if (!product.in_memory(card.global()))
+    const int here = card.selected();
+    if (!product.in_memory(card.global(here)))
       return complain(cudaErrorInvalidValue, "cuBLASLt: a product of memory that is not the card's");
-    return card.submit(stream, [product, &card] { product.run(card.global()); });
+    return card.submit(stream, [product, here, &card] { product.run(card.global(here)); });
   });
   return status == cudaSuccess ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_EXECUTION_FAILED;
 }

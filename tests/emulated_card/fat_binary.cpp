@@ -4,8 +4,10 @@
 
 #include <cstdint>
 #include <cstring>
+#include <map>
 #include <memory>
 #include <optional>
+#include <stdexcept>
 #include <string>
 #include <unordered_map>
 
@@ -32,18 +34,20 @@ struct FatEntry {
 };
 constexpr uint32_t kFatMagic = 0xBA55ED50;
 constexpr uint16_t kPtx = 1;
-constexpr uint32_t kCard = 80;  // the architecture
 
-struct Binary {
-  const void* data = nullptr;
+struct Loaded {
   std::unique_ptr<Module> module;
   cudaError_t problem = cudaSuccess;  // of reading it
+};
+struct Binary {
+  const void* data = nullptr;
+  std::map<int, Loaded> on;  // each card; variables are a card's own
 };
 
 struct Registered {
   Binary* binary;
   std::string name;
-  std::optional<LoadedKernel> kernel;  // when it has been asked for
+  std::map<int, LoadedKernel> on;  // each card on which it has been asked for
 };
 
 // Registered before main(), and asked for by destructors after it.
@@ -52,8 +56,8 @@ std::unordered_map<const void*, Registered>& registered() {
   return all;
 }
 
-/// The newest PTX that the card can run; empty where there is none that is not compressed.
-std::string_view ptx_text(const void* data) {
+/// The newest PTX that a card can run; empty where there is none that is not compressed.
+std::string_view ptx_text(const void* data, uint32_t capability) {
   FatHeader header;
   std::memcpy(&header, data, sizeof header);
   if (header.magic != kFatMagic) return {};
@@ -64,7 +68,7 @@ std::string_view ptx_text(const void* data) {
   while (at < end) {
     FatEntry entry;
     std::memcpy(&entry, at, sizeof entry);
-    if (entry.kind == kPtx && !entry.compressed_bytes && entry.architecture <= kCard &&
+    if (entry.kind == kPtx && !entry.compressed_bytes && entry.architecture <= capability &&
         entry.architecture > best) {
       found = {at + entry.header_bytes, entry.bytes};
       best = entry.architecture;
@@ -74,19 +78,23 @@ std::string_view ptx_text(const void* data) {
   return found.substr(0, found.find('\0'));
 }
 
-void read(Binary& binary) {
-  if (binary.module || binary.problem != cudaSuccess) return;
-  const std::string_view text = ptx_text(binary.data);
+Loaded& read(Binary& binary, const Card& card) {
+  Loaded& loaded = binary.on[card.selected()];
+  if (loaded.module || loaded.problem != cudaSuccess) return loaded;
+  const int capability = card.capability(card.selected());
+  const std::string_view text = ptx_text(binary.data, static_cast<uint32_t>(capability));
   if (text.empty()) {
-    binary.problem = complain(cudaErrorNoKernelImageForDevice,
-                              "no PTX of sm_80 or older, uncompressed (nvcc --no-compress), in the program");
-    return;
+    loaded.problem = complain(cudaErrorNoKernelImageForDevice,
+                              "no PTX of sm_" + std::to_string(capability) +
+                                  " or older, uncompressed (nvcc --no-compress), in the program");
+    return loaded;
   }
   try {
-    binary.module = std::make_unique<Module>(text);
+    loaded.module = std::make_unique<Module>(text);
   } catch (const std::exception& e) {
-    binary.problem = complain(cudaErrorInvalidPtx, e.what());
+    loaded.problem = complain(cudaErrorInvalidPtx, e.what());
   }
+  return loaded;
 }
 
 }  // namespace
@@ -104,21 +112,27 @@ LoadedKernel* find_kernel(const void* host_function, cudaError_t& status) {
     return nullptr;
   }
   Registered& r = found->second;
-  if (!r.kernel) {
-    read(*r.binary);
-    if (r.binary->problem != cudaSuccess) {
-      status = r.binary->problem;
+  const Card& card = Card::instance();
+  auto kernel = r.on.find(card.selected());
+  if (kernel == r.on.end()) {
+    const Loaded& loaded = read(*r.binary, card);
+    if (loaded.problem != cudaSuccess) {
+      status = loaded.problem;
       return nullptr;
     }
-    const KernelInfo* info = r.binary->module->find(r.name);
+    const KernelInfo* info = loaded.module->find(r.name);
     if (!info) {
       status = complain(cudaErrorInvalidDeviceFunction, "no " + r.name + " in the PTX");
       return nullptr;
     }
-    r.kernel = LoadedKernel{r.binary->module.get(), info, -1};
+    kernel = r.on.emplace(card.selected(), LoadedKernel{loaded.module.get(), info, -1}).first;
   }
   status = cudaSuccess;
-  return &*r.kernel;
+  return &kernel->second;
+}
+
+void forget_modules() {
+  for (auto& [function, r] : registered()) r.on.clear(), r.binary->on.clear();
 }
 
 }  // namespace gm::emulated
@@ -141,7 +155,7 @@ char __cudaInitModule(void**) { return 1; }
 // Kernels from templates may be registered by several files, with the same code.
 void __cudaRegisterFunction(void** binary, const char* host_function, char*, const char* name, int, uint3*,
                             uint3*, dim3*, dim3*, int*) {
-  registered().try_emplace(host_function, Registered{reinterpret_cast<Binary*>(binary), name, std::nullopt});
+  registered().try_emplace(host_function, Registered{reinterpret_cast<Binary*>(binary), name, {}});
 }
 // Variables are the module's; nothing copies to or from them by name.
 void __cudaRegisterVar(void**, char*, char*, const char*, int, size_t, int, int) {}

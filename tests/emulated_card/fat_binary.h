@@ -16,8 +16,11 @@ struct LoadedKernel {
   size_t most_dynamic() const;
 };
 
-/// The kernel of a host function; its module is read when the first of its kernels is asked for. Null, with
-/// the status that says why: no kernel, no PTX, text that the machine does not know.
+/// The kernel of a host function on the card that the thread has selected; its module is read when the first
+/// of its kernels is asked for. Null, with the status that says why: no kernel, no PTX, text that the machine
+/// does not know.
 LoadedKernel* find_kernel(const void* host_function, cudaError_t& status);
+/// Of all cards: their variables and what kernels were granted.
+void forget_modules();
 
 }  // namespace gm::emulated

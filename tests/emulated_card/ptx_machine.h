@@ -36,6 +36,8 @@ class Memory {
   std::pair<uintptr_t, uintptr_t> around(uintptr_t address) const;
   /// Bytes of the allocation that starts at data; 0 when there is none.
   size_t size(const void* data) const;
+  /// Where allocations start.
+  std::vector<void*> starts() const;
 
  private:
   std::map<uintptr_t, size_t> blocks_;

@@ -21,6 +21,11 @@ size_t Memory::size(const void* data) const {
   const auto it = blocks_.find(reinterpret_cast<uintptr_t>(data));
   return it == blocks_.end() ? 0 : it->second;
 }
+std::vector<void*> Memory::starts() const {
+  std::vector<void*> all;
+  for (const auto& [start, bytes] : blocks_) all.push_back(reinterpret_cast<void*>(start));
+  return all;
+}
 
 namespace {
 

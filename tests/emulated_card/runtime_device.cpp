@@ -1,4 +1,6 @@
 // The card's properties, errors and memory, as the CUDA runtime's functions tell them.
+#include <algorithm>
+#include <cstdio>
 #include <cstring>
 #include <stdexcept>
 #include <vector>
@@ -25,9 +27,9 @@ cudaError_t describe(const Card& card, Copy& copy, cudaMemcpyKind kind) {
              wants_from = kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice;
   auto place = [&](const void* data, bool& on_card, bool& locked) {  // false: more than there is
     const auto address = reinterpret_cast<uintptr_t>(data);
-    on_card = card.global().holds(address, 1);
+    on_card = card.holds(address, 1);
     locked = card.page_locked().holds(address, 1);
-    return (!on_card || card.global().holds(address, copy.bytes)) &&
+    return (!on_card || card.holds(address, copy.bytes)) &&
            (!locked || card.page_locked().holds(address, copy.bytes));
   };
   if (!place(copy.to, copy.to_card, copy.to_locked) || !place(copy.from, copy.from_card, copy.from_locked))
@@ -52,7 +54,7 @@ cudaError_t start(Card& card, const Copy& copy, cudaStream_t stream, bool& must_
   return card.submit(stream, [copy, staged, reads_pageable, &card] {
     auto check = [&](const void* data, bool on_card, bool locked) {
       const auto address = reinterpret_cast<uintptr_t>(data);
-      if ((on_card && !card.global().holds(address, copy.bytes)) ||
+      if ((on_card && !card.holds(address, copy.bytes)) ||
           (locked && !card.page_locked().holds(address, copy.bytes)))
         throw std::runtime_error("a copy in a graph needs memory that has been freed");
     };
@@ -61,33 +63,39 @@ cudaError_t start(Card& card, const Copy& copy, cudaStream_t stream, bool& must_
   });
 }
 
-cudaError_t allocate(void** data, size_t bytes, void* (Card::*take)(size_t)) {
-  return with_card([&](Card& card) {
-    *data = nullptr;
-    if (const cudaError_t status = card.forbidden_in_capture(); status != cudaSuccess) return status;
-    if (!bytes) return cudaSuccess;
-    *data = (card.*take)(bytes);
-    return *data ? cudaSuccess : cudaErrorMemoryAllocation;
-  });
+cudaError_t allocate(void** data, size_t bytes, void* (Card::*take)(size_t), const char* name) {
+  return with_card(
+      [&](Card& card) {
+        *data = nullptr;
+        if (const cudaError_t status = card.forbidden_in_capture(); status != cudaSuccess) return status;
+        if (!bytes) return cudaSuccess;
+        *data = (card.*take)(bytes);
+        return *data ? cudaSuccess : cudaErrorMemoryAllocation;
+      },
+      name);
 }
 
-// Waits for all work, as a card does.
+// Waits for all work of the memory's card, as a card does.
 cudaError_t release(void* data, bool (Card::*give_back)(void*), const char* name) {
-  return with_card([&](Card& card) {
-    if (!data) return cudaSuccess;
-    if (const cudaError_t status = card.forbidden_in_capture(); status != cudaSuccess) return status;
-    if (const cudaError_t status = card.finish_all(); status != cudaSuccess) return status;
-    if ((card.*give_back)(data)) return cudaSuccess;
-    return complain(cudaErrorInvalidValue, name + std::string(" of what is no allocation"));
-  });
+  return with_card(
+      [&](Card& card) {
+        if (!data) return cudaSuccess;
+        if (const cudaError_t status = card.forbidden_in_capture(); status != cudaSuccess) return status;
+        const int on = card.card_of(data);
+        if (const cudaError_t status = card.finish_all(on < 0 ? card.selected() : on); status != cudaSuccess)
+          return status;
+        if ((card.*give_back)(data)) return cudaSuccess;
+        return complain(cudaErrorInvalidValue, name + std::string(" of what is no allocation"));
+      },
+      name);
 }
 
 cudaError_t fill(Card& card, void* data, int value, size_t bytes, cudaStream_t stream) {
   if (!bytes) return cudaSuccess;
-  if (!card.global().holds(reinterpret_cast<uintptr_t>(data), bytes))
+  if (!card.holds(reinterpret_cast<uintptr_t>(data), bytes))
     return complain(cudaErrorInvalidValue, "cudaMemset of memory that is not the card's");
   return card.submit(stream, [data, value, bytes, &card] {
-    if (!card.global().holds(reinterpret_cast<uintptr_t>(data), bytes))
+    if (!card.holds(reinterpret_cast<uintptr_t>(data), bytes))
       throw std::runtime_error("a cudaMemset in a graph needs memory that has been freed");
     std::memset(data, value, bytes);
   });
@@ -107,8 +115,11 @@ cudaError_t noted(cudaError_t status) {
 // ---- the card
 
 cudaError_t cudaGetDeviceCount(int* count) {
-  *count = Card::present() ? 1 : 0;
-  return Card::present() ? cudaSuccess : noted(cudaErrorNoDevice);
+  *count = 0;
+  return with_card([&](Card& card) {
+    *count = card.count();
+    return cudaSuccess;
+  });
 }
 
 cudaError_t cudaDriverGetVersion(int* version) {
@@ -122,21 +133,29 @@ cudaError_t cudaRuntimeGetVersion(int* version) {
 }
 
 cudaError_t cudaSetDevice(int device) {
-  return with_card([&](Card&) { return device == 0 ? cudaSuccess : cudaErrorInvalidDevice; });
+  Card& card = Card::instance();
+  {
+    std::lock_guard<std::mutex> lock(card.mutex());
+    if (!card.select(device)) return noted(card.count() ? cudaErrorInvalidDevice : cudaErrorNoDevice);
+  }
+  return with_card([](Card&) { return cudaSuccess; });  // or the error of that card
 }
 
 cudaError_t cudaGetDevice(int* device) {
-  *device = 0;
-  return cudaSuccess;
+  return with_card([&](Card& card) {
+    *device = card.selected();
+    return cudaSuccess;
+  });
 }
 
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int device) {
   return with_card([&](Card& card) {
-    if (device != 0) return cudaErrorInvalidDevice;
+    if (device < 0 || device >= card.count()) return cudaErrorInvalidDevice;
     *p = {};
-    std::strcpy(p->name, "Emulated sm_80");
-    p->major = 8, p->minor = 0;
-    p->totalGlobalMem = card.memory_bytes();
+    const int capability = card.capability(device);
+    std::snprintf(p->name, sizeof p->name, "Emulated sm_%d", capability);
+    p->major = capability / 10, p->minor = capability % 10;
+    p->totalGlobalMem = card.memory_bytes(device);
     p->multiProcessorCount = card.processors();
     p->sharedMemPerBlock = Card::kSharedPerBlock;
     p->sharedMemPerBlockOptin = Card::kSharedOptIn;
@@ -190,7 +209,7 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int dev
 cudaError_t cudaDeviceSynchronize() {
   return with_card([](Card& card) {
     const cudaError_t forbidden = card.forbidden_in_any_capture();
-    return forbidden != cudaSuccess ? forbidden : card.finish_all();
+    return forbidden != cudaSuccess ? forbidden : card.finish_all(card.selected());
   });
 }
 
@@ -199,7 +218,7 @@ cudaError_t cudaDeviceSynchronize() {
 cudaError_t cudaPeekAtLastError() {
   Card& card = Card::instance();
   std::lock_guard<std::mutex> lock(card.mutex());
-  return card.broken() != cudaSuccess ? card.broken() : last_error;
+  return card.count() && card.broken() != cudaSuccess ? card.broken() : last_error;
 }
 
 cudaError_t cudaGetLastError() {
@@ -269,8 +288,12 @@ const char* cudaGetErrorString(cudaError_t status) {
 
 // ---- memory
 
-cudaError_t cudaMalloc(void** data, size_t bytes) { return allocate(data, bytes, &Card::allocate); }
-cudaError_t cudaMallocHost(void** data, size_t bytes) { return allocate(data, bytes, &Card::lock_pages); }
+cudaError_t cudaMalloc(void** data, size_t bytes) {
+  return allocate(data, bytes, &Card::allocate, "cudaMalloc");
+}
+cudaError_t cudaMallocHost(void** data, size_t bytes) {
+  return allocate(data, bytes, &Card::lock_pages, "cudaMallocHost");
+}
 cudaError_t cudaFree(void* data) { return release(data, &Card::release, "cudaFree"); }
 cudaError_t cudaFreeHost(void* data) { return release(data, &Card::unlock_pages, "cudaFreeHost"); }
 

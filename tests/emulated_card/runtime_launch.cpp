@@ -26,7 +26,10 @@ cudaError_t refusal(const LoadedKernel& kernel, dim3 grid, dim3 block, size_t dy
 
 cudaError_t launch(const void* function, dim3 grid, dim3 block, void** arguments, size_t dynamic,
                    cudaStream_t stream) {
-  return with_card([&](Card& card) {
+  const auto launched = [&](Card& card) {
+    const std::shared_ptr<CUstream_st> on = card.find(stream);
+    if (on && on->card != card.selected())
+      return complain(cudaErrorInvalidResourceHandle, "launch into a stream of another card");
     cudaError_t status;
     const LoadedKernel* const kernel = find_kernel(function, status);
     if (!kernel) return status;
@@ -37,14 +40,17 @@ cudaError_t launch(const void* function, dim3 grid, dim3 block, void** arguments
       std::memcpy(parameters.data() + info.parameter_offsets[i], arguments[i], info.parameter_sizes[i]);
     const Module* const module = kernel->module;
     static const bool told = std::getenv("GM_EMULATED_TRACE") != nullptr;
+    const int here = card.selected();
     return card.submit(stream, [=, &info, &card, parameters = std::move(parameters)] {
       if (told)
         std::fprintf(stderr, "emulated card: %s, grid %u %u %u, block %u %u %u, %zu bytes\n",
                      info.name.c_str(), grid.x, grid.y, grid.z, block.x, block.y, block.z, dynamic);
+      card.kernel_runs();
       module->run(info, {grid.x, grid.y, grid.z}, {block.x, block.y, block.z}, dynamic, parameters.data(),
-                  card.global());
+                  card.global(here));
     });
-  });
+  };
+  return with_card(launched, "cudaLaunchKernel");
 }
 
 struct Configuration {

@@ -115,7 +115,7 @@ cudaError_t cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCaptureStatus* 
 // Of the nodes that may run the one captured last comes first: where branches do not wait for each other,
 // they run in another order than they were written.
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t* ready, cudaGraph_t graph, unsigned long long) {
-  return with_card([&](Card&) {
+  return with_card([&](Card& card) {
     const std::vector<Node>& nodes = graph->nodes;
     std::vector<std::vector<size_t>> behind(nodes.size());
     std::vector<size_t> waits(nodes.size()), free;  // free: a heap
@@ -138,6 +138,7 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t* ready, cudaGraph_t graph, unsi
         }
     }
     *ready = new CUgraphExec_st{std::move(order)};
+    card.graphs_changed(1);
     return cudaSuccess;
   });
 }
@@ -159,7 +160,8 @@ cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
 }
 
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t graph) {
-  return with_card([&](Card&) {
+  return with_card([&](Card& card) {
+    card.graphs_changed(-1);
     delete graph;
     return cudaSuccess;
   });
