@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <random>
 #include <string>
 #include <utility>
 
@@ -139,34 +140,16 @@ void each_score(const Metrics& m, MetricIntervals& intervals, F f) {
   for (size_t c = 0; c < m.per_class.size(); ++c) three(m.per_class[c], intervals.per_class[c]);
 }
 
-/// How many of n draws hit, each with probability p. By inversion where few do, else by transformed rejection
-/// (W. Hoermann 1993, The generation of binomial random variates, algorithm BTRS).
+/// How many of n draws hit, each with probability p.
 int64_t binomial(int64_t n, double p, PhiloxStream& rng) {
-  if (p > 0.5) return n - binomial(n, 1 - p, rng);
-  if (n == 0 || p <= 0) return 0;
-  const double trials = static_cast<double>(n), odds = p / (1 - p);
-  if (trials * p < 10) {
-    double u = rng.uniform(), share = std::exp(trials * std::log1p(-p));
-    int64_t k = 0;
-    for (; u > share && k < n;
-         share *= odds * (trials - static_cast<double>(k)) / static_cast<double>(k + 1), ++k)
-      u -= share;
-    return k;
-  }
-  const double deviation = std::sqrt(trials * p * (1 - p)), b = 1.15 + 2.53 * deviation,
-               a = -0.0873 + 0.0248 * b + 0.01 * p, alpha = (2.83 + 5.1 / b) * deviation;
-  auto log_share = [&](double k) {  // without what does not depend on k
-    return k * std::log(odds) - std::lgamma(k + 1) - std::lgamma(trials - k + 1);
-  };
-  const double mode = log_share(std::floor((trials + 1) * p));
-  while (true) {
-    const double u = rng.uniform() - 0.5, v = rng.uniform(), edge = 0.5 - std::abs(u),
-                 k = std::floor((2 * a / edge + b) * u + trials * p + 0.5);
-    if (!(k >= 0 && k <= trials)) continue;
-    if ((edge >= 0.07 && v <= 0.92 - 4.2 / b) ||
-        std::log(v * alpha / (a / (edge * edge) + b)) <= log_share(k) - mode)
-      return static_cast<int64_t>(k);
-  }
+  struct Bits {
+    using result_type = uint32_t;
+    static constexpr result_type min() { return 0; }
+    static constexpr result_type max() { return ~result_type{0}; }
+    result_type operator()() { return rng.next(); }
+    PhiloxStream& rng;
+  } bits{rng};
+  return std::binomial_distribution<int64_t>(n, p)(bits);
 }
 
 }  // namespace
