@@ -158,6 +158,7 @@ void Hdf5Dataset::release() const {
   {
     std::lock_guard<std::mutex> lock(mutex_);
     recent_.clear();
+    kept_.clear();
     unpacked_.clear();
     scratch_.reset();
   }
@@ -314,17 +315,20 @@ void Hdf5Dataset::read_pixels(int64_t row, int64_t rows, int64_t y, int64_t line
 }
 
 Hdf5Dataset::Pixels Hdf5Dataset::block(int64_t index) const {
-  auto found = std::find_if(recent_.begin(), recent_.end(), [&](const Block& b) { return b.index == index; });
-  if (found != recent_.end()) {
-    recent_.splice(recent_.begin(), recent_, found);
-    return found->pixels;
+  if (const auto found = kept_.find(index); found != kept_.end()) {
+    recent_.splice(recent_.begin(), recent_, found->second);
+    return found->second->pixels;
   }
   int64_t first = index * block_rows_, rows = std::min(block_rows_, size() - first);
   size_t image_bytes = shape_[1] * shape_[2] * 3;
   auto pixels = std::make_shared<std::vector<uint8_t>>(rows * image_bytes);
   read_pixels(first, rows, 0, static_cast<int64_t>(shape_[1]), pixels->data());
   recent_.push_front({index, pixels});
-  while (recent_.size() > 1 && recent_.size() * block_rows_ * image_bytes > kCacheBytes) recent_.pop_back();
+  kept_[index] = recent_.begin();
+  while (recent_.size() > 1 && recent_.size() * block_rows_ * image_bytes > kCacheBytes) {
+    kept_.erase(recent_.back().index);
+    recent_.pop_back();
+  }
   return pixels;
 }
 

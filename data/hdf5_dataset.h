@@ -4,6 +4,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "data/dataset.h"
@@ -82,8 +83,9 @@ class Hdf5Dataset : public Dataset {
   SoftLabels soft_;
   SkyColumns sky_;
 
-  mutable std::mutex mutex_;            // guards what follows
-  mutable std::list<Block> recent_;     // most recent first
+  mutable std::mutex mutex_;                                              // guards what follows
+  mutable std::list<Block> recent_;                                       // most recent first
+  mutable std::unordered_map<int64_t, std::list<Block>::iterator> kept_;  // of recent_, by index
   mutable std::vector<char> unpacked_;  // per block: is it in the scratch file?
   mutable std::shared_ptr<const Scratch> scratch_;
 };
