@@ -73,6 +73,13 @@ TEST(Preview, ShowsWhatTrainingSees) {
   expect_success(quiet);
   EXPECT_EQ(quiet.out + quiet.err, "");
   EXPECT_EQ(read_image(dir / "sheet.png").height, kTop + 5 * (kCell + kGap)) << "more than there are classes";
+
+  std::string eight = "file_loc,label\n";
+  for (int i = 0; i < 16; ++i) eight += "set/images/0.png," + std::to_string(i / 2) + "\n";
+  test::write_text(dir / "eight.csv", eight);
+  expect_success(
+      run("gm_data", {"preview", dir / "eight.csv", "--config", config, "--out", dir / "sheet.png"}));
+  EXPECT_EQ(read_image(dir / "sheet.png").height, kTop + 8 * (kCell + kGap)) << "one of each class";
   expect_failure(preview({"--rows", "0"}), 2, {"--rows"});
   expect_failure(preview({"--set", "augment.zoom=7"}), 1, {" (--set): augment.zoom: must be 0.1"});
   expect_failure(run("gm_data", {"preview", dir / "none", "--config", config, "--out", dir / "x.png"}), 1,

@@ -19,10 +19,11 @@ namespace {
 struct PreviewOptions {
   std::string data, config, out;
   std::vector<std::string> sets;
-  int rows = 6, columns = 8;
+  int rows = 0, columns = 8;
   uint64_t seed = 0;
 };
 
+constexpr int kLeastRows = 6, kMostRows = 100;
 constexpr int kCell = 128, kGap = 6, kTop = 22;
 constexpr Colour kPaper{255, 255, 255}, kInk{30, 30, 30};
 
@@ -55,7 +56,9 @@ void preview_augmentation(const PreviewOptions& o) {
   for (int64_t row = 0; row < data->size(); ++row) files.push_back(data->file(row));
   keep_inputs(o.out, files);
   const Transform evaluation(config, false), training(config, true);
-  const std::vector<int64_t> rows = choose_rows(*data, o.rows);
+  const int classes = static_cast<int>(data->classes().size());
+  const std::vector<int64_t> rows =
+      choose_rows(*data, o.rows ? o.rows : std::clamp(classes, kLeastRows, kMostRows));
   const int columns = 2 + o.columns;
   Canvas sheet(kGap + columns * (kCell + kGap), kTop + static_cast<int>(rows.size()) * (kCell + kGap),
                kPaper);
@@ -89,7 +92,8 @@ std::function<bool()> declare_data_preview(CLI::App& app) {
   preview->add_option("--config", o->config, "configuration whose augmentation is shown")->required();
   add_sets(*preview, o->sets, "override one key, e.g. --set augment.rotation_deg=180");
   preview->add_option("--out", o->out, "FILE.png")->required();
-  preview->add_option("--rows", o->rows, "galaxies")->check(CLI::Range(1, 100))->capture_default_str();
+  preview->add_option("--rows", o->rows, "galaxies (default: 6, or one of each class)")
+      ->check(CLI::Range(1, kMostRows));
   preview->add_option("--columns", o->columns, "augmentations of each")
       ->check(CLI::Range(1, 50))
       ->capture_default_str();
