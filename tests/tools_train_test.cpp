@@ -144,6 +144,8 @@ TEST_F(Train, SharesOfVotesAreLearnt) {
   expect_same_tensors(last("soft"), last("packed"));
   const auto info = test::run("gm_data", {"info", dir / "votes.h5"});
   EXPECT_NE(info.out.find("soft       200 images"), std::string::npos) << info.out;
+  const auto unnamed = test::run("gm_data", {"info", votes});
+  EXPECT_NE(unnamed.out.find("unlabelled 200 (labels are read from"), std::string::npos) << unnamed.out;
 }
 
 TEST_F(Train, SettingsOfTheRecipeReachTheRun) {

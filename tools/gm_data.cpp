@@ -130,7 +130,11 @@ void info(const Options& o) {
              tried < n ? fmt::format(" (of {} read)", tried) : "");
   if (bad > 0) fmt::print("unreadable {} of {} read, first: {}\n", bad, tried, first_bad);
   if (positions > 0) fmt::print("positions  {}\n", positions);
-  if (unlabelled > 0) fmt::print("unlabelled {}\n", unlabelled);
+  const bool no_label = counts.empty() && gm::lower_extension(data->path()) == ".csv";
+  if (unlabelled > 0)
+    fmt::print(
+        "unlabelled {}{}\n", unlabelled,
+        no_label ? " (labels are read from columns label and class; --classes names columns of shares)" : "");
   if (shared > 0)
     fmt::print("soft       {} images are of several classes, counted for the largest share\n", shared);
   size_t width = 5;
