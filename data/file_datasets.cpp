@@ -36,12 +36,15 @@ bool missing(const std::string& cell) {
   return cell.empty() || cell == "nan" || cell == "NaN" || cell == "null" || cell == "NULL" || cell == "--";
 }
 
+/// A label that says so: it is neither a name nor an index.
+bool unlabelled(const std::string& cell) { return missing(cell) || cell == "-1"; }
+
 /// Labels that are class names: looked up in `names`, or, when that is empty, collected and sorted.
 Labels named_labels(const CsvTable& table, int column, std::vector<std::string> names) {
   bool given = !names.empty();
   if (!given) {
     for (int64_t r = 0; r < table.rows(); ++r)
-      if (!missing(table.cell(r, column))) names.push_back(table.cell(r, column));
+      if (!unlabelled(table.cell(r, column))) names.push_back(table.cell(r, column));
     std::sort(names.begin(), names.end());
     names.erase(std::unique(names.begin(), names.end()), names.end());
     if (static_cast<int64_t>(names.size()) > kMaxClasses)
@@ -52,7 +55,7 @@ Labels named_labels(const CsvTable& table, int column, std::vector<std::string> 
   Labels labels{std::vector<int>(table.rows(), -1), std::move(names)};
   for (int64_t r = 0; r < table.rows(); ++r) {
     const std::string& cell = table.cell(r, column);
-    if (missing(cell)) continue;
+    if (unlabelled(cell)) continue;
     auto found = lookup.find(cell);
     if (found == lookup.end()) fail_unknown_class(table.where(r), cell, labels.names);
     labels.index[r] = found->second;
@@ -149,6 +152,7 @@ Labels read_labels(const CsvTable& table, const OpenOptions& options) {
   int64_t first = 0, value = 0;
   while (label >= 0 && first < table.rows() && missing(table.cell(first, label))) ++first;
   if (label < 0 || (first == table.rows() && name >= 0)) return named_labels(table, name, options.classes);
+  while (first < table.rows() && unlabelled(table.cell(first, label))) ++first;
   // The first label decides; a later one of the other kind is then an error with its line.
   if (first < table.rows() && !parse_label(table.cell(first, label), value))
     return named_labels(table, label, options.classes);

@@ -37,8 +37,8 @@ class FolderDataset : public FileListDataset {
 };
 
 /// A CSV of the kind zoobot users have. Columns: `id_str` and/or `file_loc` (relative paths resolve against
-/// the CSV's folder; without it images/<id_str>.jpg, .jpeg or .png), `label` (class index or class name; the
-/// index -1 is unlabelled), `class` (class name; in the place of `label` where that is not there or empty),
+/// the CSV's folder; without it images/<id_str>.jpg, .jpeg or .png), `label` (class index or class name; -1
+/// is unlabelled), `class` (class name; in the place of `label` where that is not there or empty),
 /// `ra`, `dec` or RA, DEC (degrees). Empty cells of these four, `nan`, `NaN`, `null`, `NULL` and `--` are
 /// missing. All but one of id_str and file_loc are optional; others are ignored; an id may occur more than
 /// once. Class names: options.classes; else from `class` where it goes with integer labels (indices without

@@ -145,6 +145,14 @@ TEST(DataCatalog, AnIndexOfMinusOneIsNoLabel) {
   EXPECT_EQ(c.open()->label(0), -1);
   EXPECT_EQ(c.open()->classes(), (Names{"0", "1"}));
   EXPECT_ERROR(Catalog("id_str,label\na,-2\nb,1\n").open(), "labels.csv:2: label -2 is not a class");
+  // Nor is it a class beside names, wherever it stands.
+  for (const char* rows : {"a,-1\na,spiral\nb,round\n", "a,spiral\na,-1\nb,round\n"}) {
+    const auto data = Catalog(std::string("id_str,label\n") + rows).open();
+    EXPECT_EQ(data->classes(), (Names{"round", "spiral"})) << rows;
+    EXPECT_EQ(data->label(0) + data->label(1), 0) << rows;
+    EXPECT_EQ(data->label(2), 0) << rows;
+  }
+  EXPECT_EQ(Catalog("id_str,label,class\na,-1,spiral\nb,-1,round\n").open()->label(0), -1);
 }
 
 // Also in the first row, which tells indices from names.
