@@ -45,11 +45,11 @@ std::vector<TableColumn> table_columns(const PredictionColumns& columns) {
                      .f64 = true,
                      .unit = "deg",
                      .ucd = std::string("pos.eq.") + name + ";meta.main",
-                     .number_of = [degrees](const P& p, size_t) { return p.*degrees; }});
+                     .number_of = [degrees = degrees](const P& p, size_t) { return p.*degrees; }});
   if (columns.uncertainty)
     for (const auto& [name, nats] :
          {std::pair{"entropy", &P::entropy}, {"mutual_information", &P::mutual_information}})
-      all.push_back({.name = name, .number_of = [nats](const P& p, size_t) { return p.*nats; }});
+      all.push_back({.name = name, .number_of = [nats = nats](const P& p, size_t) { return p.*nats; }});
   return all;
 }
 

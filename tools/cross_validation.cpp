@@ -103,7 +103,9 @@ void add_spread(Json& summary, const std::vector<Json>& folds) {
     return std::pair<Json, Json>(mean, folds.size() > 1 ? Json(std::sqrt(squares / (n - 1))) : Json());
   };
   Json mean, deviation;
-  for (const auto& [key, value] : folds.front().items()) {
+  for (const auto& item : folds.front().items()) {
+    const std::string& key = item.key();
+    const Json& value = item.value();
     if (key == "fold" || key == "n" || key == "confusion") continue;
     if (value.is_number()) {
       std::tie(mean[key], deviation[key]) = spread([&](const Json& f) { return f.at(key).get<double>(); });
