@@ -176,7 +176,7 @@ MetricIntervals bootstrap_metrics(const ConfusionMatrix& confusion, uint64_t see
   for (int r = 0; r < resamples; ++r) {
     PhiloxStream rng(seed, RngUse::sample, static_cast<uint32_t>(r));
     counts.assign(classes, {});
-    // A multinomial draw, cell by cell: of the draws left, those that fall on this cell and not on a later one.
+    // A multinomial draw, cell by cell: of the draws left, those that fall on this cell, not on a later one.
     int64_t draws = confusion.total(), images = draws;
     for (const Cell& c : cells) {
       const int64_t drawn = binomial(draws, static_cast<double>(c.images) / static_cast<double>(images), rng);

@@ -44,8 +44,8 @@ Difference compare_maxima(const Graph& graph, const MaximaPlace& place, const Ma
 /// The maxima of one side's training step. The graph must outlive it, and so must the lists.
 class MaximaExchange {
  public:
-  /// found: receives this side's maxima, by place. given: those of the other side, from which backward starts;
-  /// null for the side that runs first. compared: receives how the two differ.
+  /// found: receives this side's maxima, by place. given: those of the other side, from which backward
+  /// starts; null for the side that runs first. compared: receives how the two differ.
   MaximaExchange(const Graph& graph, std::vector<Maxima>& found, const std::vector<Maxima>* given,
                  std::vector<Difference>& compared);
 

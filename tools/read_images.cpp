@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-
 #include "kernels/common/error.h"
 
 namespace gm {

@@ -1,9 +1,9 @@
+#include "kernels/conv2d/conv2d_ref.h"
 
 #include "kernels/activation/activation_ref.h"
 #include "kernels/add/add.h"
 #include "kernels/common/op.h"
 #include "kernels/conv2d/conv2d.h"
-#include "kernels/conv2d/conv2d_ref.h"
 
 namespace gm::ref {
 
