@@ -1,8 +1,8 @@
 #include "engine/captured_graph_cuda.h"
 
-#include <cstdio>
 #include <exception>
 
+#include "engine/status_cuda.h"
 #include "kernels/common/error.h"
 
 namespace gm {
@@ -12,14 +12,8 @@ namespace {
 class CudaCapturedGraph : public CapturedGraph {
  public:
   CudaCapturedGraph(cudaGraphExec_t graph, cudaStream_t stream) : graph_(graph), stream_(stream) {}
-  ~CudaCapturedGraph() override {
-    if (const cudaError_t status = cudaGraphExecDestroy(graph_); status != cudaSuccess)
-      std::fprintf(stderr, "closing a CUDA graph: %s\n", cudaGetErrorString(status));
-  }
-  void start() override {
-    if (const cudaError_t status = cudaGraphLaunch(graph_, stream_); status != cudaSuccess)
-      fail(std::string("a CUDA graph does not start: ") + cudaGetErrorString(status));
-  }
+  ~CudaCapturedGraph() override { print_cuda(cudaGraphExecDestroy(graph_), "closing a CUDA graph"); }
+  void start() override { check_cuda(cudaGraphLaunch(graph_, stream_), "a CUDA graph does not start"); }
 
  private:
   cudaGraphExec_t graph_;
@@ -30,13 +24,9 @@ class CudaCapturedGraph : public CapturedGraph {
 
 CudaEvent::CudaEvent() {
   const unsigned flags = cudaEventDisableTiming | cudaEventBlockingSync;
-  if (const cudaError_t status = cudaEventCreateWithFlags(&event, flags); status != cudaSuccess)
-    fail(std::string("cannot create a CUDA event: ") + cudaGetErrorString(status));
+  check_cuda(cudaEventCreateWithFlags(&event, flags), "cannot create a CUDA event");
 }
-CudaEvent::~CudaEvent() {
-  if (const cudaError_t status = cudaEventDestroy(event); status != cudaSuccess)
-    std::fprintf(stderr, "closing a CUDA event: %s\n", cudaGetErrorString(status));
-}
+CudaEvent::~CudaEvent() { print_cuda(cudaEventDestroy(event), "closing a CUDA event"); }
 
 std::unique_ptr<CapturedGraph> capture_cuda_graph(cudaStream_t stream, const std::function<void()>& work,
                                                   std::string& reason) {

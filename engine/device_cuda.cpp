@@ -9,6 +9,7 @@
 #include "engine/device_cuda.h"
 #include "engine/jpeg_decoder_cuda.h"
 #include "engine/plan_store.h"
+#include "engine/status_cuda.h"
 #include "kernels/common/backends.h"
 #include "kernels/common/bytes.h"
 #include "kernels/common/cuda_libraries.h"
@@ -28,12 +29,9 @@ static_assert(cuda_status::memory_allocation == cudaErrorMemoryAllocation &&
               cuda_status::system_not_ready == cudaErrorSystemNotReady &&
               cuda_status::system_driver_mismatch == cudaErrorSystemDriverMismatch);
 
-void check(cudaError_t status, const std::string& what) {
-  if (status != cudaSuccess) fail(cuda_error_text(what, status, cudaGetErrorString(status)));
-}
 cudaDeviceProp properties_of(int index) {
   cudaDeviceProp properties;
-  check(cudaGetDeviceProperties(&properties, index), "cuda:" + std::to_string(index));
+  check_cuda(cudaGetDeviceProperties(&properties, index), "cuda:" + std::to_string(index));
   return properties;
 }
 std::string problem_of(int index, const cudaDeviceProp& p) {
@@ -46,14 +44,12 @@ class OwnedStream {
  public:
   OwnedStream() = default;
   ~OwnedStream() {
-    if (!stream_) return;
-    if (const cudaError_t status = cudaStreamDestroy(stream_); status != cudaSuccess)
-      std::fprintf(stderr, "closing a CUDA stream: %s\n", cudaGetErrorString(status));
+    if (stream_) print_cuda(cudaStreamDestroy(stream_), "closing a CUDA stream");
   }
   OwnedStream(const OwnedStream&) = delete;
   OwnedStream& operator=(const OwnedStream&) = delete;
   void open() {
-    check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cannot create a CUDA stream");
+    check_cuda(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cannot create a CUDA stream");
   }
   operator cudaStream_t() const { return stream_; }
 
@@ -66,7 +62,7 @@ class CudaDevice : public Device {
   CudaDevice(int index, const DeviceOptions& options) : index_(index), deterministic_(options.deterministic) {
     properties_ = properties_of(index);
     if (const std::string problem = problem_of(index, properties_); !problem.empty()) fail(problem);
-    check(cudaSetDevice(index), "cuda:" + std::to_string(index));
+    check_cuda(cudaSetDevice(index), "cuda:" + std::to_string(index));
     stream_.open();
     uploads_.open();
     libraries_ = make_cuda_libraries(index);
@@ -103,7 +99,7 @@ class CudaDevice : public Device {
       cudaMemGetInfo(&free, &total);
       fail(out_of_memory_text(bytes, free, total));
     }
-    check(status, bytes_text(bytes) + " of GPU memory");  // a kernel before it has failed
+    check_cuda(status, bytes_text(bytes) + " of GPU memory");  // a kernel before it has failed
     used_ += sizes_[data] = bytes;
     peak_ = std::max(peak_, used_);
     return data;
@@ -113,8 +109,7 @@ class CudaDevice : public Device {
       used_ -= it->second;
       sizes_.erase(it);
     }
-    if (const cudaError_t status = cudaFree(data); status != cudaSuccess)
-      std::fprintf(stderr, "cuda:%d: free: %s\n", index_, cudaGetErrorString(status));
+    print_cuda(cudaFree(data), "freeing GPU memory");
   }
   void upload(void* device, const void* host, size_t bytes) override {
     move(device, host, bytes, cudaMemcpyHostToDevice, "upload");
@@ -130,10 +125,10 @@ class CudaDevice : public Device {
   }
   void fill(void* data, unsigned char byte, size_t bytes) override {
     select();
-    check(cudaMemsetAsync(data, byte, bytes, stream_), "fill");
+    check_cuda(cudaMemsetAsync(data, byte, bytes, stream_), "fill");
   }
   void synchronize() override {
-    check(cudaStreamSynchronize(stream_), "a CUDA kernel failed");
+    check_cuda(cudaStreamSynchronize(stream_), "a CUDA kernel failed");
     keep_choices();
   }
   void* allocate_host(size_t bytes) override {
@@ -141,16 +136,15 @@ class CudaDevice : public Device {
     void* data = nullptr;
     const cudaError_t status = cudaMallocHost(&data, bytes);
     if (status != cudaSuccess) cudaGetLastError();  // or the next launch would report it
-    check(status, bytes_text(bytes) + " of page-locked memory");
+    check_cuda(status, bytes_text(bytes) + " of page-locked memory");
     return data;
   }
   void release_host(void* data) noexcept override {
-    if (const cudaError_t status = cudaFreeHost(data); status != cudaSuccess)
-      std::fprintf(stderr, "cuda:%d: free of host memory: %s\n", index_, cudaGetErrorString(status));
+    print_cuda(cudaFreeHost(data), "freeing page-locked memory");
   }
   void start_upload(void* device, const void* host, size_t bytes) override {
     select();
-    check(cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, uploads_), "upload");
+    check_cuda(cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, uploads_), "upload");
   }
   void start_download(void* host, const void* device, size_t bytes) override {
     move(host, device, bytes, cudaMemcpyDeviceToHost, "download");
@@ -160,13 +154,13 @@ class CudaDevice : public Device {
     return std::make_unique<CudaEvent>();
   }
   void record(Event& event, Stream on) override {
-    check(cudaEventRecord(static_cast<CudaEvent&>(event).event, stream(on)), "record");
+    check_cuda(cudaEventRecord(static_cast<CudaEvent&>(event).event, stream(on)), "record");
   }
   void wait(const Event& event) override {
-    check(cudaEventSynchronize(static_cast<const CudaEvent&>(event).event), "a CUDA kernel failed");
+    check_cuda(cudaEventSynchronize(static_cast<const CudaEvent&>(event).event), "a CUDA kernel failed");
   }
   void wait(Stream on, const Event& event) override {
-    check(cudaStreamWaitEvent(stream(on), static_cast<const CudaEvent&>(event).event, 0), "wait");
+    check_cuda(cudaStreamWaitEvent(stream(on), static_cast<const CudaEvent&>(event).event, 0), "wait");
   }
   std::unique_ptr<CapturedGraph> capture(const std::function<void()>& work, std::string& reason) override {
     select();
@@ -179,19 +173,19 @@ class CudaDevice : public Device {
   size_t free_bytes() const override {
     select();
     size_t free = 0, total = 0;
-    check(cudaMemGetInfo(&free, &total), "free memory");
+    check_cuda(cudaMemGetInfo(&free, &total), "free memory");
     return free;
   }
   double time(const std::function<void()>& run) override {
     select();
     for (cudaEvent_t& event : timing_events_)
-      if (!event) check(cudaEventCreate(&event), "cannot create a CUDA event");
-    check(cudaEventRecord(timing_events_[0], stream_), "event");
+      if (!event) check_cuda(cudaEventCreate(&event), "cannot create a CUDA event");
+    check_cuda(cudaEventRecord(timing_events_[0], stream_), "event");
     run();
-    check(cudaEventRecord(timing_events_[1], stream_), "event");
+    check_cuda(cudaEventRecord(timing_events_[1], stream_), "event");
     synchronize();
     float milliseconds = 0;
-    check(cudaEventElapsedTime(&milliseconds, timing_events_[0], timing_events_[1]), "event");
+    check_cuda(cudaEventElapsedTime(&milliseconds, timing_events_[0], timing_events_[1]), "event");
     return milliseconds * 1e-3;
   }
   size_t cache_bytes() const override { return static_cast<size_t>(properties_.l2CacheSize); }
@@ -210,7 +204,7 @@ class CudaDevice : public Device {
   size_t peak_bytes() const override { return peak_ + overhead_bytes(); }
 
  private:
-  void select() const { check(cudaSetDevice(index_), "cuda:" + std::to_string(index_)); }
+  void select() const { check_cuda(cudaSetDevice(index_), "cuda:" + std::to_string(index_)); }
   // As soon as the host waits anyway: a run that is killed later goes on with the same plans.
   void keep_choices() {
     if (store_ && libraries_->choices.unsaved()) store_->write(libraries_->choices);
@@ -218,7 +212,7 @@ class CudaDevice : public Device {
   cudaStream_t stream(Stream on) const { return on == Stream::kernels ? stream_ : uploads_; }
   void move(void* to, const void* from, size_t bytes, cudaMemcpyKind kind, const char* what) {
     select();
-    check(cudaMemcpyAsync(to, from, bytes, kind, stream_), what);
+    check_cuda(cudaMemcpyAsync(to, from, bytes, kind, stream_), what);
   }
 
   int index_;
