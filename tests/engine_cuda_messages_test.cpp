@@ -49,6 +49,8 @@ TEST(EngineCudaMessages, MemoryAndFailedCalls) {
             "out of GPU memory: 3.00 GiB asked, 512.0 MiB of 8.00 GiB free; use a smaller batch");
   EXPECT_EQ(out_of_memory_text(640, 0, size_t{5} << 20),
             "out of GPU memory: 640 bytes asked, 0 bytes of 5.0 MiB free; use a smaller batch");
+  EXPECT_EQ(full_card_text(1, size_t{64} << 20, size_t{10} << 20, size_t{32} << 20),
+            "cuda:1 is too full: the libraries' workspace takes 64.0 MiB, 10.0 MiB of 32.0 MiB are free");
   EXPECT_EQ(cuda_error_text("upload", 700, "an illegal memory access was encountered"),
             "upload: an illegal memory access was encountered");
   EXPECT_EQ(cuda_error_text("64 MiB", 2, "out of memory"), "64 MiB: out of memory; use a smaller batch");

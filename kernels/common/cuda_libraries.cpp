@@ -54,8 +54,14 @@ CudaLibrariesPtr make_cuda_libraries(int device) {
     libraries->cublas = nullptr;
     fail(std::string("cuBLASLt does not start: ") + cublasLtGetStatusString(s));
   }
-  if (cudaError_t e = cudaMalloc(&libraries->workspace, kWorkspace); e != cudaSuccess)
-    fail(cuda_error_text("no room for the 64 MiB library workspace", e, cudaGetErrorString(e)));
+  if (cudaError_t e = cudaMalloc(&libraries->workspace, kWorkspace); e == cudaErrorMemoryAllocation) {
+    cudaGetLastError();  // out of memory is not sticky: clear it
+    size_t free = 0, total = 0;
+    cudaMemGetInfo(&free, &total);
+    fail(full_card_text(device, kWorkspace, free, total));
+  } else if (e != cudaSuccess) {
+    fail(cuda_error_text("CUDA device " + std::to_string(device), e, cudaGetErrorString(e)));
+  }
   libraries->workspace_bytes = kWorkspace;
   cudaDeviceProp card{};
   if (cudaError_t e = cudaGetDeviceProperties(&card, device); e != cudaSuccess)

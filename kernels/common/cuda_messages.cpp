@@ -76,6 +76,11 @@ std::string out_of_memory_text(size_t asked, size_t free, size_t total) {
          bytes_text(total) + " free; use a smaller batch";
 }
 
+std::string full_card_text(int index, size_t asked, size_t free, size_t total) {
+  return "cuda:" + std::to_string(index) + " is too full: the libraries' workspace takes " +
+         bytes_text(asked) + ", " + bytes_text(free) + " of " + bytes_text(total) + " are free";
+}
+
 std::string version_text(size_t v) {
   return std::to_string(v / 10000) + "." + std::to_string(v / 100 % 100) + "." + std::to_string(v % 100);
 }

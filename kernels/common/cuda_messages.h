@@ -34,6 +34,8 @@ std::string architecture_problem(int index, const std::string& name, int major, 
                                  const std::string& built_for);
 
 std::string out_of_memory_text(size_t asked, size_t free, size_t total);
+/// A card has no room for what every run needs, whatever its batch: it is small, or others use it.
+std::string full_card_text(int index, size_t asked, size_t free, size_t total);
 
 constexpr size_t kOldestCudnn = 90000;  // the graph API in the form used here
 /// "9.19.0" of 91900: cuDNN and cuBLASLt.

@@ -43,7 +43,7 @@ check models/effv2s_cbam.yaml --set input.size=32 --batch 1 --mode infer --preci
 train() { # NAME ARGUMENTS...
   local name=$1
   shift
-  on_card "$bin/gm_train" models/effg0.yaml --data "${data:-$work/set.h5}" --device cuda --quiet \
+  on_card "$bin/gm_train" models/effg0.yaml --data "${data:-$work/set.h5}" --device "${device:-cuda}" --quiet \
     --epochs "${epochs:-2}" --batch 8 --set input.size=32 --set recipe=paper "$@" --out "$work/$name"
 }
 same_weights() { cmp "$work/$1/last.safetensors" "$work/$2/last.safetensors"; }
@@ -67,6 +67,8 @@ GM_EMULATED_CAPTURE=0 expect "training, captures refused" train plain
 expect "the same weights without captured steps" same_weights late plain
 expect "training on the CPU" on_cpu late cpu
 expect "the CPU's losses" close_losses cpu late
+GM_EMULATED_CARDS=2 device=cuda:1 expect "training on the second card" train second
+expect "the same weights on the second card" same_weights late second
 epochs=1 expect "one epoch of training" train resumed
 expect "the next epoch, resumed" train resumed --resume
 expect "the same weights when resumed" same_weights late resumed
@@ -101,6 +103,20 @@ expect "the CPU's predictions in bf16" same_predictions 2e-3 bf16
 expect "predictions with dropout" infer dropout --mc-dropout 2
 expect "the CPU's predictions with dropout" same_predictions 1e-5 dropout
 
+# A kernel that fails in the last batch: one error, the rows before it kept, and the rest when resumed.
+infer_on_card() { on_card "$bin/gm_infer" --model "$work/late" "$work/set.h5" --batch 12 --quiet --device cuda "$@"; }
+kernels=$(GM_EMULATED_TRACE=1 infer_on_card --out "$work/traced.csv" 2>&1 | grep -c '^emulated card: .*, grid ')
+broken() {
+  local said
+  said=$(GM_EMULATED_FAILING_KERNEL=$((kernels - 2)) infer_on_card --out "$work/broken.csv" 2>&1) && return 1
+  echo "$said"
+  said=$(grep -v '^emulated card: ' <<<"$said")
+  [ "$(wc -l <<<"$said")" = 1 ] && [[ $said == *"illegal memory access"*"first 24 of 32 images"* ]]
+}
+expect "a kernel that fails" broken
+expect "the rest of the predictions" infer_on_card --out "$work/broken.csv" --resume
+expect "the same predictions" cmp "$work/plain-card.csv" "$work/broken.csv"
+
 # A search: networks that come and go, their shared weights, the controller.
 search() { # NAME DEVICE
   "$bin/gm_search" run models/search_small.yaml --data "$work/set.h5" --device "$2" --quiet --set input.size=16 \
@@ -125,6 +141,21 @@ one_line() { # NAME TEXT: what `train NAME` says
 GM_EMULATED_MEMORY=66 expect "a card that is too small" one_line small "out of GPU memory"
 GM_EMULATED_PAGE_LOCKED=0 expect "no page-locked memory" one_line unlocked "page-locked memory: out of memory"
 GM_EMULATED_CARDS=0 expect "no card" one_line none "--device cuda"
+device=cuda:1 expect "no second card" one_line absent "this machine has 1 CUDA device"
+GM_EMULATED_CAPABILITY=75 expect "a card without code" one_line old "has architecture sm_75; this build has code for"
+GM_EMULATED_CARDS=2 GM_EMULATED_MEMORY=4096,32 device=cuda:1 expect "a second card that is too small" \
+  one_line narrow "cuda:1 is too full: the libraries' workspace takes 64.0 MiB, 32.0 MiB of 32.0 MiB are free"
+
+# --device auto takes the first card, or the CPU where the build has no code for it, and says so.
+auto() { # WHAT: what it says of its device
+  local said
+  said=$(on_card "$bin/gm_infer" --model "$work/late" "$work/set.h5" --batch 12 --out "$work/auto.csv" 2>&1)
+  echo "$said"
+  [[ $said == *"device: "$1* ]] && close 1e-5 'p_.*' "$work/plain-cpu.csv" "$work/auto.csv"
+}
+GM_EMULATED_CARDS=2 GM_EMULATED_CAPABILITY=80,75 expect "--device auto" auto "Emulated sm_80 (cuda:0"
+GM_EMULATED_CARDS=2 GM_EMULATED_CAPABILITY=75,80 expect "--device auto, no code for the first card" \
+  auto "cpu (*) - cuda:0 (Emulated sm_75) has architecture sm_75"
 expect "a file of plans" test -n "$(ls "$work/plans" 2>/dev/null)"
 
 report
