@@ -1,6 +1,7 @@
 #include "data/loader.h"
 
 #include <algorithm>
+#include <barrier>
 #include <filesystem>
 #include <numeric>
 #include <set>
@@ -191,6 +192,60 @@ TEST(DataLoader, AMachineThatFailsEndsTheEpochThoughBadImagesAreSkipped) {
     loader.start_epoch(0, 2);
     EXPECT_TRUE(loader.next(batch));
   }
+}
+
+// All threads are in a decoder of the second batch when the first of them fails.
+TEST(DataLoader, ErrorsOfAllThreadsAtOnceAreOneAndLeaveNoneBehind) {
+  constexpr int kWorkers = 4;
+  struct Failing : FakeDataset {
+    Failing() : FakeDataset(40, 2) {}
+    Image read(int64_t i) const override {
+      if (i < 8 || !fails) return FakeDataset::read(i);
+      if (i >= 8 + kWorkers) fail("a later image");
+      all_here.arrive_and_wait();
+      if (i == 8 + machine) throw MachineError("no room");
+      fail("g" + std::to_string(i) + ": truncated image");
+    }
+    mutable std::barrier<> all_here{kWorkers};
+    bool fails = true;
+    int machine = 0;
+  };
+  for (const bool skip : {false, true})
+    for (int machine = 0; machine < kWorkers; ++machine) {
+      auto data = std::make_shared<Failing>();
+      data->machine = machine;
+      LoaderConfig c = config(false, kWorkers);
+      c.skip_bad = skip;
+      int skipped = 0;
+      c.on_bad = [&](int64_t, const std::string&) { ++skipped; };
+      Loader loader(data, iota(40), c);
+      HostBatch batch;
+      loader.start_epoch(0, 0);
+      EXPECT_TRUE(loader.next(batch));
+      EXPECT_THROW(loader.next(batch), MachineError);
+      EXPECT_EQ(skipped, 0);
+      loader.start_epoch(1, 5);  // waits for whoever still reads
+      data->fails = false;
+      size_t images = 0;
+      for (const HostBatch& b : epoch(loader, 2)) images += static_cast<size_t>(b.count);
+      EXPECT_EQ(images, 40u);
+    }
+}
+
+// As when a signal ends the run.
+TEST(DataLoader, WhatTheReportOfABadImageThrowsReachesTheCaller) {
+  auto data = std::make_shared<FakeDataset>(40, 2);
+  data->bad_row = 9;
+  LoaderConfig c = config(false, 3);
+  c.skip_bad = true;
+  c.on_bad = [](int64_t, const std::string&) { fail("interrupted"); };
+  Loader loader(data, iota(40), c);
+  loader.start_epoch(0, 0);
+  HostBatch batch;
+  EXPECT_TRUE(loader.next(batch));
+  EXPECT_ERROR(loader.next(batch), "interrupted");
+  data->bad_row = -1;
+  EXPECT_EQ(epoch(loader, 0).size(), 5u);
 }
 
 TEST(DataLoader, SkippedImagesAreReportedAndLeaveNoGap) {

@@ -16,7 +16,7 @@ struct Descriptor {
 };
 
 bool takes_descriptions() {
-  static const char* const set = std::getenv("GM_EMULATED_CUDNN");
+  const char* const set = std::getenv("GM_EMULATED_CUDNN");
   return set && std::strcmp(set, "describe") == 0;
 }
 

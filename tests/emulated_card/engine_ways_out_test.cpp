@@ -128,6 +128,30 @@ TEST_F(EngineWaysOut, ACallThatIsRefusedIsAnErrorAndLeavesNothingBehind) {
     }
 }
 
+// Candidates for a plan are timed and held against each other in memory of their own; where there is no room for
+// that, the choice falls without them.
+TEST_F(EngineWaysOut, ACallThatIsRefusedWhilePlansAreTimed) {
+  const std::string timing = "GM_EMULATED_CUDNN=describe GM_PLAN_CACHE=";
+  std::vector<std::pair<std::string, int64_t>> functions;
+  {
+    const Machine machine(timing + dir_ / "plans");
+    train();
+    for (const char* name : {"cudaMalloc", "cudaMemcpyAsync", "cudaMemsetAsync", "cudaLaunchKernel",
+                             "cudaLaunchHostFunc", "cudaStreamSynchronize", "cudaEventCreateWithFlags",
+                             "cudaEventRecord", "cudaEventSynchronize", "cudaEventElapsedTime"}) {
+      functions.emplace_back(name, emulated::calls(name));
+      EXPECT_GT(functions.back().second, 0) << name;
+    }
+  }
+  int run = 0;
+  for (const auto& [name, calls] : functions)
+    for (const int64_t call : some_of(calls, 5)) {
+      const std::string what = name + ":" + std::to_string(call);
+      train_on(timing + dir_ / ("plans" + std::to_string(++run)) + " GM_EMULATED_REFUSE=" + what);
+      EXPECT_EQ(held_, Held{}) << what << ": " << error_;
+    }
+}
+
 TEST_F(EngineWaysOut, AKernelThatFailsIsToldOnce) {
   const Machine machine("");
   train();
