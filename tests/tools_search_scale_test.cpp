@@ -166,8 +166,9 @@ TEST_F(Scale, ImpossibleSettingsAreOneLine) {
   expect_failure(run("gm_search", {"resolution", config, "--data", dir / "one.csv", "--sizes", "32", "--out",
                                    dir / "out"}),
                  1, {"one.csv", "has one class"});
-  expect_failure(run("gm_search", arguments("resolution", {"--sizes", "32", "--only", "2/2"})), 2,
-                 {"--only"});
+  for (const char* part : {"2/2", "-1/2", "1", "1/", "/2", "0/2x", "4294967296/4294967299"})
+    expect_failure(run("gm_search", arguments("resolution", {"--sizes", "32", "--only", part})), 2,
+                   {"--only", part, "is not I/N"});
   refused(arguments("scale", {"--factors", "2,2,2"}), {"--factors 2,2,2", "is 32, not 2 within 0.1"});
   refused(arguments("scale", {"--phi", "1,2", "--sizes", "32,5000"}), {"scaled by phi 2", "input.size"});
   test::write_text(dir / "out", "");

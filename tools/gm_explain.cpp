@@ -3,6 +3,7 @@
 
 #include <CLI/CLI.hpp>
 #include <filesystem>
+#include <map>
 #include <set>
 
 #include "data/file_names.h"
@@ -108,13 +109,15 @@ class Names {
     for (char& c : name)
       if (!std::isalnum(static_cast<unsigned char>(c)) && c != '-' && c != '_' && c != '.') c = '_';
     if (name[0] == '.') name[0] = '_';
+    int& number = numbers_.try_emplace(name, 1).first->second;
     std::string unique = name;
-    for (int n = 2; !used_.insert(unique).second; ++n) unique = name + "_" + std::to_string(n);
+    while (!used_.insert(unique).second) unique = name + "_" + std::to_string(++number);
     return unique;
   }
 
  private:
   std::set<std::string> used_{"sheet"};
+  std::map<std::string, int> numbers_;  // the last one behind a name
 };
 
 /// Fails where the pictures of `out` could replace pictures of the data.

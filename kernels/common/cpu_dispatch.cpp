@@ -36,9 +36,10 @@ std::vector<InstructionSet> choose() {
   __builtin_cpu_init();
   if (limit == "avx512" && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-      __builtin_cpu_supports("fma"))
+      __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2"))
     sets.push_back({"avx512", cpu_avx512::kernel_table()});
-  if (limit != "baseline" && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+  if (limit != "baseline" && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+      __builtin_cpu_supports("bmi2"))
     sets.push_back({"avx2", cpu_avx2::kernel_table()});
 #endif
   sets.push_back({"baseline", cpu_baseline::kernel_table()});

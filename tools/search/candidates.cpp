@@ -7,8 +7,10 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <limits>
 #include <set>
 
+#include "data/csv.h"
 #include "data/dataset.h"
 #include "engine/atomic_file.h"
 #include "kernels/common/error.h"
@@ -51,10 +53,14 @@ void declare_candidate_options(CLI::App& command, CandidateOptions& o) {
   command.add_option_function<std::string>(
       "--only",
       [&o](const std::string& text) {
-        char rest = 0;
-        if (std::sscanf(text.c_str(), "%d/%d%c", &o.part, &o.parts, &rest) != 2 || o.part < 0 ||
-            o.part >= o.parts)
+        const size_t slash = std::min(text.find('/'), text.size());
+        int64_t part = 0, parts = 0;
+        if (!parse_int(text.substr(0, slash), part) || slash == text.size() ||
+            !parse_int(text.substr(slash + 1), parts) || part < 0 || part >= parts ||
+            parts > std::numeric_limits<int>::max())
           throw CLI::ValidationError("--only", "'" + text + "' is not I/N with 0 <= I < N");
+        o.part = static_cast<int>(part);
+        o.parts = static_cast<int>(parts);
       },
       "I/N: train every N-th network, starting with number I (from 0), and leave the rest to other machines");
   command.add_flag("--quiet", o.quiet, "print errors only");
