@@ -1,5 +1,5 @@
-// The CPU's own matrix products (kernels/linear/gemm_cpu.h) behind plain pointers, once for each instruction set:
-// their tiles differ. Arguments as there.
+// The CPU's own matrix products (kernels/linear/gemm_cpu.h) behind plain pointers, once for each instruction
+// set: their tiles differ. Arguments as there.
 #pragma once
 #include <cstdint>
 

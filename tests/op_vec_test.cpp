@@ -1,5 +1,6 @@
 // The register functions of the CPU kernels, element by element: a tolerance relative to a whole tensor sees
-// neither ties of rounding, nor kinks, nor the digits of small values. For every instruction set of this processor.
+// neither ties of rounding, nor kinks, nor the digits of small values. For every instruction set of this
+// processor.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -100,7 +101,7 @@ TEST_P(VecCpu, LanesKeepTheirPlaces) {
   for (int i = 0; i < vec.lanes; ++i) EXPECT_EQ(out[i], std::min(in[i], descending[i]));
 }
 
-// Where one is no number the second is the result: what activations and fast_sigmoid order their arguments by.
+// Where one is no number the second is the result: activations and fast_sigmoid order their arguments by it.
 TEST_P(VecCpu, MaximumAndMinimumOfNanAreTheSecond) {
   for (auto f : {vec.max, vec.min}) {
     EXPECT_EQ(lane(f, kNan, 3), 3);

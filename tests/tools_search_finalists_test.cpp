@@ -1,4 +1,4 @@
-// The networks that a search trains from scratch: which ones, on what they are scored, which of them is found.
+// The networks that a search trains from scratch: which ones, what they are scored on, which one is found.
 #include <cmath>
 #include <map>
 #include <nlohmann/json.hpp>

@@ -1,5 +1,5 @@
-// Compiled once for each instruction set, as the CPU kernels are. Nothing here may leave a function that the linker
-// would share with code for other sets.
+// Compiled once for each instruction set, as the CPU kernels are. Nothing here may leave a function that the
+// linker would share with code for other sets.
 #include "tests/vec_functions.h"
 
 #include "kernels/common/vec_cpu.h"

@@ -1,9 +1,9 @@
 // The emulated cards: their memory, their streams and what is queued in them. Private to the functions that
-// take the place of the CUDA runtime and of its libraries. Work is run when somebody waits for it and not before:
-// by cudaStreamSynchronize, by a blocking copy, by cudaFree. A wait runs its own stream as far as it has to
-// and of the others only what events demand, so that an order that nobody asked for does not come about by
-// luck. With GM_EMULATED_ORDER=others the opposite: all other streams first, which shows writes that come too
-// early.
+// take the place of the CUDA runtime and of its libraries. Work is run when somebody waits for it and not
+// before: by cudaStreamSynchronize, by a blocking copy, by cudaFree. A wait runs its own stream as far as
+// it has to and of the others only what events demand, so that an order that nobody asked for does not come
+// about by luck. With GM_EMULATED_ORDER=others the opposite: all other streams first, which shows writes
+// that come too early.
 #pragma once
 #include <cuda_runtime_api.h>
 

@@ -1,5 +1,5 @@
-// The engine's ways out, driven on the emulated card: whatever is refused or fails, there is one error or none,
-// nothing is left behind, and what comes to its end has the weights that it always has.
+// The engine's ways out, driven on the emulated card: whatever is refused or fails, there is one error or
+// none, nothing is left behind, and what comes to its end has the weights that it always has.
 #include <cuda_runtime_api.h>
 #include <gtest/gtest.h>
 
@@ -128,8 +128,8 @@ TEST_F(EngineWaysOut, ACallThatIsRefusedIsAnErrorAndLeavesNothingBehind) {
     }
 }
 
-// Candidates for a plan are timed and held against each other in memory of their own; where there is no room for
-// that, the choice falls without them.
+// Candidates for a plan are timed and held against each other in memory of their own; where there is no room
+// for that, the choice falls without them.
 TEST_F(EngineWaysOut, ACallThatIsRefusedWhilePlansAreTimed) {
   const std::string timing = "GM_EMULATED_CUDNN=describe GM_PLAN_CACHE=";
   std::vector<std::pair<std::string, int64_t>> functions;
