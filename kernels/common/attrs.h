@@ -56,7 +56,8 @@ class Attrs {
       number.erase(number.find_last_not_of('0') + 1);
       if (number.back() == '.') number.pop_back();
       if (v != 0 && (number == "0" || number == "-0")) number = std::to_string(v * 1e9) + "e-9";
-      s += (s.empty() ? "" : " ") + k + "=" + number;
+      if (!s.empty()) s += ' ';
+      s.append(k).append("=").append(number);
     }
     return s;
   }
