@@ -75,7 +75,7 @@ MemoryBudget Trainer::budget() const {
 }
 
 std::pair<double, double> Trainer::evaluate(BatchSource& source) {
-  return *validate(source, std::atomic<bool>(false));
+  return validate(source, std::atomic<bool>(false)).value();
 }
 
 // Nothing when `stop` cut it short.
