@@ -11,6 +11,7 @@
 #include "kernels/common/philox.h"
 #include "layers/network.h"
 #include "layers/rewrites.h"
+#include "tests/small_training.h"
 #include "tests/vectors.h"
 
 namespace gm {
@@ -25,21 +26,8 @@ struct Outcome {
 };
 
 Architecture small_network() {
-  Architecture a;
-  a.classes = 3;
+  Architecture a = test::small_network();
   a.input_size = 12;
-  a.stem_filters = 8;
-  a.stages = {{.block = BlockType::mbconv, .expand = 1, .filters = 8, .layers = 2},
-              {.block = BlockType::mbconv,
-               .expand = 3,
-               .kernel = 5,
-               .stride = 2,
-               .filters = 12,
-               .layers = 2,
-               .se = 0.25}};
-  a.head_filters = 20;
-  a.dropout = 0.3;
-  a.stochastic_depth = 0.3;
   return a;
 }
 

@@ -29,19 +29,3 @@ struct GemmFunctions {
 };
 
 }  // namespace gm::test
-
-namespace gm {
-
-namespace cpu_baseline {
-const test::GemmFunctions& gemm_functions();
-}
-#ifdef GM_CPU_X86_VARIANTS
-namespace cpu_avx2 {
-const test::GemmFunctions& gemm_functions();
-}
-namespace cpu_avx512 {
-const test::GemmFunctions& gemm_functions();
-}
-#endif
-
-}  // namespace gm

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "kernels/common/backends.h"
-#include "tests/gemm_functions.h"
+#include "tests/cpu_functions.h"
 
 namespace gm::test {
 
@@ -15,15 +15,6 @@ namespace {
 
 constexpr float kGuard = -12345;
 constexpr int64_t kGuards = 2 * 48;  // two panels of the widest kind
-
-const GemmFunctions& functions_of(const std::string& set) {
-#ifdef GM_CPU_X86_VARIANTS
-  if (set == "avx512") return cpu_avx512::gemm_functions();
-  if (set == "avx2") return cpu_avx2::gemm_functions();
-#endif
-  EXPECT_EQ(set, "baseline");
-  return cpu_baseline::gemm_functions();
-}
 
 /// Small integers: sums are exact.
 template <class T>
@@ -92,7 +83,7 @@ void check(const GemmFunctions& f, const GemmFunctionsOf<T>& of, int64_t m, int6
 class Gemm : public testing::TestWithParam<std::string> {};
 
 TEST_P(Gemm, EveryTileAndNoMoreScratchThanAskedFor) {
-  const GemmFunctions& f = functions_of(GetParam());
+  const GemmFunctions& f = cpu_functions(GetParam()).gemm;
   const int64_t lanes = f.lanes, panel = f.panel_width;
   ASSERT_LE(2 * panel, kGuards);
   for (int64_t m : {1, 4, 7, 15, 29})

@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "kernels/common/backends.h"
-#include "tests/vec_functions.h"
+#include "tests/cpu_functions.h"
 
 namespace gm::test {
 
@@ -20,15 +20,6 @@ namespace {
 
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 constexpr int kMost = 16;  // lanes
-
-const VecFunctions& functions_of(const std::string& set) {
-#ifdef GM_CPU_X86_VARIANTS
-  if (set == "avx512") return cpu_avx512::vec_functions();
-  if (set == "avx2") return cpu_avx2::vec_functions();
-#endif
-  EXPECT_EQ(set, "baseline");
-  return cpu_baseline::vec_functions();
-}
 
 class VecCpu : public testing::TestWithParam<std::string> {
  protected:
@@ -45,7 +36,7 @@ class VecCpu : public testing::TestWithParam<std::string> {
     f(a, b, out);
     return out[0];
   }
-  const VecFunctions& vec = functions_of(GetParam());
+  const VecFunctions& vec = cpu_functions(GetParam()).vec;
 };
 
 }  // namespace

@@ -28,19 +28,3 @@ struct VecFunctions {
 };
 
 }  // namespace gm::test
-
-namespace gm {
-
-namespace cpu_baseline {
-const test::VecFunctions& vec_functions();
-}
-#ifdef GM_CPU_X86_VARIANTS
-namespace cpu_avx2 {
-const test::VecFunctions& vec_functions();
-}
-namespace cpu_avx512 {
-const test::VecFunctions& vec_functions();
-}
-#endif
-
-}  // namespace gm
